@@ -1,0 +1,1 @@
+"""Image collections into a store of embeddings, and the views and indices read from it."""

@@ -1,0 +1,1 @@
+"""Data set layouts into manifests and tasks."""

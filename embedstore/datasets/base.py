@@ -1,0 +1,83 @@
+"""What a data set reader is, and how one is found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from embedstore.errors import UsageError
+from embedstore.manifest import Manifest
+from embedstore.task import Task
+
+ENTRY_POINT_GROUP = "embedstore.datasets"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a reader found: the records, the tasks, and what a person should know about them.
+
+    Parameters
+    ----------
+    dataset
+        Registered name of the reader.
+    root
+        The folder or file that paths are relative to.
+    manifest
+        The records, in a fixed order: the same tree gives the same manifest.
+    tasks
+        The tasks whose labels the data set brings; may be empty.
+    summary
+        Facts for people, in order (``"patients": 120``, ``"absent": "valid split: 3 files of 3,197"``).
+    """
+
+    dataset: str
+    root: Path
+    manifest: Manifest
+    tasks: tuple[Task, ...] = ()
+    summary: Mapping[str, str | int] = field(default_factory=dict)
+
+
+class DatasetReader(Protocol):
+    """Reads the index of one data set's layout; never decodes a pixel.
+
+    The constructor takes the reader's own options as keyword arguments and stores them.
+    """
+
+    name: str
+
+    def read(self, root: Path) -> Collection:
+        """Index the data set at `root`.
+
+        Raises
+        ------
+        DataError
+            If `root` is something else; the message names what was expected and what was found.
+        """
+        ...
+
+
+def dataset_names() -> list[str]:
+    """Return the registered names, sorted."""
+    return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> DatasetReader:
+    """Build the reader registered as `name` with its `options`.
+
+    Raises
+    ------
+    UsageError
+        If no reader has that name, or it does not take one of the options.
+    """
+    found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    if not found:
+        raise UsageError(f"dataset must be one of {', '.join(dataset_names())}; found {name!r}")
+    reader_class = found[0].load()
+    try:
+        reader: DatasetReader = reader_class(**(options or {}))
+    except TypeError as error:
+        raise UsageError(f"dataset {name!r} does not take these options: {error}") from error
+    return reader

@@ -1,0 +1,1 @@
+"""Ways to run an extraction: on this machine, or on many."""

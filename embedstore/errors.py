@@ -1,0 +1,80 @@
+"""Errors, grouped by what the catcher would do about them.
+
+A message says which argument or file, what it must be, what was found, and what to do.
+Only ``cli.main`` turns these into text and exit codes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class EmbedError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class UsageError(EmbedError, ValueError):
+    """An argument, option or setting is wrong; nothing was read or written."""
+
+
+class DataError(EmbedError, ValueError):
+    """A file or table that the user brought is wrong."""
+
+
+class StoreError(EmbedError):
+    """A store cannot be used as asked."""
+
+
+class IdentityMismatch(StoreError):
+    """A store or run holds vectors of another identity; mixing them would be silent nonsense."""
+
+
+class CorruptStore(StoreError):
+    """Bytes in a store are not the bytes that were committed."""
+
+
+class StoreBusy(StoreError):
+    """Another process is writing to the store."""
+
+
+class MissingWeights(EmbedError):
+    """The encoder's weights are not on this machine or may not be fetched."""
+
+
+class MissingDependency(EmbedError, ImportError):
+    """An optional library is not installed; the message holds the install line."""
+
+
+class Reason(StrEnum):
+    """Why an image has no vector; the code stands in the receipt beside a message for people."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too-large"
+    NO_PIXELS = "no-pixels"
+    BAD_GEOMETRY = "bad-geometry"
+    CRASHED_DECODER = "crashed-decoder"
+    TIMEOUT = "timeout"
+    NON_FINITE = "non-finite"
+    OVERFLOW = "overflow"
+
+
+class ImageRefused(DataError):
+    """One image cannot become a vector; the run goes on without it.
+
+    Parameters
+    ----------
+    reason
+        The code that the receipt records.
+    message
+        One line for people: what was found, and where possible what to do.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[ImageRefused], tuple[Reason, str]]:
+        return type(self), (self.reason, self.message)

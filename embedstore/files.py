@@ -1,0 +1,139 @@
+"""Durable writes and digests: the only way a byte reaches a store.
+
+A write is a temporary file, ``fsync``, a rename, and an ``fsync`` of the folder, so that after a
+power cut a name holds either its old bytes or its new ones. Each step passes a named failpoint,
+at which the crash tests stop the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TEMPORARY_SUFFIX = ".tmp"
+FAILPOINT_VARIABLE = "EMBEDSTORE_FAILPOINT"
+FAILPOINT_EXIT_CODE = 86
+_STEPS = ("write", "written", "fsynced", "renamed", "durable")
+_hits: dict[str, int] = {}
+
+
+def failpoint_names(*labels: str) -> list[str]:
+    """Return the failpoints that writes under `labels` pass, in order."""
+    return [f"{label}.{step}" for label in labels for step in _STEPS]
+
+
+def failpoint(name: str) -> None:
+    """Stop the process here when the environment says so; otherwise do nothing.
+
+    ``EMBEDSTORE_FAILPOINT=vectors.written`` kills the process at the first pass, ``…written:3`` at the
+    third, as ``SIGKILL`` would: no clean-up runs. ``…write:3=ENOSPC`` raises that ``OSError`` instead,
+    at the third pass and every later one, as a full disk does.
+    """
+    wanted = os.environ.get(FAILPOINT_VARIABLE)
+    if not wanted:
+        return
+    place, _, error_name = wanted.partition("=")
+    place, _, count = place.partition(":")
+    if place != name:
+        return
+    _hits[name] = _hits.get(name, 0) + 1
+    if _hits[name] < int(count or 1):
+        return
+    if error_name:
+        code = getattr(errno, error_name)
+        raise OSError(code, os.strerror(code), name)
+    os._exit(FAILPOINT_EXIT_CODE)
+
+
+def write_durable(path: Path, payload: bytes | memoryview, *, label: str) -> None:
+    """Replace `path` by `payload` so that a crash leaves the old bytes or the new, never a mixture.
+
+    Parameters
+    ----------
+    path
+        Target; its folder must exist.
+    payload
+        The whole new content.
+    label
+        Prefix of the failpoints on the way (`failpoint_names`).
+
+    Raises
+    ------
+    OSError
+        As the file system raises it (full, read-only, ...); the old content is then still there.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    failpoint(f"{label}.write")
+    try:
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            failpoint(f"{label}.written")
+            os.fsync(file.fileno())
+        failpoint(f"{label}.fsynced")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    failpoint(f"{label}.renamed")
+    fsync_folder(path.parent)
+    failpoint(f"{label}.durable")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder_durable(folder: Path) -> None:
+    """Create `folder` and its missing parents, and make each new name durable."""
+    missing = []
+    current = folder
+    while not current.exists():
+        missing.append(current)
+        current = current.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        fsync_folder(new.parent)
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Delete what interrupted writes left below `folder` and return how many files that were."""
+    leftovers = [path for path in folder.rglob(f"*{TEMPORARY_SUFFIX}") if path.is_file()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def canonical_json(document: Any) -> bytes:
+    """Encode `document` in one form only: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def sha256_bytes(payload: bytes | memoryview) -> str:
+    """Return the SHA-256 of `payload` in hexadecimal."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of the file's content in hexadecimal, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def iter_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield ``(line number from 1, text without the line end)`` of a UTF-8 file, a BOM aside."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, line.rstrip("\r\n")

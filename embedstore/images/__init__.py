@@ -1,0 +1,1 @@
+"""Image files into exact pixels: readers, windowing, geometry, preprocessing, isolated decoding."""

@@ -1,0 +1,185 @@
+"""The table of records that a data set reader makes and a part is planned from.
+
+Fixed columns come first, in this order and with these types; whatever else a data set knows about its
+images (anatomy, view, manufacturer, ...) follows as further string or number columns.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from embedstore.errors import DataError
+
+# Everything but image_id and path may be empty.
+FIXED_COLUMNS: dict[str, pa.DataType] = {
+    "image_id": pa.string(),  # unique in a store; the join key everywhere
+    "path": pa.string(),  # relative to the data set's root, with forward slashes
+    "frame": pa.int32(),  # frame of a multi-frame file, from 0
+    "patient_id": pa.string(),
+    "study_id": pa.string(),
+    "series_id": pa.string(),
+    "split": pa.string(),  # train, valid or test where the data set has an official split
+    "modality": pa.string(),  # DICOM modality code where known: CR, DX, CT, MR
+}
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: one image or one frame of an image.
+
+    Parameters
+    ----------
+    image_id
+        Unique in a store.
+    path
+        Relative to the data set's root, with forward slashes.
+    frame
+        Frame of a multi-frame file, from 0; 0 for a file with one image.
+    modality
+        DICOM modality code, or ``""`` where the manifest does not know it.
+    series_id
+        The series, or ``""``.
+    """
+
+    image_id: str
+    path: str
+    frame: int = 0
+    modality: str = ""
+    series_id: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Records in row order, backed by an Arrow table.
+
+    Build one with `manifest_from_columns` or `manifest_from_table`, which check it.
+    """
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def extra_columns(self) -> list[str]:
+        """Names of the columns after the fixed ones, in order."""
+        return [name for name in self.table.column_names if name not in FIXED_COLUMNS]
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column as a list; an empty cell is None."""
+        return list(self.table.column(name).to_pylist())
+
+    def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Yield the records of rows `start` to `stop` (excluded)."""
+        piece = self.table.slice(start, None if stop is None else stop - start)
+        columns = [piece.column(name).to_pylist() for name in ("image_id", "path", "frame", "modality", "series_id")]
+        for image_id, path, frame, modality, series_id in zip(*columns, strict=True):
+            yield Record(image_id, path, frame or 0, modality or "", series_id or "")
+
+    def take(self, rows: Sequence[int]) -> Manifest:
+        """Return the manifest of `rows`, in that order."""
+        return Manifest(self.table.take(pa.array(rows, pa.int64())))
+
+    def without(self, image_ids: Sequence[str]) -> Manifest:
+        """Return the manifest without the records named in `image_ids`."""
+        known = pc.is_in(self.table.column("image_id"), value_set=pa.array(image_ids, pa.string()))
+        return Manifest(self.table.filter(pc.invert(known)).combine_chunks())
+
+    def to_parquet(self) -> bytes:
+        """Return the table as Parquet; the same table gives the same bytes with the same library."""
+        buffer = io.BytesIO()
+        pq.write_table(self.table, buffer, compression="zstd", write_page_checksum=True)
+        return buffer.getvalue()
+
+
+def manifest_from_columns(columns: Mapping[str, Sequence[Any]], *, source: str) -> Manifest:
+    """Build a checked manifest from named columns.
+
+    Parameters
+    ----------
+    columns
+        ``image_id`` and ``path`` at least; every column of one length.
+    source
+        The file or folder the records come from, for messages.
+
+    Raises
+    ------
+    DataError
+        If a needed column is missing, a cell of one is empty, an `image_id` occurs twice, a path leaves
+        the root, or a split has another name than ``train``, ``valid``, ``test``.
+    """
+    arrays = {}
+    for name, cells in columns.items():
+        try:
+            arrays[name] = pa.array(cells, FIXED_COLUMNS.get(name))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"{source}: column {name!r} must hold {FIXED_COLUMNS.get(name)}: {error}") from error
+    return manifest_from_table(pa.table(arrays), source=source)
+
+
+def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
+    """Check an Arrow table, bring its fixed columns into order and return the manifest.
+
+    Raises
+    ------
+    DataError
+        As `manifest_from_columns`.
+    """
+    for name in ("image_id", "path"):
+        if name not in table.column_names:
+            raise DataError(f"{source}: a manifest needs the column {name!r}; found {table.column_names}")
+    rows = table.num_rows
+    fixed = {
+        name: table.column(name).cast(kind) if name in table.column_names else pa.nulls(rows, kind)
+        for name, kind in FIXED_COLUMNS.items()
+    }
+    extra = {name: table.column(name) for name in table.column_names if name not in FIXED_COLUMNS}
+    manifest = Manifest(pa.table(fixed | extra).combine_chunks())
+    _check_cells(manifest.table, source)
+    _check_unique(manifest.table, source)
+    _check_splits(manifest.table, source)
+    return manifest
+
+
+def _check_cells(table: pa.Table, source: str) -> None:
+    for name in ("image_id", "path"):
+        column = table.column(name)
+        empty = pc.fill_null(pc.equal(column, ""), True)
+        if pc.any(empty).as_py():
+            row = empty.to_pylist().index(True)
+            raise DataError(f"{source}: row {row} has no {name}; every record needs one")
+    if table.num_rows == 0:
+        return
+    path = table.column("path")
+    outside = pc.or_(pc.starts_with(path, "/"), pc.match_substring_regex(path, r"(^|/)\.\.(/|$)"))
+    if pc.any(outside).as_py():
+        row = outside.to_pylist().index(True)
+        raise DataError(
+            f"{source}: row {row}: path {path[row].as_py()!r} must be relative to the root and stay below it"
+        )
+
+
+def _check_unique(table: pa.Table, source: str) -> None:
+    counts = table.column("image_id").value_counts()
+    doubled = [entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1] if (
+        len(counts) < table.num_rows
+    ) else []
+    if doubled:
+        shown = ", ".join(repr(image_id) for image_id in doubled[:3])
+        raise DataError(f"{source}: image_id must be unique; {len(doubled)} occur more than once: {shown}")
+
+
+def _check_splits(table: pa.Table, source: str) -> None:
+    found = set(table.column("split").unique().to_pylist()) - {None, *SPLITS}
+    if found:
+        raise DataError(
+            f"{source}: split must be one of {', '.join(SPLITS)} or empty; found {sorted(found)[:5]}"
+        )

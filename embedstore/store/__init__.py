@@ -1,0 +1,1 @@
+"""The store of embeddings: layout, writer, reader, verification, export."""

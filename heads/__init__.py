@@ -1,0 +1,1 @@
+"""Heads on cached embeddings: fitting, selection, calibration, statistics, runs, reports."""
