@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 TEMPORARY_SUFFIX = ".tmp"
 FAILPOINT_VARIABLE = "EMBEDSTORE_FAILPOINT"
@@ -83,6 +87,21 @@ def write_durable(path: Path, payload: bytes | memoryview, *, label: str) -> Non
     failpoint(f"{label}.renamed")
     fsync_folder(path.parent)
     failpoint(f"{label}.durable")
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return `table` as Parquet; the same table gives the same bytes with the same library."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def write_table_durable(path: Path, table: pa.Table, *, label: str) -> str:
+    """Write `table` as Parquet (`write_durable`), making its folder; return the file's SHA-256."""
+    make_folder_durable(path.parent)
+    payload = parquet_bytes(table)
+    write_durable(path, payload, label=label)
+    return sha256_bytes(payload)
 
 
 def fsync_folder(folder: Path) -> None:

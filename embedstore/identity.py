@@ -79,7 +79,9 @@ class Identity:
         fields = self.differences(other)
         if not fields:
             return
-        listed = "; ".join(f"{name}: {mine!r} there, {theirs!r} asked" for name, (mine, theirs) in fields.items())
+        listed = "; ".join(
+            f"{name}: {mine!r} there, {theirs!r} asked" for name, (mine, theirs) in fields.items()
+        )
         raise IdentityMismatch(
             f"{holder} holds embeddings of another identity, which never mix. Differing: {listed}. "
             f"Use the encoder and preprocess of {holder}, or another store."

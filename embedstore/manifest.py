@@ -6,16 +6,18 @@ images (anatomy, view, manufacturer, ...) follows as further string or number co
 
 from __future__ import annotations
 
-import io
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from embedstore.errors import DataError
+from embedstore.files import parquet_bytes
 
 # Everything but image_id and path may be empty.
 FIXED_COLUMNS: dict[str, pa.DataType] = {
@@ -80,7 +82,9 @@ class Manifest:
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         """Yield the records of rows `start` to `stop` (excluded)."""
         piece = self.table.slice(start, None if stop is None else stop - start)
-        columns = [piece.column(name).to_pylist() for name in ("image_id", "path", "frame", "modality", "series_id")]
+        columns = [
+            piece.column(name).to_pylist() for name in ("image_id", "path", "frame", "modality", "series_id")
+        ]
         for image_id, path, frame, modality, series_id in zip(*columns, strict=True):
             yield Record(image_id, path, frame or 0, modality or "", series_id or "")
 
@@ -88,16 +92,14 @@ class Manifest:
         """Return the manifest of `rows`, in that order."""
         return Manifest(self.table.take(pa.array(rows, pa.int64())))
 
-    def without(self, image_ids: Sequence[str]) -> Manifest:
-        """Return the manifest without the records named in `image_ids`."""
-        known = pc.is_in(self.table.column("image_id"), value_set=pa.array(image_ids, pa.string()))
+    def without(self, image_ids: pa.Array) -> Manifest:
+        """Return the manifest without the records named in `image_ids`, an Arrow array of strings."""
+        known = pc.is_in(self.table.column("image_id"), value_set=image_ids)
         return Manifest(self.table.filter(pc.invert(known)).combine_chunks())
 
     def to_parquet(self) -> bytes:
         """Return the table as Parquet; the same table gives the same bytes with the same library."""
-        buffer = io.BytesIO()
-        pq.write_table(self.table, buffer, compression="zstd", write_page_checksum=True)
-        return buffer.getvalue()
+        return parquet_bytes(self.table)
 
 
 def manifest_from_columns(columns: Mapping[str, Sequence[Any]], *, source: str) -> Manifest:
@@ -121,7 +123,9 @@ def manifest_from_columns(columns: Mapping[str, Sequence[Any]], *, source: str) 
         try:
             arrays[name] = pa.array(cells, FIXED_COLUMNS.get(name))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"{source}: column {name!r} must hold {FIXED_COLUMNS.get(name)}: {error}") from error
+            raise DataError(
+                f"{source}: column {name!r} must hold {FIXED_COLUMNS.get(name)}: {error}"
+            ) from error
     return manifest_from_table(pa.table(arrays), source=source)
 
 
@@ -149,6 +153,25 @@ def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
     return manifest
 
 
+def path_from_manifest(root: Path, path: str) -> Path:
+    """Return the file of a manifest path; undoes `path_to_manifest`."""
+    return root / os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), path.encode()))
+
+
+def path_to_manifest(path: Path, root: Path) -> str:
+    """Return `path` relative to `root` as a manifest holds it.
+
+    Bytes that are not UTF-8, and a backslash that could be taken for an escape, are written ``\\xHH``, so
+    that any file name is valid text and comes back to the same bytes.
+    """
+    raw = os.fsencode(path.relative_to(root).as_posix())
+    raw = re.sub(rb"\\(?=x[0-9a-f]{2})", rb"\\x5c", raw)
+    return raw.decode("utf-8", errors="backslashreplace")
+
+
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
 def _check_cells(table: pa.Table, source: str) -> None:
     for name in ("image_id", "path"):
         column = table.column(name)
@@ -169,9 +192,11 @@ def _check_cells(table: pa.Table, source: str) -> None:
 
 def _check_unique(table: pa.Table, source: str) -> None:
     counts = table.column("image_id").value_counts()
-    doubled = [entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1] if (
-        len(counts) < table.num_rows
-    ) else []
+    doubled = (
+        [entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1]
+        if (len(counts) < table.num_rows)
+        else []
+    )
     if doubled:
         shown = ", ".join(repr(image_id) for image_id in doubled[:3])
         raise DataError(f"{source}: image_id must be unique; {len(doubled)} occur more than once: {shown}")

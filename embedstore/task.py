@@ -89,6 +89,8 @@ def task_from_json(document: dict[str, Any], labels: pa.Table) -> Task:
 
 def _check(task: Task) -> None:
     where = f"task {task.name!r}"
+    if task.name.startswith("."):
+        raise DataError(f"{where}: a task's name must not begin with a dot")
     if not task.name or not all(character.isalnum() or character in "-_." for character in task.name):
         raise DataError(f"{where}: a task's name may hold letters, digits, '-', '_' and '.' only")
     if task.unit not in ("image", "study"):

@@ -24,6 +24,7 @@ class Encoder(Protocol):
 
     name: str
     preprocess: PreprocessSpec
+    device: str
 
     @property
     def identity(self) -> Identity:
@@ -55,7 +56,9 @@ def encoder_names() -> list[str]:
     return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
 
 
-def image_encoder(name: str, *, preset: str | None = None, device: str = "auto", dtype: str = "auto") -> Encoder:
+def image_encoder(
+    name: str, *, preset: str | None = None, device: str = "auto", dtype: str = "auto"
+) -> Encoder:
     """Build the encoder registered as `name`.
 
     Parameters

@@ -1,0 +1,187 @@
+"""``embed extract``: phase one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from cli.datasets import dataset_options, reader_options
+from cli.main import DONE, FAILED, IMAGES_FAILED
+from cli.options import ProjectCommand, json_option, plural, print_facts, print_json, require, store_option
+from cli.progress import shown_progress
+from cli.project import shown
+from embedstore.datasets.base import dataset_reader
+from embedstore.encoders.base import image_encoder
+from embedstore.extract import ExtractOptions, ExtractSummary, extract, retry_failed
+
+
+@click.command(name="extract", cls=ProjectCommand)
+@dataset_options
+@store_option
+@click.option("--encoder", default="hog", show_default=True, help="Encoder.")
+@click.option("--preprocess", help="Preset: pad, eval or hf.  [default: the encoder's own]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--dtype", default="auto", show_default=True, help="Arithmetic of the encoder.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per forward pass."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Decoding processes.  [default: one per core, at most 16]"
+)
+@click.option(
+    "--chunk-rows",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Rows of a unit in new parts.",
+)
+@click.option(
+    "--store-dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="Number format of new parts.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Only the first N images of the data set.")
+@click.option("--retry-failed", "retry", is_flag=True, help="Also try images again that failed before.")
+@click.option(
+    "--max-failed",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of failed images up to which the exit code stays 0.",
+)
+@click.option("--strict", is_flag=True, help="Exit code 3 if any image failed.")
+@json_option
+@click.pass_context
+def command(context: click.Context, /, **given: object) -> int:
+    """Turn every image of a data set into a vector, once; run it again to continue or to add images.
+
+    \b
+    Example:
+      embed extract --dataset mura --root MURA-v1.1 --store mura.store --encoder hog
+    """
+    del context
+    return _extract(**given)  # type: ignore[arg-type]  # click hands over exactly the options above
+
+
+def _extract(
+    *,
+    dataset: str | None,
+    root: Path | None,
+    store: Path | None,
+    encoder: str,
+    preprocess: str | None,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    workers: int | None,
+    chunk_rows: int,
+    store_dtype: str,
+    limit: int | None,
+    retry: bool,
+    max_failed: float,
+    strict: bool,
+    as_json: bool,
+    **reader: object,
+) -> int:
+    target = Path(require(store, "--store"))
+    collection = dataset_reader(require(dataset, "--dataset"), reader_options(reader)).read(
+        Path(require(root, "--root"))
+    )
+    if not as_json:
+        print_facts(collection.summary)
+    options = ExtractOptions(
+        chunk_rows=chunk_rows,
+        store_dtype=store_dtype,
+        batch_size=batch_size,
+        workers=workers or min(os.cpu_count() or 1, 16),
+        limit=limit,
+    )
+    run = retry_failed if retry else extract
+    with shown_progress() as progress, _stop_on_signal() as stopping:
+        summary = run(
+            collection,
+            target,
+            image_encoder(encoder, preset=preprocess, device=device, dtype=dtype),
+            options=options,
+            say=lambda line: click.echo(line, err=True),
+            progress=progress,
+            stopping=stopping,
+        )
+    allowed = 0.0 if strict else max_failed
+    too_many = summary.failed_share > allowed
+    if as_json:
+        print_json(_as_json(summary, target))
+    else:
+        _print(summary, target)
+        if too_many:
+            click.echo(
+                f"{sum(summary.failed.values()):,} images failed ({summary.failed_share:.1%}), more than the "
+                f"{allowed:.1%} allowed; `embed info` names them, --retry-failed tries them again",
+                err=True,
+            )
+    if summary.interrupted:
+        return FAILED
+    return IMAGES_FAILED if too_many else DONE
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; the second acts at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del frame
+        asked = True
+        signal.signal(number, before[number])
+        click.echo(
+            "\nstopping: the unit at hand is abandoned, finished ones stay (again to stop at once)", err=True
+        )
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(summary: ExtractSummary, store: Path) -> None:
+    click.echo(f"{shown(store)}: {summary.valid:,} of {plural(summary.images, 'image')} have a vector")
+    for reason, count in summary.failed.items():
+        click.echo(f"  failed, {reason}: {count:,}")
+    if summary.computed:
+        speed = summary.computed / summary.seconds
+        watch = summary.stopwatch
+        click.echo(
+            f"  {plural(summary.computed, 'image')} in {summary.seconds:.1f} s, {speed:.1f} images/s, bound by the "
+            f"{watch.bound()} (waiting for pixels {watch.decode_s:.1f} s, encoding {watch.encode_s:.1f} s, "
+            f"waiting for the disk {watch.write_s:.1f} s)"
+        )
+    elif not summary.pending:
+        click.echo("  nothing to do")
+    if summary.pending:
+        click.echo(f"  {plural(summary.pending, 'image')} left; run the same command to continue")
+
+
+def _as_json(summary: ExtractSummary, store: Path) -> dict[str, object]:
+    return {
+        "store": str(store),
+        "images": summary.images,
+        "valid": summary.valid,
+        "pending": summary.pending,
+        "failed": dict(summary.failed),
+        "computed": summary.computed,
+        "seconds": round(summary.seconds, 3),
+        "images_per_s": round(summary.computed / summary.seconds, 2) if summary.computed else None,
+        "bound_by": summary.stopwatch.bound() if summary.computed else None,
+        "interrupted": summary.interrupted,
+    }

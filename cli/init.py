@@ -1,0 +1,63 @@
+"""``embed init``: write embed.toml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import json_option, print_json
+from cli.project import FILE_NAME, shown, write_settings
+from embedstore.datasets.base import dataset_reader
+from embedstore.errors import UsageError
+
+
+@click.command(name="init")
+@click.option("--dataset", required=True, help="Reader of the data set: mura, table, dicom-folder, ...")
+@click.option(
+    "--root", required=True, type=click.Path(path_type=Path), help="The data set's folder or table."
+)
+@click.option(
+    "--store", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET.store]"
+)
+@click.option("--encoder", default="hog", show_default=True, help="Encoder of the store.")
+@click.option("--preprocess", help="Preset: pad, eval or hf.  [default: the encoder's own]")
+@click.option("--task", help="Task to probe.  [default: the data set's first]")
+@click.option("--force", is_flag=True, help="Replace an embed.toml that is there.")
+@json_option
+def command(
+    dataset: str,
+    root: Path,
+    store: Path | None,
+    encoder: str,
+    preprocess: str | None,
+    task: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write embed.toml into the current folder, so that the other commands need no options.
+
+    \b
+    Example:
+      embed init --dataset mura --root MURA-v1.1
+    """
+    target = Path.cwd() / FILE_NAME
+    if target.exists() and not force:
+        raise UsageError(f"{FILE_NAME} is already here; edit it, or replace it with --force")
+    dataset_reader(dataset)
+    if not root.exists():
+        raise UsageError(f"--root: {root} does not exist")
+    settings: dict[str, Any] = {
+        "dataset": dataset,
+        "root": os.path.relpath(root),
+        "store": str(store or f"{dataset}.store"),
+        "encoder": encoder,
+    }
+    settings |= {key: entry for key, entry in (("preprocess", preprocess), ("task", task)) if entry}
+    write_settings(target, settings)
+    if as_json:
+        print_json({"file": str(target), "settings": settings})
+    else:
+        click.echo(f"wrote {shown(target)}. Next: embed extract")

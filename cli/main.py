@@ -1,0 +1,95 @@
+"""The ``embed`` command: finds a command lazily, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from embedstore.errors import EmbedError, UsageError
+
+DONE, FAILED, WRONG_USAGE, IMAGES_FAILED = 0, 1, 2, 3
+
+# Command -> what it does, so that `embed --help` imports no command. In the order a new user meets them.
+COMMANDS = {
+    "demo": "Make phantom images and run the main job on them.",
+    "init": "Write embed.toml, so that the other commands need no options.",
+    "extract": "Phase one: turn every image into a vector, once.",
+    "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
+    "predict": "Answer for images, folders or a store with a probe's run.",
+    "search": "Find the most similar images.",
+    "report": "Draw one HTML page from one or more runs.",
+    "info": "Show what a store holds.",
+    "verify": "Re-read every byte of a store; --repair heals it.",
+    "export": "Write a store's vectors to HDF5, npz or Parquet.",
+    "label": "Add a task to a store from a table.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="embedstore", prog_name="embed")
+def cli() -> None:
+    """Turn medical images into a store of embeddings once; answer questions from it in seconds.
+
+    Start with `embed demo`. Research software, not a medical device.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are one line on stderr."""
+    try:
+        outcome = cli.main(args=list(arguments), prog_name="embed", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return WRONG_USAGE if isinstance(error, click.UsageError) else FAILED
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("stopped")
+    except EmbedError as error:
+        return _fail(str(error), code=WRONG_USAGE if isinstance(error, UsageError) else FAILED)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; the interpreter would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        name = f" {error.filename}" if error.filename else ""
+        return _fail(f"{(error.strerror or str(error))}{name}")
+    return outcome if isinstance(outcome, int) else DONE
+
+
+def main() -> None:
+    """Entry point of the ``embed`` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _fail(message: str, *, code: int = FAILED) -> int:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

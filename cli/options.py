@@ -1,0 +1,82 @@
+"""Options that mean the same everywhere, and what commands share in printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cli.project import Project, find_project
+from embedstore.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ProjectCommand(click.Command):
+    """A command whose options default to the settings of ``embed.toml``."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Put the project's settings below the command line and above the built-in defaults."""
+        if not {"-h", "--help"} & set(args):
+            project = find_project(Path.cwd())
+            names = {parameter.name for parameter in self.params}
+            extra["default_map"] = {key: entry for key, entry in project.settings.items() if key in names}
+            extra["obj"] = project
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def project_of(context: click.Context) -> Project:
+    """Return the project that the command runs in."""
+    found: Project = context.obj
+    return found
+
+
+def store_option(function: F) -> F:
+    """``--store``: the store's folder."""
+    return click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")(function)
+
+
+def store_argument(function: F) -> F:
+    """Optional argument STORE, before ``--store`` and ``embed.toml``."""
+    return click.argument(
+        "store_argument", metavar="[STORE]", required=False, type=click.Path(path_type=Path)
+    )(store_option(function))
+
+
+def json_option(function: F) -> F:
+    """``--json``: one JSON object on stdout instead of text."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")(
+        function
+    )
+
+
+def require(setting: Any, option: str) -> Any:
+    """Return `setting`, or say which option or key of ``embed.toml`` is needed."""
+    if setting is None:
+        key = option.removeprefix("--").replace("-", "_")
+        raise UsageError(
+            f"{option} is needed: give it, or run `embed init` once so that embed.toml holds {key!r}"
+        )
+    return setting
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False, default=str))
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values in two columns."""
+    width = max(map(len, facts), default=0)
+    for name, fact in facts.items():
+        click.echo(f"{name:<{width}}  {fact}")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 image`` or ``2 images``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,105 @@
+"""Units that need work, and how a retried unit is completed from the store's own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embedstore.engines.base import UnitVectors, UnitWork
+from embedstore.manifest import Manifest
+from embedstore.store.layout import PartPlan
+from embedstore.store.reader import Part, Store
+from embedstore.store.writer import UnitResult
+
+
+@dataclass(frozen=True)
+class PendingUnit:
+    """A unit to compute.
+
+    Parameters
+    ----------
+    plan
+        The part's plan.
+    work
+        What the engine gets.
+    part
+        Set when failed rows are retried: the unit's other rows come from here.
+    """
+
+    plan: PartPlan
+    work: UnitWork
+    part: Part | None = None
+
+
+def unfinished(store: Store, manifest: Manifest, say: Callable[[str], None]) -> list[PendingUnit]:
+    """Return the units without a receipt whose images `manifest` holds; say how many others there are."""
+    ours = set(manifest.column("image_id"))
+    chosen, foreign = [], 0
+    for part in store.parts:
+        for unit in part.pending:
+            start, stop = part.plan.bounds(unit)
+            records = tuple(part.manifest.records(start, stop))
+            if all(record.image_id in ours for record in records):
+                work = UnitWork(part.plan.number, unit, tuple(range(start, stop)), records)
+                chosen.append(PendingUnit(part.plan, work))
+            else:
+                foreign += 1
+    if foreign:
+        say(
+            f"{foreign} unfinished unit(s) of the store hold images that this data set does not; "
+            "run the command that planned them to finish them"
+        )
+    return chosen
+
+
+def unfinished_or_failed(store: Store, manifest: Manifest, say: Callable[[str], None]) -> list[PendingUnit]:
+    """Return the unfinished units, and the failed rows of the finished ones."""
+    ours = set(manifest.column("image_id"))
+    chosen = unfinished(store, manifest, say)
+    for part in store.parts:
+        for unit, receipt in sorted(part.receipts.items()):
+            rows = [failure.row for failure in receipt.failures]
+            records = [record for row in rows for record in part.manifest.records(row, row + 1)]
+            kept = [
+                (row, record) for row, record in zip(rows, records, strict=True) if record.image_id in ours
+            ]
+            if kept:
+                rows_kept, records_kept = zip(*kept, strict=True)
+                chosen.append(
+                    PendingUnit(part.plan, UnitWork(part.plan.number, unit, rows_kept, records_kept), part)
+                )
+    return chosen
+
+
+def unit_result(pending: PendingUnit, output: UnitVectors, *, device: str) -> UnitResult:
+    """Turn an engine's output into what the writer commits; rows that were not retried stay as they are."""
+    result = UnitResult(
+        vectors=output.vectors,
+        content=output.content,
+        failures=output.failures,
+        series_ranges=output.work.series_ranges,
+        seconds=output.seconds,
+        device=device,
+    )
+    if pending.part is None:
+        return result
+    part, unit = pending.part, output.work.unit
+    receipt = part.receipts[unit]
+    vectors = part.read_unit(unit).astype(np.float32)
+    content = part.read_content(unit)
+    positions = [row - receipt.start for row in output.work.rows]
+    vectors[positions], content[positions] = output.vectors, output.content
+    untouched = {
+        failure.row: (failure.reason, failure.message)
+        for failure in receipt.failures
+        if failure.row not in output.work.rows
+    }
+    return replace(
+        result,
+        vectors=vectors,
+        content=content,
+        failures={**untouched, **output.failures},
+        series_ranges={**receipt.series_ranges, **output.work.series_ranges},
+    )

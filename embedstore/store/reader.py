@@ -1,0 +1,364 @@
+"""Reads a store: a row exists if and only if a receipt says so.
+
+Chunks are read straight into the result, past Zarr: Zarr fills missing chunks silently and is slower.
+Every load checks each unit's bytes against the CRC-32C in its receipt, so a flipped, truncated, zeroed,
+swapped or missing chunk raises instead of answering.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedstore.errors import CorruptStore, DataError, UsageError
+from embedstore.files import sha256_bytes
+from embedstore.identity import Identity
+from embedstore.manifest import Manifest
+from embedstore.store.layout import (
+    CONTENT,
+    CONTENT_BYTES,
+    CRC_BYTES,
+    STORE_DTYPES,
+    VECTORS,
+    Failure,
+    PartLayout,
+    PartPlan,
+    Receipt,
+    StoreLayout,
+    crc32c,
+    read_part_plan,
+    read_receipt,
+    read_store_document,
+)
+
+PENDING, VALID, FAILED = 0, 1, 2
+_READ_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its plan and the receipts of its finished units, by unit number."""
+
+    layout: PartLayout
+    plan: PartPlan
+    receipts: dict[int, Receipt]
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The planned records; raises CorruptStore if the file is not the one that was planned."""
+        try:
+            payload = self.layout.manifest.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
+        if sha256_bytes(payload) != self.plan.manifest_sha256:
+            raise CorruptStore(
+                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
+            )
+        return Manifest(pq.read_table(pa.BufferReader(payload)).combine_chunks())
+
+    @property
+    def pending(self) -> list[int]:
+        """Units without a receipt."""
+        return [unit for unit in range(self.plan.units) if unit not in self.receipts]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Failed rows of the finished units, in row order."""
+        return [failure for unit in sorted(self.receipts) for failure in self.receipts[unit].failures]
+
+    def status(self) -> npt.NDArray[np.uint8]:
+        """Return (rows,) uint8: `PENDING`, `VALID` or `FAILED`."""
+        status = np.full(self.plan.rows, PENDING, dtype=np.uint8)
+        for receipt in self.receipts.values():
+            status[receipt.start : receipt.stop] = VALID
+        status[[failure.row for failure in self.failures]] = FAILED
+        return status
+
+    def read_unit(self, unit: int, *, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Return the checked vectors of a finished unit; failed rows are NaN.
+
+        Parameters
+        ----------
+        unit
+            A unit with a receipt.
+        out
+            Optional (rows of the unit, dim) target of the store's dtype.
+        """
+        receipt, plan = self.receipts[unit], self.plan
+        rows = receipt.stop - receipt.start
+        if out is None:
+            out = np.empty((rows, plan.dim), dtype=STORE_DTYPES[plan.dtype])
+        _read_chunk(self.layout.chunk(VECTORS, unit), out)
+        failed = [failure.row - receipt.start for failure in receipt.failures]
+        covered = np.delete(out, failed, axis=0) if failed else out
+        if crc32c(covered) != receipt.vectors_crc32c:
+            raise CorruptStore(
+                f"{self.layout.chunk(VECTORS, unit)}: rows {receipt.start} to {receipt.stop - 1} are not the "
+                "vectors that were committed. Run: embed verify --repair"
+            )
+        # An interrupted retry may have left a value below a failure that still stands.
+        out[failed] = np.nan
+        return out
+
+    def read_content(self, unit: int) -> npt.NDArray[np.uint8]:
+        """Return (rows of the unit, 32) uint8: digests of decoded pixels, zero for failed rows."""
+        receipt = self.receipts[unit]
+        content = np.empty((receipt.stop - receipt.start, CONTENT_BYTES), dtype=np.uint8)
+        _read_chunk(self.layout.chunk(CONTENT, unit), content)
+        failed = [failure.row - receipt.start for failure in receipt.failures]
+        if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
+            raise CorruptStore(
+                f"{self.layout.chunk(CONTENT, unit)}: rows {receipt.start} to {receipt.stop - 1} are not the "
+                "digests that were committed. Run: embed verify --repair"
+            )
+        content[failed] = 0
+        return content
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors with their names.
+
+    Parameters
+    ----------
+    image_ids
+        (n,) object array of str, in store order or in the order asked for.
+    vectors
+        (n, dim) float16 or float32, un-normalised; every row finite.
+    rows
+        (n,) int64: row in the store, counted over all parts.
+    """
+
+    image_ids: npt.NDArray[np.object_]
+    vectors: npt.NDArray[Any]
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store opened for reading, as it was at that moment; `open_store` makes one."""
+
+    path: Path
+    identity: Identity
+    parts: tuple[Part, ...]
+
+    @property
+    def rows(self) -> int:
+        """Planned rows over all parts."""
+        return sum(part.plan.rows for part in self.parts)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The widest store dtype of the parts, in native byte order; float16 for an empty store."""
+        kinds = [STORE_DTYPES[part.plan.dtype].newbyteorder("=") for part in self.parts]
+        return np.result_type(np.float16, *kinds)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The manifests of all parts, one row per planned row; a column that a part lacks is null there."""
+        return pa.concat_tables([part.manifest.table for part in self.parts], promote_options="permissive")
+
+    @cached_property
+    def image_ids(self) -> npt.NDArray[np.object_]:
+        """(rows,) object array of str."""
+        if not self.parts:
+            return np.array([], dtype=object)
+        return np.asarray(self.table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
+
+    @cached_property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """(rows,) uint8: `PENDING`, `VALID` or `FAILED`."""
+        return np.concatenate([np.zeros(0, np.uint8), *(part.status() for part in self.parts)])
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """``{image_id: row}`` over all planned rows."""
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
+
+    @property
+    def failures(self) -> list[Failure]:
+        """All failed rows, with rows counted over all parts."""
+        return [
+            Failure(offset + failure.row, failure.reason, failure.message)
+            for offset, part in self._offsets()
+            for failure in part.failures
+        ]
+
+    def embeddings(self, *, dtype: npt.DTypeLike = None) -> Embeddings:
+        """Return every vector there is, in row order; failed and pending rows are left out.
+
+        Parameters
+        ----------
+        dtype
+            ``float16`` or ``float32``; by default as stored.
+
+        Raises
+        ------
+        CorruptStore
+            If any unit's bytes are not the committed ones.
+        """
+        wanted = np.dtype(dtype) if dtype is not None else self.dtype
+        if wanted not in (np.dtype(np.float16), np.dtype(np.float32)):
+            raise UsageError(f"dtype must be float16 or float32; found {wanted}")
+        valid = self.status == VALID
+        vectors = np.empty((int((self.status != PENDING).sum()), self.identity.dim), dtype=wanted)
+        jobs = self._placed_units()
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            for _ in pool.map(lambda job: _fill(vectors[job[2] : job[3]], job[0], job[1]), jobs):
+                pass
+        done_valid = valid[self.status != PENDING]
+        if not done_valid.all():
+            vectors = vectors[done_valid]
+        rows = np.flatnonzero(valid)
+        return Embeddings(self.image_ids[rows], vectors, rows)
+
+    def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike = None) -> Embeddings:
+        """Return the vectors of `image_ids`, in that order.
+
+        Raises
+        ------
+        DataError
+            If an id is unknown, not extracted yet, or failed; the message names the first one and says which.
+        """
+        rows = np.array([self._require_valid(image_id) for image_id in image_ids], dtype=np.int64)
+        wanted = np.dtype(dtype) if dtype is not None else self.dtype
+        vectors = np.empty((len(rows), self.identity.dim), dtype=wanted)
+        for offset, part in self._offsets():
+            local = rows - offset
+            inside = np.flatnonzero((local >= 0) & (local < part.plan.rows))
+            units = local[inside] // part.plan.chunk_rows
+            for unit in np.unique(units):
+                chosen = inside[units == unit]
+                vectors[chosen] = part.read_unit(int(unit))[local[chosen] - unit * part.plan.chunk_rows]
+        return Embeddings(self.image_ids[rows] if len(rows) else np.array([], dtype=object), vectors, rows)
+
+    def vector(self, image_id: str) -> npt.NDArray[Any]:
+        """Return one image's vector, (dim,); raises DataError as `select` does."""
+        return np.asarray(self.select([image_id]).vectors[0])
+
+    def content_sha256(self) -> npt.NDArray[np.uint8]:
+        """Return (rows, 32) uint8: digest of each image's decoded pixels, zero for failed and pending rows."""
+        content = np.zeros((self.rows, CONTENT_BYTES), dtype=np.uint8)
+        for offset, part in self._offsets():
+            for unit, receipt in part.receipts.items():
+                content[offset + receipt.start : offset + receipt.stop] = part.read_content(unit)
+        return content
+
+    def series_ranges(self) -> dict[str, tuple[float, float]]:
+        """Return the value range of every MR series that has a finished row."""
+        return {
+            name: limits
+            for part in self.parts
+            for receipt in part.receipts.values()
+            for name, limits in receipt.series_ranges.items()
+        }
+
+    def _offsets(self) -> list[tuple[int, Part]]:
+        starts = np.cumsum([0, *(part.plan.rows for part in self.parts)])
+        return [(int(start), part) for start, part in zip(starts, self.parts, strict=False)]
+
+    def _placed_units(self) -> list[tuple[Part, int, int, int]]:
+        """Return ``(part, unit, first output row, end)`` of every finished unit, packed without gaps."""
+        placed, at = [], 0
+        for part in self.parts:
+            for unit in sorted(part.receipts):
+                receipt = part.receipts[unit]
+                placed.append((part, unit, at, at + receipt.stop - receipt.start))
+                at += receipt.stop - receipt.start
+        return placed
+
+    def _require_valid(self, image_id: str) -> int:
+        row = self.row_of.get(image_id)
+        if row is None:
+            raise DataError(f"store {self.path} has no image {image_id!r}")
+        if self.status[row] == PENDING:
+            raise DataError(f"image {image_id!r} is planned but not extracted yet; run `embed extract` again")
+        if self.status[row] == FAILED:
+            failure = next(entry for entry in self.failures if entry.row == row)
+            raise DataError(f"image {image_id!r} has no vector: {failure.reason}: {failure.message}")
+        return row
+
+
+def open_store(path: Path | str) -> Store:
+    """Open a store for reading.
+
+    Parameters
+    ----------
+    path
+        The store's folder.
+
+    Raises
+    ------
+    StoreError
+        If the folder is not a store, or of a newer format version.
+    CorruptStore
+        If a document of the store is missing or damaged, or a chunk that a receipt names is missing or
+        has the wrong size.
+    """
+    path = Path(path)
+    identity, listed = read_store_document(path)
+    parts = []
+    for entry in listed:
+        layout = StoreLayout(path).part(entry["number"])
+        plan, digest = read_part_plan(layout)
+        if digest != entry["sha256"] or plan.identity != identity:
+            raise CorruptStore(
+                f"{layout.plan_file} is not the plan that store.json lists. Run: embed verify --repair"
+            )
+        parts.append(open_part(layout, plan))
+    return Store(path, identity, tuple(parts))
+
+
+def open_part(layout: PartLayout, plan: PartPlan) -> Part:
+    """Read a part's receipts and check that the chunks they name are there in full size."""
+    names = {entry.name for entry in os.scandir(layout.receipts)} if layout.receipts.is_dir() else set()
+    receipts = {}
+    for unit in range(plan.units):
+        if layout.receipt(unit).name not in names:
+            continue
+        receipts[unit] = read_receipt(layout, plan, unit)
+        for name, width in (
+            (VECTORS, plan.dim * STORE_DTYPES[plan.dtype].itemsize),
+            (CONTENT, CONTENT_BYTES),
+        ):
+            _check_size(layout.chunk(name, unit), plan.chunk_rows * width + CRC_BYTES)
+    return Part(layout, plan, receipts)
+
+
+def _check_size(path: Path, wanted: int) -> None:
+    try:
+        found = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptStore(
+            f"{path} is missing although its receipt is there. Run: embed verify --repair"
+        ) from error
+    if found != wanted:
+        raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}. Run: embed verify --repair")
+
+
+def _read_chunk(path: Path, out: npt.NDArray[Any]) -> None:
+    """Fill `out` with the first rows of a chunk file."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            got = file.readinto(memoryview(out).cast("B"))
+    except OSError as error:
+        raise CorruptStore(f"{path} cannot be read ({error.strerror}). Run: embed verify --repair") from error
+    if got != out.nbytes:
+        raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}. Run: embed verify --repair")
+
+
+def _fill(out: npt.NDArray[Any], part: Part, unit: int) -> None:
+    if out.dtype == STORE_DTYPES[part.plan.dtype]:
+        part.read_unit(unit, out=out)
+    else:
+        out[...] = part.read_unit(unit)

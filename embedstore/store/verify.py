@@ -1,0 +1,396 @@
+"""Re-reads every byte of a store against its documents, names what is wrong, and heals what can be healed.
+
+Healing never invents a vector: a damaged unit is forgotten, so that the next extraction does it again; a
+damaged document is rebuilt only from copies whose digests agree; what cannot be trusted is set aside.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from embedstore.errors import CorruptStore, EmbedError, StoreError
+from embedstore.files import (
+    TEMPORARY_SUFFIX,
+    fsync_folder,
+    make_folder_durable,
+    remove_temporaries,
+    sha256_bytes,
+    write_durable,
+)
+from embedstore.identity import Identity
+from embedstore.store.arrays import create_arrays, metadata_problem
+from embedstore.store.layout import (
+    CONTENT,
+    CONTENT_BYTES,
+    CRC_BYTES,
+    SET_ASIDE_FOLDER,
+    STORE_DTYPES,
+    VECTORS,
+    PartLayout,
+    PartPlan,
+    Receipt,
+    StoreLayout,
+    crc32c,
+    encode_chunk,
+    read_part_plan,
+    read_receipt,
+    read_store_document,
+    write_store_document,
+)
+from embedstore.store.lock import writer_lock
+from embedstore.store.reader import open_part
+from embedstore.store.tasks import read_task
+
+_ARRAYS = (VECTORS, CONTENT)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Parameters
+    ----------
+    place
+        File or folder, relative to the store.
+    problem
+        What is wrong with it, for people.
+    part, unit
+        Numbers, where the finding concerns a part or a unit.
+    rows
+        First row and end (excluded) in the part, for a unit.
+    remedy
+        What ``--repair`` does about it.
+    """
+
+    place: str
+    problem: str
+    remedy: str
+    part: int | None = None
+    unit: int | None = None
+    rows: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        where = self.place
+        if self.unit is not None and self.rows is not None:
+            where += f" (part {self.part}, unit {self.unit}, rows {self.rows[0]} to {self.rows[1] - 1})"
+        return f"{where}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification saw.
+
+    Parameters
+    ----------
+    findings
+        What is wrong, in store order; empty for a sound store.
+    units, rows
+        Finished units and rows whose every byte was read.
+    """
+
+    findings: tuple[Finding, ...]
+    units: int
+    rows: int
+
+
+def verify_store(
+    root: Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Verification:
+    """Read every byte of the store at `root` against its digests.
+
+    Parameters
+    ----------
+    root
+        The store's folder.
+    progress
+        Called with finished and total units of the current part.
+
+    Raises
+    ------
+    StoreError
+        If the folder is not a store, or of a newer format version.
+    """
+    findings: list[Finding] = []
+    plans, identity = _check_documents(root, findings)
+    units = rows = 0
+    for plan in plans:
+        layout = StoreLayout(root).part(plan.number)
+        receipts = _check_part(layout, plan, findings)
+        for done, receipt in enumerate(receipts.values(), start=1):
+            finding = _check_unit(layout, plan, receipt, receipts)
+            if finding:
+                findings.append(finding)
+            units, rows = units + 1, rows + receipt.stop - receipt.start
+            progress(done, len(receipts))
+    if identity is not None:
+        _check_tasks(root, findings)
+    return Verification(tuple(findings), units, rows)
+
+
+def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:
+    """Verify the store and heal what can be healed; the next extraction does what was forgotten.
+
+    Returns
+    -------
+    The verification as it was before the repair.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be healed (not a store; identity lost in every copy), or is being written.
+    """
+    if not StoreLayout(root).store_file.exists() and not _is_half_deleted(root):
+        read_store_document(root)  # it has the right words for what else this is
+    with writer_lock(StoreLayout(root).lock_file, say=say):
+        remove_temporaries(root)
+        _heal_store_document(root, say)
+        before = verify_store(root)
+        damaged = {finding.part for finding in before.findings if finding.remedy == SET_ASIDE_PART}
+        for number in sorted(part for part in damaged if part is not None):
+            _set_part_aside(root, number, say)
+        for finding in before.findings:
+            if finding.part not in damaged:
+                _heal(root, finding, say)
+    return before
+
+
+FORGET_UNIT = "forget the unit, so that the next extraction does it again"
+CLEAR_FAILED_ROWS = "write NaN below the failed rows again"
+REWRITE_METADATA = "write it again from part.json"
+SET_ASIDE_PART = "set the part aside, so that the next extraction plans its images again"
+SET_ASIDE_TASK = "set the task aside, so that the next extraction writes it again"
+REBUILD_STORE = "rebuild it from the parts' copies of the identity"
+REMOVE = "remove it"
+
+
+def _check_documents(root: Path, findings: list[Finding]) -> tuple[list[PartPlan], Identity | None]:
+    try:
+        identity, listed = read_store_document(root)
+    except CorruptStore as error:
+        findings.append(Finding("store.json", _words(error), REBUILD_STORE))
+        return _readable_plans(root), None
+    except StoreError as error:
+        if not _is_half_deleted(root):
+            raise
+        findings.append(Finding("store.json", _words(error), REBUILD_STORE))
+        return _readable_plans(root), None
+    numbers = {entry["number"] for entry in listed}
+    for folder in _part_folders(root):
+        # Without receipts it is a part whose planning was interrupted; the next one takes its place.
+        if int(folder.name) not in numbers and any(PartLayout(folder).receipts.glob("*.json")):
+            problem = "holds finished units but store.json does not list it"
+            findings.append(
+                Finding(str(folder.relative_to(root)), problem, SET_ASIDE_PART, part=int(folder.name))
+            )
+    plans = []
+    for entry in listed:
+        layout = StoreLayout(root).part(entry["number"])
+        place = str(layout.plan_file.relative_to(root))
+        try:
+            plan, digest = read_part_plan(layout)
+        except CorruptStore as error:
+            findings.append(Finding(place, _words(error), SET_ASIDE_PART, part=entry["number"]))
+            continue
+        if digest != entry["sha256"] or plan.identity != identity:
+            findings.append(
+                Finding(place, "is not the plan that store.json lists", SET_ASIDE_PART, part=entry["number"])
+            )
+            continue
+        plans.append(plan)
+    return plans, identity
+
+
+def _readable_plans(root: Path) -> list[PartPlan]:
+    plans = []
+    for folder in _part_folders(root):
+        try:
+            plans.append(read_part_plan(PartLayout(folder))[0])
+        except CorruptStore:
+            continue
+    return plans
+
+
+def _part_folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in (root / "parts").glob("*") if folder.name.isdecimal())
+
+
+def _check_part(layout: PartLayout, plan: PartPlan, findings: list[Finding]) -> dict[int, Receipt]:
+    """Check manifest, tables, array metadata and receipts; return the receipts that can be read."""
+    root = layout.folder.parent.parent
+    stated = {layout.manifest: plan.manifest_sha256}
+    stated |= {layout.table(name): digest for name, digest in plan.tables.items()}
+    for path, digest in stated.items():
+        try:
+            problem = "" if sha256_bytes(path.read_bytes()) == digest else "was changed after it was planned"
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        if problem:
+            findings.append(Finding(str(path.relative_to(root)), problem, SET_ASIDE_PART, part=plan.number))
+    for name in _ARRAYS:
+        problem = metadata_problem(layout, plan, name)
+        if problem:
+            place = str((layout.array(name) / "zarr.json").relative_to(root))
+            findings.append(Finding(place, problem, REWRITE_METADATA, part=plan.number))
+    receipts = {}
+    known = {layout.receipt(unit).name: unit for unit in range(plan.units)}
+    for path in sorted(layout.receipts.glob("*")):
+        if path.name.endswith(TEMPORARY_SUFFIX):
+            continue  # of a write that was interrupted; the next writer removes it
+        unit = known.get(path.name)
+        place = str(path.relative_to(root))
+        if unit is None:
+            findings.append(Finding(place, "belongs to no unit of the part", REMOVE, part=plan.number))
+            continue
+        try:
+            receipts[unit] = read_receipt(layout, plan, unit)
+        except CorruptStore as error:
+            findings.append(_unit_finding(place, _words(error), plan, unit))
+    return receipts
+
+
+def _check_unit(
+    layout: PartLayout, plan: PartPlan, receipt: Receipt, receipts: dict[int, Receipt]
+) -> Finding | None:
+    root = layout.folder.parent.parent
+    failed = [failure.row - receipt.start for failure in receipt.failures]
+    shapes = {VECTORS: (plan.dim, STORE_DTYPES[plan.dtype]), CONTENT: (CONTENT_BYTES, np.dtype(np.uint8))}
+    for name, (width, dtype) in shapes.items():
+        path = layout.chunk(name, receipt.unit)
+        place = str(path.relative_to(root))
+        try:
+            payload = path.read_bytes()
+        except OSError as error:
+            return _unit_finding(place, f"cannot be read: {error.strerror}", plan, receipt.unit)
+        wanted = plan.chunk_rows * width * dtype.itemsize + CRC_BYTES
+        if len(payload) != wanted:
+            problem = f"must have {wanted:,} bytes, found {len(payload):,}"
+            return _unit_finding(place, problem, plan, receipt.unit)
+        rows = np.frombuffer(payload[:-CRC_BYTES], dtype).reshape(plan.chunk_rows, width)
+        rows = rows[: receipt.stop - receipt.start]
+        digest = sha256_bytes(np.delete(rows, failed, axis=0).tobytes())
+        if digest != _digest(receipt, name):
+            return _unit_finding(place, _what_it_holds(digest, name, receipts), plan, receipt.unit)
+        if name == VECTORS and failed and not np.isnan(rows[failed].astype(np.float32)).all():
+            problem = "holds values below failed rows: a retry was interrupted"
+            return replace(_unit_finding(place, problem, plan, receipt.unit), remedy=CLEAR_FAILED_ROWS)
+        # The rows are sound; this finds a flipped bit in the padding or the checksum itself, over which
+        # plain Zarr would stumble.
+        if (
+            crc32c(np.frombuffer(payload[:-CRC_BYTES], np.uint8)).to_bytes(CRC_BYTES, "little")
+            != payload[-CRC_BYTES:]
+        ):
+            return _unit_finding(place, "its checksum does not belong to its bytes", plan, receipt.unit)
+    return None
+
+
+def _what_it_holds(digest: str, name: str, receipts: dict[int, Receipt]) -> str:
+    for unit, receipt in receipts.items():
+        if _digest(receipt, name) == digest:
+            return f"holds the bytes of unit {unit}"
+    return "its bytes are not the committed ones"
+
+
+def _digest(receipt: Receipt, name: str) -> str:
+    return receipt.vectors_sha256 if name == VECTORS else receipt.content_sha256
+
+
+def _unit_finding(place: str, problem: str, plan: PartPlan, unit: int) -> Finding:
+    return Finding(place, problem, FORGET_UNIT, part=plan.number, unit=unit, rows=plan.bounds(unit))
+
+
+def _check_tasks(root: Path, findings: list[Finding]) -> None:
+    folder = StoreLayout(root).tasks
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            read_task(root, entry.name)
+        except EmbedError as error:
+            findings.append(Finding(f"tasks/{entry.name}", _words(error), SET_ASIDE_TASK))
+
+
+def _is_half_deleted(root: Path) -> bool:
+    return (root / "parts").is_dir() and not StoreLayout(root).store_file.exists()
+
+
+def _words(error: EmbedError) -> str:
+    """Return the message without the advice that verify itself follows."""
+    return str(error).removesuffix(". Run: embed verify --repair")
+
+
+def _heal_store_document(root: Path, say: Callable[[str], None]) -> None:
+    try:
+        read_store_document(root)
+        return
+    except StoreError as error:
+        if not isinstance(error, CorruptStore) and not _is_half_deleted(root):
+            raise
+        problem = error
+    plans = _readable_plans(root)
+    if not plans:
+        raise StoreError(f"{problem}; no part holds a readable copy of the identity, so it cannot be rebuilt")
+    if len({plan.identity.sha256 for plan in plans}) > 1:
+        raise StoreError(f"{problem}; the parts name different identities, so it cannot be rebuilt")
+    listed = [
+        {"number": plan.number, "sha256": read_part_plan(StoreLayout(root).part(plan.number))[1]}
+        for plan in plans
+    ]
+    write_store_document(root, plans[0].identity, listed)
+    say(f"store.json: rebuilt from {len(plans)} part(s)")
+
+
+def _set_part_aside(root: Path, number: int, say: Callable[[str], None]) -> None:
+    identity, listed = read_store_document(root)
+    # Unlisted first: from then on no reader trusts the part, whatever happens to the rename.
+    write_store_document(root, identity, [entry for entry in listed if entry["number"] != number])
+    layout = StoreLayout(root).part(number)
+    if layout.folder.exists():
+        _move_aside(root, layout.folder)
+    say(f"parts/{number:04d}: set aside in {SET_ASIDE_FOLDER}/; its images will be planned again")
+
+
+def _heal(root: Path, finding: Finding, say: Callable[[str], None]) -> None:
+    if finding.remedy == SET_ASIDE_TASK:
+        _move_aside(root, root / finding.place)
+    elif finding.remedy == REMOVE:
+        (root / finding.place).unlink(missing_ok=True)
+    elif finding.part is not None:
+        layout = StoreLayout(root).part(finding.part)
+        plan, _ = read_part_plan(layout)
+        if finding.remedy == REWRITE_METADATA:
+            create_arrays(layout, plan)
+        elif finding.unit is not None and finding.remedy == CLEAR_FAILED_ROWS:
+            _clear_failed_rows(layout, plan, finding.unit)
+        elif finding.unit is not None:
+            forget_unit(layout, finding.unit)
+    say(f"{finding}: {finding.remedy}")
+
+
+def forget_unit(layout: PartLayout, unit: int) -> None:
+    """Take a unit's receipt away, then its chunks: the unit is pending from the first step on."""
+    layout.receipt(unit).unlink(missing_ok=True)
+    fsync_folder(layout.receipts)
+    for name in _ARRAYS:
+        layout.chunk(name, unit).unlink(missing_ok=True)
+
+
+def _clear_failed_rows(layout: PartLayout, plan: PartPlan, unit: int) -> None:
+    part = open_part(layout, plan)
+    payload = encode_chunk(part.read_unit(unit), chunk_rows=plan.chunk_rows, fill=np.nan)
+    write_durable(layout.chunk(VECTORS, unit), payload, label=VECTORS)
+    payload = encode_chunk(part.read_content(unit), chunk_rows=plan.chunk_rows, fill=0)
+    write_durable(layout.chunk(CONTENT, unit), payload, label=CONTENT)
+
+
+def _move_aside(root: Path, path: Path) -> None:
+    folder = root / SET_ASIDE_FOLDER
+    make_folder_durable(folder)
+    target = folder / path.name
+    count = 1
+    while target.exists():
+        target = folder / f"{path.name}-{count}"
+        count += 1
+    shutil.move(path, target)

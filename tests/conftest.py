@@ -1,0 +1,26 @@
+"""What every test stands on: no network, no leftovers of one test in another."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Run in an empty folder, so that no embed.toml above is found and nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMBEDSTORE_FAILPOINT", raising=False)
+
+
+def pytest_collection_modifyitems(items):
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,74 @@
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedstore.errors import DataError
+from embedstore.manifest import (
+    FIXED_COLUMNS,
+    Record,
+    manifest_from_columns,
+    path_from_manifest,
+    path_to_manifest,
+)
+
+
+def test_fixed_columns_come_first_and_missing_ones_are_empty():
+    manifest = manifest_from_columns(
+        {"anatomy": ["XR_HAND"], "path": ["a.png"], "image_id": ["a"]}, source="x"
+    )
+    assert manifest.table.column_names == [*FIXED_COLUMNS, "anatomy"]
+    assert manifest.extra_columns == ["anatomy"]
+    assert list(manifest.records()) == [Record("a", "a.png")]
+
+
+def test_records_are_those_of_the_asked_rows():
+    manifest = manifest_from_columns(
+        {"image_id": list("abcd"), "path": list("abcd"), "frame": [0, 1, 2, 3]}, source="x"
+    )
+    assert [record.image_id for record in manifest.records(1, 3)] == ["b", "c"]
+    assert [record.frame for record in manifest.records(2)] == [2, 3]
+    assert manifest.take([3, 0]).column("image_id") == ["d", "a"]
+    assert manifest.without(pa.array(["b", "zzz"])).column("image_id") == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image_id": ["a"]}, "needs the column 'path'"),
+        ({"image_id": ["a", "a"], "path": ["x", "y"]}, "must be unique; 1 occur more than once: 'a'"),
+        ({"image_id": ["a", None], "path": ["x", "y"]}, "row 1 has no image_id"),
+        ({"image_id": ["a", "b"], "path": ["x", ""]}, "row 1 has no path"),
+        ({"image_id": ["a"], "path": ["/etc/passwd"]}, "must be relative to the root"),
+        ({"image_id": ["a"], "path": ["b/../../c"]}, "stay below it"),
+        ({"image_id": ["a"], "path": ["b"], "split": ["training"]}, r"found \['training'\]"),
+        ({"image_id": ["a"], "path": ["b"], "frame": ["first"]}, "column 'frame' must hold int32"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_the_place(columns, message):
+    with pytest.raises(DataError, match=f"labels.csv.*{message}"):
+        manifest_from_columns(columns, source="labels.csv")
+
+
+def test_the_same_records_give_the_same_bytes():
+    columns = {"image_id": ["a", "b"], "path": ["x", "y"]}
+    assert (
+        manifest_from_columns(columns, source="x").to_parquet()
+        == manifest_from_columns(columns, source="y").to_parquet()
+    )
+
+
+@given(
+    st.binary(min_size=1, max_size=12).filter(
+        lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+    )
+)
+def test_every_file_name_comes_back_from_a_manifest(name):
+    root = Path("/images")
+    path = root / os.fsdecode(name)
+    text = path_to_manifest(path, root)
+    text.encode("utf-8")
+    assert os.fsencode(path_from_manifest(root, text)) == b"/images/" + name
