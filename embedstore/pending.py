@@ -102,4 +102,5 @@ def unit_result(pending: PendingUnit, output: UnitVectors, *, device: str) -> Un
         content=content,
         failures={**untouched, **output.failures},
         series_ranges={**receipt.series_ranges, **output.work.series_ranges},
+        rounding_error=receipt.rounding_error,
     )

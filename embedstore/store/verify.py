@@ -44,7 +44,7 @@ from embedstore.store.layout import (
 )
 from embedstore.store.lock import writer_lock
 from embedstore.store.reader import open_part
-from embedstore.store.tasks import read_task
+from embedstore.store.tasks import read_task, task_names
 
 _ARRAYS = (VECTORS, CONTENT)
 
@@ -304,12 +304,12 @@ def _unit_finding(place: str, problem: str, plan: PartPlan, unit: int) -> Findin
 
 
 def _check_tasks(root: Path, findings: list[Finding]) -> None:
-    folder = StoreLayout(root).tasks
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+    # A folder without task.json is a task whose first writing was interrupted: it is not there yet.
+    for name in task_names(root):
         try:
-            read_task(root, entry.name)
+            read_task(root, name)
         except EmbedError as error:
-            findings.append(Finding(f"tasks/{entry.name}", _words(error), SET_ASIDE_TASK))
+            findings.append(Finding(f"tasks/{name}", _words(error), SET_ASIDE_TASK))
 
 
 def _is_half_deleted(root: Path) -> bool:

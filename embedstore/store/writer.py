@@ -68,6 +68,8 @@ class UnitResult:
         ``{row of the part: (reason, message)}``.
     series_ranges
         Value range of each MR series with a row in the unit.
+    rounding_error
+        Largest rounding error of rows that were rounded before and are carried over.
     seconds
         Time spent on the unit.
     device
@@ -78,6 +80,7 @@ class UnitResult:
     content: npt.NDArray[np.uint8]
     failures: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rounding_error: float = 0.0
     seconds: float = 0.0
     device: str = "cpu"
 
@@ -181,7 +184,7 @@ class StoreWriter:
             CONTENT_BYTES,
         ):
             raise StoreError(
-                f"unit {unit} needs {(stop - start, plan.dim)} vectors and {(stop - start, CONTENT_BYTES)} digests; "
+                f"unit {unit} needs {stop - start} vectors of {plan.dim} numbers and digests of {CONTENT_BYTES} bytes; "
                 f"found {result.vectors.shape} and {result.content.shape}"
             )
         stored, failures = round_vectors(result, dtype=plan.dtype, start=start)
@@ -197,7 +200,9 @@ class StoreWriter:
         _write_chunk(
             layout.chunk(CONTENT, unit), encode_chunk(content, chunk_rows=plan.chunk_rows, fill=0), CONTENT
         )
-        error = np.abs(stored[valid].astype(np.float32) - result.vectors[valid]).max(initial=0.0)
+        error = np.abs(stored[valid].astype(np.float32) - result.vectors[valid]).max(
+            initial=result.rounding_error
+        )
         receipt = Receipt(
             unit=unit,
             start=start,
@@ -285,7 +290,8 @@ def round_vectors(
         elif largest[row] >= limit:
             failures[start + row] = (
                 Reason.OVERFLOW,
-                f"largest value {largest[row]:.6g} does not fit {dtype} (below {limit:.6g}); use --store-dtype float32",
+                f"largest value {largest[row]:.6g} does not fit {dtype} (below {limit:.6g}); "
+                "use --store-dtype float32",
             )
     stored = np.full(result.vectors.shape, np.nan, dtype=store_dtype)
     good = [row for row in range(len(finite)) if start + row not in failures]
@@ -297,7 +303,8 @@ def _discard_unlisted(layout: PartLayout) -> None:
     """Remove a part that was being planned when the process died; refuse if it was ever extracted into."""
     if layout.receipts.is_dir() and any(layout.receipts.glob("*.json")):
         raise CorruptStore(
-            f"{layout.folder} holds finished units but store.json does not list it. Run: embed verify --repair"
+            f"{layout.folder} holds finished units but store.json does not list it. "
+            "Run: embed verify --repair"
         )
     shutil.rmtree(layout.folder)
 

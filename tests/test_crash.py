@@ -1,0 +1,129 @@
+"""The crash campaign: die at every failpoint and at random moments; nothing committed is lost or changed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedstore.errors import StoreError
+from embedstore.files import FAILPOINT_EXIT_CODE
+from embedstore.store.reader import open_store
+from embedstore.store.verify import verify_store
+from embedstore.store.writer import FAILPOINTS
+from tests.crash_driver import PICTURES, run_extraction
+from tests.pictures import expected_vectors, write_pictures
+from tests.stores import store_bytes
+
+KILLS = 30
+# The fork server holds the imports, so that each process starts in the write path and not in Python's.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.crash_driver"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures, and the store that an undisturbed extraction makes of them."""
+    path = tmp_path_factory.mktemp("crash")
+    write_pictures(path / "images", range(PICTURES))
+    process = SERVER.Process(target=run_extraction, args=(path / "images", path / "reference"))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    return path
+
+
+def check_rows_and_resume(folder: Path, store: Path) -> int:
+    """Check that what is committed is right, resume, compare with the reference; return rows found."""
+    committed = 0
+    try:
+        opened = open_store(store)
+    except StoreError as error:
+        # Killed before store.json: nothing was promised yet.
+        assert "does not exist" in str(error) or "store.json must lie in it" in str(error)
+    else:
+        embeddings = opened.embeddings()
+        np.testing.assert_array_equal(
+            embeddings.vectors, expected_vectors(PICTURES).astype(np.float16)[embeddings.rows]
+        )
+        assert verify_store(store).findings == ()
+        committed = len(embeddings.rows)
+    run = SERVER.Process(target=run_extraction, args=(folder / "images", store))
+    run.start()
+    run.join(60)
+    assert run.exitcode == 0
+    assert store_bytes(store) == store_bytes(folder / "reference")
+    return committed
+
+
+def test_every_failpoint_is_passed_by_an_extraction():
+    labels = {name.rpartition(".")[0] for name in FAILPOINTS}
+    assert labels == {"store", "manifest", "table", "part", "vectors", "content", "receipt", "labels", "task"}
+    assert len(FAILPOINTS) == 45
+
+
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_dying_at_a_failpoint_loses_nothing(folder, tmp_path, failpoint):
+    # The third unit for what is written per unit; the second time for store.json, which is first written empty.
+    label = failpoint.partition(".")[0]
+    count = {"vectors": 3, "content": 3, "receipt": 3, "store": 2}.get(label, 1)
+    process = SERVER.Process(
+        target=run_extraction, args=(folder / "images", tmp_path / "s", f"{failpoint}:{count}")
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == FAILPOINT_EXIT_CODE
+    committed = check_rows_and_resume(folder, tmp_path / "s")
+    if failpoint in ("receipt.renamed", "receipt.durable"):
+        assert committed == 9
+    elif label in ("vectors", "content", "receipt"):
+        assert committed == 6
+    else:
+        assert committed == 0
+
+
+def test_dying_while_the_first_store_json_is_written_loses_nothing(folder, tmp_path):
+    for number, failpoint in enumerate(name for name in FAILPOINTS if name.startswith("store.")):
+        process = SERVER.Process(
+            target=run_extraction, args=(folder / "images", tmp_path / f"s{number}", failpoint)
+        )
+        process.start()
+        process.join(60)
+        assert process.exitcode == FAILPOINT_EXIT_CODE
+        assert check_rows_and_resume(folder, tmp_path / f"s{number}") == 0
+
+
+def test_killing_at_random_moments_loses_nothing(folder, tmp_path):
+    chance = random.Random(0)
+    started = time.perf_counter()
+    timed = SERVER.Process(target=run_extraction, args=(folder / "images", tmp_path / "timed"))
+    timed.start()
+    timed.join(60)
+    whole_s = time.perf_counter() - started
+    partial = 0
+    store = tmp_path / "s"
+    for _ in range(KILLS):
+        process = SERVER.Process(target=run_extraction, args=(folder / "images", store))
+        process.start()
+        process.join(chance.uniform(0.0, 1.0) * whole_s)
+        process.kill()
+        process.join(60)
+        # A store that is half done is killed again while it resumes; a finished one makes room for a new one.
+        if (store / "store.json").exists():
+            rows = len(open_store(store).embeddings().rows)
+            partial += 0 < rows < PICTURES
+            np.testing.assert_array_equal(
+                open_store(store).embeddings().vectors,
+                expected_vectors(PICTURES).astype(np.float16)[open_store(store).embeddings().rows],
+            )
+            if rows == PICTURES:
+                check_rows_and_resume(folder, store)
+                shutil.rmtree(store)
+    check_rows_and_resume(folder, store)
+    # Otherwise every kill came too early or too late, and this test shows nothing.
+    assert partial >= 3
