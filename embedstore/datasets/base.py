@@ -8,6 +8,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from embedstore.errors import UsageError
 from embedstore.manifest import Manifest
 from embedstore.task import Task
@@ -31,6 +33,8 @@ class Collection:
         The tasks whose labels the data set brings; may be empty.
     summary
         Facts for people, in order (``"patients": 120``, ``"absent": "valid split: 3 files of 3,197"``).
+    tables
+        Further tables that belong to the records and are kept with the store (``"coordinates"``).
     """
 
     dataset: str
@@ -38,6 +42,7 @@ class Collection:
     manifest: Manifest
     tasks: tuple[Task, ...] = ()
     summary: Mapping[str, str | int] = field(default_factory=dict)
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 class DatasetReader(Protocol):

@@ -1,0 +1,56 @@
+"""What a reader tells a person: counts that are true, and folders described when they are something else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from embedstore.errors import DataError
+from embedstore.manifest import Manifest
+
+_SHOWN_ENTRIES = 5
+
+
+def count_records(manifest: Manifest) -> dict[str, str | int]:
+    """Count images, and patients, studies and series where the manifest knows them; then images per split."""
+    counts: dict[str, str | int] = {"images": len(manifest)}
+    for column, name in (("patient_id", "patients"), ("study_id", "studies"), ("series_id", "series")):
+        distinct = pc.count_distinct(manifest.table.column(column)).as_py()
+        if distinct:
+            counts[name] = int(distinct)
+    for entry in manifest.table.column("split").value_counts().to_pylist():
+        if entry["values"] is not None:
+            counts[f"images in {entry['values']}"] = int(entry["counts"])
+    return counts
+
+
+def absent_files(root: Path, paths: Iterable[str]) -> list[str]:
+    """Return those of `paths` (relative to `root`) that name no file."""
+    prefix = os.path.join(root, "")  # a Path per file would double the time of indexing
+    return [path for path in paths if not os.path.isfile(prefix + path)]
+
+
+def describe_absent(absent: list[str], total: int) -> str:
+    """Say how many files are absent, with one name."""
+    return f"{len(absent):,} of {total:,} files, such as {absent[0]}"
+
+
+def refuse_folder(root: Path, *, expected: str, advice: str) -> DataError:
+    """Build the error for a folder that is something else: expected, found, do."""
+    if not root.exists():
+        found = "nothing of that name"
+    elif not root.is_dir():
+        found = f"a file of {root.stat().st_size:,} bytes"
+    else:
+        try:
+            names = sorted(entry.name for entry in os.scandir(root))
+        except OSError as error:
+            names = [f"({error.strerror})"]
+        shown = ", ".join(repr(name) for name in names[:_SHOWN_ENTRIES])
+        found = f"{len(names)} entries ({shown}{', ...' if len(names) > _SHOWN_ENTRIES else ''})"
+        if not names:
+            found = "an empty folder"
+    return DataError(f"{root}: expected {expected}; found {found}. {advice}")
