@@ -1,0 +1,164 @@
+"""What a head is, and what a family of heads owes the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import UsageError
+
+ENTRY_POINTS = "embedstore.heads"
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Rows to learn from: images, or units where vectors are pooled.
+
+    Parameters
+    ----------
+    X
+        (n, dim) float32, finite, un-normalised.
+    y
+        (n, targets) int64 from 0 to ``n_classes - 1``, -1 where there is no label.
+    sample_weight
+        (n, targets) float32, non-negative.
+    groups
+        (n,) int64: the patient. A head that holds rows out by itself holds out whole groups.
+    n_classes
+        Number of classes of every target.
+    """
+
+    X: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    sample_weight: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int64]
+    n_classes: int
+
+    @property
+    def columns(self) -> int:
+        """Decision scores per case: one with two classes (of the second), else one per class."""
+        return 1 if self.n_classes == 2 else self.n_classes
+
+
+class Head(Protocol):
+    """A fitted or unfitted scikit-learn classifier that can be kept as plain arrays."""
+
+    classes_: npt.NDArray[Any]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's parameters, all plain JSON values."""
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor parameters."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from (n, dim) vectors and (n,) labels."""
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return (n,) logits of the second of two classes, or (n, n_classes) logits.
+
+        A row's score has the same bits whatever other rows are in the batch.
+        """
+
+    def predict_proba(self, X: Any) -> Floats:
+        """Return (n, n_classes) probabilities."""
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Return (n,) most probable labels."""
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what was learned, as arrays that safetensors can hold."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], params: Mapping[str, Any]) -> Self:
+        """Build the fitted head again from `to_arrays` and `get_params`."""
+
+    @staticmethod
+    def family() -> HeadFamily:
+        """Return the grid that selection searches by default."""
+
+
+class HeadFamily(Protocol):
+    """A grid of heads that is solved at once."""
+
+    @property
+    def points(self) -> tuple[Mapping[str, Any], ...]:
+        """Constructor parameters of each grid point, plain JSON values, in a fixed order."""
+
+    def out_of_fold(
+        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
+    ) -> npt.NDArray[np.float32]:
+        """Score every row by models that never saw its fold.
+
+        Parameters
+        ----------
+        training
+            The rows.
+        folds
+            (n,) int64 from 0; whatever is fitted (scaling too) is fitted on the other folds only.
+        seed
+            For heads that draw numbers.
+
+        Returns
+        -------
+        ndarray
+            (points, n, targets, columns) float32 decision scores.
+        """
+
+    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
+        """Fit one head per target on all rows, at the grid point chosen for that target."""
+
+
+def head_names() -> list[str]:
+    """Return the names of the installed heads."""
+    return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
+
+
+def head_class(name: str) -> type[Head]:
+    """Return the head's class; its module, with the libraries it needs, is imported only now.
+
+    Raises
+    ------
+    UsageError
+        If no installed package offers a head of that name.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            found: type[Head] = entry.load()
+            return found
+    raise UsageError(f"--head: no head named {name!r}; installed: {', '.join(head_names()) or 'none'}")
+
+
+def head_family(name: str) -> HeadFamily:
+    """Return the default grid of a head by name; raises as `head_class`."""
+    return head_class(name).family()
+
+
+def probabilities_from_scores(scores: npt.NDArray[Any]) -> Floats:
+    """Turn decision scores into probabilities.
+
+    Parameters
+    ----------
+    scores
+        (..., 1) logits of the second class, or (..., n_classes) logits.
+
+    Returns
+    -------
+    ndarray
+        (..., n_classes) float64; no entry is NaN, rows sum to 1. Each row depends on nothing but itself.
+    """
+    wide = np.asarray(scores, np.float64)
+    if wide.shape[-1] == 1:
+        wide = np.concatenate([np.zeros_like(wide), wide], axis=-1)
+    exponentials = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    # Summed class by class: the order of a library's reduction may depend on the shape.
+    total = exponentials[..., :1].copy()
+    for k in range(1, wide.shape[-1]):
+        total += exponentials[..., k : k + 1]
+    return np.asarray(exponentials / total, np.float64)

@@ -1,0 +1,167 @@
+"""Charts as inline SVG: text stays text, and colours follow the page's theme."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from embedstore.metrics import equal_mass_bins
+from heads.base import Floats
+
+# Stand-ins that no chart uses otherwise; the page's style sheet gives them their colour, light or dark.
+_INK, _MUTED = "#010203", "#040506"
+_SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
+_THEME = {_INK: "currentColor", _MUTED: "var(--muted)"} | {
+    colour: f"var(--series-{index})" for index, colour in enumerate(_SERIES, start=1)
+}
+# A class may be named with a dollar sign, which is no formula here.
+_STYLE: Any = {
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "charts",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+}
+
+
+def roc_chart(curves: Mapping[str, tuple[npt.NDArray[np.bool_], Floats]], *, name: str) -> str:
+    """Draw ROC curves.
+
+    Parameters
+    ----------
+    curves
+        Legend -> ((n,) bool truth, (n,) float score).
+    name
+        Prefix of the ids inside, unique on the page.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _square("1 - specificity", "sensitivity")
+        axes.plot([0, 1], [0, 1], color=_MUTED, linestyle=":", linewidth=1)
+        for colour, (legend, (truth, score)) in zip(_cycle(len(curves)), curves.items(), strict=True):
+            found, false = _cumulated(truth, score)
+            axes.step(
+                false / max(false[-1], 1), found / max(found[-1], 1), color=colour, label=legend, where="post"
+            )
+        axes.legend(loc="lower right")
+        return _svg(figure, name, "ROC curve")
+
+
+def precision_recall_chart(curves: Mapping[str, tuple[npt.NDArray[np.bool_], Floats]], *, name: str) -> str:
+    """Draw precision-recall curves, each with its prevalence dotted; arguments as `roc_chart`."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _square("recall", "precision")
+        for colour, (legend, (truth, score)) in zip(_cycle(len(curves)), curves.items(), strict=True):
+            found, false = _cumulated(truth, score)
+            precision = found[1:] / (found[1:] + false[1:])
+            axes.step(found[1:] / max(found[-1], 1), precision, color=colour, label=legend, where="pre")
+            axes.axhline(float(truth.mean()), color=colour, linestyle=":", linewidth=1)
+        axes.legend(loc="lower left")
+        return _svg(figure, name, "precision-recall curve")
+
+
+def reliability_chart(
+    curves: Mapping[str, Floats], truth: npt.NDArray[np.bool_], *, bins: int, name: str
+) -> str:
+    """Draw observed against stated probability in bins of equal mass, with the count of each bin.
+
+    Parameters
+    ----------
+    curves
+        Legend -> (n,) probability (before and after calibration).
+    truth
+        (n,) bool.
+    bins
+        Number of bins.
+    name
+        As `roc_chart`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _square("stated probability", "observed share")
+        axes.plot([0, 1], [0, 1], color=_MUTED, linestyle=":", linewidth=1)
+        for colour, (legend, probability) in zip(_cycle(len(curves)), curves.items(), strict=True):
+            of_bin = equal_mass_bins(probability, bins)
+            used, counts = np.unique(of_bin, return_counts=True)
+            stated = [float(probability[of_bin == index].mean()) for index in used]
+            observed = [float(truth[of_bin == index].mean()) for index in used]
+            axes.plot(stated, observed, color=colour, marker="o", markersize=4, label=legend)
+        # Counts of the last curve, the calibrated one: bins have equal mass but for ties.
+        for x, y, count in zip(stated, observed, counts, strict=True):
+            axes.annotate(str(count), (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+        axes.legend(loc="upper left")
+        return _svg(figure, name, "reliability diagram")
+
+
+def forest_chart(rows: Sequence[tuple[str, float, float, float]], *, label: str, name: str) -> str:
+    """Draw one interval per row.
+
+    Parameters
+    ----------
+    rows
+        (legend, value, low, high), from the top; the first is the whole and gets a line.
+    label
+        What is drawn.
+    name
+        As `roc_chart`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 0.7 + 0.28 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, (_, value, low, high) in enumerate(rows):
+            axes.plot([low, high], [-row, -row], color=_SERIES[0], linewidth=1.5)
+            axes.plot([value], [-row], color=_SERIES[0], marker="s", markersize=5)
+        axes.axvline(rows[0][1], color=_MUTED, linestyle=":", linewidth=1)
+        axes.set_yticks([-row for row in range(len(rows))], [legend for legend, *_ in rows])
+        axes.set_xlabel(label)
+        return _svg(figure, name, f"{label} by subgroup")
+
+
+def _square(x_label: str, y_label: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(4.2, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x_label, ylabel=y_label, aspect="equal")
+    return figure, axes
+
+
+def _cycle(n: int) -> list[str]:
+    return [_SERIES[index % len(_SERIES)] for index in range(n)]
+
+
+def _cumulated(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Return found positives and false positives at each falling threshold, from none to all."""
+    levels, inverse = np.unique(-score, return_inverse=True)
+    found = np.cumsum(np.bincount(inverse, truth, len(levels)))
+    false = np.cumsum(np.bincount(inverse, ~truth, len(levels)))
+    return np.concatenate([[0.0], found]), np.concatenate([[0.0], false])
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """Return the figure as an element for a page: themed colours, own ids, no date, no fixed size."""
+    buffer = io.BytesIO()
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Several charts share the page, and an id may occur once.
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for colour, themed in _THEME.items():
+        text = text.replace(colour, themed)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,0 +1,243 @@
+"""Logistic regression on embeddings: the estimator, and its grid solved at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from embedstore.errors import DataError
+from heads.base import Floats, Head, HeadFamily, Training, probabilities_from_scores
+from heads.products import reproducible_norms, reproducible_product
+from heads.solver import MAX_ITERATIONS, NOTHING_HELD_OUT, Normalisation, solve
+
+# 1e-6 to 1e5 as in the linear probes of DINOv2 (arXiv 2304.07193), 16 in place of 45 values.
+STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
+
+# Grid points differ by far more than this in log loss; the chosen one is solved to the end.
+_SELECTION_TOLERANCE = 1e-8
+
+
+class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """L2-regularised logistic regression, binary or multinomial.
+
+    Parameters
+    ----------
+    C
+        Strength, as scikit-learn's: the larger, the weaker the regularisation.
+    normalisation
+        ``none``, ``standardise`` (fitted with the coefficients and folded into them) or ``l2``.
+    max_iterations
+        Iterations of the solver at most.
+    device
+        A torch device, for fitting; scores are always computed on the CPU.
+
+    Attributes
+    ----------
+    coef_
+        (columns, dim) float64, in terms of the vectors as they are given; one column for two classes.
+    intercept_
+        (columns,) float64.
+    classes_
+        (n_classes,) labels in order.
+    converged_
+        Whether the solver reached its tolerance.
+    n_iter_
+        Iterations that the solver took.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> LogisticHead(C=10.0).fit(X, [0, 0, 1, 1]).predict([[0.5], [2.5]])
+    array([0, 1])
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        normalisation: Normalisation = "none",
+        max_iterations: int = MAX_ITERATIONS,
+        device: str = "cpu",
+    ) -> None:
+        self.C = C
+        self.normalisation = normalisation
+        self.max_iterations = max_iterations
+        self.device = device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from (n, dim) vectors, (n,) labels and optionally (n,) weights.
+
+        Raises
+        ------
+        ValueError
+            If the input is not finite, lengths differ or there is one class only.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
+        check_classification_targets(y)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        self.classes_, encoded = np.unique(y, return_inverse=True)
+        if len(np.unique(encoded[weight > 0])) < 2:
+            raise ValueError(
+                f"LogisticHead needs 2 or more classes; found one class: {list(self.classes_)[:1]}"
+            )
+        training = Training(
+            X, encoded[:, None].astype(np.int64), weight[:, None], np.arange(len(X)), len(self.classes_)
+        )
+        solution = solve(
+            training,
+            np.zeros(len(X), np.int64),
+            held_out=[NOTHING_HELD_OUT],
+            strengths=[self.C],
+            normalisation=self.normalisation,
+            max_iterations=self.max_iterations,
+            device=self.device,
+        )
+        self.coef_ = solution.coef[0, 0, 0]
+        self.intercept_ = solution.intercept[0, 0, 0]
+        self.converged_ = bool(solution.converged[0, 0, 0])
+        self.n_iter_ = int(solution.iterations[0, 0, 0])
+        return self
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return (n,) logits of the second of two classes, or (n, n_classes) logits."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
+        scores: Floats = reproducible_product(X, self.coef_)
+        if self.normalisation == "l2":
+            norms = reproducible_norms(X)
+            scores = np.divide(scores, norms, out=np.zeros_like(scores), where=norms > 0)
+        scores += self.intercept_
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> Floats:
+        """Return (n, n_classes) probabilities."""
+        scores = self.decision_function(X)
+        return probabilities_from_scores(scores[:, None] if scores.ndim == 1 else scores)
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Return (n,) most probable labels."""
+        scores = self.decision_function(X)
+        index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(1)
+        labels: npt.NDArray[Any] = self.classes_[index]
+        return labels
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return coefficients, intercept and classes; the classes must be numbers."""
+        check_is_fitted(self)
+        if self.classes_.dtype.kind not in "iu":
+            raise DataError(f"a head is kept with whole numbers as classes; found {list(self.classes_)[:3]}")
+        return {"coef": self.coef_, "intercept": self.intercept_, "classes": self.classes_.astype(np.int64)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], params: Mapping[str, Any]) -> Self:
+        """Build the fitted head again from `to_arrays` and `get_params`.
+
+        Raises
+        ------
+        DataError
+            If an array is missing or their shapes do not belong together.
+        """
+        missing = {"coef", "intercept", "classes"} - set(arrays)
+        if missing:
+            raise DataError(
+                f"a logistic head needs the arrays coef, intercept, classes; lacks {sorted(missing)}"
+            )
+        head = cls(**params)
+        coef, intercept, classes = (arrays[name] for name in ("coef", "intercept", "classes"))
+        columns = 1 if len(classes) == 2 else len(classes)
+        if coef.ndim != 2 or len(coef) != columns or intercept.shape != (columns,):
+            raise DataError(
+                f"a logistic head of {len(classes)} classes needs {columns} rows of coefficients; "
+                f"found coef {coef.shape}, intercept {intercept.shape}"
+            )
+        return head._set_learned(coef.astype(np.float64), intercept.astype(np.float64), classes)
+
+    @staticmethod
+    def family() -> HeadFamily:
+        """Return 16 strengths, on raw and on standardised vectors."""
+        return LogisticFamily()
+
+    def _set_learned(self, coef: Floats, intercept: Floats, classes: npt.NDArray[np.int64]) -> Self:
+        self.coef_, self.intercept_, self.classes_ = coef, intercept, classes
+        self.n_features_in_ = coef.shape[1]
+        return self
+
+
+@dataclass(frozen=True)
+class LogisticFamily:
+    """The grid of logistic heads: every normalisation with every strength.
+
+    Parameters
+    ----------
+    strengths
+        Values of C.
+    normalisations
+        Any of ``none``, ``standardise``, ``l2``.
+    device
+        A torch device.
+    """
+
+    strengths: tuple[float, ...] = STRENGTHS
+    normalisations: tuple[Normalisation, ...] = ("none", "standardise")
+    device: str = "cpu"
+
+    @property
+    def points(self) -> tuple[Mapping[str, Any], ...]:
+        """Parameters of `LogisticHead` at each grid point."""
+        return tuple(
+            {"C": strength, "normalisation": normalisation}
+            for normalisation in self.normalisations
+            for strength in self.strengths
+        )
+
+    def out_of_fold(
+        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
+    ) -> npt.NDArray[np.float32]:
+        """Score every row by models that never saw its fold; `seed` has no part in it."""
+        scores = [
+            solve(
+                training,
+                folds,
+                held_out=np.unique(folds).tolist(),
+                strengths=self.strengths,
+                normalisation=normalisation,
+                tolerance=_SELECTION_TOLERANCE,
+                device=self.device,
+            ).held_out_scores
+            for normalisation in self.normalisations
+        ]
+        return np.concatenate(scores)
+
+    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
+        """Fit one head per target on all rows; targets that chose one point share their products."""
+        heads: dict[int, Head] = {}
+        for point in sorted(set(point_of_target)):
+            params = self.points[point]
+            targets = [target for target, chosen in enumerate(point_of_target) if chosen == point]
+            some = Training(
+                training.X,
+                training.y[:, targets],
+                training.sample_weight[:, targets],
+                training.groups,
+                training.n_classes,
+            )
+            solution = solve(
+                some,
+                np.zeros(len(training.X), np.int64),
+                held_out=[NOTHING_HELD_OUT],
+                strengths=[params["C"]],
+                normalisation=params["normalisation"],
+                device=self.device,
+            )
+            for index, target in enumerate(targets):
+                heads[target] = LogisticHead(**params)._set_learned(
+                    solution.coef[0, 0, index], solution.intercept[0, 0, index], np.arange(training.n_classes)
+                )
+        return [heads[target] for target in range(len(point_of_target))]

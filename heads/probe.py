@@ -1,0 +1,215 @@
+"""The protocol: fit, select, calibrate and evaluate one head on one task, the same way for every head."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import DataError, UsageError
+from embedstore.view import MISSING, View
+from heads.base import Floats, HeadFamily, head_family
+from heads.bootstrap import DRAWS, draw_patients
+from heads.evaluation import DECISION_METRICS, SUBGROUP_METRICS, Scored, evaluate
+from heads.fitting import ClassWeights, Fitted, Rows, fit
+from heads.leakage import leakage_groups, require_disjoint
+from heads.result import Evaluation, Predictions, ProbeResult, Settings
+from heads.splits import split_units
+
+UNCALIBRATED_METRICS = (
+    "log_loss",
+    "brier",
+    "ece",
+    "calibration_slope",
+    "calibration_intercept",
+    "accuracy",
+    "kappa",
+)
+
+
+def probe(
+    view: View,
+    head: str = "logistic",
+    *,
+    seed: int = 0,
+    folds: int = 5,
+    draws: int = DRAWS,
+    pooling: str | None = None,
+    class_weights: ClassWeights = "none",
+    family: HeadFamily | None = None,
+) -> ProbeResult:
+    """Fit, select, calibrate and evaluate one head on one task.
+
+    Parameters
+    ----------
+    view
+        Vectors, labels, patients and splits.
+    head
+        Name of an installed head.
+    seed
+        Of folds, heads and bootstrap.
+    folds
+        Patient folds of selection and calibration, and of the outer cross-validation.
+    draws
+        Bootstrap draws.
+    pooling
+        How a study's images give one answer; the task's rule by default.
+    class_weights
+        Weights of training: ``none``, ``balanced`` or the ``task``'s.
+    family
+        A grid to search in place of the head's default.
+
+    Raises
+    ------
+    DataError
+        If patients or pixels cross the split, vectors are not finite, or the labels cannot be learned.
+    UsageError
+        If an option is wrong.
+    """
+    started = time.perf_counter()
+    if draws < 1 or folds < 2:
+        raise UsageError(f"draws must be 1 or more and folds 2 or more; found draws={draws}, folds={folds}")
+    _require_usable(view)
+    split = split_units(view)
+    official = split.mode == "official split"
+    if official:
+        require_disjoint(view, split.fitted, split.judged)
+    settings = Settings(
+        head=head,
+        mode=split.mode,
+        fit_splits=split.fit_names,
+        evaluation_split=split.judged_name,
+        pooling=pooling or view.task.pooling,
+        class_weights=class_weights,
+        folds=folds,
+        draws=draws,
+        seed=seed,
+    )
+    grid = head_family(head) if family is None else family
+    rows = Rows.of_view(view, leakage_groups(view), settings.pooling).take(split.fitted)
+    fitted = fit(rows, grid, view.task, folds=folds, class_weights=class_weights, seed=seed)
+    out_of_fold = _predictions(
+        view, split.fitted, fitted.folds, fitted.out_of_fold_scores, fitted.out_of_fold_probabilities
+    )
+    seconds = {"fit": time.perf_counter() - started}
+    before = time.perf_counter()
+    judged = (
+        _predict(view, fitted, split.judged)
+        if official
+        else _cross_validate(view, rows, split.fitted, fitted, grid, settings)
+    )
+    seconds["predict"] = time.perf_counter() - before
+    before = time.perf_counter()
+    evaluation = _evaluate(view, judged, split.judged, fitted, settings)
+    seconds["evaluate"] = time.perf_counter() - before
+    excluded = {**view.excluded, **split.excluded}
+    return ProbeResult(view, settings, fitted, out_of_fold, judged, evaluation, excluded, seconds)
+
+
+def _require_usable(view: View) -> None:
+    where = f"task {view.task.name!r}"
+    if len(view.unit_ids) == 0:
+        raise DataError(
+            f"{where}: no labelled unit has a vector; excluded: {dict(view.excluded) or 'nothing'}"
+        )
+    bad = np.asarray(~np.isfinite(view.X).all(axis=1))
+    if bad.any():
+        raise DataError(
+            f"{where}: {int(bad.sum())} of {len(bad)} vectors hold NaN or infinity, the first of image "
+            f"{view.image_ids[int(np.argmax(bad))]}; leave failed images out of the view"
+        )
+    if len(np.unique(view.unit_ids)) != len(view.unit_ids):
+        raise DataError(f"{where}: unit ids must be unique")
+    if view.y.max() >= len(view.task.classes) or view.y.min() < MISSING:
+        raise DataError(
+            f"{where}: labels must index {list(view.task.classes)} or be {MISSING}; "
+            f"found {view.y.min()} to {view.y.max()}"
+        )
+
+
+def _predict(view: View, fitted: Fitted, units: npt.NDArray[np.bool_]) -> Predictions:
+    images = units[view.unit_of_image]
+    renumbered = np.cumsum(units) - 1
+    scores = fitted.predictor.scores(
+        view.X[images], renumbered[view.unit_of_image[images]], n_units=int(units.sum())
+    )
+    nowhere = np.full(int(units.sum()), -1)
+    return _predictions(view, units, nowhere, scores, fitted.predictor.probabilities(scores))
+
+
+def _cross_validate(
+    view: View,
+    rows: Rows,
+    units: npt.NDArray[np.bool_],
+    fitted: Fitted,
+    grid: HeadFamily,
+    settings: Settings,
+) -> Predictions:
+    """Score every unit by a head selected, calibrated and fitted without its patient."""
+    indices = np.flatnonzero(units)
+    parts = []
+    for fold in range(settings.folds):
+        inside = fitted.folds != fold
+        outer = fit(
+            rows.take(inside),
+            grid,
+            view.task,
+            folds=settings.folds,
+            class_weights=settings.class_weights,
+            seed=settings.seed + 1 + fold,
+        )
+        left_out = np.zeros(len(view.unit_ids), np.bool_)
+        left_out[indices[~inside]] = True
+        part = _predict(view, outer, left_out)
+        parts.append((indices[~inside], replace(part, fold=np.full(int((~inside).sum()), fold))))
+    order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for _, part in parts])[order]
+
+    return Predictions(**{name: joined(name) for name in Predictions.__dataclass_fields__})
+
+
+def _predictions(
+    view: View,
+    units: npt.NDArray[np.bool_],
+    fold: npt.NDArray[np.int64],
+    scores: Floats,
+    probabilities: Floats,
+) -> Predictions:
+    return Predictions(view.unit_ids[units], view.patients[units], fold, view.y[units], scores, probabilities)
+
+
+def _evaluate(
+    view: View, judged: Predictions, units: npt.NDArray[np.bool_], fitted: Fitted, settings: Settings
+) -> Evaluation:
+    from_patients = draw_patients(judged.patients, draws=settings.draws, seed=settings.seed)
+    scored = Scored(judged.y, judged.probabilities, from_patients, view.task.class_weights)
+    uncalibrated = replace(scored, probabilities=fitted.uncalibrated(judged.scores))
+    overall = evaluate(scored)
+    targets = view.task.targets
+    by_target = (
+        {targets[0]: overall}
+        if len(targets) == 1
+        else {target: evaluate(scored.take_target(index)) for index, target in enumerate(targets)}
+    )
+    by_subgroup = {}
+    for name in view.task.subgroups:
+        if name not in view.subgroups:
+            continue
+        cells = view.subgroups[name][units]
+        by_subgroup[name] = {
+            str(cell) or "unknown": evaluate(scored.take(np.flatnonzero(cells == cell)), SUBGROUP_METRICS)
+            for cell in np.unique(cells)
+        }
+    decisions = tuple(DECISION_METRICS)
+    at_threshold = {
+        rule: evaluate(scored, decisions, thresholds=[of_target[rule] for of_target in fitted.thresholds])
+        for rule in (fitted.thresholds[0] if fitted.thresholds else ())
+    }
+    return Evaluation(
+        overall, evaluate(uncalibrated, UNCALIBRATED_METRICS), by_target, by_subgroup, at_threshold
+    )

@@ -1,0 +1,156 @@
+"""One self-contained HTML page about one run or several: no scripts, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from embedstore.errors import UsageError
+from embedstore.files import write_durable
+from embedstore.metrics import ECE_BINS, confusion
+from embedstore.view import MISSING
+from heads.base import Floats
+from heads.charts import forest_chart, precision_recall_chart, reliability_chart, roc_chart
+from heads.comparison import compare_runs
+from heads.evaluation import decide
+from heads.judged import Judged, judged_units
+from heads.run import Run
+
+REPORT_FILE = "report.html"
+HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "recall", "specificity", "log_loss", "brier", "ece")
+_SUBGROUP_COLUMNS = ("auroc", "kappa", "accuracy", "log_loss", "ece")
+# A page with the curves of 25 targets is not read; all of their numbers are in the table.
+_TARGETS_DRAWN = 6
+
+
+def render_report(runs: Sequence[Run]) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    runs
+        One or more; those judged by the same units are compared, paired.
+
+    Raises
+    ------
+    UsageError
+        If there is no run.
+    """
+    if not runs:
+        raise UsageError("a report needs one run or more; found none")
+    environment = Environment(
+        loader=PackageLoader("heads"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["estimate"] = _estimate
+    environment.filters["number"] = _number
+    names = [f"{run.document['settings']['head']} ({run.run_id})" for run in runs]
+    page = environment.get_template("report.html").render(
+        runs=[_of_run(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))],
+        comparisons=compare_runs(runs),
+        names=names,
+        headline=HEADLINE,
+        subgroup_columns=_SUBGROUP_COLUMNS,
+    )
+    return str(page)
+
+
+def save_report(path: Path, runs: Sequence[Run]) -> None:
+    """Write the page to `path`; its folder must exist."""
+    write_durable(path, render_report(runs).encode(), label="report")
+
+
+def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
+    document, judged = run.document, judged_units(run)
+    primary = document["task"]["primary_metric"]
+    return {
+        "name": name,
+        "document": document,
+        "run_id": run.run_id,
+        "primary": primary,
+        "targets": [
+            _of_target(run, judged, target, f"r{index}t{target}")
+            for target in range(min(len(run.targets), _TARGETS_DRAWN))
+        ],
+        "undrawn": max(0, len(run.targets) - _TARGETS_DRAWN),
+        "forest": _forest(document, primary, f"r{index}f"),
+    }
+
+
+def _of_target(run: Run, judged: Judged, target: int, name: str) -> dict[str, Any]:
+    labelled = judged.y[:, target] != MISSING
+    y, probabilities = judged.y[labelled, target], judged.probabilities[labelled, target]
+    uncalibrated = judged.uncalibrated[labelled, target]
+    head = run.document["heads"][target]
+    shown = [1] if len(run.classes) == 2 else list(range(len(run.classes)))
+    curves = {run.classes[k]: (y == k, probabilities[:, k]) for k in shown}
+    # Of several classes the last is drawn: classes are in order, and the last is the rarest and gravest.
+    positive = shown[-1]
+    both: Mapping[str, Floats] = {
+        "before calibration": uncalibrated[:, positive],
+        "after calibration": probabilities[:, positive],
+    }
+    rule = "youden" if head["thresholds"] else "likeliest class"
+    decisions = decide(probabilities, head["thresholds"].get("youden", 0.5))
+    at_half = decide(probabilities)
+    n_classes = len(run.classes)
+    matrices = [(rule, head["thresholds"].get("youden"), decisions)]
+    if head["thresholds"]:
+        matrices.insert(0, ("half", 0.5, at_half))
+    return {
+        "target": run.targets[target],
+        "n": len(y),
+        "classes": run.classes,
+        "positive": run.classes[positive],
+        "roc": roc_chart(curves, name=f"{name}roc"),
+        "pr": precision_recall_chart(curves, name=f"{name}pr"),
+        "reliability": reliability_chart(both, y == positive, bins=_bins(len(y)), name=f"{name}rel"),
+        "bins": _bins(len(y)),
+        "head": head,
+        "confusions": [
+            {
+                "rule": label,
+                "threshold": threshold,
+                "matrix": confusion(y, decided, n_classes=n_classes)[0].astype(int).tolist(),
+            }
+            for label, threshold, decided in matrices
+        ],
+    }
+
+
+def _bins(n: int) -> int:
+    """Bins of the reliability diagram: as of the ECE, fewer where a bin would hold under 20 units."""
+    return max(2, min(ECE_BINS, n // 20))
+
+
+def _forest(document: Mapping[str, Any], metric: str, name: str) -> str | None:
+    entries = [("all", document["metrics"].get(metric))]
+    entries += [
+        (f"{column}: {cell}", of_cell.get(metric))
+        for column, cells in document["by_subgroup"].items()
+        for cell, of_cell in cells.items()
+    ]
+    rows = [
+        (f"{legend} (n = {entry['n']})", entry["value"], entry["low"], entry["high"])
+        for legend, entry in entries
+        if entry is not None and None not in (entry["value"], entry["low"], entry["high"])
+    ]
+    return forest_chart(rows, label=metric, name=name) if len(rows) > 1 else None
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _estimate(entry: Mapping[str, Any] | None) -> str:
+    """Write ``0.812 [0.780, 0.845]``."""
+    if not entry:
+        return "–"
+    return f"{_number(entry['value'])} [{_number(entry['low'])}, {_number(entry['high'])}]"

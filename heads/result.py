@@ -1,0 +1,131 @@
+"""What a probe leaves behind, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.view import View
+from heads.base import Floats
+from heads.bootstrap import Estimate
+from heads.fitting import ClassWeights, Fitted
+from heads.splits import Mode
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a probe was run.
+
+    Parameters
+    ----------
+    head
+        Name of the head.
+    mode
+        Whether the data set's split or an outer cross-validation judged it.
+    fit_splits, evaluation_split
+        The splits it learned from and was judged by; ``()`` and ``""`` in cross-validation.
+    pooling
+        How a study's images give one answer.
+    class_weights
+        ``none``, ``balanced`` or ``task``: weights in training, undone in the probabilities.
+    folds, draws, seed
+        Patient folds, bootstrap draws, and the seed of both.
+    """
+
+    head: str
+    mode: Mode
+    fit_splits: tuple[str, ...]
+    evaluation_split: str
+    pooling: str
+    class_weights: ClassWeights
+    folds: int
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of the units that the head was judged by.
+
+    Parameters
+    ----------
+    overall
+        Metric -> estimate at threshold 0.5 (or the likeliest of several classes), the mean over targets.
+    before_calibration
+        The same without calibrator: with ``mean-probability`` and 0.5, MURA's official rule.
+    by_target
+        Target -> metric -> estimate.
+    by_subgroup
+        Column -> value -> metric -> estimate.
+    at_threshold
+        Rule -> metric -> estimate, with thresholds from out-of-fold probabilities; two classes only.
+    """
+
+    overall: Mapping[str, Estimate]
+    before_calibration: Mapping[str, Estimate]
+    by_target: Mapping[str, Mapping[str, Estimate]]
+    by_subgroup: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+    at_threshold: Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores and probabilities of units, out of fold or of the units judged.
+
+    Parameters
+    ----------
+    unit_ids, patients
+        (n_units,) str.
+    fold
+        (n_units,) int64; -1 where an official split left no fold.
+    y
+        (n_units, targets) int64.
+    scores
+        (n_units, targets, columns) before calibration.
+    probabilities
+        (n_units, targets, n_classes) calibrated.
+    """
+
+    unit_ids: npt.NDArray[np.str_]
+    patients: npt.NDArray[np.str_]
+    fold: npt.NDArray[np.int64]
+    y: npt.NDArray[np.int64]
+    scores: Floats
+    probabilities: Floats
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One head on one task.
+
+    Parameters
+    ----------
+    view
+        What it was run on.
+    settings
+        How.
+    fitted
+        Heads, calibrators and thresholds, fitted on all rows that may be learned from.
+    out_of_fold
+        Units learned from, each by models that never saw its patient.
+    judged
+        Units judged: the evaluation split, or every unit by the outer fold's model.
+    evaluation
+        Metrics of `judged`.
+    excluded
+        Reason -> how many images or units had no part.
+    seconds
+        Step -> seconds.
+    """
+
+    view: View
+    settings: Settings
+    fitted: Fitted
+    out_of_fold: Predictions
+    judged: Predictions
+    evaluation: Evaluation
+    excluded: Mapping[str, int]
+    seconds: Mapping[str, float] = field(default_factory=dict)

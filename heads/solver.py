@@ -1,0 +1,277 @@
+"""L2-regularised logistic regression for every strength, fold and target at once.
+
+All problems share the two matrix products of an iteration. The method is L-BFGS whose first curvature is
+that of the vectors' Gram matrix in its own eigenbasis, which takes away the ill-conditioning that makes plain
+L-BFGS slow on embeddings (their spectrum decays over decades). Convergence is judged per problem.
+
+The objective is scikit-learn's: ``C * sum(weight * log loss) + |w|**2 / 2``, the intercept not penalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from embedstore.errors import UsageError
+from heads.base import Training
+from heads.descent import Preconditioner, Problems, minimise
+
+Normalisation = Literal["none", "standardise", "l2"]
+NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
+NOTHING_HELD_OUT = -1
+MAX_ITERATIONS = 300
+# Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
+_BLOCK_CELLS = 1 << 22
+_BLOCK_COLUMNS = 32
+_GRAM_ROWS = 1 << 16
+_SPREAD_ROWS = 1 << 12
+# Up to this many cells double precision costs less than a second.
+_SMALL_CELLS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Solved problems, in terms of the vectors as they were given (l2: of their unit vectors).
+
+    Parameters
+    ----------
+    coef
+        (strengths, held out, targets, columns, dim) float64.
+    intercept
+        (strengths, held out, targets, columns) float64.
+    converged
+        (strengths, held out, targets) bool.
+    iterations
+        (strengths, held out, targets) int64.
+    held_out_scores
+        (strengths, n, targets, columns) float32: each row scored by the problem that held its fold out;
+        NaN for a row whose fold nobody held out.
+    """
+
+    coef: npt.NDArray[np.float64]
+    intercept: npt.NDArray[np.float64]
+    converged: npt.NDArray[np.bool_]
+    iterations: npt.NDArray[np.int64]
+    held_out_scores: npt.NDArray[np.float32]
+
+
+def solve(
+    training: Training,
+    folds: npt.NDArray[np.int64],
+    *,
+    held_out: Sequence[int],
+    strengths: Sequence[float],
+    normalisation: Normalisation = "none",
+    tolerance: float | None = None,
+    max_iterations: int = MAX_ITERATIONS,
+    device: str = "cpu",
+) -> Solution:
+    """Solve one problem per strength, held-out fold and target.
+
+    Parameters
+    ----------
+    training
+        The rows; a missing label (-1) or a weight of 0 leaves the row out of that target.
+    folds
+        (n,) int64: the fold of each row.
+    held_out
+        Folds to hold out, one after the other; `NOTHING_HELD_OUT` for all rows.
+    strengths
+        Values of C, positive; the larger, the weaker the regularisation.
+    normalisation
+        ``standardise`` takes mean and deviation from the rows that are not held out, by their weights;
+        ``l2`` makes every vector a unit vector.
+    tolerance
+        Estimated distance of the mean log loss to its minimum at which a problem is finished; by default
+        1e-20 in double precision (small problems), 1e-12 in single.
+    max_iterations
+        Problems that need more are returned as they are, ``converged`` False.
+    device
+        A torch device.
+
+    Raises
+    ------
+    UsageError
+        If a strength is not positive or the normalisation is unknown.
+    """
+    if normalisation not in NORMALISATIONS:
+        raise UsageError(f"normalisation must be one of {', '.join(NORMALISATIONS)}; found {normalisation!r}")
+    if len(strengths) == 0 or min(strengths) <= 0:
+        raise UsageError(f"strengths must be one or more positive numbers; found {list(strengths)}")
+    dtype = torch.float64 if training.X.size <= _SMALL_CELLS else torch.float32
+    if tolerance is None:
+        tolerance = 1e-20 if dtype == torch.float64 else 1e-12
+    design = _design(training.X, normalisation, dtype, torch.device(device))
+    results = _empty_solution(training, held_out, strengths)
+    n_strengths = len(strengths)
+    for held_index, target, strength_indices in _blocks(training, len(held_out), n_strengths):
+        _solve_block(
+            design,
+            training,
+            folds,
+            results,
+            held_out=[held_out[index] for index in held_index],
+            place=(held_index, target, strength_indices),
+            strengths=np.asarray(strengths, np.float64),
+            normalisation=normalisation,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
+    return results
+
+
+@dataclass(frozen=True)
+class _Design:
+    """Working copy of the vectors: shifted and scaled, with a last column of ones for the intercept."""
+
+    rows: torch.Tensor  # (n, dim + 1)
+    shift: npt.NDArray[np.float64]  # (dim,)
+    scale: npt.NDArray[np.float64]  # (dim,)
+    eigenvalues: torch.Tensor  # (dim,) of the mean outer product of the rows
+    eigenvectors: torch.Tensor  # (dim, dim)
+
+
+def _design(
+    X: npt.NDArray[np.float32], normalisation: Normalisation, dtype: torch.dtype, device: torch.device
+) -> _Design:
+    n, dim = X.shape
+    # Filled by NumPy, as the vectors may be read-only, which torch does not support.
+    working = np.empty((n, dim + 1), np.float64 if dtype == torch.float64 else np.float32)
+    working[:, :dim], working[:, dim] = X, 1
+    rows = torch.from_numpy(working).to(device)
+    vectors = rows[:, :dim]
+    if normalisation == "l2":
+        vectors /= torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+    # The intercept is free, so a shift changes no solution; it keeps single precision from cancelling.
+    shift = vectors.mean(0, dtype=torch.float64)
+    vectors -= shift.to(dtype)
+    scale = torch.ones(dim, dtype=torch.float64, device=device)
+    if normalisation == "standardise":
+        scale = vectors.square().mean(0, dtype=torch.float64).sqrt()
+        # Rounding leaves a constant column a spread of its last digit; dividing by that would make noise.
+        scale[scale <= 10 * torch.finfo(dtype).eps * shift.abs()] = 1
+        vectors /= scale.to(dtype)
+    some = vectors[:: max(1, n // _GRAM_ROWS)]
+    eigenvalues, eigenvectors = torch.linalg.eigh(some.T @ some / len(some))
+    return _Design(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues.clamp_min(0), eigenvectors)
+
+
+def _spreads(design: _Design, weights: torch.Tensor) -> torch.Tensor:
+    """Return the variance of each column under each problem's weights, (dim, problems).
+
+    The working copy is standardised once, with all rows. A problem that holds rows out must be penalised as
+    if its own rows had been standardised, which is this factor on each squared coefficient; then nothing of
+    the held-out rows is left in its solution.
+    """
+    dim = design.rows.shape[1] - 1
+    shape = (weights.shape[1], dim)
+    mean = torch.zeros(shape, dtype=torch.float64, device=weights.device)
+    square = torch.zeros_like(mean)
+    for start in range(0, len(weights), _SPREAD_ROWS):
+        rows, shares = (
+            design.rows[start : start + _SPREAD_ROWS, :dim],
+            weights[start : start + _SPREAD_ROWS].T,
+        )
+        mean += shares @ rows
+        square += shares @ rows.square()
+    variance = square - mean.square()
+    # A column without spread in these rows carries nothing; its coefficient is only held at zero.
+    constant = variance <= 10 * torch.finfo(weights.dtype).eps
+    return torch.where(constant, 1, variance).T.to(weights.dtype)
+
+
+def _empty_solution(training: Training, held_out: Sequence[int], strengths: Sequence[float]) -> Solution:
+    n, dim = training.X.shape
+    shape = (len(strengths), len(held_out), training.y.shape[1])
+    return Solution(
+        coef=np.zeros((*shape, training.columns, dim)),
+        intercept=np.zeros((*shape, training.columns)),
+        converged=np.zeros(shape, np.bool_),
+        iterations=np.zeros(shape, np.int64),
+        held_out_scores=np.full((shape[0], n, shape[2], training.columns), np.nan, np.float32),
+    )
+
+
+def _blocks(
+    training: Training, n_held_out: int, n_strengths: int
+) -> list[tuple[list[int], list[int], list[int]]]:
+    """Split all problems into blocks: parallel lists of held-out, target and strength indices."""
+    problems = [
+        (held, target, strength)
+        for target in range(training.y.shape[1])
+        for held in range(n_held_out)
+        for strength in range(n_strengths)
+    ]
+    step = max(_BLOCK_COLUMNS, _BLOCK_CELLS // len(training.X)) // training.columns
+    starts = range(0, len(problems), max(step, 1))
+    groups = [problems[start : start + max(step, 1)] for start in starts]
+    return [tuple(list(index) for index in zip(*group, strict=True)) for group in groups]  # type: ignore[misc]
+
+
+def _solve_block(
+    design: _Design,
+    training: Training,
+    folds: npt.NDArray[np.int64],
+    results: Solution,
+    *,
+    held_out: list[int],
+    place: tuple[list[int], list[int], list[int]],
+    strengths: npt.NDArray[np.float64],
+    normalisation: Normalisation,
+    tolerance: float,
+    max_iterations: int,
+) -> None:
+    held_index, target, strength_index = place
+    weights = training.sample_weight[:, target] * (training.y[:, target] >= 0)
+    weights = weights * (folds[:, None] != np.asarray(held_out))
+    total = weights.sum(0, dtype=np.float64)
+    ridge = 1 / (strengths[strength_index] * total)
+    truth = _one_hot(training.y[:, target], training.n_classes)
+    columns = training.columns
+    ridge_of_column = _tensor(np.repeat(ridge, columns), design.rows)
+    shares = _tensor(weights / total, design.rows)
+    penalty = ridge_of_column.repeat(design.rows.shape[1], 1)
+    penalty[-1] = 0
+    if normalisation == "standardise":
+        penalty[:-1] *= _spreads(design, shares).repeat_interleave(columns, dim=1)
+    problems = Problems(
+        rows=design.rows,
+        weights=shares,
+        truth=_tensor(truth, design.rows),
+        penalty=penalty,
+        columns=columns,
+    )
+    start, curvature = problems.prior()
+    preconditioner = Preconditioner(
+        design.eigenvectors, 1 / (design.eigenvalues[:, None] * curvature + ridge_of_column), 1 / curvature
+    )
+    minimum = minimise(problems, preconditioner, start, tolerance=tolerance, max_iterations=max_iterations)
+    solved = minimum.coefficients.cpu().numpy().astype(np.float64).T.reshape(len(target), columns, -1)
+    coef = solved[:, :, :-1] / design.scale
+    where = (strength_index, held_index, target)
+    results.coef[where] = coef
+    intercept = solved[:, :, -1] - coef @ design.shift
+    # A softmax does not see a common shift of its intercepts; without one the solution is unique.
+    results.intercept[where] = intercept - (intercept.mean(1, keepdims=True) if columns > 1 else 0)
+    results.converged[where] = minimum.converged.cpu().numpy()
+    results.iterations[where] = minimum.iterations.cpu().numpy()
+    if any(fold != NOTHING_HELD_OUT for fold in held_out):
+        scores = (design.rows @ minimum.coefficients).cpu().numpy().reshape(len(folds), len(target), columns)
+        for problem, fold in enumerate(held_out):
+            rows = np.flatnonzero(folds == fold)
+            results.held_out_scores[strength_index[problem], rows, target[problem]] = scores[rows, problem]
+
+
+def _one_hot(y: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
+    """Return (n, problems, columns); a missing label is a row of zeros, whose weight is zero too."""
+    classes = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
+    return np.asarray(y[:, :, None] == classes, np.float32)
+
+
+def _tensor(array: npt.NDArray[Any], like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like)

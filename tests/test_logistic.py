@@ -1,0 +1,242 @@
+"""The logistic head and its batched solver against scikit-learn, one problem at a time."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from embedstore.errors import DataError, UsageError
+from heads.base import Training, head_class, head_names, probabilities_from_scores
+from heads.logistic import LogisticFamily, LogisticHead
+from heads.products import reproducible_norms, reproducible_product
+from heads.solver import NOTHING_HELD_OUT, solve
+
+STRENGTHS = (1e-6, 1e-3, 1.0, 1e2, 1e5)
+
+
+@parametrize_with_checks(
+    [LogisticHead(), LogisticHead(normalisation="standardise"), LogisticHead(normalisation="l2")]
+)
+def test_the_head_is_a_scikit_learn_estimator(estimator, check):
+    check(estimator)
+
+
+def _cases(n_classes: int, *, n: int = 300, dim: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    spread = np.arange(1, dim + 1) ** -1.0
+    X = generator.normal(size=(n, dim)) * spread + 0.5
+    logits = (X - 0.5) / spread @ generator.normal(size=(dim, n_classes)) / np.sqrt(dim)
+    y = (1.5 * logits + generator.gumbel(size=logits.shape)).argmax(1)
+    return X.astype(np.float32), y
+
+
+def _training(X: np.ndarray, y: np.ndarray, n_classes: int, weight: np.ndarray | None = None) -> Training:
+    y = y.reshape(len(X), -1)
+    weight = np.ones(y.shape, np.float32) if weight is None else weight.reshape(y.shape)
+    return Training(X, y, weight, np.arange(len(X)), n_classes)
+
+
+def _reference(
+    X: np.ndarray, y: np.ndarray, C: float, weight: np.ndarray | None = None
+) -> LogisticRegression:
+    model = LogisticRegression(C=C, tol=1e-10, max_iter=20_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.fit(X.astype(np.float64), y, weight)
+
+
+def _normalised(X: np.ndarray, fitted: np.ndarray, normalisation: str) -> np.ndarray:
+    if normalisation == "standardise":
+        return StandardScaler().fit(X[fitted].astype(np.float64)).transform(X.astype(np.float64))
+    return normalize(X.astype(np.float64)) if normalisation == "l2" else X
+
+
+def _log_loss(probabilities: np.ndarray, y: np.ndarray) -> float:
+    return float(-np.log(probabilities[np.arange(len(y)), y]).mean())
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("normalisation", ["none", "standardise", "l2"])
+def test_every_strength_has_scikit_learns_log_loss(n_classes: int, normalisation: str) -> None:
+    X, y = _cases(n_classes)
+    solution = solve(
+        _training(X, y, n_classes),
+        np.zeros(len(X), np.int64),
+        held_out=[NOTHING_HELD_OUT],
+        strengths=STRENGTHS,
+        normalisation=normalisation,
+    )
+    normalised = _normalised(X, np.arange(len(X)), normalisation)
+    given = normalised if normalisation == "l2" else X
+    for index, C in enumerate(STRENGTHS):
+        scores = given @ solution.coef[index, 0, 0].T + solution.intercept[index, 0, 0]
+        own = _log_loss(probabilities_from_scores(scores), y)
+        theirs = _log_loss(_reference(normalised, y, C).predict_proba(normalised.astype(np.float64)), y)
+        assert own == pytest.approx(theirs, abs=1e-6), C
+
+
+@pytest.mark.parametrize("normalisation", ["none", "standardise"])
+def test_a_held_out_fold_is_scored_by_the_other_folds_alone(normalisation: str) -> None:
+    X, y = _cases(2)
+    # One fold with another scale: a leak of its statistics would show.
+    folds = np.arange(len(X)) % 3
+    X[folds == 1] *= 4
+    solution = solve(
+        _training(X, y, 2), folds, held_out=[0, 1, 2], strengths=[0.01, 1.0], normalisation=normalisation
+    )
+    for index, C in enumerate([0.01, 1.0]):
+        for fold in range(3):
+            fitted = np.flatnonzero(folds != fold)
+            normalised = _normalised(X, fitted, normalisation).astype(np.float64)
+            expected = _reference(normalised[fitted], y[fitted], C).decision_function(
+                normalised[folds == fold]
+            )
+            found = solution.held_out_scores[index, folds == fold, 0, 0]
+            assert found == pytest.approx(expected, abs=2e-4)
+
+
+def test_held_out_scores_do_not_change_with_held_out_labels_or_vectors() -> None:
+    X, y = _cases(2)
+    folds = np.arange(len(X)) % 3
+    options = {"held_out": [0, 1, 2], "strengths": [1.0], "normalisation": "standardise"}
+    before = solve(_training(X, y, 2), folds, **options)
+    changed_X, changed_y = X.copy(), y.copy()
+    changed_X[folds == 0] += 100
+    changed_y[folds == 0] = 1 - changed_y[folds == 0]
+    after = solve(_training(changed_X, changed_y, 2), folds, **options)
+    assert after.coef[0, 0] == pytest.approx(before.coef[0, 0], abs=1e-5)
+    assert after.intercept[0, 0] == pytest.approx(before.intercept[0, 0], abs=1e-4)
+
+
+def test_targets_are_solved_apart_and_missing_labels_leave_rows_out() -> None:
+    X, y = _cases(2)
+    other = np.roll(y, 7)
+    labels = np.stack([y, np.where(np.arange(len(y)) % 4 == 0, -1, other)], axis=1)
+    solution = solve(
+        _training(X, labels, 2), np.zeros(len(X), np.int64), held_out=[NOTHING_HELD_OUT], strengths=[1.0]
+    )
+    known = labels[:, 1] >= 0
+    assert solution.coef[0, 0, 0] == pytest.approx(_reference(X, y, 1.0).coef_, abs=1e-4)
+    assert solution.coef[0, 0, 1] == pytest.approx(_reference(X[known], other[known], 1.0).coef_, abs=1e-4)
+
+
+def test_sample_weights_are_scikit_learns() -> None:
+    X, y = _cases(3)
+    weight = np.random.default_rng(1).random(len(X)).astype(np.float32)
+    found = LogisticHead(C=2.0).fit(X, y, weight)
+    expected = _reference(X, y, 2.0, weight)
+    assert found.predict_proba(X) == pytest.approx(expected.predict_proba(X), abs=1e-4)
+
+
+def test_single_precision_has_scikit_learns_log_loss() -> None:
+    X, y = _cases(2, n=30_000, dim=150)
+    assert X.size > 1 << 22
+    solution = solve(
+        _training(X, y, 2),
+        np.zeros(len(X), np.int64),
+        held_out=[NOTHING_HELD_OUT],
+        strengths=[1e-3, 1.0, 1e3],
+    )
+    assert solution.converged.all()
+    for index, C in enumerate([1e-3, 1.0, 1e3]):
+        scores = X @ solution.coef[index, 0, 0].T + solution.intercept[index, 0, 0]
+        model = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-8).fit(X.astype(np.float64), y)
+        expected = _log_loss(model.predict_proba(X), y)
+        assert _log_loss(probabilities_from_scores(scores), y) == pytest.approx(expected, abs=1e-6)
+
+
+def test_blocks_of_problems_give_the_same_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = _cases(3)
+    folds = np.arange(len(X)) % 3
+    options = {"held_out": [0, 1, 2], "strengths": [1e-3, 1.0, 10.0]}
+    whole = solve(_training(X, y, 3), folds, **options)
+    monkeypatch.setattr("heads.solver._BLOCK_CELLS", 1)
+    monkeypatch.setattr("heads.solver._BLOCK_COLUMNS", 6)
+    parts = solve(_training(X, y, 3), folds, **options)
+    assert parts.held_out_scores == pytest.approx(whole.held_out_scores, abs=1e-4)
+
+
+def test_read_only_vectors_are_not_written_to() -> None:
+    X, y = _cases(2)
+    kept = X.copy()
+    X.setflags(write=False)
+    LogisticFamily().out_of_fold(_training(X, y, 2), np.arange(len(X)) % 3, seed=0)
+    assert (kept == X).all()
+
+
+def test_a_problem_stopped_early_says_so() -> None:
+    X, y = _cases(3)
+    assert not LogisticHead(C=1e5, max_iterations=2).fit(X, y).converged_
+
+
+def test_a_strength_that_is_not_positive_is_refused() -> None:
+    X, y = _cases(2)
+    with pytest.raises(UsageError, match=r"positive numbers; found \[0\.0\]"):
+        LogisticHead(C=0.0).fit(X, y)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_arrays_bring_a_head_back_to_the_bit(n_classes: int) -> None:
+    X, y = _cases(n_classes)
+    head = LogisticHead(C=3.0, normalisation="l2").fit(X, y)
+    again = LogisticHead.from_arrays(head.to_arrays(), head.get_params())
+    assert again.decision_function(X).tobytes() == head.decision_function(X).tobytes()
+    assert again.get_params() == head.get_params()
+
+
+def test_arrays_that_do_not_belong_together_are_refused() -> None:
+    X, y = _cases(3)
+    arrays = LogisticHead().fit(X, y).to_arrays()
+    with pytest.raises(DataError, match="needs 3 rows"):
+        LogisticHead.from_arrays(arrays | {"coef": arrays["coef"][:1]}, {})
+    with pytest.raises(DataError, match=r"lacks \['coef'\]"):
+        LogisticHead.from_arrays({name: arrays[name] for name in ("intercept", "classes")}, {})
+
+
+def test_heads_are_found_by_name() -> None:
+    assert "logistic" in head_names()
+    assert head_class("logistic") is LogisticHead
+    with pytest.raises(UsageError, match=r"no head named 'nothing'; installed: logistic"):
+        head_class("nothing")
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3, 17, 64])
+def test_a_product_has_the_same_bits_in_every_batch(columns: int, batch: int) -> None:
+    generator = np.random.default_rng(0)
+    X = (generator.normal(size=(200, 1152)) * 10.0 ** generator.integers(-3, 4, 1152)).astype(np.float32)
+    coefficients = generator.normal(size=(columns, 1152))
+    whole, norms = reproducible_product(X, coefficients), reproducible_norms(X)
+    order = generator.permutation(len(X))
+    for start in range(0, len(X), batch):
+        rows = order[start : start + batch]
+        assert reproducible_product(X[rows], coefficients).tobytes() == whole[rows].tobytes()
+        assert reproducible_norms(X[rows]).tobytes() == norms[rows].tobytes()
+    # The order of the columns is the order of summation, which a product of whole numbers does not see.
+    shuffled = generator.permutation(1152)
+    assert reproducible_product(X[:, shuffled], coefficients[:, shuffled]).tobytes() == whole.tobytes()
+
+
+def test_a_product_is_right_to_ten_digits_of_its_terms() -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(50, 1152)).astype(np.float32)
+    coefficients = generator.normal(size=(2, 1152))
+    exact = X.astype(np.longdouble) @ coefficients.T.astype(np.longdouble)
+    assert np.abs(reproducible_product(X, coefficients) - exact).max() < 1e-9
+    lengths = np.linalg.norm(X.astype(np.float64), axis=1)
+    assert reproducible_norms(X)[:, 0] == pytest.approx(lengths, rel=1e-10)
+
+
+def test_a_product_of_nothing_but_zeros_is_zero() -> None:
+    assert (reproducible_product(np.zeros((2, 3), np.float32), np.zeros((1, 3))) == 0).all()
+    assert (reproducible_norms(np.zeros((2, 3), np.float32)) == 0).all()
+
+
+def test_a_product_with_nan_is_refused() -> None:
+    with pytest.raises(DataError, match="1 of 2 rows"):
+        reproducible_product(np.array([[np.nan], [1.0]]), np.ones((1, 1)))

@@ -1,0 +1,162 @@
+"""Run folders: whole, unpickled, refusing what was changed, reproducing to the bit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedstore.errors import DataError, IdentityMismatch, UsageError
+from embedstore.view import View
+from heads.probe import probe
+from heads.result import ProbeResult
+from heads.run import Run, load_run, save_run
+from tests.views import make_view
+
+
+@pytest.fixture(scope="module")
+def view() -> View:
+    return make_view()
+
+
+@pytest.fixture(scope="module")
+def result(view: View) -> ProbeResult:
+    return probe(view, draws=50)
+
+
+@pytest.fixture
+def run(tmp_path: Path, result: ProbeResult) -> Run:
+    return save_run(tmp_path / "run", result)
+
+
+def _test_probabilities(run: Run) -> np.ndarray:
+    table = run.predictions.filter(np.array(run.predictions.column("split").to_pylist()) == "test")
+    return np.array(table.column("prob_abnormal").to_pylist())
+
+
+def _images(view: View, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    images = np.flatnonzero(np.isin(view.unit_of_image, units))
+    renumbered = {unit: row for row, unit in enumerate(units)}
+    return view.X[images], np.array([renumbered[unit] for unit in view.unit_of_image[images]])
+
+
+def test_a_loaded_run_is_the_saved_run(run: Run) -> None:
+    loaded = load_run(run.folder)
+    assert loaded.document == run.document
+    assert loaded.predictions.equals(run.predictions)
+    assert loaded.identity == run.identity
+    assert loaded.run_id == run.run_id
+
+
+def test_a_run_folder_holds_exactly_the_documented_files(run: Run) -> None:
+    names = sorted(path.name for path in run.folder.iterdir())
+    assert names == ["calibrator.json", "head.safetensors", "predictions.parquet", "run.json"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 64])
+def test_predicting_again_gives_the_test_probabilities_bit_for_bit_in_any_batch(
+    run: Run, view: View, batch: int
+) -> None:
+    loaded, expected = load_run(run.folder), _test_probabilities(run)
+    judged = np.flatnonzero(view.splits == "valid")
+    for start in range(0, len(judged), batch):
+        X, unit_of_image = _images(view, judged[start : start + batch])
+        found = loaded.predict(X, unit_of_image)[:, 0, 1]
+        assert found.tobytes() == expected[start : start + batch].tobytes()
+
+
+def test_predicting_does_not_depend_on_the_order_of_images(run: Run, view: View) -> None:
+    X, unit_of_image = _images(view, np.flatnonzero(view.splits == "valid"))
+    order = np.random.default_rng(1).permutation(len(X))
+    found = run.predict(X[order], unit_of_image[order])
+    assert found.tobytes() == run.predict(X, unit_of_image).tobytes()
+
+
+def test_a_run_refuses_vectors_of_another_identity(run: Run) -> None:
+    run.require_identity(run.identity)
+    with pytest.raises(IdentityMismatch, match="compute_dtype"):
+        run.require_identity(replace(run.identity, compute_dtype="bfloat16"))
+
+
+def test_a_run_refuses_vectors_of_another_length(run: Run) -> None:
+    with pytest.raises(DataError, match=r"shape \(n, 6\); found \(1, 5\)"):
+        run.predict(np.zeros((1, 5), np.float32), np.zeros(1, np.int64))
+
+
+def test_a_run_refuses_the_vector_of_a_failed_image(run: Run) -> None:
+    with pytest.raises(UsageError, match="1 of 2 rows"):
+        run.predict(np.array([[0.0] * 6, [np.nan] * 6], np.float32), np.arange(2))
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "calibrator.json", "predictions.parquet"])
+def test_an_edited_file_is_named(run: Run, name: str) -> None:
+    payload = bytearray((run.folder / name).read_bytes())
+    payload[len(payload) // 2] ^= 1
+    (run.folder / name).write_bytes(payload)
+    with pytest.raises(DataError, match=rf"{name} was changed"):
+        load_run(run.folder)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "calibrator.json", "predictions.parquet"])
+def test_a_missing_file_is_named(run: Run, name: str) -> None:
+    (run.folder / name).unlink()
+    with pytest.raises(DataError, match=rf"{name} cannot be read"):
+        load_run(run.folder)
+
+
+def test_a_folder_without_run_json_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is not a run: it has no run\.json"):
+        load_run(tmp_path)
+
+
+def test_another_format_version_is_refused(run: Run) -> None:
+    path = run.folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+    with pytest.raises(DataError, match="format version must be 1, found 2"):
+        load_run(run.folder)
+
+
+def test_an_edited_identity_is_refused(run: Run) -> None:
+    path = run.folder / "run.json"
+    document = json.loads(path.read_text())
+    document["identity"]["encoder"] = "another"
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="identity was edited"):
+        load_run(run.folder)
+
+
+def test_a_run_json_that_is_not_json_is_refused(run: Run) -> None:
+    (run.folder / "run.json").write_text("{")
+    with pytest.raises(DataError, match=r"run\.json cannot be read"):
+        load_run(run.folder)
+
+
+def test_metrics_are_named_and_have_n_and_an_interval(run: Run, view: View) -> None:
+    for name in ("auroc", "auprc", "kappa", "log_loss", "brier", "ece", "accuracy", "f1"):
+        entry = run.document["metrics"][name]
+        assert entry["n"] == int((view.splits == "valid").sum())
+        assert entry["low"] <= entry["value"] <= entry["high"]
+
+
+def test_predictions_hold_every_unit_out_of_fold_and_judged(run: Run, view: View) -> None:
+    rows = run.predictions.to_pylist()
+    train = view.unit_ids[view.splits == "train"].tolist()
+    assert [row["unit_id"] for row in rows if row["split"] == "oof"] == train
+    assert all(row["fold"] is None for row in rows if row["split"] == "test")
+    assert all(abs(row["prob_normal"] + row["prob_abnormal"] - 1) < 1e-9 for row in rows)
+    labels = dict(zip(view.unit_ids.tolist(), view.y[:, 0].tolist(), strict=True))
+    assert all(row["label"] == ("normal", "abnormal")[labels[row["unit_id"]]] for row in rows)
+
+
+def test_a_run_of_three_classes_and_two_targets_comes_back(tmp_path: Path) -> None:
+    view = make_view(classes=("mild", "moderate", "severe"), targets=("left", "right"), signal=3.0)
+    result = probe(view, draws=20)
+    run = save_run(tmp_path / "run", result)
+    judged = np.flatnonzero(view.splits == "valid")
+    X, unit_of_image = _images(view, judged)
+    found = load_run(run.folder).predict(X, unit_of_image)
+    assert found.shape == (len(judged), 2, 3)
+    assert found.tobytes() == result.judged.probabilities.tobytes()
