@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
 from cli.datasets import dataset_options, reader_options
 from cli.main import DONE, FAILED, IMAGES_FAILED
-from cli.options import ProjectCommand, json_option, plural, print_facts, print_json, require, store_option
+from cli.options import (
+    ProjectCommand,
+    json_option,
+    plural,
+    print_facts,
+    print_json,
+    project_of,
+    require,
+    store_option,
+)
 from cli.progress import shown_progress
 from cli.project import shown
 from embedstore.datasets.base import dataset_reader
 from embedstore.encoders.base import image_encoder
-from embedstore.extract import ExtractOptions, ExtractSummary, extract, retry_failed
+from embedstore.extract import ExtractOptions, ExtractSummary, Observer, extract, retry_failed
 
 
 @click.command(name="extract", cls=ProjectCommand)
@@ -60,18 +70,18 @@ from embedstore.extract import ExtractOptions, ExtractSummary, extract, retry_fa
 @click.option("--strict", is_flag=True, help="Exit code 3 if any image failed.")
 @json_option
 @click.pass_context
-def command(context: click.Context, /, **given: object) -> int:
+def command(context: click.Context, /, **given: Any) -> int:
     """Turn every image of a data set into a vector, once; run it again to continue or to add images.
 
     \b
     Example:
       embed extract --dataset mura --root MURA-v1.1 --store mura.store --encoder hog
     """
-    del context
-    return _extract(**given)  # type: ignore[arg-type]  # click hands over exactly the options above
+    return _extract(project_of(context).settings, **given)
 
 
 def _extract(
+    settings: Mapping[str, Any],
     *,
     dataset: str | None,
     root: Path | None,
@@ -89,12 +99,12 @@ def _extract(
     max_failed: float,
     strict: bool,
     as_json: bool,
-    **reader: object,
+    **reader: Any,
 ) -> int:
     target = Path(require(store, "--store"))
-    collection = dataset_reader(require(dataset, "--dataset"), reader_options(reader)).read(
-        Path(require(root, "--root"))
-    )
+    collection = dataset_reader(
+        require(dataset, "--dataset"), reader_options(reader, settings.get("options", {}))
+    ).read(Path(require(root, "--root")))
     if not as_json:
         print_facts(collection.summary)
     options = ExtractOptions(
@@ -111,9 +121,9 @@ def _extract(
             target,
             image_encoder(encoder, preset=preprocess, device=device, dtype=dtype),
             options=options,
-            say=lambda line: click.echo(line, err=True),
-            progress=progress,
-            stopping=stopping,
+            observer=Observer(
+                say=lambda line: click.echo(line, err=True), progress=progress, stopping=stopping
+            ),
         )
     allowed = 0.0 if strict else max_failed
     too_many = summary.failed_share > allowed
@@ -146,7 +156,9 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
             "\nstopping: the unit at hand is abandoned, finished ones stay (again to stop at once)", err=True
         )
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {
+        number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield lambda: asked
     finally:

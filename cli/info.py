@@ -37,9 +37,7 @@ def command(store_argument: Path | None, store: Path | None, all_failures: bool,
     print_facts(
         {
             "  encoder": f"{opened.identity.encoder}, revision {opened.identity.revision}, {opened.identity.dim}-d",
-            "  preprocess": ", ".join(
-                f"{name} {entry}" for name, entry in opened.identity.preprocess.items()
-            ),
+            "  preprocess": f"{opened.identity.preprocess['preset']}, {opened.identity.preprocess['size_px']} px",
             "  identity": opened.identity.sha256,
             "  images": f"{document['valid']:,} with a vector, {document['failed']:,} failed, "
             f"{document['pending']:,} pending",

@@ -37,19 +37,19 @@ def project_of(context: click.Context) -> Project:
 
 
 def store_option(function: F) -> F:
-    """``--store``: the store's folder."""
+    """Add ``--store``: the store's folder."""
     return click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")(function)
 
 
 def store_argument(function: F) -> F:
-    """Optional argument STORE, before ``--store`` and ``embed.toml``."""
+    """Add the argument STORE, which wins over ``--store`` and ``embed.toml``."""
     return click.argument(
         "store_argument", metavar="[STORE]", required=False, type=click.Path(path_type=Path)
     )(store_option(function))
 
 
 def json_option(function: F) -> F:
-    """``--json``: one JSON object on stdout instead of text."""
+    """Add ``--json``: one JSON object on stdout instead of text."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")(
         function
     )

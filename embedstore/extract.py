@@ -280,7 +280,7 @@ class _Extraction:
         ):
             ranges = SeriesRanges(
                 root=self.collection.root,
-                members=series_members(self.collection.manifest),
+                members=series_members(self.collection.manifest.records()),
                 mri_range=spec.mri_range,
                 decoder=decoder,
                 known=known,

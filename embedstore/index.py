@@ -83,7 +83,9 @@ class Index:
         count = min(k + _EXTRA_CANDIDATES, int(allowed.sum()))
         if not count:
             return []
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.flatnonzero(allowed)))
+        parameters = faiss.SearchParameters(  # type: ignore[call-arg]  # the stub knows no constructor arguments
+            sel=faiss.IDSelectorBatch(np.flatnonzero(allowed))
+        )
         _, found = self.scan.search(query[None], count, params=parameters)
         candidates = found[0][found[0] >= 0]
         similarity = self.unit_vectors[candidates] @ query

@@ -173,15 +173,51 @@ def _require_constant(
     if len(strangers):
         row = int(strangers[0])
         own = unit_of_image[row]
-        raise DataError(
-            f"{unit} {unit_ids[own]!r} has images of more than one {name}: {cells[first][own]!r} and {cells[row]!r}"
-        )
+        one, other = str(cells[first][own]), str(cells[row])
+        raise DataError(f"{unit} {str(unit_ids[own])!r} has images of more than one {name}: {one!r} and {other!r}")
 
 
 def _codes(task: Task, label_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    code = {None: MISSING, **{label: number for number, label in enumerate(task.classes)}}
+    code: dict[str | None, int] = {
+        None: MISSING,
+        **{label: number for number, label in enumerate(task.classes)},
+    }
     columns = [
         np.array([code[cell] for cell in task.labels.column(target).to_pylist()], dtype=np.int64)[label_rows]
         for target in task.targets
     ]
     return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Every unit of a store, labelled or not.
+
+    Parameters
+    ----------
+    X
+        (n_images, dim) float32, un-normalised; every row finite.
+    image_ids
+        (n_images,) str.
+    unit_of_image
+        (n_images,) int64.
+    unit_ids
+        (n_units,) str, in order of their first image.
+    """
+
+    X: npt.NDArray[np.float32]
+    image_ids: npt.NDArray[np.str_]
+    unit_of_image: npt.NDArray[np.int64]
+    unit_ids: npt.NDArray[np.str_]
+
+
+def load_units(store: Store, unit: str) -> Units:
+    """Group a store's vectors into images or studies; an image without a study is a unit of its own."""
+    embeddings = store.embeddings(dtype=np.float32)
+    table = store.table.take(pa.array(embeddings.rows))
+    names = _strings(table, "image_id")
+    if unit == "study":
+        studies = _strings(table, "study_id")
+        names = np.where(studies == "", names, studies)
+    unit_ids, _, unit_of_image = _in_order(names)
+    return Units(embeddings.vectors, embeddings.image_ids.astype(np.str_), unit_of_image, unit_ids)

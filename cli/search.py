@@ -1,0 +1,98 @@
+"""``embed search``: the nearest cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from cli.options import ProjectCommand, json_option, print_json, require, store_option
+from embedstore.embed import embed_records, encoder_of_identity
+from embedstore.errors import DataError, UsageError
+from embedstore.index import Neighbor, build_index, parse_where
+from embedstore.manifest import Record
+from embedstore.store.reader import Store, open_store
+
+
+@click.command(name="search", cls=ProjectCommand)
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.option("--id", "image_id", help="An image of the store instead of a file.")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many.")
+@click.option(
+    "--where", multiple=True, metavar="COLUMN=VALUE", help="Only images with this value; repeatable."
+)
+@click.option("--same-patient", is_flag=True, help="With --id: show images of the same patient too.")
+@click.option("--encoder", help="Folder or hub id of the store's encoder.  [default: its registered name]")
+@click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
+@store_option
+@json_option
+def command(
+    image: Path | None,
+    image_id: str | None,
+    k: int,
+    where: tuple[str, ...],
+    same_patient: bool,
+    encoder: str | None,
+    device: str,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Find the images whose vectors are most similar (exact cosine) to IMAGE or to an image of the store.
+
+    \b
+    Example:
+      embed search wrist.png -k 5 --where anatomy=XR_WRIST
+    """
+    if (image is None) == (image_id is None):
+        raise UsageError("give either an image file or --id IMAGE_ID")
+    opened = open_store(require(store, "--store"))
+    vector = _vector_of_file(opened, image, encoder, device) if image else opened.vector(str(image_id))
+    patient = None if image_id is None or same_patient else _patient(opened, image_id)
+    index = build_index(opened, where=parse_where(where))
+    neighbors = index.search(vector, k=k, exclude_patient=patient, exclude_id=image_id or "")
+    if as_json:
+        print_json({"query": str(image or image_id), "neighbors": [_as_json(entry) for entry in neighbors]})
+        return
+    if not neighbors:
+        click.echo("no image to compare with: the conditions leave none")
+    for entry in neighbors:
+        facts = " ".join(
+            f"{name}={cell}"
+            for name, cell in entry.record.items()
+            if name in {"patient_id", "split", *_extra(opened)}
+        )
+        click.echo(f"{entry.similarity:.4f}  {entry.image_id}  {facts}")
+
+
+def _vector_of_file(
+    store: Store, image: Path, encoder_name: str | None, device: str
+) -> npt.NDArray[np.float32]:
+    encoder = encoder_of_identity(
+        store.identity, holder=f"store {store.path}", name=encoder_name, device=device
+    )
+    embedded = embed_records([Record(image.name, image.name)], image.resolve().parent, encoder)
+    for reason, message in embedded.failures.values():
+        raise DataError(f"{image}: {reason}: {message}")
+    vector: npt.NDArray[np.float32] = embedded.vectors[0]
+    return vector
+
+
+def _patient(store: Store, image_id: str) -> str | None:
+    patient: str | None = store.table.column("patient_id")[store.row_of[image_id]].as_py()
+    return patient
+
+
+def _extra(store: Store) -> list[str]:
+    return [column for part in store.parts for column in part.manifest.extra_columns][:6]
+
+
+def _as_json(entry: Neighbor) -> dict[str, Any]:
+    return {
+        "image_id": entry.image_id,
+        "similarity": entry.similarity,
+        "row": entry.row,
+        "record": dict(entry.record),
+    }
