@@ -1,0 +1,105 @@
+"""The store's speed: writing with fsync, loading against np.load, random rows, start-up of commands.
+
+python benchmarks/store.py            200,000 vectors; needs 2 GB of disk in --folder
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from table import parse, show
+
+from embedstore.identity import Identity
+from embedstore.manifest import manifest_from_columns
+from embedstore.store.reader import open_store
+from embedstore.store.writer import UnitResult, open_writer
+
+DIM = 1152
+IDENTITY = Identity("benchmark", "1", "none", {"preset": "pad", "size_px": 448}, "none", "float32", DIM)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    arguments = parse(parser)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        rows = measure(Path(folder), arguments.rows, arguments.repeats)
+    show(f"store of {arguments.rows:,} x {DIM} float16", rows, json_path=arguments.json)
+
+
+def measure(folder: Path, count: int, repeats: int) -> list[dict[str, object]]:
+    """Return one row per measurement."""
+    root = folder / "s.store"
+    megabytes = count * DIM * 2 / 1e6
+    write_s = write(root, count)
+    vectors = open_store(root).embeddings().vectors
+    np.save(folder / "vectors.npy", vectors)
+    ids = [f"image{row}" for row in np.random.default_rng(0).integers(0, count, 1000)]
+    # Alternating, so that both see the same moods of the machine.
+    loads, references = [], []
+    for _ in range(repeats):
+        references.append(seconds(lambda: np.load(folder / "vectors.npy")))
+        loads.append(seconds(lambda: open_store(root).embeddings()))
+    load_s, reference_s = statistics.median(loads), statistics.median(references)
+    ratio = statistics.median(load / reference for load, reference in zip(loads, references, strict=True))
+    store = open_store(root)
+    random_s = statistics.median(seconds(lambda: store.select(ids)) for _ in range(repeats))
+    embed = [sys.executable, "-m", "cli.main"]
+    help_s = statistics.median(seconds(lambda: run([*embed, "--help"])) for _ in range(repeats))
+    info_s = statistics.median(seconds(lambda: run([*embed, "info", str(root)])) for _ in range(repeats))
+    return [
+        row("write with fsync", write_s, f"{megabytes / write_s:,.0f} MB/s, {count / write_s:,.0f} rows/s", ""),
+        row("np.load of the same vectors", reference_s, f"{megabytes / reference_s:,.0f} MB/s", ""),
+        row("open and load, every byte checked", load_s, f"{ratio:.2f} x np.load", "<= 2 x np.load"),
+        row("1,000 random rows by id", random_s, "", ""),
+        row("embed --help", help_s, "", "<= 0.15 s"),
+        row("embed info", info_s, "", ""),
+    ]
+
+
+def row(what: str, taken_s: float, figure: str, promise: str) -> dict[str, object]:
+    """Return one line of the table."""
+    return {"what": what, "seconds (median)": round(taken_s, 4), "figure": figure, "promise": promise}
+
+
+def write(root: Path, count: int) -> float:
+    """Write a store of `count` rows and return the seconds."""
+    names = [f"image{number}" for number in range(count)]
+    manifest = manifest_from_columns({"image_id": names, "path": names}, source="benchmark")
+    generator = np.random.default_rng(0)
+    block = generator.standard_normal((256, DIM), dtype=np.float32)
+    content = generator.integers(0, 256, (256, 32), dtype=np.uint8)
+    with open_writer(root, IDENTITY, say=print) as writer:
+        plan = writer.plan_part(manifest, dataset="benchmark", data_root="none", chunk_rows=256, dtype="float16")
+        started = time.perf_counter()
+        for unit in range(plan.units):
+            start, stop = plan.bounds(unit)
+            writer.commit(plan, unit, UnitResult(block[: stop - start] + unit, content[: stop - start]))
+        return time.perf_counter() - started
+
+
+def run(command: list[str]) -> None:
+    """Run a command and throw its output away."""
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """Return how long `act` takes."""
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
