@@ -154,15 +154,15 @@ def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
 
 
 def path_from_manifest(root: Path, path: str) -> Path:
-    """Return the file of a manifest path; undoes `path_to_manifest`."""
-    return root / os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), path.encode()))
+    """Return the absolute path behind a manifest path; undoes `path_to_manifest`."""
+    return root.absolute() / os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), path.encode()))
 
 
 def path_to_manifest(path: Path, root: Path) -> str:
-    """Return `path` relative to `root` as a manifest holds it.
+    """Return `path` relative to `root` as a manifest holds it: valid text, and back to the same bytes.
 
-    Bytes that are not UTF-8, and a backslash that could be taken for an escape, are written ``\\xHH``, so
-    that any file name is valid text and comes back to the same bytes.
+    Bytes that are not UTF-8, and a backslash that could be taken for an escape, become a backslash, an
+    ``x`` and two hexadecimal digits.
     """
     raw = os.fsencode(path.relative_to(root).as_posix())
     raw = re.sub(rb"\\(?=x[0-9a-f]{2})", rb"\\x5c", raw)

@@ -1,9 +1,12 @@
-"""What an encoder is, and how one is found by name or folder."""
+"""What an encoder is, and how one is found by name, folder or hub id."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +26,16 @@ class Encoder(Protocol):
     """
 
     name: str
-    preprocess: PreprocessSpec
-    device: str
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How a decoded image becomes the pixels that `encode` takes."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where the arithmetic happens: ``cpu``, ``cuda:0``, ..., or ``auto`` before it is known."""
+        ...
 
     @property
     def identity(self) -> Identity:
@@ -57,28 +68,79 @@ def encoder_names() -> list[str]:
 
 
 def image_encoder(
-    name: str, *, preset: str | None = None, device: str = "auto", dtype: str = "auto"
+    name: str,
+    *,
+    preset: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    pooling: str | None = None,
+    pass_rows: int | None = None,
+    execution: str | None = None,
 ) -> Encoder:
-    """Build the encoder registered as `name`.
+    """Build an encoder; nothing is read or loaded yet, except the configuration behind a folder or hub id.
 
     Parameters
     ----------
     name
-        A registered name.
+        A registered name, the folder of a checkpoint, or a hub id (``google/siglip-base-patch16-224``).
+        A registered name wins over a folder, a folder over a hub id.
     preset
         Preprocess preset, or None for the encoder's own default.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
     dtype
         ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    revision
+        Branch, tag or commit of a hub id; None for what the cache has, else ``main``.
+    pooling
+        ``map`` or ``mean``; None for the encoder's own default.
+    pass_rows
+        Images in one forward pass; None for the device's default (`embedstore.encoders.passes`).
+    execution
+        ``eager``, ``compile`` or ``graph``; None for the device's default.
 
     Raises
     ------
     UsageError
-        If no encoder has that name, or it does not offer the preset, device or dtype.
+        If no encoder has that name, or it does not offer an option or its value.
+    MissingWeights
+        If a hub id's configuration is neither cached nor to be fetched.
+    DataError
+        If a folder or hub id holds another architecture.
     """
-    found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
-    if not found:
-        raise UsageError(f"encoder must be one of {', '.join(encoder_names())}; found {name!r}")
-    encoder: Encoder = found[0].load()(preset=preset, device=device, dtype=dtype)
+    factory = _factory(name, revision)
+    options: dict[str, Any] = {"preset": preset, "device": device, "dtype": dtype}
+    wanted = {
+        "revision": revision,
+        "pooling": pooling,
+        "pass_rows": pass_rows,
+        "execution": execution,
+    }
+    options |= _offered(factory, wanted, name)
+    encoder: Encoder = factory(**options)
     return encoder
+
+
+def _factory(name: str, revision: str | None) -> Callable[..., Encoder]:
+    found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    if found:
+        registered: Callable[..., Encoder] = found[0].load()
+        return registered
+    if "/" in name or Path(name).is_dir():
+        # Reached only here, so that the names above cost no deep-learning import.
+        from embedstore.encoders.architecture import encoder_for_checkpoint
+
+        return encoder_for_checkpoint(name, revision=revision)
+    raise UsageError(
+        f"encoder must be one of {', '.join(encoder_names())}, a folder or a hub id; found {name!r}"
+    )
+
+
+def _offered(factory: Callable[..., Encoder], wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the options that were given; refuse one that the encoder does not know."""
+    given = {option: setting for option, setting in wanted.items() if setting is not None}
+    unknown = sorted(given.keys() - inspect.signature(factory).parameters.keys())
+    if unknown:
+        raise UsageError(f"encoder {name!r} has no {' and no '.join(unknown)}; leave it out")
+    return given

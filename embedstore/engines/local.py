@@ -13,7 +13,7 @@ from embedstore.encoders.base import Encoder
 from embedstore.engines.base import Stopwatch, UnitVectors, UnitWork
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.decode import DecodeJob, Decoder, EncoderInput
-from embedstore.manifest import Record, path_from_manifest
+from embedstore.manifest import path_from_manifest
 
 CONTENT_BYTES = 32
 
@@ -68,24 +68,6 @@ def run_units(
                 return
             collector.add(position, outcome)
         yield collector.finish(time.perf_counter() - started)
-
-
-def encode_records(
-    records: Iterable[Record], *, root: Path, encoder: Encoder, decoder: Decoder, batch_size: int
-) -> UnitVectors:
-    """Compute the vectors of `records` outside any store, as one unit."""
-    listed = tuple(records)
-    work = UnitWork(part=0, unit=0, rows=tuple(range(len(listed))), records=listed)
-    outputs = run_units(
-        [work],
-        root=root,
-        encoder=encoder,
-        decoder=decoder,
-        batch_size=batch_size,
-        stopwatch=Stopwatch(),
-        stopping=lambda: False,
-    )
-    return next(outputs)
 
 
 def _jobs(works: Iterable[UnitWork], root: Path, queue: list[UnitWork]) -> Iterator[DecodeJob]:

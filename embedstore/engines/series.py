@@ -12,7 +12,7 @@ from embedstore.engines.base import UnitWork
 from embedstore.errors import ImageRefused
 from embedstore.images.decode import DecodeJob, Decoder
 from embedstore.images.series import merge_counts, series_range
-from embedstore.manifest import Manifest, Record, path_from_manifest
+from embedstore.manifest import Record, path_from_manifest
 
 _MODALITY = "MR"
 _AHEAD = 32
@@ -68,10 +68,10 @@ class SeriesRanges:
         return series_range(merge_counts(counts), self.mri_range) if counts else None
 
 
-def series_members(manifest: Manifest) -> dict[str, list[Record]]:
-    """Return the records of each MR series of a manifest."""
+def series_members(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the records of each MR series among `records`."""
     members: dict[str, list[Record]] = {}
-    for record in manifest.records():
+    for record in records:
         if record.modality == _MODALITY and record.series_id:
             members.setdefault(record.series_id, []).append(record)
     return members

@@ -32,7 +32,7 @@ VECTORS = "vectors"
 CONTENT = "content"
 CONTENT_BYTES = 32
 CRC_BYTES = 4
-STORE_DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+STORE_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 DEFAULT_CHUNK_ROWS = 256
 
 
@@ -96,7 +96,7 @@ class Receipt:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Build a receipt from what `to_json` returned; raises KeyError, TypeError or ValueError if damaged."""
+        """Build a receipt from `to_json`; raises KeyError, TypeError or ValueError if damaged."""
         failures = tuple(
             Failure(int(entry["row"]), Reason(entry["reason"]), str(entry["message"]))
             for entry in document["failures"]

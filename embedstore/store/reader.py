@@ -165,7 +165,7 @@ class Store:
 
     @cached_property
     def table(self) -> pa.Table:
-        """The manifests of all parts, one row per planned row; a column that a part lacks is null there."""
+        """The manifests of all parts, one row per planned row; cells that a part lacks are null."""
         return pa.concat_tables([part.manifest.table for part in self.parts], promote_options="permissive")
 
     @cached_property
@@ -194,7 +194,7 @@ class Store:
             for failure in part.failures
         ]
 
-    def embeddings(self, *, dtype: npt.DTypeLike = None) -> Embeddings:
+    def embeddings(self, *, dtype: npt.DTypeLike | None = None) -> Embeddings:
         """Return every vector there is, in row order; failed and pending rows are left out.
 
         Parameters
@@ -222,7 +222,7 @@ class Store:
         rows = np.flatnonzero(valid)
         return Embeddings(self.image_ids[rows], vectors, rows)
 
-    def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike = None) -> Embeddings:
+    def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike | None = None) -> Embeddings:
         """Return the vectors of `image_ids`, in that order.
 
         Raises
@@ -350,7 +350,7 @@ def _read_chunk(path: Path, out: npt.NDArray[Any]) -> None:
     """Fill `out` with the first rows of a chunk file."""
     try:
         with path.open("rb", buffering=0) as file:
-            got = file.readinto(memoryview(out).cast("B"))
+            got = file.readinto(out.reshape(-1).view(np.uint8).data)
     except OSError as error:
         raise CorruptStore(f"{path} cannot be read ({error.strerror}). Run: embed verify --repair") from error
     if got != out.nbytes:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -258,7 +259,10 @@ def _check_unit(
 ) -> Finding | None:
     root = layout.folder.parent.parent
     failed = [failure.row - receipt.start for failure in receipt.failures]
-    shapes = {VECTORS: (plan.dim, STORE_DTYPES[plan.dtype]), CONTENT: (CONTENT_BYTES, np.dtype(np.uint8))}
+    shapes: dict[str, tuple[int, np.dtype[Any]]] = {
+        VECTORS: (plan.dim, STORE_DTYPES[plan.dtype]),
+        CONTENT: (CONTENT_BYTES, np.dtype(np.uint8)),
+    }
     for name, (width, dtype) in shapes.items():
         path = layout.chunk(name, receipt.unit)
         place = str(path.relative_to(root))
@@ -324,11 +328,14 @@ def _words(error: EmbedError) -> str:
 def _heal_store_document(root: Path, say: Callable[[str], None]) -> None:
     try:
         read_store_document(root)
-        return
     except StoreError as error:
         if not isinstance(error, CorruptStore) and not _is_half_deleted(root):
             raise
-        problem = error
+        _rebuild_store_document(root, error)
+        say("store.json: rebuilt from the parts")
+
+
+def _rebuild_store_document(root: Path, problem: StoreError) -> None:
     plans = _readable_plans(root)
     if not plans:
         raise StoreError(f"{problem}; no part holds a readable copy of the identity, so it cannot be rebuilt")
@@ -339,7 +346,6 @@ def _heal_store_document(root: Path, say: Callable[[str], None]) -> None:
         for plan in plans
     ]
     write_store_document(root, plans[0].identity, listed)
-    say(f"store.json: rebuilt from {len(plans)} part(s)")
 
 
 def _set_part_aside(root: Path, number: int, say: Callable[[str], None]) -> None:

@@ -184,7 +184,7 @@ class StoreWriter:
             CONTENT_BYTES,
         ):
             raise StoreError(
-                f"unit {unit} needs {stop - start} vectors of {plan.dim} numbers and digests of {CONTENT_BYTES} bytes; "
+                f"unit {unit} needs {stop - start} vectors of {plan.dim} and digests of {CONTENT_BYTES} bytes; "
                 f"found {result.vectors.shape} and {result.content.shape}"
             )
         stored, failures = round_vectors(result, dtype=plan.dtype, start=start)
@@ -279,7 +279,7 @@ def round_vectors(
     """
     store_dtype = STORE_DTYPES[dtype]
     failures = dict(result.failures)
-    finite = np.isfinite(result.vectors).all(axis=1)
+    finite = np.asarray(np.isfinite(result.vectors).all(axis=1))
     limit = float(np.finfo(store_dtype).max)
     largest = np.abs(np.where(finite[:, None], result.vectors, 0)).max(axis=1, initial=0.0)
     for row in range(len(finite)):
