@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from cli.datasets import dataset_options, reader_options
+from cli.dry_run import show_dry_run
 from cli.main import DONE, FAILED, IMAGES_FAILED
 from cli.options import (
     ProjectCommand,
@@ -67,6 +68,9 @@ from embedstore.extract import ExtractOptions, ExtractSummary, Observer, extract
     show_default=True,
     help="Share of failed images up to which the exit code stays 0.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what would be read and refused, and what it would cost."
+)
 @click.option("--strict", is_flag=True, help="Exit code 3 if any image failed.")
 @json_option
 @click.pass_context
@@ -97,6 +101,7 @@ def _extract(
     limit: int | None,
     retry: bool,
     max_failed: float,
+    dry_run: bool,
     strict: bool,
     as_json: bool,
     **reader: Any,
@@ -114,12 +119,16 @@ def _extract(
         workers=workers or min(os.cpu_count() or 1, 16),
         limit=limit,
     )
+    built = image_encoder(encoder, preset=preprocess, device=device, dtype=dtype)
+    if dry_run:
+        show_dry_run(collection, target, built, options, as_json=as_json)
+        return DONE
     run = retry_failed if retry else extract
     with shown_progress() as progress, _stop_on_signal() as stopping:
         summary = run(
             collection,
             target,
-            image_encoder(encoder, preset=preprocess, device=device, dtype=dtype),
+            built,
             options=options,
             observer=Observer(
                 say=lambda line: click.echo(line, err=True), progress=progress, stopping=stopping

@@ -12,6 +12,7 @@ from embedstore.errors import DataError
 from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task
 from embedstore.store.writer import open_writer
+from embedstore.task import Unit
 
 
 @click.command(name="label", cls=ProjectCommand)
@@ -40,7 +41,7 @@ def command(
     store: Path | None,
     name: str,
     table: Path,
-    unit: str,
+    unit: Unit,
     target: tuple[str, ...],
     as_json: bool,
 ) -> None:

@@ -52,8 +52,9 @@ def command(
         raise UsageError(f"--out: the suffix must be .jsonl or .parquet; found {out.suffix!r}")
     run = load_run(run_folder)
     unit = run.document["task"]["unit"]
+    failed: list[str] = []
     if len(inputs) == 1 and (inputs[0] / "store.json").is_file():
-        units, failed = _units_of_store(run, inputs[0], unit), []
+        units = _units_of_store(run, inputs[0], unit)
     else:
         units, failed = _units_of_files(run, inputs, unit, encoder, device)
     predictions = []

@@ -28,7 +28,7 @@ def line_of(state: Progress) -> str:
     """Return one line: images, speed, time left, failures so far."""
     return (
         f"{state.done:,} of {state.total:,} images, {state.images_per_s:.1f} images/s, "
-        f"{_clock(state.eta_s)} left, {state.failed:,} failed"
+        f"{clock(state.eta_s)} left, {state.failed:,} failed"
     )
 
 
@@ -58,7 +58,8 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return ``m:ss`` or ``h:mm:ss``."""
     if seconds == float("inf"):
         return "unknown time"
     minutes, rest = divmod(round(seconds), 60)

@@ -328,3 +328,32 @@ def test_any_table_of_images_becomes_a_store_with_its_label_as_task(tmp_path, ca
     assert run(["probe", "--store", "t.store", "--draws", "50"]) == 0
     document = json.loads(Path("runs/sharp-logistic/run.json").read_text())
     assert document["metrics"]["auroc"]["value"] > 0.9
+
+
+def test_a_dry_run_counts_refuses_estimates_and_writes_nothing(tree, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "MURA-v1.1"
+    shutil.copytree(tree, copy)
+    images = images_of(copy)
+    images[0].write_bytes(b"")
+    images[1].unlink()
+    images[2].write_text("no picture")
+    before = sorted(tmp_path.rglob("*"))
+    assert run([*extract_arguments(copy), "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == len(images)
+    assert sum(group["images"] for group in found["groups"]) == len(images)
+    assert {group["split"] for group in found["groups"]} == {"train", "valid"}
+    assert found["absent"] == {
+        "no-pixels": [images[0].relative_to(copy).as_posix()],
+        "missing": [images[1].relative_to(copy).as_posix()],
+    }
+    if found["sampled"] == len(images) - 2:
+        assert list(found["refused"]) == [images[2].relative_to(copy).as_posix()]
+    # 1,152 float16 numbers and a 32-byte digest per image, and the manifest.
+    assert found["disk_bytes"] > len(images) * (1152 * 2 + 32)
+    assert found["seconds"] > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run([*extract_arguments(copy), "--dry-run"]) == 0
+    assert f"would compute {len(images)} images" in capsys.readouterr().out
