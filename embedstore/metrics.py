@@ -222,15 +222,14 @@ def _classes(y: Array, n_classes: int) -> npt.NDArray[np.int64]:
 def _weighted_sums(columns: Array, weights: Array | None) -> Draws:
     """Sum (n, m) columns under each row of weights: (draws, m)."""
     if weights is None:
-        return np.asarray(columns, np.float64).sum(0, keepdims=True)
+        return np.asarray(columns.sum(0, dtype=np.float64)[None])
     if weights.ndim != 2 or weights.shape[1] != len(columns):
         raise UsageError(f"weights must have shape (draws, {len(columns)}); found {weights.shape}")
     # Whole counts below 2**24 times 0 or 1 are exact in float32; anything else is summed in float64.
     if columns.dtype == np.float32:
         return np.asarray(weights.astype(np.float32, copy=False) @ columns, np.float64)
-    return np.concatenate(
-        [block.astype(np.float64) @ columns for block in _blocks(weights)], dtype=np.float64
-    )
+    sums: Draws = np.concatenate([block.astype(np.float64) @ columns for block in _blocks(weights)])
+    return sums
 
 
 def _weighted_mean(values: Floats, weights: Array | None) -> Draws:

@@ -1,0 +1,122 @@
+"""What the README says is what happens: its tour is run, its output compared, its other commands parsed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"```(console|bash)\n(.*?)```", re.DOTALL)
+
+
+def commands_of(page: Path) -> list[str]:
+    """Return the `embed` command lines of a page's console and bash blocks; continued lines are joined."""
+    lines = []
+    for _, block in _BLOCK.findall(page.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            text = line.removeprefix("$ ").split("  #")[0].strip()
+            if text.startswith("embed "):
+                lines.append(text)
+    return lines
+
+
+DOCUMENTED = [(page.name, line) for page in PAGES for line in commands_of(page)]
+
+
+@pytest.mark.parametrize(("page", "line"), DOCUMENTED)
+def test_every_documented_command_and_option_exists(page, line):
+    words = shlex.split(line)[1:]
+    if words[0].startswith("-"):
+        return
+    assert words[0] in COMMANDS, (page, line)
+    command = importlib.import_module(f"cli.{words[0]}").command
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    given = {word.partition("=")[0] for word in words[1:] if word.startswith("-") and not word[1:2].isdigit()}
+    assert given <= known, (page, line)
+
+
+def masked(line: str) -> str:
+    """Replace what may differ between two runs: numbers, digests, anatomies, and runs of spaces."""
+    line = re.sub(r"XR_[A-Z]+", "XR", line)
+    line = re.sub(r"\b[0-9a-f]{12,64}\b", "#", line)
+    line = re.sub(r"(negative|positive|abnormal\"|normal\")", "label", line)
+    line = re.sub(r"-?\d[\d,.:]*", "#", line)
+    return re.sub(r"\s+", " ", line).strip()
+
+
+@pytest.mark.slow
+def test_the_tour_prints_what_the_readme_shows(tmp_path):
+    """Numbers are masked here; `embed demo` prints the README's own, up to timings, on the machine named there."""
+    tour = (ROOT / "README.md").read_text().partition("## Five-minute tour")[2].partition("\n## ")[0]
+    blocks = [block for kind, block in _BLOCK.findall(tour) if kind == "console"]
+    assert blocks
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "demo", "--patients", "120"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = {masked(line) for line in (done.stdout + done.stderr).splitlines()}
+    ran = {line.removeprefix("$ ") for line in done.stdout.splitlines() if line.startswith("$ ")}
+    shown_commands, missing = set(), []
+    folder = tmp_path / "demo"
+    for block in blocks:
+        pieces = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+        for piece in pieces:
+            line, _, output = piece.partition("\n")
+            shown_commands.add(line)
+            if masked(line) not in {masked(command) for command in ran} and line.startswith("embed ") and (
+                not line.startswith("embed demo")
+            ):
+                more = subprocess.run(
+                    [sys.executable, "-m", "cli.main", *shlex.split(line)[1:]],
+                    cwd=folder,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert more.returncode == 0, (line, more.stderr)
+                printed |= {masked(row) for row in (more.stdout + more.stderr).splitlines()}
+            missing += [row for row in output.splitlines() if row.strip() not in ("", "...") and masked(row) not in printed]
+    assert not missing
+    assert shown_commands
+
+
+def test_every_command_stands_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for name in cli.list_commands(None):
+        assert f"embed {name}" in text, name
+
+
+def test_the_tree_in_the_readme_names_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    for folder in ("embedstore", "heads", "finetune", "cli", "tests", "docs", "benchmarks"):
+        assert f"{folder}/" in text
+        assert (ROOT / folder).is_dir()
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_project_does_not_hold_a_path_of_a_machine():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".cfg", ".toml", ".txt", ".html", "") and path.is_file():
+            text = path.read_text(errors="replace")
+            assert "/wo" + "rk/" not in text, name
+            assert "/ro" + "ot/" not in text, name
