@@ -23,7 +23,7 @@ from embedstore.errors import UsageError
     help="Folder to work in.",
 )
 @click.option(
-    "--patients", type=click.IntRange(20), default=260, show_default=True, help="Phantom patients to draw."
+    "--patients", type=click.IntRange(20), default=400, show_default=True, help="Phantom patients to draw."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawing.")
 def command(out: Path, patients: int, seed: int) -> int:

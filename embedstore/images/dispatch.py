@@ -44,6 +44,7 @@ class Board:
     wake_up: int
     changed: threading.Condition = field(default_factory=threading.Condition)
     queue: deque[Ticket] = field(default_factory=deque)
+    hungry: bool = False  # a process has a free place and the queue was empty: the next ticket must wake
     process_ids: tuple[int, ...] = ()
     closing: bool = False
     failure: DecoderFailed | None = None
@@ -53,7 +54,9 @@ class Board:
         with self.changed:
             self._raise_if_over()
             self.queue.append(ticket)
-            self._wake()
+            if self.hungry:  # else the dispatcher will look at the queue when the next reply comes
+                self.hungry = False
+                self._wake()
 
     def close(self) -> None:
         """Ask the dispatcher to end."""
@@ -176,6 +179,7 @@ class Dispatcher:
                         queue.popleft()
                     if queue and member.ready and len(member.sent) == depth:
                         self._send(member, queue.popleft())
+            self._board.hungry = any(member.ready and len(member.sent) < SLOTS for member in self._members)
 
     def _send(self, member: _Member, ticket: Ticket) -> None:
         busy = {slot for _, slot in member.sent}

@@ -30,7 +30,8 @@ class PreprocessSpec:
     ----------
     preset
         ``pad``: zero-pad to a square, antialiased bilinear; ``eval``: squash, bilinear without
-        antialiasing, truncate; ``hf``: squash, antialiased bicubic.
+        antialiasing, truncate; ``hf``: squash, antialiased bicubic, as the installed Pillow does it
+        (`resizes_columns_first`).
     size_px
         Side of the square.
     mri_range

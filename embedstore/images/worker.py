@@ -66,8 +66,10 @@ def _requests(descriptor: int, parent: int) -> Iterator[dict[str, Any]]:
     A forked child of the parent may hold the pipe open after the parent was killed, so its id is watched too.
     """
     buffered = b""
+    arrived = select.poll()  # unlike select, it takes descriptors beyond 1,023
+    arrived.register(descriptor, select.POLLIN)
     while True:
-        while not select.select([descriptor], [], [], _LOOK_FOR_PARENT_S)[0]:
+        while not arrived.poll(_LOOK_FOR_PARENT_S * 1000):
             if os.getppid() != parent:
                 return
         received = os.read(descriptor, 1 << 16)
