@@ -10,7 +10,8 @@ import click
 from cli.main import DONE, FAILED
 from cli.options import ProjectCommand, json_option, plural, print_json, require, store_argument
 from cli.project import shown
-from embedstore.store.verify import Verification, repair_store, verify_store
+from embedstore.store.repair import repair_store
+from embedstore.store.verify import Verification, verify_store
 
 
 @click.command(name="verify", cls=ProjectCommand)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.errors import StoreError
 from embedstore.files import FAILPOINT_EXIT_CODE
 from embedstore.store.reader import open_store
 from embedstore.store.verify import verify_store
@@ -41,13 +40,9 @@ def folder(tmp_path_factory):
 def check_rows_and_resume(folder: Path, store: Path) -> int:
     """Check that what is committed is right, resume, compare with the reference; return rows found."""
     committed = 0
-    try:
-        opened = open_store(store)
-    except StoreError as error:
-        # Killed before store.json: nothing was promised yet.
-        assert "does not exist" in str(error) or "store.json must lie in it" in str(error)
-    else:
-        embeddings = opened.embeddings()
+    # Killed before store.json was there, nothing was promised yet.
+    if (store / "store.json").exists():
+        embeddings = open_store(store).embeddings()
         np.testing.assert_array_equal(
             embeddings.vectors, expected_vectors(PICTURES).astype(np.float16)[embeddings.rows]
         )

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from embedstore.errors import CorruptStore, Reason
 from embedstore.files import FAILPOINT_EXIT_CODE, FAILPOINT_VARIABLE, failpoint_names
 from embedstore.store.reader import open_store
-from embedstore.store.verify import repair_store, verify_store
+from embedstore.store.repair import repair_store
+from embedstore.store.verify import verify_store
 from embedstore.store.writer import UnitResult, open_writer
 from tests.stores import DIM, IDENTITY, content_of, manifest_of, vectors_of
 

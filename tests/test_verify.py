@@ -13,8 +13,9 @@ from embedstore.errors import CorruptStore, Reason, StoreError
 from embedstore.files import FAILPOINT_EXIT_CODE
 from embedstore.store.layout import write_document
 from embedstore.store.reader import open_store
+from embedstore.store.repair import repair_store
 from embedstore.store.tasks import write_task
-from embedstore.store.verify import repair_store, verify_store
+from embedstore.store.verify import verify_store
 from embedstore.store.writer import UnitResult, open_writer
 from embedstore.task import Task
 from tests.stores import IDENTITY, content_of, make_store, manifest_of, store_bytes, vectors_of

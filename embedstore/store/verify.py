@@ -1,12 +1,7 @@
-"""Re-reads every byte of a store against its documents, names what is wrong, and heals what can be healed.
-
-Healing never invents a vector: a damaged unit is forgotten, so that the next extraction does it again; a
-damaged document is rebuilt only from copies whose digests agree; what cannot be trusted is set aside.
-"""
+"""Re-reads every byte of a store against its documents and names what is wrong; see `repair` for healing."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,21 +10,13 @@ from typing import Any
 import numpy as np
 
 from embedstore.errors import CorruptStore, EmbedError, StoreError
-from embedstore.files import (
-    TEMPORARY_SUFFIX,
-    fsync_folder,
-    make_folder_durable,
-    remove_temporaries,
-    sha256_bytes,
-    write_durable,
-)
+from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
 from embedstore.identity import Identity
-from embedstore.store.arrays import create_arrays, metadata_problem
+from embedstore.store.arrays import metadata_problem
 from embedstore.store.layout import (
     CONTENT,
     CONTENT_BYTES,
     CRC_BYTES,
-    SET_ASIDE_FOLDER,
     STORE_DTYPES,
     VECTORS,
     PartLayout,
@@ -37,17 +24,13 @@ from embedstore.store.layout import (
     Receipt,
     StoreLayout,
     crc32c,
-    encode_chunk,
     read_part_plan,
     read_receipt,
     read_store_document,
-    write_store_document,
 )
-from embedstore.store.lock import writer_lock
-from embedstore.store.reader import open_part
 from embedstore.store.tasks import read_task, task_names
 
-_ARRAYS = (VECTORS, CONTENT)
+ARRAYS = (VECTORS, CONTENT)
 
 
 @dataclass(frozen=True)
@@ -133,33 +116,6 @@ def verify_store(
     return Verification(tuple(findings), units, rows)
 
 
-def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:
-    """Verify the store and heal what can be healed; the next extraction does what was forgotten.
-
-    Returns
-    -------
-    The verification as it was before the repair.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be healed (not a store; identity lost in every copy), or is being written.
-    """
-    if not StoreLayout(root).store_file.exists() and not _is_half_deleted(root):
-        read_store_document(root)  # it has the right words for what else this is
-    with writer_lock(StoreLayout(root).lock_file, say=say):
-        remove_temporaries(root)
-        _heal_store_document(root, say)
-        before = verify_store(root)
-        damaged = {finding.part for finding in before.findings if finding.remedy == SET_ASIDE_PART}
-        for number in sorted(part for part in damaged if part is not None):
-            _set_part_aside(root, number, say)
-        for finding in before.findings:
-            if finding.part not in damaged:
-                _heal(root, finding, say)
-    return before
-
-
 FORGET_UNIT = "forget the unit, so that the next extraction does it again"
 CLEAR_FAILED_ROWS = "write NaN below the failed rows again"
 REWRITE_METADATA = "write it again from part.json"
@@ -174,12 +130,12 @@ def _check_documents(root: Path, findings: list[Finding]) -> tuple[list[PartPlan
         identity, listed = read_store_document(root)
     except CorruptStore as error:
         findings.append(Finding("store.json", _words(error), REBUILD_STORE))
-        return _readable_plans(root), None
+        return readable_plans(root), None
     except StoreError as error:
-        if not _is_half_deleted(root):
+        if not is_half_deleted(root):
             raise
         findings.append(Finding("store.json", _words(error), REBUILD_STORE))
-        return _readable_plans(root), None
+        return readable_plans(root), None
     numbers = {entry["number"] for entry in listed}
     for folder in _part_folders(root):
         # Without receipts it is a part whose planning was interrupted; the next one takes its place.
@@ -206,7 +162,8 @@ def _check_documents(root: Path, findings: list[Finding]) -> tuple[list[PartPlan
     return plans, identity
 
 
-def _readable_plans(root: Path) -> list[PartPlan]:
+def readable_plans(root: Path) -> list[PartPlan]:
+    """Return the plans of all part folders whose ``part.json`` is sound, listed or not."""
     plans = []
     for folder in _part_folders(root):
         try:
@@ -232,7 +189,7 @@ def _check_part(layout: PartLayout, plan: PartPlan, findings: list[Finding]) -> 
             problem = f"cannot be read: {error.strerror}"
         if problem:
             findings.append(Finding(str(path.relative_to(root)), problem, SET_ASIDE_PART, part=plan.number))
-    for name in _ARRAYS:
+    for name in ARRAYS:
         problem = metadata_problem(layout, plan, name)
         if problem:
             place = str((layout.array(name) / "zarr.json").relative_to(root))
@@ -316,87 +273,11 @@ def _check_tasks(root: Path, findings: list[Finding]) -> None:
             findings.append(Finding(f"tasks/{name}", _words(error), SET_ASIDE_TASK))
 
 
-def _is_half_deleted(root: Path) -> bool:
+def is_half_deleted(root: Path) -> bool:
+    """Whether the folder holds parts but no ``store.json``."""
     return (root / "parts").is_dir() and not StoreLayout(root).store_file.exists()
 
 
 def _words(error: EmbedError) -> str:
     """Return the message without the advice that verify itself follows."""
     return str(error).removesuffix(". Run: embed verify --repair")
-
-
-def _heal_store_document(root: Path, say: Callable[[str], None]) -> None:
-    try:
-        read_store_document(root)
-    except StoreError as error:
-        if not isinstance(error, CorruptStore) and not _is_half_deleted(root):
-            raise
-        _rebuild_store_document(root, error)
-        say("store.json: rebuilt from the parts")
-
-
-def _rebuild_store_document(root: Path, problem: StoreError) -> None:
-    plans = _readable_plans(root)
-    if not plans:
-        raise StoreError(f"{problem}; no part holds a readable copy of the identity, so it cannot be rebuilt")
-    if len({plan.identity.sha256 for plan in plans}) > 1:
-        raise StoreError(f"{problem}; the parts name different identities, so it cannot be rebuilt")
-    listed = [
-        {"number": plan.number, "sha256": read_part_plan(StoreLayout(root).part(plan.number))[1]}
-        for plan in plans
-    ]
-    write_store_document(root, plans[0].identity, listed)
-
-
-def _set_part_aside(root: Path, number: int, say: Callable[[str], None]) -> None:
-    identity, listed = read_store_document(root)
-    # Unlisted first: from then on no reader trusts the part, whatever happens to the rename.
-    write_store_document(root, identity, [entry for entry in listed if entry["number"] != number])
-    layout = StoreLayout(root).part(number)
-    if layout.folder.exists():
-        _move_aside(root, layout.folder)
-    say(f"parts/{number:04d}: set aside in {SET_ASIDE_FOLDER}/; its images will be planned again")
-
-
-def _heal(root: Path, finding: Finding, say: Callable[[str], None]) -> None:
-    if finding.remedy == SET_ASIDE_TASK:
-        _move_aside(root, root / finding.place)
-    elif finding.remedy == REMOVE:
-        (root / finding.place).unlink(missing_ok=True)
-    elif finding.part is not None:
-        layout = StoreLayout(root).part(finding.part)
-        plan, _ = read_part_plan(layout)
-        if finding.remedy == REWRITE_METADATA:
-            create_arrays(layout, plan)
-        elif finding.unit is not None and finding.remedy == CLEAR_FAILED_ROWS:
-            _clear_failed_rows(layout, plan, finding.unit)
-        elif finding.unit is not None:
-            forget_unit(layout, finding.unit)
-    say(f"{finding}: {finding.remedy}")
-
-
-def forget_unit(layout: PartLayout, unit: int) -> None:
-    """Take a unit's receipt away, then its chunks: the unit is pending from the first step on."""
-    layout.receipt(unit).unlink(missing_ok=True)
-    fsync_folder(layout.receipts)
-    for name in _ARRAYS:
-        layout.chunk(name, unit).unlink(missing_ok=True)
-
-
-def _clear_failed_rows(layout: PartLayout, plan: PartPlan, unit: int) -> None:
-    part = open_part(layout, plan)
-    payload = encode_chunk(part.read_unit(unit), chunk_rows=plan.chunk_rows, fill=np.nan)
-    write_durable(layout.chunk(VECTORS, unit), payload, label=VECTORS)
-    payload = encode_chunk(part.read_content(unit), chunk_rows=plan.chunk_rows, fill=0)
-    write_durable(layout.chunk(CONTENT, unit), payload, label=CONTENT)
-
-
-def _move_aside(root: Path, path: Path) -> None:
-    folder = root / SET_ASIDE_FOLDER
-    make_folder_durable(folder)
-    target = folder / path.name
-    count = 1
-    while target.exists():
-        target = folder / f"{path.name}-{count}"
-        count += 1
-    shutil.move(path, target)

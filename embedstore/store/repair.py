@@ -1,0 +1,148 @@
+"""Heals what a verification found, without inventing a vector.
+
+A damaged unit is forgotten, so that the next extraction does it again; a damaged document is rebuilt only
+from copies whose digests agree; what cannot be trusted is set aside.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from embedstore.errors import CorruptStore, StoreError
+from embedstore.files import fsync_folder, make_folder_durable, remove_temporaries, write_durable
+from embedstore.store.arrays import create_arrays
+from embedstore.store.layout import (
+    CONTENT,
+    SET_ASIDE_FOLDER,
+    VECTORS,
+    PartLayout,
+    PartPlan,
+    StoreLayout,
+    encode_chunk,
+    read_part_plan,
+    read_store_document,
+    write_store_document,
+)
+from embedstore.store.lock import writer_lock
+from embedstore.store.reader import open_part
+from embedstore.store.verify import (
+    ARRAYS,
+    CLEAR_FAILED_ROWS,
+    REMOVE,
+    REWRITE_METADATA,
+    SET_ASIDE_PART,
+    SET_ASIDE_TASK,
+    Finding,
+    Verification,
+    is_half_deleted,
+    readable_plans,
+    verify_store,
+)
+
+
+def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:
+    """Verify the store and heal what can be healed; the next extraction does what was forgotten.
+
+    Returns
+    -------
+    The verification as it was before the repair.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be healed (not a store; identity lost in every copy), or is being written.
+    """
+    if not StoreLayout(root).store_file.exists() and not is_half_deleted(root):
+        read_store_document(root)  # it has the right words for what else this is
+    with writer_lock(StoreLayout(root).lock_file, say=say):
+        remove_temporaries(root)
+        _heal_store_document(root, say)
+        before = verify_store(root)
+        damaged = {finding.part for finding in before.findings if finding.remedy == SET_ASIDE_PART}
+        for number in sorted(part for part in damaged if part is not None):
+            _set_part_aside(root, number, say)
+        for finding in before.findings:
+            if finding.part not in damaged:
+                _heal(root, finding, say)
+    return before
+
+
+def _heal_store_document(root: Path, say: Callable[[str], None]) -> None:
+    try:
+        read_store_document(root)
+    except StoreError as error:
+        if not isinstance(error, CorruptStore) and not is_half_deleted(root):
+            raise
+        _rebuild_store_document(root, error)
+        say("store.json: rebuilt from the parts")
+
+
+def _rebuild_store_document(root: Path, problem: StoreError) -> None:
+    plans = readable_plans(root)
+    if not plans:
+        raise StoreError(f"{problem}; no part holds a readable copy of the identity, so it cannot be rebuilt")
+    if len({plan.identity.sha256 for plan in plans}) > 1:
+        raise StoreError(f"{problem}; the parts name different identities, so it cannot be rebuilt")
+    listed = [
+        {"number": plan.number, "sha256": read_part_plan(StoreLayout(root).part(plan.number))[1]}
+        for plan in plans
+    ]
+    write_store_document(root, plans[0].identity, listed)
+
+
+def _set_part_aside(root: Path, number: int, say: Callable[[str], None]) -> None:
+    identity, listed = read_store_document(root)
+    # Unlisted first: from then on no reader trusts the part, whatever happens to the rename.
+    write_store_document(root, identity, [entry for entry in listed if entry["number"] != number])
+    layout = StoreLayout(root).part(number)
+    if layout.folder.exists():
+        _move_aside(root, layout.folder)
+    say(f"parts/{number:04d}: set aside in {SET_ASIDE_FOLDER}/; its images will be planned again")
+
+
+def _heal(root: Path, finding: Finding, say: Callable[[str], None]) -> None:
+    if finding.remedy == SET_ASIDE_TASK:
+        _move_aside(root, root / finding.place)
+    elif finding.remedy == REMOVE:
+        (root / finding.place).unlink(missing_ok=True)
+    elif finding.part is not None:
+        layout = StoreLayout(root).part(finding.part)
+        plan, _ = read_part_plan(layout)
+        if finding.remedy == REWRITE_METADATA:
+            create_arrays(layout, plan)
+        elif finding.unit is not None and finding.remedy == CLEAR_FAILED_ROWS:
+            _clear_failed_rows(layout, plan, finding.unit)
+        elif finding.unit is not None:
+            forget_unit(layout, finding.unit)
+    say(f"{finding}: {finding.remedy}")
+
+
+def forget_unit(layout: PartLayout, unit: int) -> None:
+    """Take a unit's receipt away, then its chunks: the unit is pending from the first step on."""
+    layout.receipt(unit).unlink(missing_ok=True)
+    fsync_folder(layout.receipts)
+    for name in ARRAYS:
+        layout.chunk(name, unit).unlink(missing_ok=True)
+
+
+def _clear_failed_rows(layout: PartLayout, plan: PartPlan, unit: int) -> None:
+    part = open_part(layout, plan)
+    payload = encode_chunk(part.read_unit(unit), chunk_rows=plan.chunk_rows, fill=np.nan)
+    write_durable(layout.chunk(VECTORS, unit), payload, label=VECTORS)
+    payload = encode_chunk(part.read_content(unit), chunk_rows=plan.chunk_rows, fill=0)
+    write_durable(layout.chunk(CONTENT, unit), payload, label=CONTENT)
+
+
+def _move_aside(root: Path, path: Path) -> None:
+    folder = root / SET_ASIDE_FOLDER
+    make_folder_durable(folder)
+    target = folder / path.name
+    count = 1
+    while target.exists():
+        target = folder / f"{path.name}-{count}"
+        count += 1
+    shutil.move(path, target)
