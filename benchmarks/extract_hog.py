@@ -30,7 +30,9 @@ def main() -> None:
         collection = Mura().read(Path(folder) / "MURA-v1.1")
         for workers in sorted({1, cores}):
             options = ExtractOptions(workers=workers)
-            summary = extract(collection, Path(folder) / f"{workers}.store", HogEncoder(device="cpu"), options=options)
+            summary = extract(
+                collection, Path(folder) / f"{workers}.store", HogEncoder(device="cpu"), options=options
+            )
             watch = summary.stopwatch
             spent = watch.decode_s + watch.encode_s + watch.write_s
             rows.append(

@@ -59,7 +59,9 @@ def measure(folder: Path, count: int, repeats: int) -> list[dict[str, object]]:
     help_s = statistics.median(seconds(lambda: run([*embed, "--help"])) for _ in range(repeats))
     info_s = statistics.median(seconds(lambda: run([*embed, "info", str(root)])) for _ in range(repeats))
     return [
-        row("write with fsync", write_s, f"{megabytes / write_s:,.0f} MB/s, {count / write_s:,.0f} rows/s", ""),
+        row(
+            "write with fsync", write_s, f"{megabytes / write_s:,.0f} MB/s, {count / write_s:,.0f} rows/s", ""
+        ),
         row("np.load of the same vectors", reference_s, f"{megabytes / reference_s:,.0f} MB/s", ""),
         row("open and load, every byte checked", load_s, f"{ratio:.2f} x np.load", "<= 2 x np.load"),
         row("1,000 random rows by id", random_s, "", ""),
@@ -81,7 +83,9 @@ def write(root: Path, count: int) -> float:
     block = generator.standard_normal((256, DIM), dtype=np.float32)
     content = generator.integers(0, 256, (256, 32), dtype=np.uint8)
     with open_writer(root, IDENTITY, say=print) as writer:
-        plan = writer.plan_part(manifest, dataset="benchmark", data_root="none", chunk_rows=256, dtype="float16")
+        plan = writer.plan_part(
+            manifest, dataset="benchmark", data_root="none", chunk_rows=256, dtype="float16"
+        )
         started = time.perf_counter()
         for unit in range(plan.units):
             start, stop = plan.bounds(unit)

@@ -13,7 +13,9 @@ from typing import Any
 
 def parse(parser: ArgumentParser) -> Namespace:
     """Add ``--json FILE`` and parse the command line."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows and the machine as JSON")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows and the machine as JSON"
+    )
     return parser.parse_args()
 
 
@@ -35,12 +37,20 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if "model name" in line
+        ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def _text(entry: Any) -> str:
-    return f"{entry:,.3g}" if isinstance(entry, float) and abs(entry) < 1000 else (
-        f"{entry:,.0f}" if isinstance(entry, (int, float)) and not isinstance(entry, bool) else str(entry)
+    return (
+        f"{entry:,.3g}"
+        if isinstance(entry, float) and abs(entry) < 1000
+        else (
+            f"{entry:,.0f}" if isinstance(entry, (int, float)) and not isinstance(entry, bool) else str(entry)
+        )
     )

@@ -13,6 +13,8 @@ from cli.main import DONE, run
 from cli.project import shown
 from embedstore.errors import UsageError
 
+_LUMBAR_STUDIES = 6
+
 
 @click.command(name="demo")
 @click.option(
@@ -34,14 +36,18 @@ def command(out: Path, patients: int, seed: int) -> int:
       embed demo --out demo
     """
     from embedstore.datasets.phantom import write_phantom_mura
+    from embedstore.datasets.phantom_lumbar import write_phantom_lumbar
 
     if out.exists() and any(out.iterdir()) and not (out / "embed.toml").is_file():
         raise UsageError(f"--out: {out} is not empty and holds no demo; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(out):
-        click.echo(f"drawing {patients} phantom patients (computer drawings, not patients) ...")
+        click.echo(
+            f"drawing phantoms (computer drawings, not patients): {patients} of MURA, {_LUMBAR_STUDIES} lumbar ..."
+        )
         write_phantom_mura(Path(), patients=patients, seed=seed)
-        for line in _steps(Path()):
+        lumbar = write_phantom_lumbar(Path(), studies=_LUMBAR_STUDIES, seed=seed).root
+        for line in _steps(Path(), lumbar):
             click.echo(f"\n$ {line}")
             code = run(shlex.split(line)[1:])
             if code != DONE:
@@ -51,7 +57,7 @@ def command(out: Path, patients: int, seed: int) -> int:
     return DONE
 
 
-def _steps(folder: Path) -> Iterator[str]:
+def _steps(folder: Path, lumbar: Path) -> Iterator[str]:
     yield "embed init --dataset mura --root MURA-v1.1 --store mura.store --encoder hog --force"
     yield "embed extract"
     yield "embed probe --head logistic"
@@ -62,12 +68,13 @@ def _steps(folder: Path) -> Iterator[str]:
     image = next(path for path in sorted(study.glob("image*.png")))
     yield f"embed search {image} -k 5"
     yield "embed report runs/abnormal-logistic"
+    yield f"embed extract --dataset rsna-lumbar --root {lumbar} --store lumbar.store --encoder hog"
 
 
 def _closing(out: Path, image_id: str) -> str:
     return f"""
-In {shown(out.resolve())}: phantom radiographs (MURA-v1.1), a store (mura.store), a run with its report
-(runs/abnormal-logistic/report.html) and embed.toml, which is why these need no options. Try next, there:
+In {shown(out.resolve())}: phantom radiographs (MURA-v1.1) and lumbar MRI, their stores (mura.store, lumbar.store),
+a run with its report (runs/abnormal-logistic/report.html), and embed.toml, which is why these need no options:
 
   embed info
   embed search --id {image_id} --where anatomy=XR_WRIST

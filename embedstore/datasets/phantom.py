@@ -26,7 +26,7 @@ DEFAULT_PATIENTS = 260
 _VALID_EVERY, _VALID_PLACES = 13, (4, 8, 12)
 _ABNORMAL_SHARE = 0.42  # of studies; MURA: 0.38 in train, 0.45 in valid
 # Bone that was broken or operated on thins out while the limb rests; age does the same to healthy bone.
-_POROSITY_NORMAL, _POROSITY_ABNORMAL = (1.1, 5.0), (3.0, 1.6)
+_POROSITY_NORMAL, _POROSITY_ABNORMAL = (1.1, 5.5), (3.2, 1.5)
 _FRESH_SHARE = 0.05  # of abnormal studies: too early for the bone to have changed
 _KINDS = ("fracture", "plate", "nail", "wires", "lesion")
 _KIND_SHARES = (0.34, 0.26, 0.14, 0.14, 0.12)

@@ -191,7 +191,7 @@ def _hollow_cylinder(along: Plane, across: Plane, placed: _Placed, porosity: flo
     marrow = 0.66 + 0.1 * porosity + (0.28 - 0.1 * porosity) * np.maximum(near_start, near_end)
     outer = np.sqrt(np.maximum(1.0 - q, 0.0))
     inner = np.sqrt(np.maximum(marrow**2 - q, 0.0))
-    spongy = 0.42 + (0.1 + 0.8 * porosity) * texture
+    spongy = 0.42 + (0.1 + 0.95 * porosity) * texture
     path: Plane = (1.25 * (outer - inner) + inner * spongy).astype(np.float32)
     return path
 
