@@ -6,7 +6,6 @@ images (anatomy, view, manufacturer, ...) follows as further string or number co
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,21 +154,30 @@ def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
 
 def path_from_manifest(root: Path, path: str) -> Path:
     """Return the absolute path behind a manifest path; undoes `path_to_manifest`."""
-    return root.absolute() / os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), path.encode()))
+    return root.absolute() / path.translate(_TO_SURROGATES)
 
 
-def path_to_manifest(path: Path, root: Path) -> str:
-    """Return `path` relative to `root` as a manifest holds it: valid text, and back to the same bytes.
+def path_to_manifest(path: str) -> str:
+    """Return a path as text that a table can hold, whatever bytes the file's name has.
 
-    Bytes that are not UTF-8, and a backslash that could be taken for an escape, become a backslash, an
-    ``x`` and two hexadecimal digits.
+    Parameters
+    ----------
+    path
+        Relative to the root; bytes that are not UTF-8 are surrogate-escaped, as Python lists them.
+
+    Returns
+    -------
+    str
+        Valid Unicode: the bytes 0x80 ... 0xFF that are not UTF-8 become the private-use characters U+F780
+        ... U+F7FF, and so do the bytes of a name that holds such a character itself.
     """
-    raw = os.fsencode(path.relative_to(root).as_posix())
-    raw = re.sub(rb"\\(?=x[0-9a-f]{2})", rb"\\x5c", raw)
-    return raw.decode("utf-8", errors="backslashreplace")
+    escaped = _OWN_PRIVATE.sub(lambda found: found[0].encode().decode("ascii", "surrogateescape"), path)
+    return escaped.translate(_FROM_SURROGATES)
 
 
-_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+_FROM_SURROGATES = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_TO_SURROGATES = {private: surrogate for surrogate, private in _FROM_SURROGATES.items()}
+_OWN_PRIVATE = re.compile("[\uf780-\uf7ff]")
 
 
 def _check_cells(table: pa.Table, source: str) -> None:

@@ -12,7 +12,7 @@ from embedstore.datasets.base import Collection, DatasetReader
 from embedstore.encoders.base import Encoder
 from embedstore.errors import UsageError
 from embedstore.identity import identity_from_json
-from embedstore.manifest import FIXED_COLUMNS
+from embedstore.manifest import FIXED_COLUMNS, path_from_manifest
 
 ABSOLUTE = re.compile(r"^(/|[A-Za-z]:[\\/])")
 
@@ -42,7 +42,9 @@ def _check_records(collection: Collection, knows_patients: bool) -> None:
     image_ids = manifest.column("image_id")
     assert len(set(image_ids)) == len(image_ids)
     assert all(frame is not None and frame >= 0 for frame in manifest.column("frame"))
-    absent = [path for path in manifest.column("path") if not (collection.root / path).is_file()]
+    absent = [
+        path for path in manifest.column("path") if not path_from_manifest(collection.root, path).is_file()
+    ]
     stated = str(collection.summary.get("absent", "0 of"))
     assert int(stated.split(maxsplit=1)[0].replace(",", "")) == len(absent)
     assert collection.summary["images"] == len(manifest)

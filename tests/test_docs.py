@@ -75,8 +75,10 @@ def test_the_tour_prints_what_the_readme_shows(tmp_path):
         for piece in pieces:
             line, _, output = piece.partition("\n")
             shown_commands.add(line)
-            if masked(line) not in {masked(command) for command in ran} and line.startswith("embed ") and (
-                not line.startswith("embed demo")
+            if (
+                masked(line) not in {masked(command) for command in ran}
+                and line.startswith("embed ")
+                and (not line.startswith("embed demo"))
             ):
                 more = subprocess.run(
                     [sys.executable, "-m", "cli.main", *shlex.split(line)[1:]],
@@ -114,7 +116,9 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_project_does_not_hold_a_path_of_a_machine():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
     for name in tracked:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".cfg", ".toml", ".txt", ".html", "") and path.is_file():

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import heads.run
 from embedstore.errors import DataError, IdentityMismatch, UsageError
 from embedstore.view import View
 from heads.probe import probe
 from heads.result import ProbeResult
-from heads.run import Run, load_run, save_run
+from heads.run import FILES, Run, load_run, save_run
 from tests.views import make_view
 
 
@@ -47,13 +48,17 @@ def test_a_loaded_run_is_the_saved_run(run: Run) -> None:
     loaded = load_run(run.folder)
     assert loaded.document == run.document
     assert loaded.predictions.equals(run.predictions)
+    assert loaded.label_noise.equals(run.label_noise)
+    assert loaded.conformal == run.conformal
     assert loaded.identity == run.identity
     assert loaded.run_id == run.run_id
 
 
 def test_a_run_folder_holds_exactly_the_documented_files(run: Run) -> None:
     names = sorted(path.name for path in run.folder.iterdir())
-    assert names == ["calibrator.json", "head.safetensors", "predictions.parquet", "run.json"]
+    assert names == sorted(["run.json", *FILES])
+    page = (heads.run.__doc__ or "").split()
+    assert set(names) <= set(page)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 64])
@@ -91,7 +96,7 @@ def test_a_run_refuses_the_vector_of_a_failed_image(run: Run) -> None:
         run.predict(np.array([[0.0] * 6, [np.nan] * 6], np.float32), np.arange(2))
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "calibrator.json", "predictions.parquet"])
+@pytest.mark.parametrize("name", FILES)
 def test_an_edited_file_is_named(run: Run, name: str) -> None:
     payload = bytearray((run.folder / name).read_bytes())
     payload[len(payload) // 2] ^= 1
@@ -100,7 +105,7 @@ def test_an_edited_file_is_named(run: Run, name: str) -> None:
         load_run(run.folder)
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "calibrator.json", "predictions.parquet"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(run: Run, name: str) -> None:
     (run.folder / name).unlink()
     with pytest.raises(DataError, match=rf"{name} cannot be read"):
@@ -114,8 +119,8 @@ def test_a_folder_without_run_json_is_not_a_run(tmp_path: Path) -> None:
 
 def test_another_format_version_is_refused(run: Run) -> None:
     path = run.folder / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-    with pytest.raises(DataError, match="format version must be 1, found 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
+    with pytest.raises(DataError, match="format version must be 2, found 1"):
         load_run(run.folder)
 
 

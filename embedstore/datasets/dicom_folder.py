@@ -23,7 +23,7 @@ from embedstore.datasets.dicom_scan import scan_headers
 from embedstore.datasets.slices import slice_columns
 from embedstore.datasets.summary import count_records, refuse_folder
 from embedstore.errors import DataError, UsageError
-from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
+from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table, path_to_manifest
 
 _SHORTEST_KEY_BYTES = 16
 _KEPT: dict[str, pa.DataType] = {
@@ -89,8 +89,6 @@ class DicomFolder:
             raise refuse_folder(root, expected="DICOM images below the folder", advice=advice)
         manifest = _build_manifest(images, str(root))
         summary = count_records(manifest) | _describe(scanned, images, manifest)
-        if found.unnameable:
-            summary["left out, name is not UTF-8"] = len(found.unnameable)
         if found.unusable:
             summary["left out, not a regular file"] = found.unusable
         return Collection(self.name, root, manifest, (), summary)
@@ -99,13 +97,12 @@ class DicomFolder:
 @dataclass(frozen=True)
 class _Found:
     paths: list[str]
-    unnameable: list[bytes]
     unusable: int
 
 
 def _find_files(root: Path) -> _Found:
     """List regular files below `root` in a fixed order, following links to folders, each folder once."""
-    paths, unnameable, unusable = [], [], 0
+    paths, unusable = [], 0
     seen: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
@@ -124,14 +121,12 @@ def _find_files(root: Path) -> _Found:
             path = f"{below}/{entry.name}" if below else entry.name
             if _is_folder(entry):
                 folders.append(path)
-            elif not _is_utf8(path):
-                unnameable.append(os.fsencode(path))
             elif _is_regular(entry):
                 paths.append(path)
             else:
                 unusable += 1
         waiting += reversed(folders)
-    return _Found(sorted(paths), unnameable, unusable)
+    return _Found(sorted(paths), unusable)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -147,14 +142,6 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:
         return False
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_key(path: Path | None) -> bytes:
@@ -187,11 +174,14 @@ def _read_key(path: Path | None) -> bytes:
 
 def _build_manifest(images: Sequence[ScannedFile], source: str) -> Manifest:
     rows = [(entry, frame) for entry in images for frame in range(entry.header.frames if entry.header else 1)]
+    paths = [path_to_manifest(entry.path) for entry, _ in rows]
     headers = [entry.header for entry, _ in rows]
     series = [header.series_key if header else None for header in headers]
     columns: dict[str, list[Any]] = {
-        "image_id": [f"{entry.path}#{frame}" if frame else entry.path for entry, frame in rows],
-        "path": [entry.path for entry, _ in rows],
+        "image_id": [
+            f"{path}#{frame}" if frame else path for path, (_, frame) in zip(paths, rows, strict=True)
+        ],
+        "path": paths,
         "frame": [frame for _, frame in rows],
         "patient_id": [header.patient_key if header else None for header in headers],
         "study_id": [header.study_key if header else None for header in headers],
@@ -237,6 +227,6 @@ def _describe(
         summary["images without patient"] = unknown
     if broken := [entry for entry in images if entry.problem]:
         summary["files with a broken header"] = (
-            f"{len(broken):,}, such as {broken[0].path}: {broken[0].problem}"
+            f"{len(broken):,}, such as {path_to_manifest(broken[0].path)}: {broken[0].problem}"
         )
     return summary
