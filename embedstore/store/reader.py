@@ -322,22 +322,20 @@ def open_store(path: Path | str) -> Store:
 def open_part(layout: PartLayout, plan: PartPlan) -> Part:
     """Read a part's receipts and check that the chunks they name are there in full size."""
     names = {entry.name for entry in os.scandir(layout.receipts)} if layout.receipts.is_dir() else set()
+    widths = {VECTORS: plan.dim * STORE_DTYPES[plan.dtype].itemsize, CONTENT: CONTENT_BYTES}
     receipts = {}
     for unit in range(plan.units):
-        if layout.receipt(unit).name not in names:
+        if f"{unit:06d}.json" not in names:
             continue
         receipts[unit] = read_receipt(layout, plan, unit)
-        for name, width in (
-            (VECTORS, plan.dim * STORE_DTYPES[plan.dtype].itemsize),
-            (CONTENT, CONTENT_BYTES),
-        ):
+        for name, width in widths.items():
             _check_size(layout.chunk(name, unit), plan.chunk_rows * width + CRC_BYTES)
     return Part(layout, plan, receipts)
 
 
 def _check_size(path: Path, wanted: int) -> None:
     try:
-        found = path.stat().st_size
+        found = os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptStore(
             f"{path} is missing although its receipt is there. Run: embed verify --repair"
