@@ -211,6 +211,11 @@ def test_auto_is_bfloat16_where_the_cpu_has_the_instruction(monkeypatch, capabil
     assert resolve_dtype("float32", CPU) == "float32"
 
 
+def test_a_torch_that_does_not_tell_computes_in_float32(monkeypatch):
+    monkeypatch.delattr(devices.torch.cpu, "get_capabilities")
+    assert resolve_dtype("auto", CPU) == "float32"
+
+
 def test_execution_is_eager_on_a_cpu():
     assert check_execution("auto", CPU) == "eager"
     assert check_execution("compile", CPU) == "compile"

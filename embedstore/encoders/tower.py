@@ -1,0 +1,224 @@
+"""What every encoder with an image tower of SigLIP's kind has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from embedstore.encoders.device import (
+    DTYPES,
+    check_device_name,
+    check_dtype_name,
+    resolve_device,
+    resolve_dtype,
+)
+from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
+from embedstore.encoders.passes import FixedPasses, Pixels, Vectors, default_pass_rows
+from embedstore.encoders.shards import Shard
+from embedstore.encoders.vision import (
+    POOLINGS,
+    PooledTower,
+    VisionShape,
+    check_pooling,
+    normalised_levels,
+)
+from embedstore.encoders.weights import (
+    Checkpoint,
+    check_blobs,
+    check_normalisation,
+    open_checkpoint,
+    weights_sha256,
+)
+from embedstore.errors import UsageError
+from embedstore.identity import Identity
+from embedstore.images.preprocess import PRESETS, PreprocessSpec
+
+
+class TowerEncoder(ABC):
+    """An image tower behind a fixed preprocessing, pooled to one vector.
+
+    Parameters
+    ----------
+    origin
+        Folder or hub id of the checkpoint.
+    name
+        Name in the identity; None for the folder's base name or the hub id's last part.
+    revision
+        Branch, tag or commit of a hub id.
+    preset
+        Preprocess preset (``pad``, ``eval``, ``hf``), or None for ``pad``.
+    device
+        ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:<index>``.
+    dtype
+        ``auto`` (bfloat16 where the device has the instruction), ``float32``, ``bfloat16``, ``float16``.
+    pooling
+        ``map`` (the tower's attention-pooling head) or ``mean`` of the tokens; None for ``map`` where
+        there is a head.
+    pass_rows
+        Pictures in every forward pass; None for 1 on a CPU and about 32,768 tokens on CUDA. Another number
+        may change the last bits of a vector.
+    execution
+        ``auto``, ``eager``, ``compile`` (tens of seconds once) or ``graph`` (CUDA).
+
+    Raises
+    ------
+    UsageError
+        For an option with another value.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        preset: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        pooling: str | None = None,
+        pass_rows: int | None = None,
+        execution: str = "auto",
+    ) -> None:
+        _check_choice("preprocess", preset, PRESETS)
+        _check_choice("pooling", pooling, POOLINGS)
+        _check_choice("execution", execution, EXECUTIONS)
+        if pass_rows is not None and pass_rows < 1:
+            raise UsageError(f"pass_rows must be at least 1; found {pass_rows}")
+        self.origin = origin
+        self.name = name or origin.rstrip("/").rpartition("/")[2]
+        self.revision = revision
+        self.preset = preset or "pad"
+        self.device = check_device_name(device)
+        self.dtype = check_dtype_name(dtype)
+        self.pooling = pooling
+        self.pass_rows = pass_rows
+        self.execution = execution
+        self._passes: FixedPasses | None = None
+
+    @abstractmethod
+    def read_shape(self, checkpoint: Checkpoint) -> VisionShape:
+        """Return the image tower's shape, or raise `DataError` if the checkpoint is of another kind."""
+
+    @abstractmethod
+    def find_shards(self, checkpoint: Checkpoint) -> list[Shard]:
+        """Return the files that hold the image tower, fetched if need be."""
+
+    @abstractmethod
+    def load_tower(self, dtype: torch.dtype) -> nn.Module:
+        """Return the image tower with its weights in `dtype`, on the CPU, not trainable."""
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Where the weights lie; found (or, for a hub id, fetched) when first asked for."""
+        return open_checkpoint(self.origin, revision=self.revision)
+
+    @cached_property
+    def shape(self) -> VisionShape:
+        """Shape of the image tower."""
+        return self.read_shape(self.checkpoint)
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """Files that hold the image tower."""
+        return self.find_shards(self.checkpoint)
+
+    @cached_property
+    def preprocess(self) -> PreprocessSpec:
+        """The preset at the size that the tower takes."""
+        return PreprocessSpec(self.preset, size_px=self.shape.image_size)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The identity of the vectors that `encode` returns.
+
+        Raises
+        ------
+        MissingWeights
+            If the weights are not there and cannot be fetched.
+        DataError
+            If they are damaged or of another architecture.
+        """
+        shape = self.shape
+        return Identity(
+            encoder=self.name,
+            revision=self.checkpoint.revision,
+            weights_sha256=weights_sha256(self.shards, shape.to_json()),
+            preprocess=self.preprocess.to_json(),
+            pooling=check_pooling(self.pooling, shape, origin=self.origin),
+            compute_dtype=resolve_dtype(self.dtype, resolve_device(self.device)),
+            dim=shape.hidden_size,
+        )
+
+    def load(self) -> None:
+        """Load the image tower and move it to the device; may be called more than once.
+
+        Raises
+        ------
+        UsageError
+            If the device is not there or does not offer the arithmetic or execution.
+        MissingWeights, DataError
+            As `identity`, and if bytes of the hub's cache are not what their name says.
+        """
+        if self._passes is not None:
+            return
+        device = resolve_device(self.device)
+        execution = check_execution(self.execution, device)
+        identity, shape = self.identity, self.shape
+        check_normalisation(self.checkpoint)
+        check_blobs(self.shards)
+        dtype = DTYPES[identity.compute_dtype]
+        tower = PooledTower(self.load_tower(dtype), identity.pooling).to(device).eval()
+        rows = self.pass_rows or default_pass_rows(device, shape.tokens)
+        forward = prepare_forward(tower, shape, rows=rows, dtype=dtype, device=device, execution=execution)
+        levels = torch.from_numpy(normalised_levels()).to(device, dtype)
+        self._passes = FixedPasses(forward, levels, dim=shape.hidden_size, rows=rows)
+
+    def encode(self, pixels: Pixels) -> Vectors:
+        """Encode one batch.
+
+        Parameters
+        ----------
+        pixels
+            (n, size, size) grey or (n, size, size, 3) RGB, uint8.
+
+        Returns
+        -------
+        (n, dim) float32, un-normalised. The same picture gives the same bits whatever stands beside it in
+        the batch, on one device with one number of rows in a pass.
+
+        Raises
+        ------
+        UsageError
+            For pixels of another type or shape.
+        """
+        return next(self.encode_batches([pixels]))
+
+    def encode_batches(self, batches: Iterable[Pixels]) -> Iterator[Vectors]:
+        """Encode batches one after the other, as `encode` does each.
+
+        On a CUDA device the next batch is asked for, copied and queued while the last is computed, so that
+        the device does not wait for the host.
+        """
+        self.load()
+        passes = self._passes
+        assert passes is not None  # for the type checker: load() has just set it
+        return passes.stream(self._checked(batch) for batch in batches)
+
+    def _checked(self, pixels: Pixels) -> Pixels:
+        size = self.shape.image_size
+        if pixels.dtype != np.uint8 or pixels.shape[1:] not in ((size, size), (size, size, 3)):
+            raise UsageError(
+                f"encoder {self.name!r} takes uint8 pixels of shape (n, {size}, {size}) or "
+                f"(n, {size}, {size}, 3); found {pixels.dtype} of shape {pixels.shape}"
+            )
+        return pixels
+
+
+def _check_choice(option: str, setting: str | None, choices: Iterable[str]) -> None:
+    if setting is not None and setting not in choices:
+        raise UsageError(f"{option} must be one of {', '.join(choices)}; found {setting!r}")
