@@ -9,13 +9,17 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from cli.main import DONE, IMAGES_FAILED
-from cli.options import ProjectCommand, plural
+from cli.neighbors import nearest_cases
+from cli.options import ProjectCommand, plural, store_option
 from embedstore.embed import embed_records, encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.inputs import gather_inputs
-from embedstore.store.reader import open_store
+from embedstore.manifest import path_from_manifest
+from embedstore.store.reader import Store, open_store
+from embedstore.store.tasks import read_task, task_names
 from embedstore.view import Units, load_units
 from heads.predict import predict_units
 from heads.run import Run, load_run
@@ -29,13 +33,32 @@ from heads.run import Run, load_run
 @click.option(
     "--threshold", default="half", show_default=True, help="Rule of the run (half, youden, ...) or a number."
 )
+@click.option(
+    "--prevalence",
+    metavar="SHARE|em",
+    help="Share of the second class where these cases come from (several classes: one share each, with commas), "
+    "or em to estimate it from them.  [default: that of training]",
+)
+@click.option(
+    "--neighbors",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="Nearest labelled cases of --store to name, for files; for a store as INPUT only when asked for.",
+)
+@store_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write .jsonl or .parquet instead of printing.")
 @click.option("--encoder", help="Folder or hub id of the run's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
+@click.pass_context
 def command(
+    context: click.Context,
     inputs: tuple[Path, ...],
     run_folder: Path,
     threshold: str,
+    prevalence: str | None,
+    neighbors: int,
+    store: Path | None,
     out: Path | None,
     encoder: str | None,
     device: str,
@@ -53,15 +76,30 @@ def command(
     run = load_run(run_folder)
     unit = run.document["task"]["unit"]
     failed: list[str] = []
+    paths: dict[str, Path] = {}
     if len(inputs) == 1 and (inputs[0] / "store.json").is_file():
         units = _units_of_store(run, inputs[0], unit)
+        # One search an image: a whole store is searched only when somebody wants to wait for it.
+        if context.get_parameter_source("neighbors") is not ParameterSource.COMMANDLINE:
+            neighbors = 0
     else:
-        units, failed = _units_of_files(run, inputs, unit, encoder, device)
+        units, failed, paths = _units_of_files(run, inputs, unit, encoder, device)
     predictions = []
     if len(units.unit_ids):
         predictions = predict_units(
-            run, units.X, units.unit_of_image, units.unit_ids.tolist(), threshold=threshold
+            run,
+            units.X,
+            units.unit_of_image,
+            units.unit_ids.tolist(),
+            threshold=threshold,
+            prevalence=prevalence,
         )
+        known = _store_of_cases(run, store, named=_is_named(context)) if neighbors else None
+        if known is not None:
+            task = read_task(known.path, run.document["task"]["name"])
+            cases = nearest_cases(known, task, units, paths, count=neighbors)
+            for prediction, nearest in zip(predictions, cases, strict=True):
+                prediction["neighbors"] = nearest
     for line in failed:
         click.echo(f"no vector: {line}", err=True)
     if out is None:
@@ -81,7 +119,7 @@ def _units_of_store(run: Run, path: Path, unit: str) -> Units:
 
 def _units_of_files(
     run: Run, inputs: tuple[Path, ...], unit: str, encoder_name: str | None, device: str
-) -> tuple[Units, list[str]]:
+) -> tuple[Units, list[str], dict[str, Path]]:
     encoder = encoder_of_identity(run.identity, holder=f"run {run.folder}", name=encoder_name, device=device)
     gathered = gather_inputs(inputs)
     embedded = embed_records(gathered.records, gathered.root, encoder)
@@ -99,7 +137,32 @@ def _units_of_files(
         unit_of_image=np.array([number[name] for name in names], dtype=np.int64),
         unit_ids=np.array(list(number), dtype=np.str_),
     )
-    return units, failed
+    paths = {
+        gathered.records[row].image_id: path_from_manifest(gathered.root, gathered.records[row].path)
+        for row in kept
+    }
+    return units, failed, paths
+
+
+def _is_named(context: click.Context) -> bool:
+    return context.get_parameter_source("store") is ParameterSource.COMMANDLINE
+
+
+def _store_of_cases(run: Run, path: Path | None, *, named: bool) -> Store | None:
+    """Open the store to look for cases in; one that only ``embed.toml`` names may be of another kind."""
+    if path is None or not (named or (path / "store.json").is_file()):
+        return None
+    store = open_store(path)
+    if not named and store.identity.sha256 != run.identity.sha256:
+        return None
+    run.require_identity(store.identity)
+    if run.document["task"]["name"] not in task_names(store.path):
+        if named:
+            raise UsageError(
+                f"--store: {path} has no task {run.document['task']['name']!r}, so no labelled cases"
+            )
+        return None
+    return store
 
 
 def _write(out: Path, predictions: list[dict[str, Any]]) -> None:
@@ -122,6 +185,10 @@ def _flat(predictions: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 **{f"prob_{name}": value for name, value in answer["probabilities"].items()},
                 "decision": answer["decision"],
                 "threshold": answer.get("threshold"),
+                "conformal_set": answer["conformal_set"],
+                **{f"prevalence_{name}": share for name, share in answer["prevalence"]["assumed"].items()},
+                "prevalence_source": answer["prevalence"]["source"],
+                **{f"ood_p_{method}": p for method, p in entry["ood_p_value"].items()},
                 "images": entry["images"],
                 "run_id": entry["run_id"],
             }

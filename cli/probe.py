@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from cli.head_table import ALL, probe_all
 from cli.options import (
     ProjectCommand,
     json_option,
@@ -18,9 +21,13 @@ from cli.options import (
     store_option,
 )
 from cli.project import shown
+from cli.thumbnails import thumbnails_of_units
+from embedstore.errors import UsageError
 from embedstore.store.reader import open_store
 from embedstore.task import POOLINGS
 from embedstore.view import View, load_view
+from heads.confident_errors import confident_errors
+from heads.learning_curve import learning_curve
 from heads.probe import probe
 from heads.report import save_report
 from heads.run import Run, save_run
@@ -32,8 +39,13 @@ _HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
 @click.command(name="probe", cls=ProjectCommand)
 @store_option
 @click.option("--task", help="Task of the store.  [default: its only one]")
-@click.option("--head", default="logistic", show_default=True, help="Head to fit.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/TASK-HEAD]")
+@click.option("--head", default="logistic", show_default=True, help="Head to fit, or all to compare them.")
+@click.option("--preset", metavar="NAME", help="A published protocol in place of --head: google-lr, ...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run folder; with --head all the folder that holds one for each.  [default: runs/TASK-HEAD]",
+)
 @click.option(
     "--pooling",
     type=click.Choice(POOLINGS),
@@ -50,6 +62,25 @@ _HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
 @click.option(
     "--draws", type=click.IntRange(1), default=2000, show_default=True, help="Bootstrap draws of patients."
 )
+@click.option(
+    "--coverage",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="Rate at which conformal sets shall hold the true class.",
+)
+@click.option(
+    "--learning-curve",
+    "with_curve",
+    is_flag=True,
+    help="Also learn from 64, 128, ... patients, 5 times each.",
+)
+@click.option(
+    "--thumbnails/--no-thumbnails",
+    default=True,
+    show_default=True,
+    help="Show images of confident errors in the report; they are patients' images.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and draws.")
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
@@ -59,11 +90,15 @@ def command(
     store: Path | None,
     task: str | None,
     head: str,
+    preset: str | None,
     out: Path | None,
     pooling: str | None,
     class_weights: Any,
     folds: int,
     draws: int,
+    coverage: float,
+    with_curve: bool,
+    thumbnails: bool,
     seed: int,
     runs: Path | None,
     as_json: bool,
@@ -74,14 +109,42 @@ def command(
     Example:
       embed probe --store mura.store --task abnormal --head logistic
     """
-    view = load_view(open_store(require(store, "--store")), task)
-    result = probe(
-        view, head, seed=seed, folds=folds, draws=draws, pooling=pooling, class_weights=class_weights
-    )
-    folder = out or (runs or project_of(context).folder / "runs") / f"{view.task.name}-{head}"
-    run = save_run(folder, result)
+    family = None
+    if preset is not None:
+        if context.get_parameter_source("head") is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--preset {preset} brings its own head; leave --head {head} out")
+        from heads.presets import preset_family
+
+        head, family = preset_family(preset)
+    opened = open_store(require(store, "--store"))
+    view = load_view(opened, task)
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "folds": folds,
+        "draws": draws,
+        "pooling": pooling,
+        "class_weights": class_weights,
+        "family": family,
+    }
+    runs_folder = runs or project_of(context).folder / "runs"
+
+    def probed(name: str, folder: Path) -> Run:
+        result = probe(view, name, coverage=coverage, **shared)
+        result = replace(result, settings=replace(result.settings, preset=preset or ""))
+        if with_curve:
+            result = replace(result, learning_curve=learning_curve(view, name, **shared))
+        run = save_run(folder, result)
+        wrong = (error.unit_id for error in confident_errors(run))
+        pictures = thumbnails_of_units(opened, wrong, view.task.unit) if thumbnails else None
+        save_report(folder / "report.html", [run], thumbnails=pictures)
+        return run
+
+    if head == ALL:
+        probe_all(probed, runs_folder / f"{view.task.name}-" if out is None else out, as_json=as_json)
+        return
+    folder = out or runs_folder / f"{view.task.name}-{preset or head}"
+    run = probed(head, folder)
     report = folder / "report.html"
-    save_report(report, [run])
     if as_json:
         print_json({"run": str(folder), "run_id": run.run_id, **run.document})
         return
@@ -111,6 +174,8 @@ def _print(run: Run, view: View, folder: Path, report: Path) -> None:
     for name in _HEADLINE:
         if name in document["metrics"]:
             click.echo(f"{name:<9} {_estimate(document['metrics'][name])}")
+    _print_sets(document)
+    _print_curve(document)
     for column, cells in document["by_subgroup"].items():
         click.echo(f"\n{settings_metric(document)} by {column}")
         for cell, metrics in cells.items():
@@ -118,6 +183,30 @@ def _print(run: Run, view: View, folder: Path, report: Path) -> None:
     spent = sum(document["seconds"].values())
     click.echo(f"\n{shown(folder)}: run {run.run_id}, {spent:.1f} s; report: {shown(report)}")
     click.echo("Research software, not a medical device.")
+
+
+def _print_sets(document: Mapping[str, Any]) -> None:
+    for entry in document["heads"]:
+        target, sets = entry["target"], document["conformal_sets"].get(entry["target"])
+        if sets:
+            click.echo(
+                f"\nconformal sets at {entry['conformal']['coverage']:.0%}, {target}: "
+                f"hold the truth in {sets['coverage']['value']:.1%}, {sets['size']['value']:.2f} classes on average"
+            )
+        elif entry["conformal"]["refused"]:
+            click.echo(f"\nno conformal sets, {target}: {entry['conformal']['refused']}")
+
+
+def _print_curve(document: Mapping[str, Any]) -> None:
+    if "learning_curve" not in document:
+        return
+    metric = settings_metric(document)
+    click.echo(f"\n{metric} by patients learned from")
+    for point in document["learning_curve"]["points"]:
+        if metric in point["metrics"]:
+            click.echo(f"{point['patients']:<9,} {_estimate(point['metrics'][metric])}")
+    for size, reason in document["learning_curve"]["skipped"].items():
+        click.echo(f"{int(size):<9,} skipped: {reason}")
 
 
 def settings_metric(document: Mapping[str, Any]) -> str:

@@ -174,7 +174,9 @@ def _require_constant(
         row = int(strangers[0])
         own = unit_of_image[row]
         one, other = str(cells[first][own]), str(cells[row])
-        raise DataError(f"{unit} {str(unit_ids[own])!r} has images of more than one {name}: {one!r} and {other!r}")
+        raise DataError(
+            f"{unit} {str(unit_ids[own])!r} has images of more than one {name}: {one!r} and {other!r}"
+        )
 
 
 def _codes(task: Task, label_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -133,6 +133,46 @@ def forest_chart(rows: Sequence[tuple[str, float, float, float]], *, label: str,
         return _svg(figure, name, f"{label} by subgroup")
 
 
+def line_chart(
+    lines: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    *,
+    labels: tuple[str, str],
+    title: str,
+    name: str,
+    counts: bool = False,
+) -> str:
+    """Draw lines with their intervals as bands.
+
+    Parameters
+    ----------
+    lines
+        Legend -> (x, value, low, high) in order of x; a point without interval has NaN there.
+    labels
+        Of the axes.
+    title
+        What the chart is, for those who cannot see it.
+    name
+        As `roc_chart`.
+    counts
+        Whether x counts something that doubles, with a mark and the number at each point.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2, 3.9), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        for colour, (legend, points) in zip(_cycle(len(lines)), lines.items(), strict=True):
+            x, value, low, high = np.array(points, np.float64).T
+            axes.plot(x, value, color=colour, label=legend, marker="o" if counts else "", markersize=4)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        if counts:
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(x, [f"{count:,.0f}" for count in x])
+            axes.minorticks_off()
+        if len(lines) > 1:
+            axes.legend()
+        return _svg(figure, name, title)
+
+
 def _square(x_label: str, y_label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(4.2, 3.9), layout="constrained")
     axes = figure.add_subplot()

@@ -237,7 +237,9 @@ class LogisticFamily:
                 device=self.device,
             )
             for index, target in enumerate(targets):
-                heads[target] = LogisticHead(**params)._set_learned(
+                head = LogisticHead(**params)._set_learned(
                     solution.coef[0, 0, index], solution.intercept[0, 0, index], np.arange(training.n_classes)
                 )
+                head.converged_ = bool(solution.converged[0, 0, index])
+                heads[target] = head
         return [heads[target] for target in range(len(point_of_target))]

@@ -1,4 +1,4 @@
-"""Predictions as plain JSON values: probabilities, the decision and its threshold, and what made them."""
+"""Predictions as plain JSON values: probabilities, decision, conformal set, strangeness, and what made them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
+from heads.base import Floats
+from heads.conformal import UNKNOWN
+from heads.prevalence import Prevalence, prevalence_of
 from heads.run import Run
+from heads.thresholds import HALF
 
 NOTICE = "Research software, not a medical device."
 
@@ -21,6 +25,7 @@ def predict_units(
     unit_ids: Sequence[str],
     *,
     threshold: str = "half",
+    prevalence: str | None = None,
 ) -> list[dict[str, Any]]:
     """Predict every unit.
 
@@ -35,30 +40,42 @@ def predict_units(
     unit_ids
         Names of the units.
     threshold
-        Rule of the decision between two classes: one that the run holds, or a number between 0 and 1.
+        Rule of the decision between two classes: one that the run holds, or a number between 0 and 1. The
+        run's own rules keep their sensitivity and specificity when the prevalence is another; ``half`` and
+        numbers are thresholds of the probability that is stated.
+    prevalence
+        As `heads.prevalence.prevalence_of`; that of training by default. With ``em`` the probabilities of a
+        unit depend on the other units of the call.
 
     Returns
     -------
     list of dict
-        Per unit: ``unit_id``, ``images``, ``targets`` (target -> ``probabilities`` by class, ``decision`` and,
-        with two classes, ``threshold``), ``run_id`` and ``notice``.
+        Per unit: ``unit_id``, ``images``, ``targets`` (target -> ``probabilities`` by class, ``decision``, with
+        two classes ``threshold``, ``conformal_set`` or None where the run refused it, and ``prevalence``),
+        ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``. Conformal sets hold class
+        by class and so whatever the prevalence: they do not move with it.
 
     Raises
     ------
     UsageError
-        If the run has no such threshold.
+        If the run has no such threshold, or the prevalence is none.
     """
     probabilities = run.predict(X, unit_of_image, n_units=len(unit_ids))
     images = np.bincount(unit_of_image, minlength=len(unit_ids))
-    thresholds = [_threshold(run, index, threshold) for index in range(len(run.targets))]
+    strangeness = run.outliers.p_values(X, unit_of_image, n_units=len(unit_ids))
+    answers = [
+        _answers(run, index, probabilities[:, index], threshold, prevalence)
+        for index in range(len(run.targets))
+    ]
     return [
         {
             "unit_id": unit_id,
             "images": int(images[row]),
             "targets": {
-                target: _answer(run.classes, probabilities[row, index], thresholds[index])
-                for index, target in enumerate(run.targets)
+                target: of_target[row] for target, of_target in zip(run.targets, answers, strict=True)
             },
+            "conformal_coverage": run.conformal[0].coverage,
+            "ood_p_value": {method: float(p_values[row]) for method, p_values in strangeness.items()},
             "run_id": run.run_id,
             "notice": NOTICE,
         }
@@ -66,7 +83,25 @@ def predict_units(
     ]
 
 
-def _answer(
+def _answers(
+    run: Run, index: int, probabilities: Floats, rule: str, wanted: str | None
+) -> list[Mapping[str, Any]]:
+    members = run.conformal[index].members(probabilities)
+    prevalence = prevalence_of(wanted, probabilities, run.document["heads"][index]["prevalence"])
+    threshold = _threshold(run, index, rule, prevalence)
+    stated = prevalence.to_json(run.classes)
+    shifted = prevalence.apply(probabilities)
+    return [
+        {
+            **_decided(run.classes, shifted[row], threshold),
+            "conformal_set": _named(run.classes, members[row]),
+            "prevalence": stated,
+        }
+        for row in range(len(probabilities))
+    ]
+
+
+def _decided(
     classes: Sequence[str], probabilities: npt.NDArray[Any], threshold: float | None
 ) -> Mapping[str, Any]:
     named = {name: float(probability) for name, probability in zip(classes, probabilities, strict=True)}
@@ -76,12 +111,18 @@ def _answer(
     return {"probabilities": named, "decision": decision, "threshold": threshold}
 
 
-def _threshold(run: Run, index: int, rule: str) -> float | None:
+def _named(classes: Sequence[str], members: npt.NDArray[np.int8]) -> list[str] | None:
+    if members[0] == UNKNOWN:
+        return None
+    return [name for name, inside in zip(classes, members, strict=True) if inside]
+
+
+def _threshold(run: Run, index: int, rule: str, prevalence: Prevalence) -> float | None:
     if len(run.classes) > 2:
         return None
     known: Mapping[str, float] = run.document["heads"][index]["thresholds"]
     if rule in known:
-        return known[rule]
+        return HALF if rule == "half" else prevalence.apply_to_threshold(known[rule])
     try:
         number = float(rule)
     except ValueError:

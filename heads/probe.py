@@ -11,23 +11,15 @@ import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING, View
-from heads.base import Floats, HeadFamily, head_family
-from heads.bootstrap import DRAWS, draw_patients
-from heads.evaluation import DECISION_METRICS, SUBGROUP_METRICS, Scored, evaluate
+from heads.base import HeadFamily, head_family
+from heads.bootstrap import DRAWS
+from heads.conformal import COVERAGE, UNKNOWN, ConformalSets, conformal_sets
 from heads.fitting import ClassWeights, Fitted, Rows, fit
+from heads.judging import judge
 from heads.leakage import leakage_groups, require_disjoint
-from heads.result import Evaluation, Predictions, ProbeResult, Settings
+from heads.outliers import learn_outliers
+from heads.result import Predictions, ProbeResult, Settings
 from heads.splits import split_units
-
-UNCALIBRATED_METRICS = (
-    "log_loss",
-    "brier",
-    "ece",
-    "calibration_slope",
-    "calibration_intercept",
-    "accuracy",
-    "kappa",
-)
 
 
 def probe(
@@ -39,6 +31,7 @@ def probe(
     draws: int = DRAWS,
     pooling: str | None = None,
     class_weights: ClassWeights = "none",
+    coverage: float = COVERAGE,
     family: HeadFamily | None = None,
 ) -> ProbeResult:
     """Fit, select, calibrate and evaluate one head on one task.
@@ -59,6 +52,8 @@ def probe(
         How a study's images give one answer; the task's rule by default.
     class_weights
         Weights of training: ``none``, ``balanced`` or the ``task``'s.
+    coverage
+        Rate at which conformal sets shall hold the true class.
     family
         A grid to search in place of the head's default.
 
@@ -70,6 +65,8 @@ def probe(
         If an option is wrong.
     """
     started = time.perf_counter()
+    if not 0 < coverage < 1:
+        raise UsageError(f"coverage must be above 0 and below 1; found {coverage}")
     if draws < 1 or folds < 2:
         raise UsageError(f"draws must be 1 or more and folds 2 or more; found draws={draws}, folds={folds}")
     _require_usable(view)
@@ -87,26 +84,42 @@ def probe(
         folds=folds,
         draws=draws,
         seed=seed,
+        coverage=coverage,
     )
     grid = head_family(head) if family is None else family
     rows = Rows.of_view(view, leakage_groups(view), settings.pooling).take(split.fitted)
     fitted = fit(rows, grid, view.task, folds=folds, class_weights=class_weights, seed=seed)
-    out_of_fold = _predictions(
-        view, split.fitted, fitted.folds, fitted.out_of_fold_scores, fitted.out_of_fold_probabilities
+    sets = _sets(view, rows, fitted, coverage)
+    learned = fitted.out_of_fold_probabilities
+    out_of_fold = Predictions(
+        view.unit_ids[split.fitted],
+        view.patients[split.fitted],
+        fitted.folds,
+        view.y[split.fitted],
+        fitted.out_of_fold_scores,
+        learned,
+        np.full(learned.shape, UNKNOWN, np.int8),
     )
     seconds = {"fit": time.perf_counter() - started}
     before = time.perf_counter()
+    images = split.fitted[view.unit_of_image]
+    unit_of_image = (np.cumsum(split.fitted) - 1)[view.unit_of_image[images]]
+    outliers = learn_outliers(view.X[images], unit_of_image, rows.groups, seed=seed)
+    seconds["outliers"] = time.perf_counter() - before
+    before = time.perf_counter()
     judged = (
-        _predict(view, fitted, split.judged)
+        _predict(view, fitted, sets, split.judged)
         if official
         else _cross_validate(view, rows, split.fitted, fitted, grid, settings)
     )
     seconds["predict"] = time.perf_counter() - before
     before = time.perf_counter()
-    evaluation = _evaluate(view, judged, split.judged, fitted, settings)
+    evaluation = judge(view, judged, split.judged, fitted, settings)
     seconds["evaluate"] = time.perf_counter() - before
     excluded = {**view.excluded, **split.excluded}
-    return ProbeResult(view, settings, fitted, out_of_fold, judged, evaluation, excluded, seconds)
+    return ProbeResult(
+        view, settings, fitted, sets, outliers, out_of_fold, judged, evaluation, excluded, seconds
+    )
 
 
 def _require_usable(view: View) -> None:
@@ -130,14 +143,39 @@ def _require_usable(view: View) -> None:
         )
 
 
-def _predict(view: View, fitted: Fitted, units: npt.NDArray[np.bool_]) -> Predictions:
+def _sets(view: View, rows: Rows, fitted: Fitted, coverage: float) -> tuple[ConformalSets, ...]:
+    """Find the bars of each target on the out-of-fold probabilities, per patient."""
+    return tuple(
+        conformal_sets(
+            fitted.out_of_fold_probabilities[:, index],
+            rows.y[:, index],
+            rows.groups,
+            classes=view.task.classes,
+            coverage=coverage,
+        )
+        for index in range(len(view.task.targets))
+    )
+
+
+def _predict(
+    view: View, fitted: Fitted, sets: tuple[ConformalSets, ...], units: npt.NDArray[np.bool_]
+) -> Predictions:
     images = units[view.unit_of_image]
     renumbered = np.cumsum(units) - 1
     scores = fitted.predictor.scores(
         view.X[images], renumbered[view.unit_of_image[images]], n_units=int(units.sum())
     )
-    nowhere = np.full(int(units.sum()), -1)
-    return _predictions(view, units, nowhere, scores, fitted.predictor.probabilities(scores))
+    probabilities = fitted.predictor.probabilities(scores)
+    members = [of_target.members(probabilities[:, index]) for index, of_target in enumerate(sets)]
+    return Predictions(
+        view.unit_ids[units],
+        view.patients[units],
+        np.full(int(units.sum()), -1),
+        view.y[units],
+        scores,
+        probabilities,
+        np.stack(members, axis=1),
+    )
 
 
 def _cross_validate(
@@ -153,8 +191,9 @@ def _cross_validate(
     parts = []
     for fold in range(settings.folds):
         inside = fitted.folds != fold
+        inner = rows.take(inside)
         outer = fit(
-            rows.take(inside),
+            inner,
             grid,
             view.task,
             folds=settings.folds,
@@ -163,7 +202,7 @@ def _cross_validate(
         )
         left_out = np.zeros(len(view.unit_ids), np.bool_)
         left_out[indices[~inside]] = True
-        part = _predict(view, outer, left_out)
+        part = _predict(view, outer, _sets(view, inner, outer, settings.coverage), left_out)
         parts.append((indices[~inside], replace(part, fold=np.full(int((~inside).sum()), fold))))
     order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
 
@@ -171,45 +210,3 @@ def _cross_validate(
         return np.concatenate([getattr(part, name) for _, part in parts])[order]
 
     return Predictions(**{name: joined(name) for name in Predictions.__dataclass_fields__})
-
-
-def _predictions(
-    view: View,
-    units: npt.NDArray[np.bool_],
-    fold: npt.NDArray[np.int64],
-    scores: Floats,
-    probabilities: Floats,
-) -> Predictions:
-    return Predictions(view.unit_ids[units], view.patients[units], fold, view.y[units], scores, probabilities)
-
-
-def _evaluate(
-    view: View, judged: Predictions, units: npt.NDArray[np.bool_], fitted: Fitted, settings: Settings
-) -> Evaluation:
-    from_patients = draw_patients(judged.patients, draws=settings.draws, seed=settings.seed)
-    scored = Scored(judged.y, judged.probabilities, from_patients, view.task.class_weights)
-    uncalibrated = replace(scored, probabilities=fitted.uncalibrated(judged.scores))
-    overall = evaluate(scored)
-    targets = view.task.targets
-    by_target = (
-        {targets[0]: overall}
-        if len(targets) == 1
-        else {target: evaluate(scored.take_target(index)) for index, target in enumerate(targets)}
-    )
-    by_subgroup = {}
-    for name in view.task.subgroups:
-        if name not in view.subgroups:
-            continue
-        cells = view.subgroups[name][units]
-        by_subgroup[name] = {
-            str(cell) or "unknown": evaluate(scored.take(np.flatnonzero(cells == cell)), SUBGROUP_METRICS)
-            for cell in np.unique(cells)
-        }
-    decisions = tuple(DECISION_METRICS)
-    at_threshold = {
-        rule: evaluate(scored, decisions, thresholds=[of_target[rule] for of_target in fitted.thresholds])
-        for rule in (fitted.thresholds[0] if fitted.thresholds else ())
-    }
-    return Evaluation(
-        overall, evaluate(uncalibrated, UNCALIBRATED_METRICS), by_target, by_subgroup, at_threshold
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from embedstore.view import MISSING
 from heads.base import Floats
 from heads.charts import forest_chart, precision_recall_chart, reliability_chart, roc_chart
 from heads.comparison import compare_runs
+from heads.confident_errors import confident_errors
+from heads.curves import abstention_chart, decision_chart, learning_chart
 from heads.evaluation import decide
 from heads.judged import Judged, judged_units
 from heads.run import Run
@@ -25,15 +28,18 @@ HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "recall", "specificity", "log
 _SUBGROUP_COLUMNS = ("auroc", "kappa", "accuracy", "log_loss", "ece")
 # A page with the curves of 25 targets is not read; all of their numbers are in the table.
 _TARGETS_DRAWN = 6
+_LABELS_SHOWN = 20
 
 
-def render_report(runs: Sequence[Run]) -> str:
+def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None = None) -> str:
     """Return the page.
 
     Parameters
     ----------
     runs
         One or more; those judged by the same units are compared, paired.
+    thumbnails
+        Unit id -> small JPEG file, shown beside confident errors; heads know no pixels.
 
     Raises
     ------
@@ -51,10 +57,18 @@ def render_report(runs: Sequence[Run]) -> str:
     )
     environment.filters["estimate"] = _estimate
     environment.filters["number"] = _number
-    names = [f"{run.document['settings']['head']} ({run.run_id})" for run in runs]
+    settings = runs[0].document["settings"]
+    names = [
+        f"{run.document['settings']['preset'] or run.document['settings']['head']} ({run.run_id})"
+        for run in runs
+    ]
     page = environment.get_template("report.html").render(
         runs=[_of_run(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))],
-        comparisons=compare_runs(runs),
+        comparisons=compare_runs(runs, draws=settings["draws"], seed=settings["seed"]),
+        pictures={
+            unit_id: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+            for unit_id, jpeg in (thumbnails or {}).items()
+        },
         names=names,
         headline=HEADLINE,
         subgroup_columns=_SUBGROUP_COLUMNS,
@@ -62,9 +76,9 @@ def render_report(runs: Sequence[Run]) -> str:
     return str(page)
 
 
-def save_report(path: Path, runs: Sequence[Run]) -> None:
-    """Write the page to `path`; its folder must exist."""
-    write_durable(path, render_report(runs).encode(), label="report")
+def save_report(path: Path, runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None = None) -> None:
+    """Write the page of `render_report` to `path`; its folder must exist."""
+    write_durable(path, render_report(runs, thumbnails=thumbnails).encode(), label="report")
 
 
 def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
@@ -81,6 +95,11 @@ def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
         ],
         "undrawn": max(0, len(run.targets) - _TARGETS_DRAWN),
         "forest": _forest(document, primary, f"r{index}f"),
+        "learning": learning_chart(document, primary, f"r{index}l")
+        or learning_chart(document, "auroc", f"r{index}l"),
+        "errors": confident_errors(run, judged=judged),
+        "doubtful": run.label_noise.slice(0, _LABELS_SHOWN).to_pylist(),
+        "doubtful_count": run.label_noise.num_rows,
     }
 
 
@@ -113,6 +132,9 @@ def _of_target(run: Run, judged: Judged, target: int, name: str) -> dict[str, An
         "pr": precision_recall_chart(curves, name=f"{name}pr"),
         "reliability": reliability_chart(both, y == positive, bins=_bins(len(y)), name=f"{name}rel"),
         "bins": _bins(len(y)),
+        "decision": decision_chart(run.document, run.targets[target], f"{name}dec"),
+        "abstention": abstention_chart(run.document, run.targets[target], f"{name}abs"),
+        "sets": run.document["conformal_sets"].get(run.targets[target], {}),
         "head": head,
         "confusions": [
             {

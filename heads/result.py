@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import View
+from heads.abstention import Answered
 from heads.base import Floats
 from heads.bootstrap import Estimate
+from heads.conformal import ConformalSets
+from heads.decision_curve import DecisionCurve
 from heads.fitting import ClassWeights, Fitted
+from heads.learning_curve import LearningCurve
+from heads.outliers import Outliers
 from heads.splits import Mode
 
 
@@ -33,6 +38,10 @@ class Settings:
         ``none``, ``balanced`` or ``task``: weights in training, undone in the probabilities.
     folds, draws, seed
         Patient folds, bootstrap draws, and the seed of both.
+    coverage
+        Rate at which conformal sets shall hold the true class.
+    preset
+        Name of the published protocol whose grid was searched, or ``""``.
     """
 
     head: str
@@ -44,6 +53,8 @@ class Settings:
     folds: int
     draws: int
     seed: int
+    coverage: float
+    preset: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,12 @@ class Evaluation:
         Column -> value -> metric -> estimate.
     at_threshold
         Rule -> metric -> estimate, with thresholds from out-of-fold probabilities; two classes only.
+    sets
+        Target -> what the conformal sets held (`heads.conformal.judge_sets`); ``{}`` where they were refused.
+    decision_curves
+        Target -> net benefit of acting on the last class.
+    abstention
+        Target -> accuracy of the surest answers.
     """
 
     overall: Mapping[str, Estimate]
@@ -69,6 +86,9 @@ class Evaluation:
     by_target: Mapping[str, Mapping[str, Estimate]]
     by_subgroup: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
     at_threshold: Mapping[str, Mapping[str, Estimate]]
+    sets: Mapping[str, Mapping[str, Estimate]]
+    decision_curves: Mapping[str, DecisionCurve]
+    abstention: Mapping[str, Sequence[Answered]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,9 @@ class Predictions:
         (n_units, targets, columns) before calibration.
     probabilities
         (n_units, targets, n_classes) calibrated.
+    members
+        (n_units, targets, n_classes) int8: which classes are in the conformal set; `heads.conformal.UNKNOWN`
+        out of fold, where the bars come from, and where sets were refused.
     """
 
     unit_ids: npt.NDArray[np.str_]
@@ -95,6 +118,7 @@ class Predictions:
     y: npt.NDArray[np.int64]
     scores: Floats
     probabilities: Floats
+    members: npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -109,6 +133,10 @@ class ProbeResult:
         How.
     fitted
         Heads, calibrators and thresholds, fitted on all rows that may be learned from.
+    conformal
+        Bars of the conformal sets, by target.
+    outliers
+        Distances of the units learned from.
     out_of_fold
         Units learned from, each by models that never saw its patient.
     judged
@@ -119,13 +147,18 @@ class ProbeResult:
         Reason -> how many images or units had no part.
     seconds
         Step -> seconds.
+    learning_curve
+        Metrics by number of patients, where it was asked for.
     """
 
     view: View
     settings: Settings
     fitted: Fitted
+    conformal: tuple[ConformalSets, ...]
+    outliers: Outliers
     out_of_fold: Predictions
     judged: Predictions
     evaluation: Evaluation
     excluded: Mapping[str, int]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    learning_curve: LearningCurve | None = None

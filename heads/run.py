@@ -4,7 +4,9 @@
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of the others
 head.safetensors     one head per target: <index>.<array>
 calibrator.json      one calibrator per target
+outliers.safetensors distances of the units learned from (`heads.outliers`)
 predictions.parquet  every unit out of fold and judged
+label_noise.parquet  labels that deserve a second look (`heads.label_noise`)
 report.html          written by `heads.report`; can be made again from the others, so it has no digest
 ```
 """
@@ -35,14 +37,20 @@ from embedstore.metrics import ECE_BINS
 from heads.base import Floats, head_class
 from heads.bootstrap import LEVEL, estimates_to_json
 from heads.calibration import calibrator_from_json
+from heads.conformal import ConformalSets, conformal_sets_from_json
+from heads.outliers import Outliers
 from heads.predictor import Predictor
-from heads.result import Predictions, ProbeResult
+from heads.result import ProbeResult
+from heads.tables import class_shares, label_noise_table, predictions_table
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RUN_FILE = "run.json"
 HEAD_FILE = "head.safetensors"
 CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
+OUTLIERS_FILE = "outliers.safetensors"
+LABEL_NOISE_FILE = "label_noise.parquet"
+FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LABEL_NOISE_FILE)
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
 
 
@@ -60,16 +68,24 @@ class Run:
         What vectors it may be used on.
     predictor
         Heads and calibrators.
+    conformal
+        Bars of the conformal sets, by target.
+    outliers
+        Distances of the units learned from.
     predictions
-        Arrow table: unit_id, patient_id, split (``oof`` or ``test``), fold, target, label, score (of several
-        classes ``score_<class>``), prob_<class>.
+        Arrow table of every unit (`heads.tables.predictions_table`).
+    label_noise
+        Arrow table of doubtful labels (`heads.tables.label_noise_table`).
     """
 
     folder: Path
     document: Mapping[str, Any]
     identity: Identity
     predictor: Predictor
+    conformal: tuple[ConformalSets, ...]
+    outliers: Outliers
     predictions: pa.Table
+    label_noise: pa.Table
 
     @property
     def run_id(self) -> str:
@@ -132,19 +148,31 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     make_folder_durable(folder)
     (folder / RUN_FILE).unlink(missing_ok=True)
     predictions = predictions_table(result)
+    label_noise = label_noise_table(result)
     files = {
         HEAD_FILE: _head_bytes(result),
         CALIBRATOR_FILE: canonical_json(
             {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
         ),
         PREDICTIONS_FILE: _parquet_bytes(predictions),
+        OUTLIERS_FILE: bytes(safetensors.numpy.save(result.outliers.to_arrays())),
+        LABEL_NOISE_FILE: _parquet_bytes(label_noise),
     }
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     document = run_document(result) | {"files": {name: sha256_bytes(files[name]) for name in sorted(files)}}
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_durable(folder / RUN_FILE, text.encode(), label="run")
-    return Run(folder, json.loads(text), result.view.identity, result.fitted.predictor, predictions)
+    return Run(
+        folder,
+        json.loads(text),
+        result.view.identity,
+        result.fitted.predictor,
+        result.conformal,
+        result.outliers,
+        predictions,
+        label_noise,
+    )
 
 
 def load_run(folder: Path) -> Run:
@@ -177,10 +205,16 @@ def load_run(folder: Path) -> Run:
             document["settings"]["pooling"],
             tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
         )
+        conformal = tuple(
+            conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
+            for entry in document["heads"]
+        )
+        outliers = Outliers.from_arrays(safetensors.numpy.load(payloads[OUTLIERS_FILE]))
         predictions = pq.read_table(io.BytesIO(payloads[PREDICTIONS_FILE]))
+        label_noise = pq.read_table(io.BytesIO(payloads[LABEL_NOISE_FILE]))
     except (KeyError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
-    return Run(folder, document, identity, predictor, predictions)
+    return Run(folder, document, identity, predictor, conformal, outliers, predictions, label_noise)
 
 
 def run_document(result: ProbeResult) -> dict[str, Any]:
@@ -196,6 +230,9 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             "calibration": fitted.calibrations[index].calibrator.kind,
             "calibration_log_loss": dict(fitted.calibrations[index].losses),
             "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
+            "prevalence": class_shares(result.out_of_fold.y[:, index], len(view.task.classes)),
+            "conformal": result.conformal[index].to_json(),
+            "converged": _converged(fitted.predictor.heads[index]),
         }
         for index, target in enumerate(view.task.targets)
     ]
@@ -216,6 +253,17 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             for column, cells in evaluation.by_subgroup.items()
         },
         "at_threshold": {rule: estimates_to_json(of) for rule, of in evaluation.at_threshold.items()},
+        "conformal_sets": {name: estimates_to_json(of) for name, of in evaluation.sets.items()},
+        "decision_curve": {name: curve.to_json() for name, curve in evaluation.decision_curves.items()},
+        "abstention": {
+            name: [entry.to_json() for entry in curve] for name, curve in evaluation.abstention.items()
+        },
+        "outliers": {
+            "neighbors": result.outliers.neighbors,
+            "bank_units": len(result.outliers.bank),
+            "units": len(result.out_of_fold.unit_ids),
+        },
+        **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),
         "counts": {
             "units_fitted": len(result.out_of_fold.unit_ids),
             "units_judged": len(result.judged.unit_ids),
@@ -228,36 +276,10 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
     }
 
 
-def predictions_table(result: ProbeResult) -> pa.Table:
-    """Return every unit and target, out of fold (``oof``) and judged (``test``), as an Arrow table."""
-    task = result.view.task
-    tables = [
-        _table(part, split, target, index, task.classes)
-        for split, part in (("oof", result.out_of_fold), ("test", result.judged))
-        for index, target in enumerate(task.targets)
-    ]
-    return pa.concat_tables(tables).combine_chunks()
-
-
-def _table(part: Predictions, split: str, target: str, index: int, classes: tuple[str, ...]) -> pa.Table:
-    n = len(part.unit_ids)
-    names = np.array([*classes, None], object)
-    score_names = ["score"] if len(classes) == 2 else [f"score_{name}" for name in classes]
-    columns: dict[str, Any] = {
-        "unit_id": pa.array(part.unit_ids.tolist(), pa.string()),
-        "patient_id": pa.array(part.patients.tolist(), pa.string()),
-        "split": pa.array([split] * n, pa.string()),
-        "fold": pa.array(part.fold, pa.int64(), mask=part.fold < 0),
-        "target": pa.array([target] * n, pa.string()),
-        "label": pa.array(names[part.y[:, index]].tolist(), pa.string()),
-    }
-    columns |= {name: pa.array(part.scores[:, index, k]) for k, name in enumerate(score_names)}
-    unknown = np.isnan(part.probabilities[:, index, 0])
-    columns |= {
-        f"prob_{name}": pa.array(part.probabilities[:, index, k], mask=unknown)
-        for k, name in enumerate(classes)
-    }
-    return pa.table(columns)
+def _converged(head: object) -> bool | None:
+    """Return whether the head's solver reached its tolerance; None where it does not say."""
+    converged = getattr(head, "converged_", None)
+    return None if converged is None else bool(converged)
 
 
 def _plain(value: Any) -> Any:
@@ -301,7 +323,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         )
     needed = {"files", "identity", "identity_sha256", "settings", "heads", "task", "metrics"}
     missing = needed - set(document)
-    lacking = {HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE} - set(document.get("files", ()))
+    lacking = set(FILES) - set(document.get("files", ()))
     if missing or lacking:
         raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
     return dict(document)

@@ -98,6 +98,50 @@ def test_predicting_the_store_reproduces_the_run_bit_for_bit(in_demo):
     assert all(predicted[row["unit_id"]] == row["prob_abnormal"] for row in judged)
 
 
+def test_predictions_name_labelled_cases_of_other_patients(in_demo, capsys):
+    study = images_of(in_demo)[-1].parent.relative_to(in_demo)
+    own = study.relative_to("MURA-v1.1").parent
+    assert run(["predict", "--probe", "runs/abnormal-logistic", "--neighbors", "2", str(study)]) == 0
+    cases = json.loads(capsys.readouterr().out)["neighbors"]
+    assert len(cases) == 2
+    assert cases[0]["similarity"] >= cases[1]["similarity"]
+    assert not any(case["unit_id"].startswith(str(own)) for case in cases)
+    assert {case["labels"]["abnormal"] for case in cases} <= {"normal", "abnormal"}
+    assert run(["predict", "--probe", "runs/abnormal-logistic", "--neighbors", "0", str(study)]) == 0
+    assert "neighbors" not in json.loads(capsys.readouterr().out)
+
+
+def test_a_prevalence_is_stated_in_every_prediction(in_demo, capsys):
+    command = ["predict", "--probe", "runs/abnormal-logistic", "mura.store", "--prevalence"]
+    assert run([*command, "0.1"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["targets"]["abnormal"]["prevalence"]["assumed"]["abnormal"] for line in lines} == {0.1}
+    assert run([*command, "2"]) == 2
+    assert "--prevalence must be a number" in capsys.readouterr().err
+
+
+def test_all_heads_make_one_table_and_one_that_cannot_run_is_named(in_demo, capsys, monkeypatch):
+    monkeypatch.setattr("cli.head_table.head_names", lambda: ["logistic", "nothing"])
+    assert run(["probe", "--head", "all", "--draws", "50", "--out", "heads"]) == 0
+    printed = capsys.readouterr().out
+    assert "skipped: --head: no head named 'nothing'" in printed
+    assert "best" in printed
+    assert (in_demo / "heads" / "logistic" / "run.json").is_file()
+    assert (in_demo / "heads" / "comparison.html").is_file()
+
+
+def test_a_preset_is_a_run_of_its_own_name_with_a_learning_curve_and_thumbnails(in_demo, capsys):
+    assert run(["probe", "--preset", "google-lr", "--draws", "50", "--learning-curve", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["run"].endswith("abnormal-google-lr")
+    assert document["settings"]["preset"] == "google-lr"
+    assert document["learning_curve"]["points"] or document["learning_curve"]["skipped"]
+    page = (in_demo / "runs" / "abnormal-google-lr" / "report.html").read_text()
+    assert "data:image/jpeg;base64," in page
+    assert run(["probe", "--preset", "google-lr", "--head", "knn"]) == 2
+    assert "brings its own head" in capsys.readouterr().err
+
+
 def test_predicting_from_the_files_gives_what_the_store_gives(in_demo, capsys):
     study = images_of(in_demo)[-1].parent.relative_to(in_demo)
     assert run(["predict", "--probe", "runs/abnormal-logistic", str(study)]) == 0

@@ -33,7 +33,9 @@ def test_draws_are_the_net_benefit_of_the_patients_drawn() -> None:
     counts = draws.weights()[0].astype(int)
     again_positive, again = np.repeat(positive, counts), np.repeat(probability, counts)
     cut = 0.3
-    found = (again_positive & (again >= cut)).sum() - (~again_positive & (again >= cut)).sum() * cut / (1 - cut)
+    found = (again_positive & (again >= cut)).sum() - (~again_positive & (again >= cut)).sum() * cut / (
+        1 - cut
+    )
     curve = decision_curve(positive, probability, draws, thresholds=(cut,))
     assert curve.model[0].low == curve.model[0].high == pytest.approx(found / counts.sum(), abs=1e-6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,8 @@ import pytest
 
 from embedstore.errors import UsageError
 from heads.comparison import compare_runs
+from heads.confident_errors import confident_errors
+from heads.learning_curve import learning_curve
 from heads.logistic import LogisticFamily
 from heads.probe import probe
 from heads.report import render_report, save_report
@@ -171,3 +174,48 @@ def test_a_page_is_saved_beside_its_run(run: Run, tmp_path: Path) -> None:
 def test_a_report_of_no_run_is_refused() -> None:
     with pytest.raises(UsageError, match="one run or more"):
         render_report([])
+
+
+def test_a_page_holds_the_curves_sets_errors_and_doubtful_labels(run: Run) -> None:
+    page = render_report([run])
+    text = _read(page).text
+    for title in ("decision curve", "abstention curve"):
+        assert f'aria-label="{title}"' in page
+    entry = run.document["conformal_sets"]["finding"]["coverage"]
+    assert "Conformal sets at 90 %" in text
+    assert f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" in text
+    errors = confident_errors(run)
+    assert len(errors) > 3
+    assert all(error.unit_id in text for error in errors)
+    assert [error.probability for error in errors] == sorted((e.probability for e in errors), reverse=True)
+    assert run.label_noise.num_rows > 0
+    assert run.label_noise.column("unit_id")[0].as_py() in text
+    assert "learning curve" not in text.lower()
+
+
+def test_confident_errors_are_wrong_and_the_surest(run: Run) -> None:
+    rows = [row for row in run.predictions.to_pylist() if row["split"] == "test"]
+    wrong = [
+        max(row["prob_normal"], row["prob_abnormal"])
+        for row in rows
+        if (row["prob_abnormal"] >= row["prob_normal"]) != (row["label"] == "abnormal")
+    ]
+    found = [error.probability for error in confident_errors(run, limit=5)]
+    assert found == sorted(wrong, reverse=True)[:5]
+
+
+def test_thumbnails_are_embedded_beside_the_errors_they_belong_to(run: Run) -> None:
+    unit_id = confident_errors(run)[0].unit_id
+    page = render_report([run], thumbnails={unit_id: b"jpeg", "stranger": b"other"})
+    parsed = _read(page)
+    assert parsed.tags.count("img") == 1
+    assert f"data:image/jpeg;base64,{base64.b64encode(b'jpeg').decode()}" in parsed.addresses
+
+
+def test_a_learning_curve_is_drawn_and_its_gaps_are_named(tmp_path: Path) -> None:
+    view = make_view()
+    curve = learning_curve(view, sizes=(4, 40, 60), draws=20, repeats=2, family=GRID)
+    result = replace(probe(view, draws=20, family=GRID), learning_curve=curve)
+    page = render_report([save_run(tmp_path / "run", result)])
+    assert 'aria-label="learning curve"' in page
+    assert "4 patients skipped" in _read(page).text

@@ -146,6 +146,14 @@ def test_metrics_are_named_and_have_n_and_an_interval(run: Run, view: View) -> N
         assert entry["low"] <= entry["value"] <= entry["high"]
 
 
+def test_a_run_says_whether_its_head_converged_and_what_it_learned_from(run: Run, view: View) -> None:
+    (head,) = run.document["heads"]
+    assert head["converged"] is True
+    y = view.y[view.splits == "train", 0]
+    assert head["prevalence"] == pytest.approx([(y == 0).mean(), (y == 1).mean()])
+    assert run.document["settings"]["coverage"] == 0.9
+
+
 def test_predictions_hold_every_unit_out_of_fold_and_judged(run: Run, view: View) -> None:
     rows = run.predictions.to_pylist()
     train = view.unit_ids[view.splits == "train"].tolist()

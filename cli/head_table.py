@@ -1,0 +1,140 @@
+"""``embed probe --head all``: every installed head on one task, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import print_json
+from cli.project import shown
+from embedstore.errors import EmbedError
+from heads.base import head_names
+from heads.comparison import METRICS, Comparison, compare_runs
+from heads.report import save_report
+from heads.run import Run
+
+ALL = "all"
+REPORT_FILE = "comparison.html"
+_COLUMNS = ("auroc", "kappa", "log_loss", "ece")
+
+
+def probe_all(probed: Callable[[str, Path], Run], place: Path, *, as_json: bool) -> None:
+    """Probe every installed head, print how they compare, and leave a report about all of them.
+
+    Parameters
+    ----------
+    probed
+        Probes the named head into the named folder.
+    place
+        The folders' common beginning: a folder, or ``.../TASK-`` for one folder beside the other.
+    as_json
+        Print one JSON object in place of the table.
+
+    Raises
+    ------
+    EmbedError
+        If no head could run: the first one's reason.
+    """
+    beside = place.name.endswith("-")
+    runs: dict[str, Run] = {}
+    skipped: dict[str, Exception] = {}
+    for name in head_names():
+        try:
+            runs[name] = probed(name, place.with_name(place.name + name) if beside else place / name)
+        except (EmbedError, ImportError) as error:
+            skipped[name] = error
+    if not runs:
+        raise next(iter(skipped.values()))
+    found = list(runs.values())
+    report = place.with_name(place.name + REPORT_FILE) if beside else place / REPORT_FILE
+    save_report(report, found)
+    settings = found[0].document["settings"]
+    compared = {
+        (found[entry.run].document["settings"]["head"], entry.metric): entry
+        for entry in compare_runs(found, draws=settings["draws"], seed=settings["seed"])
+    }
+    if as_json:
+        print_json(_document(runs, skipped, compared, report))
+    else:
+        _print(runs, skipped, compared, report)
+
+
+def _print(
+    runs: Mapping[str, Run],
+    skipped: Mapping[str, Exception],
+    compared: Mapping[tuple[str, str], Comparison],
+    report: Path,
+) -> None:
+    first = next(iter(runs.values()))
+    primary = first.document["task"]["primary_metric"]
+    metric = primary if primary in METRICS else "auroc"
+    # Best first, by the same metric as the differences.
+    best = [name for name in runs if (name, metric) not in compared]
+    columns = list(dict.fromkeys((metric, *_COLUMNS)))
+    intervals = "".join(f"{name:<24}" for name in columns)
+    click.echo(f"{'head':<10}{intervals}{'seconds':>8}  {metric}, difference to the best      p (Holm)")
+    order = sorted(runs, key=lambda name: (name not in best, -_distance(compared.get((name, metric)))))
+    for name in order:
+        document = runs[name].document
+        cells = "".join(f"{_interval(document['metrics'].get(column)):<24}" for column in columns)
+        spent = sum(document["seconds"].values())
+        click.echo(f"{name:<10}{cells}{spent:8.1f}  {_difference(compared.get((name, metric)))}")
+    for name, error in skipped.items():
+        click.echo(f"{name:<10}skipped: {error}")
+    counts = first.document["counts"]
+    click.echo(
+        f"\n{counts['units_judged']:,} units of {counts['patients_judged']:,} patients judged, all heads on the "
+        f"same bootstrap draws; report: {shown(report)}"
+    )
+    click.echo("Research software, not a medical device.")
+
+
+def _distance(comparison: Comparison | None) -> float:
+    return 0.0 if comparison is None else -abs(comparison.difference.estimate.value)
+
+
+def _interval(entry: Mapping[str, Any] | None) -> str:
+    if entry is None or None in (entry["value"], entry["low"], entry["high"]):
+        return "-"
+    return f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+
+
+def _difference(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return "best"
+    interval = _interval(comparison.difference.estimate.to_json())
+    return f"{interval:<33} {comparison.corrected_p:.4f}"
+
+
+def _document(
+    runs: Mapping[str, Run],
+    skipped: Mapping[str, Exception],
+    compared: Mapping[tuple[str, str], Comparison],
+    report: Path,
+) -> dict[str, Any]:
+    return {
+        "runs": {
+            name: {
+                "run": str(run.folder),
+                "run_id": run.run_id,
+                "metrics": run.document["metrics"],
+                "seconds": run.document["seconds"],
+            }
+            for name, run in runs.items()
+        },
+        "skipped": {name: str(error) for name, error in skipped.items()},
+        "differences": [
+            {
+                "head": name,
+                "metric": metric,
+                **entry.difference.estimate.to_json(),
+                "p_value": entry.difference.p_value,
+                "p_value_holm": entry.corrected_p,
+            }
+            for (name, metric), entry in compared.items()
+        ],
+        "report": str(report),
+    }
