@@ -21,6 +21,7 @@ from cli.options import (
     store_option,
 )
 from cli.project import shown
+from cli.text import zeroshot_family_of
 from cli.thumbnails import thumbnails_of_units
 from embedstore.errors import UsageError
 from embedstore.store.reader import open_store
@@ -77,10 +78,14 @@ _HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
 )
 @click.option(
     "--thumbnails/--no-thumbnails",
-    default=True,
+    default=False,
     show_default=True,
-    help="Show images of confident errors in the report; they are patients' images.",
+    help="Put pictures of confident errors into the report; they are patients' images.",
 )
+@click.option(
+    "--encoder", help="zeroshot: folder or hub id of the store's encoder.  [default: its registered name]"
+)
+@click.option("--prompts", type=click.Path(path_type=Path), help="zeroshot: a file like heads/prompts.toml.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and draws.")
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
@@ -99,6 +104,8 @@ def command(
     coverage: float,
     with_curve: bool,
     thumbnails: bool,
+    encoder: str | None,
+    prompts: Path | None,
     seed: int,
     runs: Path | None,
     as_json: bool,
@@ -129,10 +136,15 @@ def command(
     runs_folder = runs or project_of(context).folder / "runs"
 
     def probed(name: str, folder: Path) -> Run:
-        result = probe(view, name, coverage=coverage, **shared)
+        options = dict(shared)
+        if name == "zeroshot":
+            options["family"] = zeroshot_family_of(
+                opened, view.task, encoder=encoder, device="auto", prompts=prompts
+            )
+        result = probe(view, name, coverage=coverage, **options)
         result = replace(result, settings=replace(result.settings, preset=preset or ""))
         if with_curve:
-            result = replace(result, learning_curve=learning_curve(view, name, **shared))
+            result = replace(result, learning_curve=learning_curve(view, name, **options))
         run = save_run(folder, result)
         wrong = (error.unit_id for error in confident_errors(run))
         pictures = thumbnails_of_units(opened, wrong, view.task.unit) if thumbnails else None

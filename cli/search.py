@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cli.options import ProjectCommand, json_option, print_json, require, store_option
+from cli.text import text_encoder_of
 from embedstore.embed import embed_records, encoder_of_identity
 from embedstore.errors import DataError, UsageError
 from embedstore.index import Neighbor, build_index, parse_where
@@ -20,6 +21,7 @@ from embedstore.store.reader import Store, open_store
 @click.command(name="search", cls=ProjectCommand)
 @click.argument("image", required=False, type=click.Path(path_type=Path))
 @click.option("--id", "image_id", help="An image of the store instead of a file.")
+@click.option("--text", help="Words instead of an image; needs a store of a SigLIP checkpoint.")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many.")
 @click.option(
     "--where", multiple=True, metavar="COLUMN=VALUE", help="Only images with this value; repeatable."
@@ -32,6 +34,7 @@ from embedstore.store.reader import Store, open_store
 def command(
     image: Path | None,
     image_id: str | None,
+    text: str | None,
     k: int,
     where: tuple[str, ...],
     same_patient: bool,
@@ -46,15 +49,22 @@ def command(
     Example:
       embed search wrist.png -k 5 --where anatomy=XR_WRIST
     """
-    if (image is None) == (image_id is None):
-        raise UsageError("give either an image file or --id IMAGE_ID")
+    if sum(given is not None for given in (image, image_id, text)) != 1:
+        raise UsageError("give one of: an image file, --id IMAGE_ID, --text WORDS")
     opened = open_store(require(store, "--store"))
-    vector = _vector_of_file(opened, image, encoder, device) if image else opened.vector(str(image_id))
+    if text is not None:
+        vector = text_encoder_of(opened, encoder=encoder, device=device).encode_text([text])[0]
+    elif image is not None:
+        vector = _vector_of_file(opened, image, encoder, device)
+    else:
+        vector = opened.vector(str(image_id))
     patient = None if image_id is None or same_patient else _patient(opened, image_id)
     index = build_index(opened, where=parse_where(where))
     neighbors = index.search(vector, k=k, exclude_patient=patient, exclude_id=image_id or "")
     if as_json:
-        print_json({"query": str(image or image_id), "neighbors": [_as_json(entry) for entry in neighbors]})
+        print_json(
+            {"query": str(image or image_id or text), "neighbors": [_as_json(entry) for entry in neighbors]}
+        )
         return
     if not neighbors:
         click.echo("no image to compare with: the conditions leave none")

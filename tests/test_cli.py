@@ -220,7 +220,7 @@ def test_every_listed_command_is_the_groups(tmp_path):
         (["verify", "empty"], 1, "empty is not a store"),
         (["verify", "empty", "--repair"], 1, "empty is not a store"),
         (["export", "empty", "out.h5"], 1, "empty is not a store"),
-        (["search", "--store", "s"], 2, "give either an image file or --id"),
+        (["search", "--store", "s"], 2, "give one of: an image file, --id"),
         (["predict", "--probe", "empty", "x.png"], 1, "empty is not a run"),
         (["report", "empty"], 1, "empty is not a run"),
         (["probe", "--store", "empty"], 1, "empty is not a store"),
