@@ -42,7 +42,7 @@ from embedstore.store.layout import (
 )
 
 PENDING, VALID, FAILED = 0, 1, 2
-_READ_THREADS = 4
+_READ_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,11 @@ class Store:
         valid = self.status == VALID
         vectors = np.empty((int((self.status != PENDING).sum()), self.identity.dim), dtype=wanted)
         jobs = self._placed_units()
+        # Each thread fills one run of the result: neighbours would touch the same huge page for the first time
+        # at once, and the kernel would clear it for both.
+        runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for _ in pool.map(lambda job: _fill(vectors[job[2] : job[3]], job[0], job[1]), jobs):
+            for _ in pool.map(lambda run: _fill(vectors, [jobs[at] for at in run]), runs):
                 pass
         done_valid = valid[self.status != PENDING]
         if not done_valid.all():
@@ -355,8 +358,10 @@ def _read_chunk(path: Path, out: npt.NDArray[Any]) -> None:
         raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}. Run: embed verify --repair")
 
 
-def _fill(out: npt.NDArray[Any], part: Part, unit: int) -> None:
-    if out.dtype == STORE_DTYPES[part.plan.dtype]:
-        part.read_unit(unit, out=out)
-    else:
-        out[...] = part.read_unit(unit)
+def _fill(out: npt.NDArray[Any], jobs: Sequence[tuple[Part, int, int, int]]) -> None:
+    """Read units into their rows of `out`."""
+    for part, unit, start, stop in jobs:
+        if out.dtype == STORE_DTYPES[part.plan.dtype]:
+            part.read_unit(unit, out=out[start:stop])
+        else:
+            out[start:stop] = part.read_unit(unit)
