@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,8 +29,10 @@ from cli.options import (
 from cli.progress import shown_progress
 from cli.project import shown
 from embedstore.datasets.base import dataset_reader
+from embedstore.devices import device_names, extract_on_devices, retry_failed_on_devices
 from embedstore.encoders.base import image_encoder
 from embedstore.extract import ExtractOptions, ExtractSummary, Observer, extract, retry_failed
+from embedstore.shard import parse_shard
 
 
 @click.command(name="extract", cls=ProjectCommand)
@@ -37,7 +40,12 @@ from embedstore.extract import ExtractOptions, ExtractSummary, Observer, extract
 @store_option
 @click.option("--encoder", default="hog", show_default=True, help="Encoder.")
 @click.option("--preprocess", help="Preset: pad, eval or hf.  [default: the encoder's own]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:1, ...; several with commas (one process each), or all.",
+)
 @click.option("--dtype", default="auto", show_default=True, help="Arithmetic of the encoder.")
 @click.option(
     "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per forward pass."
@@ -59,7 +67,18 @@ from embedstore.extract import ExtractOptions, ExtractSummary, Observer, extract
     show_default=True,
     help="Number format of new parts.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This machine, or every node of a Ray cluster.",
+)
+@click.option(
+    "--ray-address", default="local", show_default=True, help="Ray cluster: local, auto or HOST:PORT."
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of the data set.")
+@click.option("--shard", metavar="I/N", help="Only this share of the units, while other processes do others.")
 @click.option("--retry-failed", "retry", is_flag=True, help="Also try images again that failed before.")
 @click.option(
     "--max-failed",
@@ -99,6 +118,9 @@ def _extract(
     chunk_rows: int,
     store_dtype: str,
     limit: int | None,
+    engine: str,
+    ray_address: str,
+    shard: str | None,
     retry: bool,
     max_failed: float,
     dry_run: bool,
@@ -118,22 +140,35 @@ def _extract(
         batch_size=batch_size,
         workers=workers or min(os.cpu_count() or 1, 16),
         limit=limit,
+        shard=parse_shard(shard) if shard else None,
     )
-    built = image_encoder(encoder, preset=preprocess, device=device, dtype=dtype)
+    build = partial(image_encoder, encoder, preset=preprocess, dtype=dtype)
+    devices = device_names(device)
     if dry_run:
-        show_dry_run(collection, target, built, options, as_json=as_json)
+        show_dry_run(collection, target, build(device=devices[0]), options, as_json=as_json)
         return DONE
-    run = retry_failed if retry else extract
     with shown_progress() as progress, _stop_on_signal() as stopping:
-        summary = run(
-            collection,
-            target,
-            built,
-            options=options,
-            observer=Observer(
-                say=lambda line: click.echo(line, err=True), progress=progress, stopping=stopping
-            ),
-        )
+        observer = Observer(say=lambda line: click.echo(line, err=True), progress=progress, stopping=stopping)
+        if engine == "ray":
+            # Here, so that the other engine pays nothing for it.
+            from embedstore.cluster import extract_on_cluster, retry_failed_on_cluster
+
+            on_cluster = retry_failed_on_cluster if retry else extract_on_cluster
+            summary = on_cluster(
+                collection,
+                target,
+                build,
+                address=ray_address,
+                device=device,
+                options=options,
+                observer=observer,
+            )
+        elif len(devices) > 1:
+            on_devices = retry_failed_on_devices if retry else extract_on_devices
+            summary = on_devices(collection, target, build, devices, options=options, observer=observer)
+        else:
+            alone = retry_failed if retry else extract
+            summary = alone(collection, target, build(device=devices[0]), options=options, observer=observer)
     allowed = 0.0 if strict else max_failed
     too_many = summary.failed_share > allowed
     if as_json:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def write_durable(path: Path, payload: bytes | memoryview, *, label: str) -> Non
     OSError
         As the file system raises it (full, read-only, ...); the old content is then still there.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    # No two writes share a temporary name, so that workers on many hosts may write the same file at once:
+    # whoever renames last wins, and nobody's half-written bytes get a name.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     failpoint(f"{label}.write")
     try:
         with temporary.open("wb") as file:
@@ -126,7 +129,10 @@ def make_folder_durable(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> int:
-    """Delete what interrupted writes left below `folder` and return how many files that were."""
+    """Delete what interrupted writes left below `folder` and return how many files that were.
+
+    Only for whoever knows that nobody writes there: a living writer's file looks the same.
+    """
     leftovers = [path for path in folder.rglob(f"*{TEMPORARY_SUFFIX}") if path.is_file()]
     for path in leftovers:
         path.unlink(missing_ok=True)

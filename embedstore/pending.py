@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from embedstore.engines.base import UnitVectors, UnitWork
 from embedstore.manifest import Manifest
+from embedstore.shard import WHOLE, Shard
 from embedstore.store.layout import PartPlan
 from embedstore.store.reader import Part, Store
-from embedstore.store.writer import UnitResult
+from embedstore.store.units import UnitResult
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,24 @@ class PendingUnit:
     part: Part | None = None
 
 
-def unfinished(store: Store, manifest: Manifest, say: Callable[[str], None]) -> list[PendingUnit]:
+class Chooser(Protocol):
+    """Finds what is to be done in a store for a data set, within a shard."""
+
+    def __call__(
+        self, store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
+    ) -> list[PendingUnit]:
+        """Return the units to compute, in order."""
+        ...
+
+
+def unfinished(
+    store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
+) -> list[PendingUnit]:
     """Return the units without a receipt whose images `manifest` holds; say how many others there are."""
     ours = set(manifest.column("image_id"))
     chosen, foreign = [], 0
     for part in store.parts:
-        for unit in part.pending:
+        for unit in filter(shard.holds, part.pending):
             start, stop = part.plan.bounds(unit)
             records = tuple(part.manifest.records(start, stop))
             if all(record.image_id in ours for record in records):
@@ -54,12 +68,16 @@ def unfinished(store: Store, manifest: Manifest, say: Callable[[str], None]) -> 
     return chosen
 
 
-def unfinished_or_failed(store: Store, manifest: Manifest, say: Callable[[str], None]) -> list[PendingUnit]:
+def unfinished_or_failed(
+    store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
+) -> list[PendingUnit]:
     """Return the unfinished units, and the failed rows of the finished ones."""
     ours = set(manifest.column("image_id"))
-    chosen = unfinished(store, manifest, say)
+    chosen = unfinished(store, manifest, say, shard=shard)
     for part in store.parts:
         for unit, receipt in sorted(part.receipts.items()):
+            if not shard.holds(unit):
+                continue
             rows = [failure.row for failure in receipt.failures]
             records = [record for row in rows for record in part.manifest.records(row, row + 1)]
             kept = [
@@ -67,9 +85,9 @@ def unfinished_or_failed(store: Store, manifest: Manifest, say: Callable[[str], 
             ]
             if kept:
                 rows_kept, records_kept = zip(*kept, strict=True)
-                chosen.append(
-                    PendingUnit(part.plan, UnitWork(part.plan.number, unit, rows_kept, records_kept), part)
-                )
+                work = UnitWork(part.plan.number, unit, rows_kept, records_kept)
+                # Only its own receipt, for the entry may travel to another machine.
+                chosen.append(PendingUnit(part.plan, work, replace(part, receipts={unit: receipt})))
     return chosen
 
 

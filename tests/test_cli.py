@@ -131,7 +131,17 @@ def test_all_heads_make_one_table_and_one_that_cannot_run_is_named(in_demo, caps
 
 
 def test_a_preset_is_a_run_of_its_own_name_with_a_learning_curve_and_thumbnails(in_demo, capsys):
-    assert run(["probe", "--preset", "google-lr", "--draws", "50", "--learning-curve", "--json"]) == 0
+    arguments = [
+        "probe",
+        "--preset",
+        "google-lr",
+        "--draws",
+        "50",
+        "--learning-curve",
+        "--thumbnails",
+        "--json",
+    ]
+    assert run(arguments) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["run"].endswith("abnormal-google-lr")
     assert document["settings"]["preset"] == "google-lr"

@@ -27,6 +27,7 @@ STORE_FILE = "store.json"
 PART_FILE = "part.json"
 MANIFEST_FILE = "manifest.parquet"
 LOCK_FILE = "writer.lock"
+WORKERS_FOLDER = "workers"
 SET_ASIDE_FOLDER = "set-aside"
 VECTORS = "vectors"
 CONTENT = "content"
@@ -178,6 +179,11 @@ class StoreLayout:
         return self.root / LOCK_FILE
 
     @property
+    def workers(self) -> Path:
+        """Folder of the locks of workers that write at the same time."""
+        return self.root / WORKERS_FOLDER
+
+    @property
     def tasks(self) -> Path:
         """Folder of the tasks."""
         return self.root / "tasks"
@@ -214,7 +220,7 @@ class PartLayout:
 
     def receipt(self, unit: int) -> Path:
         """Return the path of a unit's receipt."""
-        return self.receipts / f"{unit:06d}.json"
+        return Path(f"{self.folder}/receipts/{unit:06d}.json")
 
     def array(self, name: str) -> Path:
         """Folder of the Zarr array `name`."""
@@ -222,7 +228,8 @@ class PartLayout:
 
     def chunk(self, name: str, unit: int) -> Path:
         """Return the path of a unit's chunk in the Zarr array `name`."""
-        return self.folder / name / "c" / str(unit) / "0"
+        # One string and not four joins: opening a store asks for every chunk's path.
+        return Path(f"{self.folder}/{name}/c/{unit}/0")
 
 
 def crc32c(array: npt.NDArray[Any]) -> int:

@@ -64,7 +64,9 @@ class Part:
             raise CorruptStore(
                 f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
             )
-        return Manifest(pq.read_table(pa.BufferReader(payload)).combine_chunks())
+        # In this thread: a reading thread of Arrow that lets go of `payload` while Python ends aborts the process.
+        source = pa.BufferReader(payload)
+        return Manifest(pq.read_table(source, use_threads=False, pre_buffer=False).combine_chunks())
 
     @property
     def pending(self) -> list[int]:

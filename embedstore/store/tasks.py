@@ -49,7 +49,9 @@ def read_task(root: Path, name: str) -> Task:
             f"{folder / LABELS_FILE} was changed after it was written. Run: embed verify --repair"
         )
     try:
-        return task_from_json(document, pq.read_table(pa.BufferReader(payload)))
+        # In this thread, as manifests are: see `embedstore.store.reader.Part.manifest`.
+        labels = pq.read_table(pa.BufferReader(payload), use_threads=False, pre_buffer=False)
+        return task_from_json(document, labels)
     except (KeyError, TypeError, DataError) as error:
         raise CorruptStore(f"{folder / TASK_FILE} is damaged: {error}. Run: embed verify --repair") from error
 

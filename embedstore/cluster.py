@@ -1,0 +1,193 @@
+"""An extraction on a Ray cluster: actors commit units into the shared folder, and the driver counts receipts."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from embedstore.datasets.base import Collection
+from embedstore.devices import EncoderSource
+from embedstore.encoders.base import Encoder
+from embedstore.engines.base import Stopwatch
+from embedstore.engines.ray import LOCAL, Crew, open_crew
+from embedstore.extraction import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
+from embedstore.identity import Identity
+from embedstore.pending import Chooser, PendingUnit, unfinished, unfinished_or_failed
+from embedstore.planning import ensure_planned, library_versions, wanted_records
+from embedstore.shard import WHOLE
+from embedstore.store.reader import open_store
+from embedstore.store.workers import has_traces
+from embedstore.store.writer import clean_up_after_workers, join_writers
+from embedstore.unit_loop import FinishedUnit, UnitLoop
+
+# A process of a lost node may live on for moments, and holds its lock as long.
+_GONE_S = 10.0
+_POLL_S = 0.5
+
+
+def extract_on_cluster(
+    collection: Collection,
+    store_path: Path,
+    build: EncoderSource,
+    *,
+    address: str = LOCAL,
+    device: str = "auto",
+    options: ExtractOptions | None = None,
+    observer: Observer | None = None,
+) -> ExtractSummary:
+    """Do what `embedstore.extract.extract` does with every device of a Ray cluster.
+
+    Parameters
+    ----------
+    collection, options, observer
+        As `extract`.
+    store_path
+        The store, under a path that every node shares.
+    build
+        Makes the encoder in each actor.
+    address
+        ``local``, ``auto`` or ``host:port``.
+    device
+        ``auto`` (every GPU, or every node if none has one), ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    MissingDependency
+        If Ray is not installed.
+    EmbedError
+        If no actor is left: the first error of one.
+    """
+    run = _ClusterRun(collection, store_path, build, options or ExtractOptions(), observer or Observer())
+    return run.summary(unfinished, address=address, device=device)
+
+
+def retry_failed_on_cluster(
+    collection: Collection,
+    store_path: Path,
+    build: EncoderSource,
+    *,
+    address: str = LOCAL,
+    device: str = "auto",
+    options: ExtractOptions | None = None,
+    observer: Observer | None = None,
+) -> ExtractSummary:
+    """Do what `embedstore.extract.retry_failed` does with every device of a Ray cluster."""
+    run = _ClusterRun(collection, store_path, build, options or ExtractOptions(), observer or Observer())
+    return run.summary(unfinished_or_failed, address=address, device=device)
+
+
+@dataclass
+class _ClusterRun:
+    """One run, seen from the driver."""
+
+    collection: Collection
+    store_path: Path
+    build: EncoderSource
+    options: ExtractOptions
+    observer: Observer
+    work: Work = field(default_factory=Work)
+
+    def summary(self, choose: Chooser, *, address: str, device: str) -> ExtractSummary:
+        """Plan, hand out the units, and add up."""
+        started = time.perf_counter()
+        say, shard = self.observer.say, self.options.shard or WHOLE
+        wanted = wanted_records(self.collection, self.options)
+        recipe = _Recipe(self.collection, self.store_path.resolve(), self.build, self.options)
+        name = f"ray-{secrets.token_hex(4)}"
+        with open_crew(recipe, address=address, name=name, device=device, say=say) as crew:
+            # An actor says it, because the driver may have no device of that kind, nor its arithmetic.
+            identity: Identity = crew.describe()
+            ensure_planned(self.store_path, identity, self.collection, wanted, self.options, say=say)
+            pending = choose(open_store(self.store_path), self.collection.manifest, say, shard=shard)
+            if pending:
+                with join_writers(self.store_path, identity, worker=f"ray-{shard.name}", say=say):
+                    self._run(crew, pending)
+        if crew.lost:
+            self._clean_up(say)
+        seconds = time.perf_counter() - started
+        return summarise(self.store_path, wanted, self.options.shard, self.work, seconds=seconds)
+
+    def _run(self, crew: Crew, pending: list[PendingUnit]) -> None:
+        started = time.perf_counter()
+        total = sum(len(entry.work.rows) for entry in pending)
+        failed = units = 0
+        for finished, stopwatch in crew.do(pending, stopping=self.observer.stopping):
+            units += len(finished)
+            failed += sum(unit.failed for unit in finished)
+            self.work.computed += sum(unit.images for unit in finished)
+            self.work.add_time(stopwatch)
+            speed = self.work.computed / (time.perf_counter() - started)
+            self.observer.progress(Progress(self.work.computed, total, failed, units, len(pending), speed))
+        self.work.interrupted = units < len(pending)
+
+    def _clean_up(self, say: Callable[[str], None]) -> None:
+        deadline = time.monotonic() + _GONE_S
+        while has_traces(self.store_path) and time.monotonic() < deadline:
+            clean_up_after_workers(self.store_path, say=say)
+            time.sleep(_POLL_S)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Makes a unit worker inside an actor."""
+
+    collection: Collection
+    store_path: Path
+    build: EncoderSource
+    options: ExtractOptions
+
+    @contextmanager
+    def __call__(self, *, name: str, device: str, cpus: int) -> Iterator[_UnitWorker]:
+        options = replace(self.options, workers=max(1, min(self.options.workers, cpus)))
+        with ExitStack() as resources:
+            yield _UnitWorker(replace(self, options=options), name, self.build(device=device), resources)
+
+
+@dataclass
+class _UnitWorker:
+    """The local loop in an actor; the store is joined by the first piece of work, when it is planned."""
+
+    recipe: _Recipe
+    name: str
+    encoder: Encoder
+    resources: ExitStack
+    loop: UnitLoop | None = None
+
+    def describe(self) -> Identity:
+        """Return the identity of the vectors that this actor makes."""
+        return self.encoder.identity
+
+    def do(
+        self, pieces: Sequence[PendingUnit], stopping: Callable[[], bool]
+    ) -> tuple[list[FinishedUnit], Stopwatch]:
+        """Compute and commit units; return their receipts."""
+        stopwatch = Stopwatch()
+        finished = list(self._opened().run(pieces, stopping=stopping, stopwatch=stopwatch))
+        return finished, stopwatch
+
+    def _opened(self) -> UnitLoop:
+        if self.loop is None:
+            recipe = self.recipe
+            writer = self.resources.enter_context(
+                join_writers(
+                    recipe.store_path,
+                    self.encoder.identity,
+                    worker=self.name,
+                    say=lambda line: None,
+                    versions=library_versions(),
+                )
+            )
+            self.loop = self.resources.enter_context(
+                UnitLoop(
+                    recipe.collection,
+                    self.encoder,
+                    writer,
+                    known=open_store(recipe.store_path).series_ranges(),
+                    options=recipe.options,
+                )
+            )
+        return self.loop

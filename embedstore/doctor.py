@@ -1,0 +1,262 @@
+"""Looks at what an extraction stands on: versions, processor, devices, weights, disk, speed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from embedstore.encoders.base import Encoder
+from embedstore.encoders.hub import hub_file
+from embedstore.encoders.weights import CONFIG_FILE
+from embedstore.errors import EmbedError
+from embedstore.tested import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
+
+WEIGHTS = ("medsiglip-448", "medgemma-896")
+MURA_IMAGES = 40_005  # train and valid together, https://arxiv.org/abs/1712.06957
+_FSYNCS = 20
+_FSYNC_BYTES = 64 * 1024
+_SLOW_FSYNC_MS = 50.0
+_LITTLE_DISK = 2 * 10**9
+_TRIAL_S = 5.0
+
+
+class State(StrEnum):
+    """How a finding is to be taken; ``broken`` means that extractions fail."""
+
+    FINE = "fine"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Parameters
+    ----------
+    topic
+        What it is.
+    state
+        How it is.
+    found
+        What was found, with numbers.
+    fix
+        What to do about it; empty if nothing.
+    values
+        The numbers, for machines.
+    """
+
+    topic: str
+    state: State
+    found: str
+    fix: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def examine(folder: Path, build: Callable[[str], Encoder], encoder: str) -> Iterator[Finding]:
+    """Look at everything, quick things first; what an examination raises becomes a finding.
+
+    Parameters
+    ----------
+    folder
+        The store's folder, or where it will be.
+    build
+        Makes an encoder from its name.
+    encoder
+        Name of the one whose speed is measured.
+    """
+    yield from library_findings()
+    yield processor_finding()
+    yield from device_findings()
+    for name in WEIGHTS:
+        yield weights_finding(name, build)
+    yield from disk_findings(folder)
+    yield speed_finding(build, encoder)
+
+
+def library_findings() -> Iterator[Finding]:
+    """Compare Python and the libraries with the versions that the project is tested with."""
+    running = platform.python_version()
+    if sys.version_info[:2] in TESTED_PYTHON:
+        yield Finding("python", State.FINE, running)
+    else:
+        known = ", ".join(f"{major}.{minor}" for major, minor in TESTED_PYTHON)
+        yield Finding("python", State.NOTE, f"{running}; tested with {known}", f"use Python {known}")
+    for name, tested in TESTED_VERSIONS.items():
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            if name not in OPTIONAL_VERSIONS:
+                yield Finding(name, State.BROKEN, "not installed", f"pip install {name}=={tested}")
+            continue
+        if installed.partition("+")[0] == tested:
+            yield Finding(name, State.FINE, installed)
+        else:
+            yield Finding(
+                name, State.NOTE, f"{installed}; tested with {tested}", f"pip install {name}=={tested}"
+            )
+
+
+def processor_finding() -> Finding:
+    """Say whether the processor multiplies bfloat16 in hardware."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    names = ("avx2", "avx512_f", "avx512_bf16", "amx_tile", "amx_bf16")
+    held = {name: bool(capabilities.get(name)) for name in names}
+    listed = ", ".join(name for name, there in held.items() if there) or "none of " + ", ".join(names)
+    return Finding("processor", State.FINE, f"{os.cpu_count()} cores; {listed}", values=dict(held))
+
+
+def device_findings() -> Iterator[Finding]:
+    """List the CUDA devices with their memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding(
+            "gpu", State.NOTE, "none that torch sees", "MedSigLIP runs on a CPU, slowly; hog runs well"
+        )
+        return
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        yield Finding(
+            f"cuda:{index}",
+            State.FINE,
+            f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free",
+            values={"name": name, "free_bytes": free, "total_bytes": total},
+        )
+
+
+def weights_finding(name: str, build: Callable[[str], Encoder]) -> Finding:
+    """Say whether an encoder's weights are there; nothing but a configuration is ever fetched for it."""
+    try:
+        origin = getattr(build(name), "origin", name)
+        config = hub_file(origin, CONFIG_FILE)
+    except (EmbedError, OSError) as error:
+        return Finding(name, State.NOTE, "weights are not there", " ".join(str(error).split()))
+    if config is None or not any(config.parent.glob("*.safetensors")):
+        found = "access is granted, weights are not downloaded yet"
+        return Finding(
+            name, State.NOTE, found, f"run `hf download {origin}`, or let the first extraction do it"
+        )
+    return Finding(name, State.FINE, f"weights of {origin} are in the cache")
+
+
+def disk_findings(folder: Path) -> Iterator[Finding]:
+    """Measure free space and the time of a durable write where the store lies."""
+    existing = folder.resolve()
+    while not existing.is_dir():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    fix = "a MURA store takes 0.1 GB; make room before larger ones" if free < _LITTLE_DISK else ""
+    state = State.NOTE if fix else State.FINE
+    yield Finding("disk", state, f"{free / 1e9:.1f} GB free at {existing}", fix, {"free_bytes": free})
+    try:
+        milliseconds = _fsync_ms(existing)
+    except OSError as error:
+        yield Finding(
+            "fsync",
+            State.BROKEN,
+            f"cannot write at {existing}: {error.strerror}",
+            "choose another folder with --store, or ask for write permission",
+        )
+        return
+    slow = milliseconds > _SLOW_FSYNC_MS
+    yield Finding(
+        "fsync",
+        State.NOTE if slow else State.FINE,
+        f"{milliseconds:.1f} ms for 64 KiB",
+        "keep the store on a local disk, or raise --chunk-rows" if slow else "",
+        {"fsync_ms": milliseconds},
+    )
+
+
+def speed_finding(build: Callable[[str], Encoder], name: str) -> Finding:
+    """Decode and encode generated pictures for five seconds."""
+    try:
+        encoder = build(name)
+        encoder.load()
+        per_s = _images_per_s(encoder)
+    except (EmbedError, OSError) as error:
+        return Finding(f"speed of {name}", State.BROKEN, "did not run", " ".join(str(error).split()))
+    hours = MURA_IMAGES / per_s / 3600
+    return Finding(
+        f"speed of {name}",
+        State.FINE,
+        f"{per_s:.1f} images/s on {encoder.device}; MURA would take {_duration(hours)}",
+        values={"images_per_s": per_s, "mura_hours": hours},
+    )
+
+
+def _fsync_ms(folder: Path) -> float:
+    payload = os.urandom(_FSYNC_BYTES)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".embed-doctor-") as file:
+        started = time.perf_counter()
+        for _ in range(_FSYNCS):
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        return (time.perf_counter() - started) / _FSYNCS * 1000
+
+
+def _images_per_s(encoder: Encoder) -> float:
+    """Return the speed of decoding and encoding side by side, on pictures of MURA's size."""
+    from embedstore.engines.local import stack_pixels
+    from embedstore.errors import ImageRefused
+    from embedstore.images.decode import DecodeJob
+    from embedstore.images.pool import DecoderPool
+
+    with tempfile.TemporaryDirectory() as name:
+        paths = _write_pictures(Path(name))
+        done = 0
+        with DecoderPool(encoder.preprocess, workers=min(os.cpu_count() or 1, 16)) as decoder:
+
+            def jobs() -> Iterator[DecodeJob]:
+                while True:
+                    yield from (DecodeJob(str(path), 0, "") for path in paths)
+
+            outcomes = decoder.decode(jobs(), ahead=32)
+            first = next(outcomes)  # the processes start outside the measurement
+            if isinstance(first, ImageRefused):
+                raise first
+            encoder.encode(stack_pixels([first.pixels]))
+            started = time.perf_counter()
+            while time.perf_counter() - started < _TRIAL_S:
+                pictures = [
+                    outcome.pixels for outcome in _take(outcomes, 4) if not isinstance(outcome, ImageRefused)
+                ]
+                encoder.encode(stack_pixels(pictures))
+                done += len(pictures)
+            return done / (time.perf_counter() - started)
+
+
+def _take(outcomes: Iterator[Any], count: int) -> list[Any]:
+    return [next(outcomes) for _ in range(count)]
+
+
+def _write_pictures(folder: Path) -> list[Path]:
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(8):
+        coarse = Image.fromarray(generator.integers(0, 256, (64, 48), dtype=np.uint8))
+        paths.append(folder / f"{number}.png")
+        coarse.resize((384, 512)).save(paths[-1])
+    return paths
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"

@@ -1,0 +1,329 @@
+"""The engine for many machines: actors of a Ray cluster, each with a device of its own, do whole units.
+
+Work is handed out a few units at a time, so that a fast device does more of it. What an actor had at hand
+when it died is handed to another; a machine that joins later gets actors too. Nothing big travels: records
+go out, receipts come back, pixels and vectors stay with the actor and the store's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from embedstore.errors import EmbedError, MissingDependency, UsageError
+
+LOCAL = "local"
+INSTALL_LINE = 'pip install "embedstore[ray]"'
+_FEW = 4
+_POLL_S = 0.5
+_LOOK_FOR_NODES_S = 5.0
+_CLOSE_S = 30.0
+_KNOCK_S = 5.0
+
+
+class ClusterLost(EmbedError):
+    """No actor is left; nothing that was committed is affected."""
+
+
+class Hand(Protocol):
+    """What an actor runs: it holds a device and does pieces of work."""
+
+    def describe(self) -> Any:
+        """Return what the driver needs to know before it plans."""
+        ...
+
+    def do(self, pieces: Sequence[Any], stopping: Callable[[], bool]) -> Any:
+        """Do the pieces in order and return what became of them."""
+        ...
+
+
+class Recipe(Protocol):
+    """Makes a hand inside an actor; travels there by pickle."""
+
+    def __call__(self, *, name: str, device: str, cpus: int) -> AbstractContextManager[Hand]:
+        """Return a hand of this name for a device, with so many CPU cores to decode with."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Room for one actor on one node."""
+
+    node_id: str
+    host: str
+    device: str
+    cpus: int
+    gpus: int
+
+
+class _Actor:
+    """Runs a hand; Ray makes it a remote class. Opened by the first call, so that errors keep their type."""
+
+    def __init__(self, recipe: Recipe, name: str, slot: _Slot) -> None:
+        self._recipe = recipe
+        self._name = name
+        self._slot = slot
+        self._resources = ExitStack()
+        self._hand: Hand | None = None
+        self._stopping = False
+
+    def describe(self) -> Any:
+        return self._opened().describe()
+
+    def do(self, pieces: Sequence[Any]) -> Any:
+        return self._opened().do(pieces, lambda: self._stopping)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def close(self) -> None:
+        self._hand = None
+        self._resources.close()
+
+    def _opened(self) -> Hand:
+        if self._hand is None:
+            slot = self._slot
+            hand = self._recipe(name=self._name, device=slot.device, cpus=slot.cpus)
+            self._hand = self._resources.enter_context(hand)
+        return self._hand
+
+
+class Crew:
+    """The actors of one run; `open_crew` makes it.
+
+    Parameters
+    ----------
+    ray
+        The library.
+    recipe
+        Makes the hands.
+    name
+        Beginning of their names.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    say
+        Receives a line when an actor is lost.
+    """
+
+    def __init__(
+        self, ray: Any, recipe: Recipe, *, name: str, device: str, say: Callable[[str], None]
+    ) -> None:
+        self.ray = ray
+        self.recipe = recipe
+        self.name = name
+        self.device = device
+        self.say = say
+        self.lost = 0
+        self._actors: dict[_Slot, list[Any]] = {}
+        self._hired = 0
+        self._idle: deque[tuple[_Slot, Any]] = deque()
+        self._looked = 0.0
+        self._first_error: EmbedError | None = None
+
+    def describe(self) -> Any:
+        """Return what the first actor that answers says of itself."""
+        self._hire()
+        while self._idle:
+            slot, actor = self._idle[0]
+            found, answer = self._answer(actor.describe.remote(), slot, actor)
+            if found:
+                return answer
+            self._idle.popleft()
+        raise self._nobody_left()
+
+    def do(self, pieces: Sequence[Any], *, stopping: Callable[[], bool]) -> Iterator[Any]:
+        """Hand out pieces until all are done, and yield what comes back as it comes.
+
+        Raises
+        ------
+        EmbedError
+            If no actor is left: the first error of one.
+        """
+        queue = deque(pieces)
+        busy: dict[Any, tuple[_Slot, Any, list[Any]]] = {}
+        stopped = False
+        while queue or busy:
+            self._hire()
+            if stopping() and not stopped:
+                stopped = True
+                queue.clear()
+                for _, actor, _ in busy.values():
+                    actor.stop.remote()
+            self._hand_out(queue, busy)
+            if not busy:
+                if queue:
+                    raise self._nobody_left()
+                return
+            ready, _ = self.ray.wait(list(busy), timeout=_POLL_S)
+            for reference in ready:
+                slot, actor, at_hand = busy.pop(reference)
+                found, answer = self._answer(reference, slot, actor)
+                if found:
+                    self._idle.append((slot, actor))
+                    yield answer
+                elif not stopped:
+                    queue.extendleft(reversed(at_hand))
+
+    def close(self) -> None:
+        """Let the actors give back their locks, and end them."""
+        actors = [actor for members in self._actors.values() for actor in members]
+        for reference in [actor.close.remote() for actor in actors]:
+            with suppress(self.ray.exceptions.RayError):
+                self.ray.get(reference, timeout=_CLOSE_S)
+        for actor in actors:
+            self.ray.kill(actor)
+
+    def _hand_out(self, queue: deque[Any], busy: dict[Any, tuple[_Slot, Any, list[Any]]]) -> None:
+        while queue and self._idle:
+            slot, actor = self._idle.popleft()
+            hands = len(self._idle) + len(busy) + 1
+            # Few at the end, so that nobody waits for one who holds many.
+            few = max(1, min(_FEW, len(queue) // (4 * hands)))
+            at_hand = [queue.popleft() for _ in range(min(few, len(queue)))]
+            busy[actor.do.remote(at_hand)] = (slot, actor, at_hand)
+
+    def _answer(self, reference: Any, slot: _Slot, actor: Any) -> tuple[bool, Any]:
+        """Return (True, the actor's answer), or (False, None) after saying that the actor is lost."""
+        try:
+            return True, self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, EmbedError | OSError):
+                raise
+            self._lose(slot, actor, error.cause)
+        except self.ray.exceptions.RayError as error:
+            what = type(error).__name__
+            lost = ClusterLost(f"the worker on {slot.host} ({slot.device}) is gone ({what})")
+            self._lose(slot, actor, lost)
+        return False, None
+
+    def _lose(self, slot: _Slot, actor: Any, error: EmbedError | OSError) -> None:
+        self.lost += 1
+        # Its slot stays taken: what killed one actor there would kill the next.
+        self._actors[slot].remove(actor)
+        self.ray.kill(actor)
+        if self._first_error is None:
+            self._first_error = error if isinstance(error, EmbedError) else ClusterLost(str(error))
+        self.say(f"{error}; its units go to others")
+
+    def _nobody_left(self) -> EmbedError:
+        if self._first_error is not None:
+            return self._first_error
+        return UsageError(
+            f"device {self.device!r}: no node of the Ray cluster has it. Use --device cpu, or add nodes"
+        )
+
+    def _hire(self) -> None:
+        """Start an actor in every slot that has none yet."""
+        if self._actors and time.monotonic() - self._looked < _LOOK_FOR_NODES_S:
+            return
+        self._looked = time.monotonic()
+        # Reached only with Ray at hand.
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        remote = self.ray.remote(_Actor)
+        for slot, count in _slots(self.ray.nodes(), self.device).items():
+            if slot in self._actors:
+                continue
+            self._actors[slot] = []
+            for _ in range(count):
+                self._hired += 1
+                actor = remote.options(
+                    num_cpus=slot.cpus,
+                    num_gpus=slot.gpus,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node_id, soft=False),
+                    # A second thread, so that `stop` is heard while `do` works.
+                    max_concurrency=2,
+                ).remote(self.recipe, f"{self.name}-{self._hired}", slot)
+                self._actors[slot].append(actor)
+                self._idle.append((slot, actor))
+
+
+@contextmanager
+def open_crew(
+    recipe: Recipe, *, address: str, name: str, device: str, say: Callable[[str], None]
+) -> Iterator[Crew]:
+    """Connect to a Ray cluster and end the actors afterwards.
+
+    Parameters
+    ----------
+    recipe
+        Makes the hands.
+    address
+        ``local`` starts Ray on this machine; ``auto`` or ``host:port`` joins a running cluster.
+    name, device, say
+        See `Crew`.
+
+    Raises
+    ------
+    MissingDependency
+        If Ray is not installed.
+    UsageError
+        If there is no cluster at `address`, or `device` names more than a kind of device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--engine ray takes --device auto, cpu or cuda and uses every one; found {device!r}"
+        )
+    with _connected(address) as ray:
+        crew = Crew(ray, recipe, name=name, device=device, say=say)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    # Ray reads this when it is imported: no report about this run leaves the machine unless the user wants one.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependency(f"--engine ray needs Ray: {INSTALL_LINE}") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (OSError, ValueError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise UsageError(
+            f"no Ray cluster answers at {address!r} ({first_line}). Start one with `ray start --head`, or leave "
+            "--ray-address out to use this machine"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` if nobody listens at ``host:port``, where Ray itself would try for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+def _slots(nodes: Sequence[dict[str, Any]], device: str) -> dict[_Slot, int]:
+    """Return how many actors each living node has room for: one per GPU, or one per node without GPUs."""
+    living = [node for node in nodes if node["Alive"]]
+    gpus = {node["NodeID"]: int(node["Resources"].get("GPU", 0)) for node in living}
+    use_gpus = device == "cuda" or (device == "auto" and any(gpus.values()))
+    slots = {}
+    for node in living:
+        cpus, host = int(node["Resources"].get("CPU", 0)), node["NodeManagerHostname"]
+        count = gpus[node["NodeID"]] if use_gpus else int(cpus > 0)
+        if count:
+            # Ray shows an actor the GPU that it owns as the only one.
+            name = "cuda:0" if use_gpus else "cpu"
+            slots[_Slot(node["NodeID"], host, name, cpus // count, int(use_gpus))] = count
+    return slots

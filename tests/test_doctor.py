@@ -1,0 +1,88 @@
+"""What the doctor says of a sound and of a broken installation."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from cli.main import run
+from embedstore import doctor
+from embedstore.doctor import Finding, State
+from embedstore.errors import MissingWeights
+from embedstore.tested import OPTIONAL_VERSIONS, TESTED_VERSIONS
+from tests.stores import MeanEncoder
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _short_trial(monkeypatch):
+    monkeypatch.setattr(doctor, "_TRIAL_S", 0.2)
+
+
+def test_the_tested_versions_are_those_of_the_constraints():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pinned = dict(line.split("==") for line in lines)
+    assert {name: pinned[name] for name in TESTED_VERSIONS} == TESTED_VERSIONS
+    assert set(OPTIONAL_VERSIONS) <= set(pinned)
+
+
+def test_a_missing_library_is_broken_and_another_version_is_a_note(monkeypatch):
+    installed = dict(TESTED_VERSIONS, numpy="1.0", torch=TESTED_VERSIONS["torch"] + "+cpu")
+    del installed["zarr"], installed["ray"]
+
+    def version(name):
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(doctor, "version", version)
+    found = {finding.topic: finding for finding in doctor.library_findings()}
+    assert found["zarr"].state is State.BROKEN
+    assert found["zarr"].fix == f"pip install zarr=={TESTED_VERSIONS['zarr']}"
+    assert found["numpy"].state is State.NOTE
+    assert found["torch"].state is State.FINE
+    assert "ray" not in found
+
+
+def test_weights_that_are_not_there_are_a_note_with_their_fix():
+    def build(name):
+        raise MissingWeights(f"{name} is gated: accept the terms")
+
+    assert doctor.weights_finding("medsiglip-448", build) == Finding(
+        "medsiglip-448", State.NOTE, "weights are not there", "medsiglip-448 is gated: accept the terms"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError(30, "Read-only file system", str(folder))
+
+    monkeypatch.setattr(doctor, "_fsync_ms", refuse)
+    disk, fsync = doctor.disk_findings(tmp_path / "not" / "there")
+    assert disk.values["free_bytes"] > 0
+    assert fsync.state is State.BROKEN
+    assert "Read-only file system" in fsync.found
+
+
+def test_the_speed_says_how_long_mura_takes():
+    finding = doctor.speed_finding(lambda name: MeanEncoder(), "mean")
+    assert finding.state is State.FINE
+    assert finding.values["mura_hours"] == pytest.approx(40_005 / finding.values["images_per_s"] / 3600)
+
+
+def test_the_command_names_every_topic_and_its_exit_code_says_whether_something_is_broken(
+    capsys, monkeypatch
+):
+    assert run(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    topics = {finding["topic"] for finding in found["findings"]}
+    assert {"python", "processor", "medsiglip-448", "medgemma-896", "disk", "fsync", "speed of hog"} <= topics
+    assert found["sound"]
+    broken = Finding("disk", State.BROKEN, "cannot write", "choose another folder")
+    monkeypatch.setattr("cli.doctor.examine", lambda folder, build, encoder: iter([broken]))
+    assert run(["doctor"]) == 1
+    assert "BROKEN  disk: cannot write\n        fix: choose another folder" in capsys.readouterr().out
