@@ -60,7 +60,7 @@ def test_the_tour_prints_what_the_readme_shows(tmp_path):
     blocks = [block for kind, block in _BLOCK.findall(tour) if kind == "console"]
     assert blocks
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "demo", "--patients", "120"],
+        [sys.executable, "-m", "cli.main", "demo"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
