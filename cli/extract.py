@@ -33,6 +33,7 @@ from embedstore.devices import device_names, extract_on_devices, retry_failed_on
 from embedstore.encoders.base import image_encoder
 from embedstore.extract import ExtractOptions, ExtractSummary, Observer, extract, retry_failed
 from embedstore.shard import parse_shard
+from embedstore.store.layout import read_store_document
 
 
 @click.command(name="extract", cls=ProjectCommand)
@@ -46,7 +47,23 @@ from embedstore.shard import parse_shard
     show_default=True,
     help="auto, cpu, cuda, cuda:1, ...; several with commas (one process each), or all.",
 )
-@click.option("--dtype", default="auto", show_default=True, help="Arithmetic of the encoder.")
+@click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the encoder; auto is the store's own where there is one.",
+)
+@click.option(
+    "--revision", help="Branch, tag or commit of a hub id.  [default: what the cache has, else main]"
+)
+@click.option(
+    "--encoder-pooling", help="How patch tokens become one vector: map or mean.  [default: the encoder's]"
+)
+@click.option(
+    "--execution",
+    type=click.Choice(["eager", "compile", "graph"]),
+    help="How the encoder's passes run.  [default: the device's]",
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per forward pass."
 )
@@ -113,6 +130,9 @@ def _extract(
     preprocess: str | None,
     device: str,
     dtype: str,
+    revision: str | None,
+    encoder_pooling: str | None,
+    execution: str | None,
     batch_size: int,
     workers: int | None,
     chunk_rows: int,
@@ -142,7 +162,15 @@ def _extract(
         limit=limit,
         shard=parse_shard(shard) if shard else None,
     )
-    build = partial(image_encoder, encoder, preset=preprocess, dtype=dtype)
+    build = partial(
+        image_encoder,
+        encoder,
+        preset=preprocess,
+        dtype=_dtype_of(target, dtype),
+        revision=revision,
+        pooling=encoder_pooling,
+        execution=execution,
+    )
     devices = device_names(device)
     if dry_run:
         show_dry_run(collection, target, build(device=devices[0]), options, as_json=as_json)
@@ -184,6 +212,13 @@ def _extract(
     if summary.interrupted:
         return FAILED
     return IMAGES_FAILED if too_many else DONE
+
+
+def _dtype_of(store: Path, asked: str) -> str:
+    """Return what ``auto`` means: the store's arithmetic, whatever this machine would choose."""
+    if asked == "auto" and (store / "store.json").exists():
+        return read_store_document(store)[0].compute_dtype
+    return asked
 
 
 @contextmanager

@@ -86,3 +86,17 @@ def test_words_need_an_encoder_with_a_text_tower(tmp_path, capsys):
     assert run(arguments) == 0
     assert run(["search", "--store", "h.store", "--text", "hand"]) == 2
     assert "encoder 'hog' has no text tower" in capsys.readouterr().err
+
+
+def test_auto_arithmetic_is_the_stores_own_and_pooling_is_part_of_the_identity(words, tmp_path, capsys):
+    store, checkpoint = words
+    root = str(store.parent / "MURA-v1.1")
+    base = ["extract", "--dataset", "mura", "--root", root, "--encoder", str(checkpoint), "--limit", "3"]
+    assert run([*base, "--store", "b.store", "--dtype", "bfloat16", "--encoder-pooling", "mean"]) == 0
+    identity = open_store("b.store").identity
+    assert (identity.compute_dtype, identity.pooling) == ("bfloat16", "mean")
+    assert run([*base, "--store", "b.store", "--encoder-pooling", "mean"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert run([*base, "--store", "b.store"]) == 1
+    assert "pooling: 'mean' there, 'map' asked" in capsys.readouterr().err
+    assert run([*base[:-2], "--encoder", "hog", "--store", "h.store", "--revision", "main"]) == 2
