@@ -224,8 +224,9 @@ def test_nothing_is_left_behind(pictures, ending):
     assert all(is_gone(pid) for pid in pids)
     assert open_files() == before
     assert threading.active_count() == threads
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # no zombie
+    for pid in pids:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # no zombie
 
 
 def test_images_nobody_waits_for_are_not_decoded(tmp_path, sabotaged):

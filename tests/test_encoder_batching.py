@@ -228,6 +228,8 @@ def test_a_cuda_device_that_is_not_there_is_named():
         resolve_device("cuda:1")
 
 
+# torch.compile imports torch.utils.mkldnn, which still defines script methods (torch 2.13).
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.slow
 def test_a_compiled_tower_gives_the_same_vectors_to_rounding(siglip):
     images = pictures(3, size=112)
