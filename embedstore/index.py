@@ -6,6 +6,7 @@ are then ranked again in float32, so that the order and the similarities are tho
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -79,26 +80,28 @@ class Index:
         if k < 1:
             raise UsageError(f"k must be at least 1; found {k}")
         query = normalized(np.asarray(vector, dtype=np.float32)[None])[0]
-        allowed = self._allowed(exclude_patient, exclude_id)
-        count = min(k + _EXTRA_CANDIDATES, int(allowed.sum()))
+        excluded = self._excluded(exclude_patient, exclude_id)
+        # The few that are left out are asked for as well and dropped afterwards: a selector over all rows
+        # costs several times the scan itself.
+        count = min(k + len(excluded) + _EXTRA_CANDIDATES, len(self.rows))
         if not count:
             return []
-        parameters = faiss.SearchParameters(  # type: ignore[call-arg]  # the stub knows no constructor arguments
-            sel=faiss.IDSelectorBatch(np.flatnonzero(allowed))
-        )
-        _, found = self.scan.search(query[None], count, params=parameters)
-        candidates = found[0][found[0] >= 0]
+        _, found = self.scan.search(query[None], count)
+        candidates = found[0][(found[0] >= 0) & ~np.isin(found[0], excluded)]
         similarity = self.unit_vectors[candidates] @ query
         # Ties go to the earlier row, so that the answer does not depend on the scan.
         order = np.lexsort((candidates, -similarity))[:k]
         return [self._neighbor(int(candidates[at]), float(similarity[at])) for at in order]
 
-    def _allowed(self, patient: str | None, image_id: str) -> npt.NDArray[np.bool_]:
-        allowed = self.image_ids != image_id
+    def _excluded(self, patient: str | None, image_id: str) -> npt.NDArray[np.int64]:
+        """Return the positions of a patient's images and of an image."""
+        positions = []
+        if image_id:
+            positions.append(np.flatnonzero(self.image_ids == image_id))
         if patient is not None:
             same = pc.fill_null(pc.equal(self.table.column("patient_id"), patient), False)
-            allowed &= ~np.asarray(same)
-        return np.asarray(allowed)
+            positions.append(np.flatnonzero(np.asarray(same)))
+        return np.unique(np.concatenate(positions)) if positions else np.zeros(0, np.int64)
 
     def _neighbor(self, position: int, similarity: float) -> Neighbor:
         record = self.table.slice(position, 1).to_pylist()[0]
@@ -134,13 +137,28 @@ def build_index(store: Store, *, where: Mapping[str, str] | None = None) -> Inde
         same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
         kept = kept[same[kept]]
     unit_vectors = normalized(embeddings.vectors[kept])
-    scan = faiss.IndexScalarQuantizer(
-        store.identity.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
-    scan.add(unit_vectors)
     return Index(
-        table.take(pa.array(kept)), embeddings.image_ids[kept], embeddings.rows[kept], unit_vectors, scan
+        table.take(pa.array(kept)),
+        embeddings.image_ids[kept],
+        embeddings.rows[kept],
+        unit_vectors,
+        scan_of(unit_vectors),
     )
+
+
+def scan_of(unit_vectors: npt.NDArray[np.float32]) -> faiss.Index:
+    """Return an exact float16 scan over (n, dim) unit vectors, one shard per core.
+
+    FAISS scans for one query in one thread; a shard per core divides the memory traffic among them.
+    """
+    dim = unit_vectors.shape[1]
+    # Threaded, and ids count on from shard to shard; the stub knows no constructor arguments.
+    shards = faiss.IndexShards(dim, True, True)  # type: ignore[call-arg]
+    for piece in np.array_split(unit_vectors, max(1, min(os.cpu_count() or 1, len(unit_vectors)))):
+        shard = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        shard.add(np.ascontiguousarray(piece))
+        shards.add_shard(shard)
+    return shards
 
 
 def normalized(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
