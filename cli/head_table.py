@@ -10,6 +10,7 @@ import click
 
 from cli.options import print_json
 from cli.project import shown
+from cli.run_summary import inputs_in_words
 from embedstore.errors import EmbedError
 from heads.base import head_names
 from heads.comparison import METRICS, Comparison, compare_runs
@@ -84,6 +85,10 @@ def _print(
         click.echo(f"{name:<10}{cells}{spent:8.1f}  {_difference(compared.get((name, metric)))}")
     for name, error in skipped.items():
         click.echo(f"{name:<10}skipped: {error}")
+    if any(run.document["inputs"]["tried"] for run in runs.values()):
+        click.echo("\ninputs chosen by out-of-fold log loss")
+        for name in order:
+            click.echo(f"{name:<10}{inputs_in_words(runs[name].document['inputs']['chosen'])}")
     counts = first.document["counts"]
     click.echo(
         f"\n{counts['units_judged']:,} units of {counts['patients_judged']:,} patients judged, all heads on the "

@@ -24,8 +24,13 @@ class ProjectCommand(click.Command):
         """Put the project's settings below the command line and above the built-in defaults."""
         if not {"-h", "--help"} & set(args):
             project = find_project(Path.cwd())
-            names = {parameter.name for parameter in self.params}
-            extra["default_map"] = {key: entry for key, entry in project.settings.items() if key in names}
+            several = {parameter.name: getattr(parameter, "multiple", False) for parameter in self.params}
+            extra["default_map"] = {
+                # A key holds one value, also where the option may be given several times.
+                key: [entry] if several[key] and isinstance(entry, str) else entry
+                for key, entry in project.settings.items()
+                if key in several
+            }
             extra["obj"] = project
         return super().make_context(info_name, args, parent, **extra)
 
@@ -39,6 +44,16 @@ def project_of(context: click.Context) -> Project:
 def store_option(function: F) -> F:
     """Add ``--store``: the store's folder."""
     return click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")(function)
+
+
+def stores_option(function: F) -> F:
+    """Add ``--store``, which may be given several times: the stores' folders."""
+    return click.option(
+        "--store",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        help="The store's folder; several of one identity, with different images, are used as one.",
+    )(function)
 
 
 def store_argument(function: F) -> F:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from cli.main import DONE, IMAGES_FAILED
+from cli.metadata import given_metadata, require_metadata, with_metadata
 from cli.neighbors import nearest_cases
 from cli.options import ProjectCommand, plural, store_option
 from embedstore.embed import embed_records, encoder_of_identity
@@ -40,6 +41,13 @@ from heads.run import Run, load_run
     "or em to estimate it from them.  [default: that of training]",
 )
 @click.option(
+    "--with",
+    "with_values",
+    metavar="COLUMN=VALUE",
+    multiple=True,
+    help="Metadata of all INPUT that the run was fitted with (anatomy=XR_WRIST); a store brings its own.",
+)
+@click.option(
     "--neighbors",
     type=click.IntRange(0),
     default=3,
@@ -57,6 +65,7 @@ def command(
     run_folder: Path,
     threshold: str,
     prevalence: str | None,
+    with_values: tuple[str, ...],
     neighbors: int,
     store: Path | None,
     out: Path | None,
@@ -75,15 +84,19 @@ def command(
         raise UsageError(f"--out: the suffix must be .jsonl or .parquet; found {out.suffix!r}")
     run = load_run(run_folder)
     unit = run.document["task"]["unit"]
+    given = given_metadata(run, with_values)
     failed: list[str] = []
     paths: dict[str, Path] = {}
     if len(inputs) == 1 and (inputs[0] / "store.json").is_file():
-        units = _units_of_store(run, inputs[0], unit)
+        units = _units_of_store(run, inputs[0], unit, given)
         # One search an image: a whole store is searched only when somebody wants to wait for it.
         if context.get_parameter_source("neighbors") is not ParameterSource.COMMANDLINE:
             neighbors = 0
     else:
+        # Before the encoder is loaded and the images are decoded.
+        require_metadata(run, list(given), what="images bring none")
         units, failed, paths = _units_of_files(run, inputs, unit, encoder, device)
+    units = with_metadata(run, units, given)
     predictions = []
     if len(units.unit_ids):
         predictions = predict_units(
@@ -93,6 +106,7 @@ def command(
             units.unit_ids.tolist(),
             threshold=threshold,
             prevalence=prevalence,
+            metadata=units.metadata,
         )
         known = _store_of_cases(run, store, named=_is_named(context)) if neighbors else None
         if known is not None:
@@ -111,10 +125,16 @@ def command(
     return IMAGES_FAILED if failed else DONE
 
 
-def _units_of_store(run: Run, path: Path, unit: str) -> Units:
+def _units_of_store(run: Run, path: Path, unit: str, given: Mapping[str, str]) -> Units:
     store = open_store(path)
     run.require_identity(store.identity)
-    return load_units(store, unit)
+    wanted = run.predictor.blocks.columns if run.predictor.blocks else ()
+    held = [column for column in wanted if column in store.table.column_names]
+    for column in held:
+        if column in given:
+            raise UsageError(f"--with {column}={given[column]}: store {path} has the column {column} itself")
+    require_metadata(run, [*held, *given], what=f"store {path} has no such column")
+    return load_units(store, unit, with_columns=held)
 
 
 def _units_of_files(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,34 +10,25 @@ import click
 from click.core import ParameterSource
 
 from cli.head_table import ALL, probe_all
-from cli.options import (
-    ProjectCommand,
-    json_option,
-    print_facts,
-    print_json,
-    project_of,
-    require,
-    store_option,
-)
-from cli.project import shown
+from cli.options import ProjectCommand, json_option, print_json, project_of, require, stores_option
+from cli.run_summary import print_run
 from cli.text import zeroshot_family_of
 from cli.thumbnails import thumbnails_of_units
 from embedstore.errors import UsageError
 from embedstore.store.reader import open_store
 from embedstore.task import POOLINGS
-from embedstore.view import View, load_view
+from embedstore.view import load_views
 from heads.confident_errors import confident_errors
+from heads.head_inputs import all_inputs
 from heads.learning_curve import learning_curve
+from heads.metadata import require_metadata_columns
 from heads.probe import probe
 from heads.report import save_report
 from heads.run import Run, save_run
 
-# What the terminal shows; the run and its report hold every metric.
-_HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
-
 
 @click.command(name="probe", cls=ProjectCommand)
-@store_option
+@stores_option
 @click.option("--task", help="Task of the store.  [default: its only one]")
 @click.option("--head", default="logistic", show_default=True, help="Head to fit, or all to compare them.")
 @click.option("--preset", metavar="NAME", help="A published protocol in place of --head: google-lr, ...")
@@ -51,6 +41,18 @@ _HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
     "--pooling",
     type=click.Choice(POOLINGS),
     help="How a study's images give one answer.  [default: the task's]",
+)
+@click.option(
+    "--with",
+    "with_columns",
+    metavar="COLUMN",
+    multiple=True,
+    help="Manifest column (anatomy, ...) that the head gets beside the vector; may be given several times.",
+)
+@click.option(
+    "--select-inputs",
+    is_flag=True,
+    help="Choose the pooling, and whether --with helps, by out-of-fold log loss; costs one selection for each way.",
 )
 @click.option(
     "--class-weights",
@@ -92,12 +94,14 @@ _HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
 @click.pass_context
 def command(
     context: click.Context,
-    store: Path | None,
+    store: tuple[Path, ...],
     task: str | None,
     head: str,
     preset: str | None,
     out: Path | None,
     pooling: str | None,
+    with_columns: tuple[str, ...],
+    select_inputs: bool,
     class_weights: Any,
     folds: int,
     draws: int,
@@ -110,7 +114,9 @@ def command(
     runs: Path | None,
     as_json: bool,
 ) -> None:
-    """Fit, select, calibrate and evaluate a head on a store's vectors; leave a run folder with its report.
+    """Fit, select, calibrate and evaluate a head on the vectors of a store; leave a run folder with its report.
+
+    Several stores of one identity are used as one when --store is given for each.
 
     \b
     Example:
@@ -123,13 +129,23 @@ def command(
         from heads.presets import preset_family
 
         head, family = preset_family(preset)
-    opened = open_store(require(store, "--store"))
-    view = load_view(opened, task)
+    if select_inputs and pooling is not None:
+        raise UsageError(f"--select-inputs chooses the pooling; leave --pooling {pooling} out")
+    require_metadata_columns(with_columns)
+    stores = [open_store(path) for path in require(store or None, "--store")]
+    view = load_views(stores, task, with_columns=with_columns)
+    ways = all_inputs(view) if select_inputs else None
+    if ways is not None and len(ways) == 1:
+        click.echo(
+            "--select-inputs: nothing to choose from: no study has several images, and there is no --with",
+            err=True,
+        )
     shared: dict[str, Any] = {
         "seed": seed,
         "folds": folds,
         "draws": draws,
         "pooling": pooling,
+        "inputs": ways,
         "class_weights": class_weights,
         "family": family,
     }
@@ -139,7 +155,7 @@ def command(
         options = dict(shared)
         if name == "zeroshot":
             options["family"] = zeroshot_family_of(
-                opened, view.task, encoder=encoder, device="auto", prompts=prompts
+                stores[0], view.task, encoder=encoder, device="auto", prompts=prompts
             )
         result = probe(view, name, coverage=coverage, **options)
         result = replace(result, settings=replace(result.settings, preset=preset or ""))
@@ -147,7 +163,7 @@ def command(
             result = replace(result, learning_curve=learning_curve(view, name, **options))
         run = save_run(folder, result)
         wrong = (error.unit_id for error in confident_errors(run))
-        pictures = thumbnails_of_units(opened, wrong, view.task.unit) if thumbnails else None
+        pictures = thumbnails_of_units(stores, wrong, view.task.unit) if thumbnails else None
         save_report(folder / "report.html", [run], thumbnails=pictures)
         return run
 
@@ -160,90 +176,4 @@ def command(
     if as_json:
         print_json({"run": str(folder), "run_id": run.run_id, **run.document})
         return
-    _print(run, view, folder, report)
-
-
-def _print(run: Run, view: View, folder: Path, report: Path) -> None:
-    document = run.document
-    counts, settings = document["counts"], document["settings"]
-    judged = (
-        f"{settings['mode']}, {settings['evaluation_split']}"
-        if settings["evaluation_split"]
-        else settings["mode"]
-    )
-    print_facts(
-        {
-            "task": f"{document['task']['name']}: {view.task.unit} level, {', '.join(view.task.classes)}",
-            "learned from": f"{_counted(counts, 'fitted', view.task.unit)}",
-            "judged by": f"{_counted(counts, 'judged', view.task.unit)} ({judged})",
-            **({"left out": _listed(document["excluded"])} if document["excluded"] else {}),
-        }
-    )
-    for entry in document["heads"]:
-        chosen = ", ".join(f"{name} {_number(value)}" for name, value in entry["point"].items())
-        click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}")
-    click.echo(f"\n{'metric':<9} {'value':>7}  95 % interval, patient bootstrap")
-    for name in _HEADLINE:
-        if name in document["metrics"]:
-            click.echo(f"{name:<9} {_estimate(document['metrics'][name])}")
-    _print_sets(document)
-    _print_curve(document)
-    for column, cells in document["by_subgroup"].items():
-        click.echo(f"\n{settings_metric(document)} by {column}")
-        for cell, metrics in cells.items():
-            click.echo(f"{cell or 'unknown':<12} {_estimate(metrics[settings_metric(document)])}")
-    spent = sum(document["seconds"].values())
-    click.echo(f"\n{shown(folder)}: run {run.run_id}, {spent:.1f} s; report: {shown(report)}")
-    click.echo("Research software, not a medical device.")
-
-
-def _print_sets(document: Mapping[str, Any]) -> None:
-    for entry in document["heads"]:
-        target, sets = entry["target"], document["conformal_sets"].get(entry["target"])
-        if sets:
-            click.echo(
-                f"\nconformal sets at {entry['conformal']['coverage']:.0%}, {target}: "
-                f"hold the truth in {sets['coverage']['value']:.1%}, {sets['size']['value']:.2f} classes on average"
-            )
-        elif entry["conformal"]["refused"]:
-            click.echo(f"\nno conformal sets, {target}: {entry['conformal']['refused']}")
-
-
-def _print_curve(document: Mapping[str, Any]) -> None:
-    if "learning_curve" not in document:
-        return
-    metric = settings_metric(document)
-    click.echo(f"\n{metric} by patients learned from")
-    for point in document["learning_curve"]["points"]:
-        if metric in point["metrics"]:
-            click.echo(f"{point['patients']:<9,} {_estimate(point['metrics'][metric])}")
-    for size, reason in document["learning_curve"]["skipped"].items():
-        click.echo(f"{int(size):<9,} skipped: {reason}")
-
-
-def settings_metric(document: Mapping[str, Any]) -> str:
-    """Return the task's primary metric, or AUROC where the run has no such metric."""
-    name: str = document["task"]["primary_metric"]
-    return name if name in document["metrics"] else "auroc"
-
-
-def _counted(counts: Mapping[str, int], role: str, unit: str) -> str:
-    units = "studies" if unit == "study" else "images"
-    return f"{counts[f'units_{role}']:,} {units} of {counts[f'patients_{role}']:,} patients"
-
-
-def _estimate(entry: Mapping[str, Any]) -> str:
-    value, low, high = (_padded(entry[key]) for key in ("value", "low", "high"))
-    return f"{value}  {low} to {high}  n={entry['n']:,}"
-
-
-def _padded(number: float | None) -> str:
-    return "      -" if number is None else f"{number:7.3f}"
-
-
-def _number(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+    print_run(run, folder, report)

@@ -1,9 +1,9 @@
-"""Small pictures of the units that a report shows, from the images that a store was made of."""
+"""Small pictures of the units that a report shows, from the images that stores were made of."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,13 @@ SIZE_PX = 160
 _QUALITY = 75
 
 
-def thumbnails_of_units(store: Store, unit_ids: Iterable[str], unit: str) -> dict[str, bytes]:
+def thumbnails_of_units(stores: Sequence[Store], unit_ids: Iterable[str], unit: str) -> dict[str, bytes]:
     """Return a JPEG of the first image of each unit.
 
     Parameters
     ----------
-    store
-        The opened store; its manifest says where the images lie.
+    stores
+        The opened stores; each manifest says where its own images lie.
     unit_ids
         Wanted image or study ids.
     unit
@@ -40,7 +40,7 @@ def thumbnails_of_units(store: Store, unit_ids: Iterable[str], unit: str) -> dic
     """
     wanted = set(unit_ids)
     jobs: dict[str, DecodeJob] = {}
-    for part in store.parts:
+    for part in (part for store in stores for part in store.parts):
         for row in part.manifest.table.to_pylist():
             name = row["image_id"] if unit == "image" else row.get("study_id")
             if name in wanted and name not in jobs:

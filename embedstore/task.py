@@ -5,7 +5,8 @@ Data set readers make tasks and stores keep them; neither knows the other, so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -85,6 +86,59 @@ def task_from_json(document: dict[str, Any], labels: pa.Table) -> Task:
         primary_metric=document["primary_metric"],
         subgroups=tuple(document["subgroups"]),
     )
+
+
+def join_tasks(tasks: Sequence[Task], holders: Sequence[str]) -> Task:
+    """Return one task with the labels and subgroups of several, which must ask the same.
+
+    Parameters
+    ----------
+    tasks
+        One or more of one name.
+    holders
+        What holds each (a store's path), for messages.
+
+    Raises
+    ------
+    DataError
+        If tasks differ in anything but labels and subgroups, or label a unit differently.
+    """
+    first = tasks[0]
+    if len(tasks) == 1:
+        return first
+    for task, holder in zip(tasks[1:], holders[1:], strict=True):
+        for name in ("unit", "targets", "classes", "class_weights", "pooling", "primary_metric"):
+            one, other = getattr(first, name), getattr(task, name)
+            if one != other:
+                raise DataError(
+                    f"task {first.name!r}: {name} must be the same in every store; found {one!r} in "
+                    f"{holders[0]} and {other!r} in {holder}"
+                )
+    return replace(
+        first,
+        labels=_joined_labels(tasks, holders),
+        subgroups=tuple(dict.fromkeys(name for task in tasks for name in task.subgroups)),
+    )
+
+
+def _joined_labels(tasks: Sequence[Task], holders: Sequence[str]) -> pa.Table:
+    columns = [UNIT_ID, *tasks[0].targets]
+    known: dict[str, tuple[tuple[str | None, ...], str]] = {}
+    for task, holder in zip(tasks, holders, strict=True):
+        for unit, *labels in zip(*(task.labels.column(name).to_pylist() for name in columns), strict=True):
+            found, where = known.setdefault(unit, (tuple(labels), holder))
+            if found != tuple(labels):
+                raise DataError(
+                    f"task {task.name!r}: {task.unit} {unit!r} is labelled {_listed(found)} in {where} and "
+                    f"{_listed(labels)} in {holder}; mend one of them (`embed label`)"
+                )
+    labels_of_target = list(zip(*(labels for labels, _ in known.values()), strict=True))
+    arrays = [pa.array(known, pa.string()), *(pa.array(cells, pa.string()) for cells in labels_of_target)]
+    return pa.table(dict(zip(columns, arrays, strict=True)))
+
+
+def _listed(labels: Sequence[str | None]) -> str:
+    return ", ".join("nothing" if label is None else repr(label) for label in labels)
 
 
 def _check(task: Task) -> None:

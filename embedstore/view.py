@@ -1,10 +1,9 @@
-"""Store + task -> arrays: what a head needs to know, and nothing about files."""
+"""Stores + task -> arrays: what a head needs to know, and nothing about files."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +11,17 @@ import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError
 from embedstore.identity import Identity
-from embedstore.store.reader import PENDING, Store
+from embedstore.labelled_images import (
+    column_text,
+    join_images,
+    load_labelled_images,
+    no_label,
+    require_columns,
+    require_disjoint,
+)
+from embedstore.store.reader import Store
 from embedstore.store.tasks import read_task, task_names
-from embedstore.task import UNIT_ID, Task
+from embedstore.task import Task, join_tasks
 
 MISSING = -1
 
@@ -23,7 +30,8 @@ MISSING = -1
 class View:
     """The labelled units of one task with the vectors of their images.
 
-    Images are in store order; units (images or studies) are in order of their first image.
+    Images are in the order of their store, or of their stores one after the other; units (images or studies) are
+    in order of their first image.
 
     Parameters
     ----------
@@ -51,6 +59,8 @@ class View:
         Name -> (n_units,) str, ``""`` where unknown.
     excluded
         Why images or units of the store are not here -> how many (``"failed: unreadable"``).
+    metadata
+        Manifest column -> (n_images,) str, ``""`` where unknown: the columns that heads get beside the vectors.
     """
 
     task: Task
@@ -65,9 +75,10 @@ class View:
     splits: npt.NDArray[np.str_]
     subgroups: Mapping[str, npt.NDArray[np.str_]]
     excluded: Mapping[str, int]
+    metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
 
 
-def load_view(store: Store, task_name: str | None = None) -> View:
+def load_view(store: Store, task_name: str | None = None, *, with_columns: Sequence[str] = ()) -> View:
     """Join a store's vectors with one of its tasks.
 
     Parameters
@@ -76,55 +87,86 @@ def load_view(store: Store, task_name: str | None = None) -> View:
         The opened store.
     task_name
         The task; may be None when the store has exactly one.
+    with_columns
+        Manifest columns for `View.metadata`.
 
     Raises
     ------
     UsageError
-        If the task is not in the store, or has to be named.
+        If the task is not in the store, or has to be named, or the store has no such column.
     DataError
         If the task fits none of the store's images, or a study belongs to two patients or splits.
     CorruptStore
         If the store's bytes are not the committed ones.
     """
-    task = read_task(store.path, task_name or _only_task(store))
-    embeddings = store.embeddings(dtype=np.float32)
-    table = store.table.take(pa.array(embeddings.rows))
-    excluded = Counter(f"failed: {failure.reason.value}" for failure in store.failures)
-    pending = int((store.status == PENDING).sum())
-    if pending:
-        excluded["not extracted yet"] = pending
-    image_units = _strings(table, "image_id" if task.unit == "image" else "study_id")
-    labels = {unit: row for row, unit in enumerate(task.labels.column(UNIT_ID).to_pylist())}
-    label_rows = np.array([labels.get(unit, -1) for unit in image_units], dtype=np.int64)
-    unlabelled = int((label_rows < 0).sum())
-    if unlabelled:
-        excluded[f"no label in task {task.name}"] = unlabelled
-    kept = np.flatnonzero(label_rows >= 0)
-    if not len(kept):
+    return load_views([store], task_name, with_columns=with_columns)
+
+
+def load_views(
+    stores: Sequence[Store], task_name: str | None = None, *, with_columns: Sequence[str] = ()
+) -> View:
+    """Join the vectors of several stores with the task that each of them has.
+
+    A patient id, study id or image id means the same in every store. A column that some store lacks is ``""``
+    there.
+
+    Parameters
+    ----------
+    stores
+        One or more opened stores of one identity, without an image in common.
+    task_name
+        The task; may be None when the first store has exactly one.
+    with_columns
+        Manifest columns for `View.metadata`.
+
+    Raises
+    ------
+    IdentityMismatch
+        If the stores hold vectors of different identities.
+    UsageError
+        If a store lacks the task, or the task has to be named, or no store has a column.
+    DataError
+        If an image is in two stores, the tasks differ (`embedstore.task.join_tasks`), the task fits none of the
+        images, or a study belongs to two patients or splits.
+    CorruptStore
+        If a store's bytes are not the committed ones.
+    """
+    for other in stores[1:]:
+        stores[0].identity.require_same(other.identity, holder=f"store {stores[0].path}")
+    require_disjoint(stores)
+    name = task_name or _only_task(stores[0])
+    task = join_tasks(
+        [read_task(store.path, name) for store in stores], [str(store.path) for store in stores]
+    )
+    require_columns(stores, with_columns)
+    images = join_images([load_labelled_images(store, task, with_columns) for store in stores])
+    if not len(images.image_ids):
+        listed = ", ".join(str(store.path) for store in stores)
         raise DataError(
-            f"task {task.name!r} labels {len(labels):,} {task.unit} ids, but none of them is among the "
-            f"{len(image_units):,} extracted images of store {store.path}"
+            f"task {task.name!r} labels {len(task.labels):,} {task.unit} ids, but none of them is among the "
+            f"{images.excluded[no_label(task)]:,} extracted images of store {listed}"
         )
-    unit_ids, first, unit_of_image = _in_order(image_units[kept])
-    patients = _patients(table, task.unit)[kept]
-    splits = _strings(table, "split")[kept]
-    for name, cells in (("patient", patients), ("split", splits)):
-        _require_constant(cells, unit_of_image, first, unit_ids, name=name, unit=task.unit)
+    unit_ids, first, unit_of_image = _in_order(images.units)
+    for what in ("patient", "split"):
+        _require_constant(images.cells[what], unit_of_image, first, unit_ids, name=what, unit=task.unit)
     return View(
         task=task,
-        identity=store.identity,
-        X=embeddings.vectors[kept],
-        image_ids=embeddings.image_ids[kept].astype(np.str_),
-        content_sha256=store.content_sha256()[embeddings.rows[kept]],
+        identity=stores[0].identity,
+        X=images.X,
+        image_ids=images.image_ids,
+        content_sha256=images.content_sha256,
         unit_of_image=unit_of_image,
         unit_ids=unit_ids,
-        y=_codes(task, label_rows[kept][first]),
-        patients=patients[first],
-        splits=splits[first],
+        y=_codes(task, images.label_rows[first]),
+        patients=images.cells["patient"][first],
+        splits=images.cells["split"][first],
         subgroups={
-            name: _strings(table, name)[kept][first] for name in task.subgroups if name in table.column_names
+            column: images.columns[column][first]
+            for column in task.subgroups
+            if any(column in store.table.column_names for store in stores)
         },
-        excluded=dict(excluded),
+        excluded=dict(images.excluded),
+        metadata={column: images.columns[column] for column in with_columns},
     )
 
 
@@ -135,18 +177,6 @@ def _only_task(store: Store) -> str:
     if not names:
         raise UsageError(f"store {store.path} has no task; add one with `embed label`")
     raise UsageError(f"--task is needed: store {store.path} has {', '.join(names)}")
-
-
-def _strings(table: pa.Table, name: str) -> npt.NDArray[np.str_]:
-    cells = table.column(name).cast(pa.string()).to_pylist()
-    return np.array(["" if cell is None else cell for cell in cells], dtype=np.str_)
-
-
-def _patients(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
-    """Return each image's patient; an image without one counts as a patient of its own."""
-    patients = _strings(table, "patient_id")
-    own = _strings(table, "study_id" if unit == "study" else "image_id")
-    return np.where(patients == "", np.char.add("only ", own), patients)
 
 
 def _in_order(
@@ -205,21 +235,34 @@ class Units:
         (n_images,) int64.
     unit_ids
         (n_units,) str, in order of their first image.
+    metadata
+        Manifest column -> (n_images,) str, ``""`` where unknown.
     """
 
     X: npt.NDArray[np.float32]
     image_ids: npt.NDArray[np.str_]
     unit_of_image: npt.NDArray[np.int64]
     unit_ids: npt.NDArray[np.str_]
+    metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
 
 
-def load_units(store: Store, unit: str) -> Units:
-    """Group a store's vectors into images or studies; an image without a study is a unit of its own."""
+def load_units(store: Store, unit: str, *, with_columns: Sequence[str] = ()) -> Units:
+    """Group a store's vectors into images or studies; an image without a study is a unit of its own.
+
+    Raises
+    ------
+    UsageError
+        If the store has no column of `with_columns`.
+    CorruptStore
+        If the store's bytes are not the committed ones.
+    """
+    require_columns([store], with_columns)
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
-    names = _strings(table, "image_id")
+    names = column_text(table, "image_id")
     if unit == "study":
-        studies = _strings(table, "study_id")
+        studies = column_text(table, "study_id")
         names = np.where(studies == "", names, studies)
     unit_ids, _, unit_of_image = _in_order(names)
-    return Units(embeddings.vectors, embeddings.image_ids.astype(np.str_), unit_of_image, unit_ids)
+    metadata = {name: column_text(table, name) for name in with_columns}
+    return Units(embeddings.vectors, embeddings.image_ids.astype(np.str_), unit_of_image, unit_ids, metadata)

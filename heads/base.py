@@ -120,6 +120,14 @@ def head_names() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
 
 
+def head_package(name: str) -> str | None:
+    """Return the name of the installed package that offers a head, None where none does; imports nothing of it."""
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name and entry.dist is not None:
+            return str(entry.dist.name)
+    return None
+
+
 def head_class(name: str) -> type[Head]:
     """Return the head's class; its module, with the libraries it needs, is imported only now.
 

@@ -15,7 +15,7 @@ from embedstore.errors import DataError, UsageError
 from heads.base import Floats, Head, HeadFamily, Training
 from heads.classifier import EmbeddingClassifier, columns_of, learnable, require_arrays
 from heads.projection import Projection
-from heads.quantised import Design, device_of, margins
+from heads.quantised import Design, device_of, margins, threads_for
 
 
 class BoostedHead(EmbeddingClassifier):
@@ -126,7 +126,7 @@ class BoostedHead(EmbeddingClassifier):
         matrix, held_out = design.labelled(target, share=self.validation_share, seed=self.random_state)
         try:
             booster = xgboost.train(
-                self._parameters(design.training),
+                self._parameters(design),
                 matrix,
                 self.rounds,
                 evals=[(held_out, "held_out")] if held_out is not None else [],
@@ -185,14 +185,15 @@ class BoostedHead(EmbeddingClassifier):
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
         return margins(self.booster_, self.projection_(X), columns_of(self.classes_))
 
-    def _parameters(self, training: Training) -> dict[str, Any]:
-        binary = training.n_classes == 2
+    def _parameters(self, design: Design) -> dict[str, Any]:
+        n_classes = design.training.n_classes
+        binary = n_classes == 2
         objective = {"objective": "binary:logistic", "eval_metric": "logloss"}
         if not binary:
             objective = {"objective": "multi:softprob", "eval_metric": "mlogloss"}
         return {
             **objective,
-            **({} if binary else {"num_class": training.n_classes}),
+            **({} if binary else {"num_class": n_classes}),
             "tree_method": "hist",
             "device": device_of(self.device),
             "max_depth": self.max_depth,
@@ -203,6 +204,7 @@ class BoostedHead(EmbeddingClassifier):
             "colsample_bytree": self.colsample,
             "max_bin": self.max_bin,
             "seed": self.random_state,
+            "nthread": threads_for(design.projected.size),
             "verbosity": 0,
         }
 

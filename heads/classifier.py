@@ -24,6 +24,8 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Base of heads that learn from a `Training` with one target and answer with decision scores."""
 
     classes_: npt.NDArray[Any]
+    # What vectors are read as; the first is for those of another type.
+    _dtypes: tuple[type[np.floating], ...] = (np.float32,)
 
     def decision_function(self, X: Any) -> Floats:
         """Return (n,) logits of the second of two classes, or (n, n_classes) logits.
@@ -31,7 +33,7 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         A row's score has the same bits whatever other rows are in the batch.
         """
         check_is_fitted(self)
-        rows = validate_data(self, X, reset=False, dtype=np.float32, order="C")
+        rows = validate_data(self, X, reset=False, dtype=list(self._dtypes), order="C")
         scores = self._scores(rows)
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -51,9 +53,9 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return (n, columns) decision scores of checked rows."""
         raise NotImplementedError
 
-    def _training(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Training:
+    def _training(self, X: Any, y: Any, sample_weight: Any, groups: Any = None) -> Training:
         """Check what was given to `fit`, set `classes_`, and return it as a training with one target."""
-        X, y = validate_data(self, X, y, dtype=np.float32, order="C")
+        X, y = validate_data(self, X, y, dtype=list(self._dtypes), order="C")
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         self.classes_, encoded = np.unique(y, return_inverse=True)

@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError
 from embedstore.task import Task
-from embedstore.view import MISSING, View
-from heads.base import Floats, HeadFamily, Training, probabilities_from_scores
+from embedstore.view import MISSING
+from heads.base import Floats, HeadFamily, probabilities_from_scores
 from heads.calibration import Calibration, calibrate
-from heads.pooling import pool_vectors
-from heads.predictor import Predictor, class_weight_shift
-from heads.selection import assign_folds, best_points, point_losses, require_classes, unit_scores
+from heads.class_weights import ClassWeights, training_weights
+from heads.head_inputs import HeadInputs, Trial
+from heads.input_selection import Labelled, select_inputs
+from heads.predictor import Predictor
+from heads.rows import Rows
+from heads.selection import assign_folds, require_classes
 from heads.thresholds import choose_thresholds
-
-ClassWeights = Literal["none", "balanced", "task"]
-CLASS_WEIGHTS: tuple[ClassWeights, ...] = ("none", "balanced", "task")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What a head sees, and the units that it is judged by.
-
-    Parameters
-    ----------
-    X
-        (n_rows, dim) float32: images, or units where vectors are pooled.
-    unit_of_row
-        (n_rows,) int64.
-    y
-        (n_units, targets) int64.
-    groups
-        (n_units,) int64: what folds must keep together.
-    pooling
-        How rows became units, or will.
-    """
-
-    X: npt.NDArray[np.float32]
-    unit_of_row: npt.NDArray[np.int64]
-    y: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int64]
-    pooling: str
-
-    @classmethod
-    def of_view(cls, view: View, groups: npt.NDArray[np.int64], pooling: str) -> Rows:
-        """Pool a view's vectors where the rule says so."""
-        X, unit_of_row = pool_vectors(view.X, view.unit_of_image, n_units=len(view.unit_ids), pooling=pooling)
-        return cls(X, unit_of_row, view.y, groups, pooling)
-
-    def take(self, units: npt.NDArray[np.bool_]) -> Rows:
-        """Return the units of a mask, renumbered."""
-        if units.all():
-            return self
-        rows = units[self.unit_of_row]
-        renumbered = np.cumsum(units) - 1
-        _, groups = np.unique(self.groups[units], return_inverse=True)
-        return Rows(self.X[rows], renumbered[self.unit_of_row[rows]], self.y[units], groups, self.pooling)
 
 
 @dataclass(frozen=True)
@@ -71,6 +30,10 @@ class Fitted:
     ----------
     predictor
         Heads and calibrators, fitted on all rows.
+    inputs
+        What of a unit the heads get: the only way, or the one with the smallest loss.
+    trials
+        Every way that was tried, in order.
     points
         Chosen grid point of each target.
     losses
@@ -86,6 +49,8 @@ class Fitted:
     """
 
     predictor: Predictor
+    inputs: HeadInputs
+    trials: tuple[Trial, ...]
     points: tuple[Mapping[str, Any], ...]
     losses: npt.NDArray[np.float64]
     calibrations: tuple[Calibration, ...]
@@ -100,7 +65,14 @@ class Fitted:
 
 
 def fit(
-    rows: Rows, grid: HeadFamily, task: Task, *, folds: int, class_weights: ClassWeights, seed: int
+    rows: Rows,
+    grid: HeadFamily,
+    task: Task,
+    *,
+    inputs: Sequence[HeadInputs],
+    folds: int,
+    class_weights: ClassWeights,
+    seed: int,
 ) -> Fitted:
     """Select, calibrate and refit one head per target.
 
@@ -112,6 +84,9 @@ def fit(
         The grid that selection searches.
     task
         Targets and classes.
+    inputs
+        Ways of giving units to the head, one or more; the smallest mean of the targets' out-of-fold log losses
+        wins, the first of equals. Each costs one selection.
     folds
         Patient folds.
     class_weights
@@ -123,72 +98,51 @@ def fit(
     ------
     DataError
         If the labels cannot be learned in that many folds (`heads.selection.require_classes`).
+    UsageError
+        If a metadata column has too many levels (`heads.metadata.MetadataBlocks.learn`).
     """
-    n_classes, n_units = len(task.classes), len(rows.y)
+    n_classes = len(task.classes)
     require_classes(rows.y, rows.groups, folds=folds, task=task)
     fold_of_unit = assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
     weights = training_weights(rows.y, task, class_weights)
-    training = _training(rows, weights, n_classes)
-    scores = grid.out_of_fold(training, fold_of_unit[rows.unit_of_row], seed=seed)
-    for target, of_target in enumerate(weights):
-        if set(of_target) != {1.0}:
-            # In place: at the size of a challenge the scores of a whole grid are not held twice.
-            scores[:, :, target] -= class_weight_shift(of_target).astype(np.float32)
-    losses = point_losses(scores, rows.y, rows.unit_of_row)
-    chosen = best_points(losses)
-    best = np.stack([scores[point, :, target] for target, point in enumerate(chosen)], axis=1)
-    pooled = unit_scores(best, rows.unit_of_row, n_units=n_units)
+    labelled = Labelled(rows, weights, fold_of_unit, n_classes)
+    tried = select_inputs(labelled, inputs, grid, seed=seed)
+    best = min(tried, key=lambda selected: selected.trial.log_loss)
+    training, _ = labelled.training(best.way)
+    calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
+    predictor = Predictor(
+        grid.refit(training, best.points, seed=seed),
+        [calibration.calibrator for calibration in calibrations],
+        best.way.inputs.pooling,
+        weights,
+        best.way.blocks,
+    )
+    return Fitted(
+        predictor,
+        best.way.inputs,
+        tuple(selected.trial for selected in tried),
+        tuple(grid.points[point] for point in best.points),
+        best.losses,
+        calibrations,
+        thresholds,
+        fold_of_unit,
+        best.scores,
+        probabilities,
+    )
+
+
+def _calibrated(
+    scores: Floats, y: npt.NDArray[np.int64], fold_of_unit: npt.NDArray[np.int64], n_classes: int
+) -> tuple[tuple[Calibration, ...], tuple[Mapping[str, float], ...], Floats]:
+    """Return calibrations and thresholds by target, and cross-fitted (n_units, targets, n_classes) probabilities."""
     calibrations, thresholds = [], []
-    probabilities = np.full((n_units, len(task.targets), n_classes), np.nan)
-    for target in range(len(task.targets)):
-        labelled = rows.y[:, target] != MISSING
-        y = rows.y[labelled, target]
-        calibration = calibrate(pooled[labelled, target], y, fold_of_unit[labelled])
+    probabilities = np.full((*y.shape, n_classes), np.nan)
+    for target in range(y.shape[1]):
+        labelled = y[:, target] != MISSING
+        known = y[labelled, target]
+        calibration = calibrate(scores[labelled, target], known, fold_of_unit[labelled])
         probabilities[labelled, target] = calibration.probabilities
         calibrations.append(calibration)
         if n_classes == 2:
-            thresholds.append(choose_thresholds(y, calibration.probabilities[:, 1]))
-    predictor = Predictor(
-        grid.refit(training, chosen, seed=seed),
-        [calibration.calibrator for calibration in calibrations],
-        rows.pooling,
-        weights,
-    )
-    points = tuple(grid.points[point] for point in chosen)
-    return Fitted(
-        predictor, points, losses, tuple(calibrations), tuple(thresholds), fold_of_unit, pooled, probabilities
-    )
-
-
-def training_weights(
-    y: npt.NDArray[np.int64], task: Task, class_weights: ClassWeights
-) -> tuple[tuple[float, ...], ...]:
-    """Return the weight of each class in training, by target.
-
-    ``balanced`` gives every class the same total, ``task`` takes the task's own weights.
-
-    Raises
-    ------
-    UsageError
-        If the rule is unknown or the task has no weights.
-    """
-    n_classes = len(task.classes)
-    if class_weights not in CLASS_WEIGHTS:
-        raise UsageError(f"class_weights must be one of {', '.join(CLASS_WEIGHTS)}; found {class_weights!r}")
-    if class_weights == "none":
-        return ((1.0,) * n_classes,) * len(task.targets)
-    if class_weights == "task":
-        if task.class_weights is None:
-            raise UsageError(
-                f"class_weights='task', but task {task.name!r} states none; use 'balanced' or 'none'"
-            )
-        return (task.class_weights,) * len(task.targets)
-    counts = [np.bincount(column[column != MISSING], minlength=n_classes) for column in y.T]
-    return tuple(tuple((count.sum() / (n_classes * count)).tolist()) for count in counts)
-
-
-def _training(rows: Rows, weights: tuple[tuple[float, ...], ...], n_classes: int) -> Training:
-    y = rows.y[rows.unit_of_row]
-    by_target = [np.asarray(weight, np.float32)[y[:, target]] for target, weight in enumerate(weights)]
-    sample_weight = np.stack(by_target, axis=1)
-    return Training(rows.X, y, sample_weight, rows.groups[rows.unit_of_row], n_classes)
+            thresholds.append(choose_thresholds(known, calibration.probabilities[:, 1]))
+    return tuple(calibrations), tuple(thresholds), probabilities

@@ -18,9 +18,12 @@ from embedstore.errors import DataError, UsageError
 from embedstore.view import View
 from heads.base import HeadFamily, head_family
 from heads.bootstrap import DRAWS, Estimate, draw_patients, estimate, estimates_to_json
+from heads.class_weights import ClassWeights
 from heads.evaluation import ALL_METRICS, Drawn, Scored, draw_metrics
-from heads.fitting import ClassWeights, Fitted, Rows, fit
+from heads.fitting import Fitted, fit
+from heads.head_inputs import HeadInputs, named_inputs
 from heads.leakage import leakage_groups
+from heads.rows import Rows
 from heads.selection import assign_folds
 from heads.splits import split_units
 
@@ -86,6 +89,7 @@ def learning_curve(
     sizes: Sequence[int] | None = None,
     repeats: int = REPEATS,
     pooling: str | None = None,
+    inputs: Sequence[HeadInputs] | None = None,
     class_weights: ClassWeights = "none",
     folds: int = 5,
     draws: int = DRAWS,
@@ -98,7 +102,7 @@ def learning_curve(
     ----------
     view
         As `heads.probe.probe`, which checks it.
-    head, pooling, class_weights, folds, draws, seed, family
+    head, pooling, inputs, class_weights, folds, draws, seed, family
         As `heads.probe.probe`.
     sizes
         Numbers of patients; by default 64, 128, ... and all. More than there are is all.
@@ -115,7 +119,9 @@ def learning_curve(
     grid = head_family(head) if family is None else family
     groups = leakage_groups(view)
     learned, judged = _parts(view, groups, seed)
-    rows = Rows.of_view(view, groups, pooling or view.task.pooling)
+    ways = named_inputs(view, pooling, inputs)
+    rows = Rows.of_view(view, groups)
+    judged_rows = rows.take(judged)
     from_patients = draw_patients(view.patients[judged], draws=draws, seed=seed)
     generator = np.random.default_rng(seed)
     present = np.unique(groups[learned])
@@ -130,11 +136,12 @@ def learning_curve(
                     rows.take(learned & np.isin(groups, chosen)),
                     grid,
                     view.task,
+                    inputs=ways,
                     folds=folds,
                     class_weights=class_weights,
                     seed=seed + repeat,
                 )
-                scored = Scored(view.y[judged], _probabilities(view, fitted, judged), from_patients)
+                scored = Scored(judged_rows.y, _probabilities(fitted, judged_rows), from_patients)
                 drawn.append(draw_metrics(scored, _metrics(view)))
         except DataError as error:
             skipped[size] = str(error)
@@ -171,12 +178,8 @@ def _metrics(view: View) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (primary, "auroc", "log_loss") if name in ALL_METRICS))
 
 
-def _probabilities(view: View, fitted: Fitted, units: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    images = units[view.unit_of_image]
-    renumbered = np.cumsum(units) - 1
-    scores = fitted.predictor.scores(
-        view.X[images], renumbered[view.unit_of_image[images]], n_units=int(units.sum())
-    )
+def _probabilities(fitted: Fitted, rows: Rows) -> npt.NDArray[np.float64]:
+    scores = fitted.predictor.scores(rows.X, rows.unit_of_row, n_units=rows.n_units, metadata=rows.metadata)
     return fitted.predictor.probabilities(scores)
 
 

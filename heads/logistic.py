@@ -8,12 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from embedstore.errors import DataError
-from heads.base import Floats, Head, HeadFamily, Training, probabilities_from_scores
+from heads.base import Floats, Head, HeadFamily, Training
+from heads.classifier import EmbeddingClassifier, columns_of, require_arrays
 from heads.products import reproducible_norms, reproducible_product
 from heads.solver import MAX_ITERATIONS, NOTHING_HELD_OUT, Normalisation, solve
 
@@ -24,7 +22,7 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 _SELECTION_TOLERANCE = 1e-8
 
 
-class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LogisticHead(EmbeddingClassifier):
     """L2-regularised logistic regression, binary or multinomial.
 
     Parameters
@@ -58,6 +56,8 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     array([0, 1])
     """
 
+    _dtypes = (np.float64, np.float32)
+
     def __init__(
         self,
         C: float = 1.0,
@@ -79,20 +79,10 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If the input is not finite, lengths differ or there is one class only.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
-        check_classification_targets(y)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        self.classes_, encoded = np.unique(y, return_inverse=True)
-        if len(np.unique(encoded[weight > 0])) < 2:
-            raise ValueError(
-                f"LogisticHead needs 2 or more classes; found one class: {list(self.classes_)[:1]}"
-            )
-        training = Training(
-            X, encoded[:, None].astype(np.int64), weight[:, None], np.arange(len(X)), len(self.classes_)
-        )
+        training = self._training(X, y, sample_weight)
         solution = solve(
             training,
-            np.zeros(len(X), np.int64),
+            np.zeros(len(training.X), np.int64),
             held_out=[NOTHING_HELD_OUT],
             strengths=[self.C],
             normalisation=self.normalisation,
@@ -105,35 +95,9 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = int(solution.iterations[0, 0, 0])
         return self
 
-    def decision_function(self, X: Any) -> Floats:
-        """Return (n,) logits of the second of two classes, or (n, n_classes) logits."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
-        scores: Floats = reproducible_product(X, self.coef_)
-        if self.normalisation == "l2":
-            norms = reproducible_norms(X)
-            scores = np.divide(scores, norms, out=np.zeros_like(scores), where=norms > 0)
-        scores += self.intercept_
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict_proba(self, X: Any) -> Floats:
-        """Return (n, n_classes) probabilities."""
-        scores = self.decision_function(X)
-        return probabilities_from_scores(scores[:, None] if scores.ndim == 1 else scores)
-
-    def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return (n,) most probable labels."""
-        scores = self.decision_function(X)
-        index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(1)
-        labels: npt.NDArray[Any] = self.classes_[index]
-        return labels
-
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return coefficients, intercept and classes; the classes must be numbers."""
-        check_is_fitted(self)
-        if self.classes_.dtype.kind not in "iu":
-            raise DataError(f"a head is kept with whole numbers as classes; found {list(self.classes_)[:3]}")
-        return {"coef": self.coef_, "intercept": self.intercept_, "classes": self.classes_.astype(np.int64)}
+        return {"classes": self._whole_classes(), "coef": self.coef_, "intercept": self.intercept_}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], params: Mapping[str, Any]) -> Self:
@@ -144,14 +108,10 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If an array is missing or their shapes do not belong together.
         """
-        missing = {"coef", "intercept", "classes"} - set(arrays)
-        if missing:
-            raise DataError(
-                f"a logistic head needs the arrays coef, intercept, classes; lacks {sorted(missing)}"
-            )
+        require_arrays(arrays, ["classes", "coef", "intercept"], head="a logistic head")
         head = cls(**params)
         coef, intercept, classes = (arrays[name] for name in ("coef", "intercept", "classes"))
-        columns = 1 if len(classes) == 2 else len(classes)
+        columns = columns_of(classes)
         if coef.ndim != 2 or len(coef) != columns or intercept.shape != (columns,):
             raise DataError(
                 f"a logistic head of {len(classes)} classes needs {columns} rows of coefficients; "
@@ -163,6 +123,14 @@ class LogisticHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def family() -> HeadFamily:
         """Return 16 strengths, on raw and on standardised vectors."""
         return LogisticFamily()
+
+    def _scores(self, X: npt.NDArray[np.floating]) -> Floats:
+        scores: Floats = reproducible_product(X, self.coef_)
+        if self.normalisation == "l2":
+            norms = reproducible_norms(X)
+            scores = np.divide(scores, norms, out=np.zeros_like(scores), where=norms > 0)
+        scores += self.intercept_
+        return scores
 
     def _set_learned(self, coef: Floats, intercept: Floats, classes: npt.NDArray[np.int64]) -> Self:
         self.coef_, self.intercept_, self.classes_ = coef, intercept, classes
@@ -201,8 +169,9 @@ class LogisticFamily:
         self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
     ) -> npt.NDArray[np.float32]:
         """Score every row by models that never saw its fold; `seed` has no part in it."""
-        scores = [
-            solve(
+        scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
+        for index, normalisation in enumerate(self.normalisations):
+            solution = solve(
                 training,
                 folds,
                 held_out=np.unique(folds).tolist(),
@@ -210,10 +179,10 @@ class LogisticFamily:
                 normalisation=normalisation,
                 tolerance=_SELECTION_TOLERANCE,
                 device=self.device,
-            ).held_out_scores
-            for normalisation in self.normalisations
-        ]
-        return np.concatenate(scores)
+            )
+            start = index * len(self.strengths)
+            scores[start : start + len(self.strengths)] = solution.held_out_scores
+        return scores
 
     def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
         """Fit one head per target on all rows; targets that chose one point share their products."""

@@ -13,6 +13,7 @@ from embedstore.errors import DataError, UsageError
 from heads.base import Floats, Head, HeadFamily, Training
 from heads.classifier import EmbeddingClassifier, columns_of, learnable, require_arrays
 from heads.gallery import Gallery, unit_vectors
+from heads.votes import Electorate, Votes
 
 # k and the temperature of DINOv2's protocol (arXiv 2304.07193, dinov2/eval/knn.py), with neighbours of both.
 NEIGHBORS = (5, 10, 20, 50, 100, 200)
@@ -188,24 +189,8 @@ class NeighborsFamily:
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
         for fold in np.unique(folds):
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            for targets, rows in _targets_by_rows(training, outside):
-                gallery = Gallery(units[rows], training.groups[rows])
-                k = min(max(self.ks), len(rows))
-                votes = [
-                    Votes(
-                        training.y[rows, target],
-                        training.sample_weight[rows, target],
-                        training.n_classes,
-                        self.smoothing,
-                    )
-                    for target in targets
-                ]
-                for start in range(0, len(scored), _BLOCK_ROWS):
-                    some = scored[start : start + _BLOCK_ROWS]
-                    found = gallery.search_outside(training.X[some], k, training.groups[some])
-                    for target, of_target in zip(targets, votes, strict=True):
-                        grid = of_target.scores(*found, ks=self.ks, temperatures=self.temperatures)
-                        scores[:, some, target] = grid.reshape(len(scores), len(some), -1)
+            electorate = Electorate(training, units, outside, self.ks, self.temperatures, self.smoothing)
+            electorate.vote(scored, scores)
         return scores
 
     def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
@@ -222,68 +207,3 @@ class NeighborsFamily:
     def _check(self) -> None:
         for point in self.points:
             NeighborsHead(**point)._check()
-
-
-@dataclass(frozen=True)
-class Votes:
-    """Labels and weights of the rows that may be found, and how their votes become scores.
-
-    Parameters
-    ----------
-    labels
-        (n,) int64.
-    weights
-        (n,) float32, above 0.
-    n_classes
-        Number of classes.
-    smoothing
-        As `NeighborsHead`.
-    """
-
-    labels: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float32]
-    n_classes: int
-    smoothing: float
-
-    def scores(
-        self,
-        rows: npt.NDArray[np.int64],
-        cosines: Floats,
-        *,
-        ks: Sequence[int],
-        temperatures: Sequence[float],
-    ) -> Floats:
-        """Return (ks, temperatures, n, columns) logits from (n, found) neighbours, nearest first; -1 is none."""
-        columns = 1 if self.n_classes == 2 else self.n_classes
-        scores = np.empty((len(ks), len(temperatures), len(rows), columns))
-        shares = np.bincount(self.labels, self.weights, self.n_classes) / self.weights.sum(dtype=np.float64)
-        # A class that no row has (of a target in a fold) is not at minus infinity.
-        shares = np.maximum(shares, 1e-6)
-        weight = np.where(rows >= 0, self.weights[rows], 0.0)
-        # Where each k ends, with as many neighbours as there are.
-        ends = np.minimum(np.asarray(ks), rows.shape[1]) - 1
-        for at, temperature in enumerate(temperatures):
-            votes = weight * np.exp((cosines - cosines[:, :1]) / temperature)
-            # Cumulated one by one in order of rank: the same bits whatever the batch, and every k at once.
-            total = np.cumsum(votes, axis=1)[:, ends]
-            square = np.cumsum(votes**2, axis=1)[:, ends]
-            effective = np.divide(total**2, square, out=np.zeros_like(total), where=square > 0)
-            logarithms = []
-            for label in range(self.n_classes):
-                own = np.cumsum(votes * (self.labels[rows] == label), axis=1)[:, ends]
-                share = np.divide(own, total, out=np.zeros_like(own), where=total > 0)
-                logarithms.append(np.log(effective * share + self.smoothing * shares[label]))
-            stacked = np.stack(logarithms, axis=-1).transpose(1, 0, 2)
-            scores[:, at] = stacked[..., 1:] - stacked[..., :1] if columns == 1 else stacked
-        return scores
-
-
-def _targets_by_rows(
-    training: Training, outside: npt.NDArray[np.int64]
-) -> list[tuple[list[int], npt.NDArray[np.int64]]]:
-    """Return targets with the rows that they can be learned from; those with the same rows share a search."""
-    shared: dict[bytes, tuple[list[int], npt.NDArray[np.int64]]] = {}
-    for target in range(training.y.shape[1]):
-        known = learnable(training, target)[outside]
-        shared.setdefault(known.tobytes(), ([], outside[known]))[0].append(target)
-    return list(shared.values())

@@ -77,7 +77,7 @@ class Outliers:
     center
         (dim,) float64 mean of the training vectors of length 1.
     whitening
-        (dim, dim) float32: rows turn a centred vector into one whose length is Mahalanobis' distance.
+        (dim, dim) float32: turns a centred vector into one whose length is Mahalanobis' distance.
     ranks
         Method -> ranks.
     """
@@ -162,11 +162,9 @@ def learn_outliers(
     bank = vectors[kept].astype(np.float16)
     others = len(kept) - np.unique(patients[kept], return_counts=True)[1].max()
     neighbors = int(min(NEIGHBORS, others))
+    nearest = _knn_distances(vectors, kept, bank, patients[kept], neighbors)
     center, whitening, distances = _mahalanobis(vectors, patients)
-    ranks = {
-        "knn": Ranks.of(_knn_distances(vectors[kept], bank, patients[kept], neighbors), patients[kept]),
-        "mahalanobis": Ranks.of(distances, patients),
-    }
+    ranks = {"knn": Ranks.of(nearest, patients[kept]), "mahalanobis": Ranks.of(distances, patients)}
     return Outliers(bank, neighbors, center, whitening, ranks)
 
 
@@ -189,13 +187,17 @@ def _bank_units(patients: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int64]:
 
 
 def _knn_distances(
-    vectors: Floats, bank: npt.NDArray[np.float16], patients: npt.NDArray[Any], neighbors: int
+    vectors: Floats,
+    kept: npt.NDArray[np.int64],
+    bank: npt.NDArray[np.float16],
+    patients: npt.NDArray[Any],
+    neighbors: int,
 ) -> Floats:
-    """Measure the bank's own units, each without the units of its patient."""
-    distances = np.empty(len(vectors))
+    """Measure the bank's own units (`kept`), each without the units of its patient."""
+    distances = np.empty(len(kept))
     wide = bank.astype(np.float64)
-    for start in range(0, len(vectors), _ROWS):
-        similar = vectors[start : start + _ROWS] @ wide.T
+    for start in range(0, len(kept), _ROWS):
+        similar = vectors[kept[start : start + _ROWS]] @ wide.T
         similar[patients[start : start + _ROWS, None] == patients] = -np.inf
         distances[start : start + _ROWS] = 1 - np.partition(similar, -neighbors, axis=1)[:, -neighbors]
     return distances
@@ -208,18 +210,19 @@ def _mahalanobis(
 
     Leaving a patient of m units out changes the covariance by a matrix of rank m + 1, so the distance follows
     by the Woodbury identity from one eigendecomposition of all. Only the weight of the shrinkage and its target
-    stay those of all units.
+    stay those of all units. `vectors` are centred in place: a copy would be the largest array of a probe.
     """
     n = len(vectors)
     center = vectors.mean(0)
-    centered = vectors - center
-    values, axes = np.linalg.eigh(centered.T @ centered / n)
-    values = np.maximum(values, 0)
+    vectors -= center
+    centered = vectors
+    values, axes = _spread(centered)
     shrinkage = _shrinkage(values, centered)
     # Vectors that are all alike have no spread; a distance from them must still be a number.
-    floor = max(shrinkage * float(values.mean()), 1e-12)
-    whitening = (axes / np.sqrt((1 - shrinkage) * values + floor)).T
-    turned = centered @ axes
+    floor = max(shrinkage * float(values.sum()) / vectors.shape[1], 1e-12)
+    whitening = (axes / np.sqrt((1 - shrinkage) * values + floor)) @ axes.T
+    if axes.shape[1] < len(axes):
+        whitening += (np.eye(len(axes)) - axes @ axes.T) / np.sqrt(floor)
     distances = np.empty(n)
     _, inverse, counts = np.unique(patients, return_inverse=True, return_counts=True)
     order = np.argsort(inverse, kind="stable")
@@ -229,8 +232,19 @@ def _mahalanobis(
         units_of_patient = order[first[counts == size, None] + np.arange(size)]
         for start in range(0, len(units_of_patient), _PATIENTS):
             units = units_of_patient[start : start + _PATIENTS]
-            distances[units] = _left_out(turned[units], values, n=n, kept=1 - shrinkage, floor=floor)
+            turned = centered[units] @ axes
+            distances[units] = _left_out(turned, values, n=n, kept=1 - shrinkage, floor=floor)
     return center, whitening.astype(np.float32), distances
+
+
+def _spread(centered: Floats) -> tuple[Floats, Floats]:
+    """Return the covariance's eigenvalues and its (dim, k) axes; with few units only those along which they vary."""
+    n, dim = centered.shape
+    if n < dim:
+        _, singular, rows = np.linalg.svd(centered, full_matrices=False)
+        return singular**2 / n, rows.T
+    values, axes = np.linalg.eigh(centered.T @ centered / n)
+    return np.maximum(values, 0), axes
 
 
 def _left_out(own: Floats, values: Floats, *, n: int, kept: float, floor: float) -> Floats:
@@ -253,6 +267,6 @@ def _shrinkage(values: Floats, centered: Floats) -> float:
     """
     n, dim = centered.shape
     squares = float((values**2).sum())
-    distance = squares / dim - float(values.mean()) ** 2
+    distance = squares / dim - (float(values.sum()) / dim) ** 2
     error = (float((np.einsum("ij,ij->i", centered, centered) ** 2).mean()) - squares) / (n * dim)
     return min(error, distance) / distance if distance > 0 else 0.0

@@ -16,6 +16,7 @@ from heads.base import Floats, probabilities_from_scores
 
 # A mean of probabilities may round to 0; its logarithm must not be infinite.
 _FLOOR = 1e-300
+_UNITS = 1024
 
 
 def pool_vectors(
@@ -50,11 +51,19 @@ def pool_vectors(
     if pooling == "mean-probability":
         return X, unit_of_image
     order = np.argsort(unit_of_image, kind="stable")
-    first = np.concatenate([[0], np.cumsum(images)[:-1]])
-    if pooling == "max-vector":
-        return np.maximum.reduceat(X[order], first, axis=0), np.arange(n_units)
-    sums = np.add.reduceat(X[order].astype(np.float64), first, axis=0)
-    return (sums / images[:, None]).astype(np.float32), np.arange(n_units)
+    ends = np.cumsum(images)
+    pooled = np.empty((n_units, X.shape[1]), np.float32)
+    # Some units at a time: widened copies of all images would be the largest arrays of a probe.
+    for start in range(0, n_units, _UNITS):
+        units = slice(start, min(start + _UNITS, n_units))
+        begin = ends[start] - images[start]
+        own, first = X[order[begin : ends[units.stop - 1]]], ends[units] - images[units] - begin
+        if pooling == "max-vector":
+            pooled[units] = np.maximum.reduceat(own, first, axis=0)
+        else:
+            sums = np.add.reduceat(own.astype(np.float64), first, axis=0)
+            pooled[units] = sums / images[units, None]
+    return pooled, np.arange(n_units)
 
 
 def pool_scores(scores: npt.NDArray[Any], unit_of_row: npt.NDArray[np.int64], *, n_units: int) -> Floats:

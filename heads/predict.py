@@ -11,6 +11,7 @@ import numpy.typing as npt
 from embedstore.errors import UsageError
 from heads.base import Floats
 from heads.conformal import UNKNOWN
+from heads.metadata import Cells
 from heads.prevalence import Prevalence, prevalence_of
 from heads.run import Run
 from heads.thresholds import HALF
@@ -26,6 +27,7 @@ def predict_units(
     *,
     threshold: str = "half",
     prevalence: str | None = None,
+    metadata: Cells | None = None,
 ) -> list[dict[str, Any]]:
     """Predict every unit.
 
@@ -46,23 +48,27 @@ def predict_units(
     prevalence
         As `heads.prevalence.prevalence_of`; that of training by default. With ``em`` the probabilities of a
         unit depend on the other units of the call.
+    metadata
+        As `heads.run.Run.predict`.
 
     Returns
     -------
     list of dict
         Per unit: ``unit_id``, ``images``, ``targets`` (target -> ``probabilities`` by class, ``decision``, with
         two classes ``threshold``, ``conformal_set`` or None where the run refused it, and ``prevalence``),
-        ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``. Conformal sets hold class
+        ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``; where the heads get metadata
+        also ``metadata``: column -> the different values of the unit's images. Conformal sets hold class
         by class and so whatever the prevalence: they do not move with it.
 
     Raises
     ------
     UsageError
-        If the run has no such threshold, or the prevalence is none.
+        If the run has no such threshold, the prevalence is none, or metadata is missing.
     """
-    probabilities = run.predict(X, unit_of_image, n_units=len(unit_ids))
+    probabilities = run.predict(X, unit_of_image, n_units=len(unit_ids), metadata=metadata)
     images = np.bincount(unit_of_image, minlength=len(unit_ids))
     strangeness = run.outliers.p_values(X, unit_of_image, n_units=len(unit_ids))
+    stated = _metadata(run, metadata, unit_of_image, len(unit_ids))
     answers = [
         _answers(run, index, probabilities[:, index], threshold, prevalence)
         for index in range(len(run.targets))
@@ -74,6 +80,7 @@ def predict_units(
             "targets": {
                 target: of_target[row] for target, of_target in zip(run.targets, answers, strict=True)
             },
+            **({"metadata": stated[row]} if stated else {}),
             "conformal_coverage": run.conformal[0].coverage,
             "ood_p_value": {method: float(p_values[row]) for method, p_values in strangeness.items()},
             "run_id": run.run_id,
@@ -81,6 +88,21 @@ def predict_units(
         }
         for row, unit_id in enumerate(unit_ids)
     ]
+
+
+def _metadata(
+    run: Run, metadata: Cells | None, unit_of_image: npt.NDArray[np.int64], n_units: int
+) -> list[dict[str, list[str]]]:
+    """Return, by unit, the sorted different values of each column that the heads get; ``[]`` where they get none."""
+    blocks = run.predictor.blocks
+    if blocks is None:
+        return []
+    found: list[dict[str, list[str]]] = [{column: [] for column in blocks.columns} for _ in range(n_units)]
+    for column in blocks.columns:
+        levels, code = np.unique(blocks.require(metadata)[column], return_inverse=True)
+        for unit, level in np.unique(np.stack([unit_of_image, code], axis=1), axis=0):
+            found[unit][column].append(str(levels[level]))
+    return found
 
 
 def _answers(

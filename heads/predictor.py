@@ -11,7 +11,10 @@ import numpy.typing as npt
 from embedstore.errors import UsageError
 from heads.base import Floats, Head
 from heads.calibration import Calibrator
-from heads.pooling import pool_scores, pool_vectors
+from heads.class_weights import class_weight_shift
+from heads.head_inputs import head_rows
+from heads.metadata import Cells, MetadataBlocks
+from heads.pooling import pool_scores
 
 
 @dataclass(frozen=True)
@@ -29,24 +32,41 @@ class Predictor:
     training_weights
         (n_classes,) class weights that the heads were trained with, by target; all 1 where there were none.
         They are undone here.
+    blocks
+        How metadata becomes numbers beside the vectors; None where the heads get vectors alone.
     """
 
     heads: Sequence[Head]
     calibrators: Sequence[Calibrator]
     pooling: str
     training_weights: tuple[tuple[float, ...], ...]
+    blocks: MetadataBlocks | None = None
 
     def scores(
-        self, X: npt.NDArray[np.float32], unit_of_image: npt.NDArray[np.int64], *, n_units: int
+        self,
+        X: npt.NDArray[np.float32],
+        unit_of_image: npt.NDArray[np.int64],
+        *,
+        n_units: int,
+        metadata: Cells | None = None,
     ) -> Floats:
-        """Return (n_units, targets, columns) decision scores; arguments as `heads.pooling.pool_vectors`.
+        """Return (n_units, targets, columns) decision scores.
+
+        Parameters
+        ----------
+        X, unit_of_image, n_units
+            As `heads.pooling.pool_vectors`.
+        metadata
+            Manifest column -> (n_images,) str, with those that `blocks` names.
 
         Raises
         ------
         UsageError
-            If a vector has another length than those of training, or a number is NaN.
+            If a vector has another length than those of training, a number is NaN, or metadata is missing.
         """
-        rows, unit_of_row = pool_vectors(X, unit_of_image, n_units=n_units, pooling=self.pooling)
+        rows, unit_of_row = head_rows(
+            X, metadata, unit_of_image, n_units=n_units, pooling=self.pooling, blocks=self.blocks
+        )
         if not np.isfinite(rows).all():
             bad = int((~np.isfinite(rows)).any(axis=1).sum())
             raise UsageError(
@@ -63,13 +83,3 @@ class Predictor:
         """Return (n_units, targets, n_classes) calibrated probabilities of `scores`."""
         calibrated = [calibrator(scores[:, target]) for target, calibrator in enumerate(self.calibrators)]
         return np.stack(calibrated, axis=1)
-
-
-def class_weight_shift(weights: Sequence[float]) -> Floats:
-    """Return what class weights of training added to decision scores, (columns,) float64.
-
-    A head trained with weight w_k on class k learns ``p_k * w_k`` up to a factor (Elkan 2001, IJCAI, theorem
-    2), so its logit is too large by ``log(w_k)``.
-    """
-    shift: Floats = np.log(np.asarray(weights, np.float64))
-    return shift[1:] - shift[:1] if len(shift) == 2 else shift

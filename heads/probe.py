@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,15 @@ from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING, View
 from heads.base import HeadFamily, head_family
 from heads.bootstrap import DRAWS
+from heads.class_weights import ClassWeights
 from heads.conformal import COVERAGE, UNKNOWN, ConformalSets, conformal_sets
-from heads.fitting import ClassWeights, Fitted, Rows, fit
+from heads.fitting import Fitted, fit
+from heads.head_inputs import HeadInputs, named_inputs
 from heads.judging import judge
 from heads.leakage import leakage_groups, require_disjoint
 from heads.outliers import learn_outliers
 from heads.result import Predictions, ProbeResult, Settings
+from heads.rows import Rows
 from heads.splits import split_units
 
 
@@ -30,6 +34,7 @@ def probe(
     folds: int = 5,
     draws: int = DRAWS,
     pooling: str | None = None,
+    inputs: Sequence[HeadInputs] | None = None,
     class_weights: ClassWeights = "none",
     coverage: float = COVERAGE,
     family: HeadFamily | None = None,
@@ -39,7 +44,7 @@ def probe(
     Parameters
     ----------
     view
-        Vectors, labels, patients and splits.
+        Vectors, labels, patients, splits, and the metadata that the head gets beside the vectors.
     head
         Name of an installed head.
     seed
@@ -50,6 +55,9 @@ def probe(
         Bootstrap draws.
     pooling
         How a study's images give one answer; the task's rule by default.
+    inputs
+        Ways of giving units to the head, to choose from by out-of-fold log loss in place of `pooling`
+        (`heads.head_inputs.all_inputs`); by default there is one, with all metadata of the view.
     class_weights
         Weights of training: ``none``, ``balanced`` or the ``task``'s.
     coverage
@@ -62,55 +70,56 @@ def probe(
     DataError
         If patients or pixels cross the split, vectors are not finite, or the labels cannot be learned.
     UsageError
-        If an option is wrong.
+        If an option is wrong, or a metadata column must not be seen by a head.
     """
     started = time.perf_counter()
     if not 0 < coverage < 1:
         raise UsageError(f"coverage must be above 0 and below 1; found {coverage}")
     if draws < 1 or folds < 2:
         raise UsageError(f"draws must be 1 or more and folds 2 or more; found draws={draws}, folds={folds}")
+    ways = named_inputs(view, pooling, inputs)
     _require_usable(view)
     split = split_units(view)
     official = split.mode == "official split"
     if official:
         require_disjoint(view, split.fitted, split.judged)
+    grid = head_family(head) if family is None else family
+    everyone = Rows.of_view(view, leakage_groups(view))
+    rows = everyone.take(split.fitted)
+    fitted = fit(rows, grid, view.task, inputs=ways, folds=folds, class_weights=class_weights, seed=seed)
     settings = Settings(
         head=head,
         mode=split.mode,
         fit_splits=split.fit_names,
         evaluation_split=split.judged_name,
-        pooling=pooling or view.task.pooling,
+        pooling=fitted.inputs.pooling,
+        metadata=fitted.inputs.metadata,
         class_weights=class_weights,
         folds=folds,
         draws=draws,
         seed=seed,
         coverage=coverage,
     )
-    grid = head_family(head) if family is None else family
-    rows = Rows.of_view(view, leakage_groups(view), settings.pooling).take(split.fitted)
-    fitted = fit(rows, grid, view.task, folds=folds, class_weights=class_weights, seed=seed)
     sets = _sets(view, rows, fitted, coverage)
     learned = fitted.out_of_fold_probabilities
     out_of_fold = Predictions(
         view.unit_ids[split.fitted],
         view.patients[split.fitted],
         fitted.folds,
-        view.y[split.fitted],
+        rows.y,
         fitted.out_of_fold_scores,
         learned,
         np.full(learned.shape, UNKNOWN, np.int8),
     )
     seconds = {"fit": time.perf_counter() - started}
     before = time.perf_counter()
-    images = split.fitted[view.unit_of_image]
-    unit_of_image = (np.cumsum(split.fitted) - 1)[view.unit_of_image[images]]
-    outliers = learn_outliers(view.X[images], unit_of_image, rows.groups, seed=seed)
+    outliers = learn_outliers(rows.X, rows.unit_of_row, rows.groups, seed=seed)
     seconds["outliers"] = time.perf_counter() - before
     before = time.perf_counter()
     judged = (
-        _predict(view, fitted, sets, split.judged)
+        _predict(view, everyone, fitted, sets, split.judged)
         if official
-        else _cross_validate(view, rows, split.fitted, fitted, grid, settings)
+        else _cross_validate(view, everyone, split.fitted, fitted, grid, ways, settings)
     )
     seconds["predict"] = time.perf_counter() - before
     before = time.perf_counter()
@@ -158,20 +167,21 @@ def _sets(view: View, rows: Rows, fitted: Fitted, coverage: float) -> tuple[Conf
 
 
 def _predict(
-    view: View, fitted: Fitted, sets: tuple[ConformalSets, ...], units: npt.NDArray[np.bool_]
+    view: View,
+    everyone: Rows,
+    fitted: Fitted,
+    sets: tuple[ConformalSets, ...],
+    units: npt.NDArray[np.bool_],
 ) -> Predictions:
-    images = units[view.unit_of_image]
-    renumbered = np.cumsum(units) - 1
-    scores = fitted.predictor.scores(
-        view.X[images], renumbered[view.unit_of_image[images]], n_units=int(units.sum())
-    )
+    rows = everyone.take(units)
+    scores = fitted.predictor.scores(rows.X, rows.unit_of_row, n_units=rows.n_units, metadata=rows.metadata)
     probabilities = fitted.predictor.probabilities(scores)
     members = [of_target.members(probabilities[:, index]) for index, of_target in enumerate(sets)]
     return Predictions(
         view.unit_ids[units],
         view.patients[units],
-        np.full(int(units.sum()), -1),
-        view.y[units],
+        np.full(rows.n_units, -1),
+        rows.y,
         scores,
         probabilities,
         np.stack(members, axis=1),
@@ -180,30 +190,32 @@ def _predict(
 
 def _cross_validate(
     view: View,
-    rows: Rows,
+    everyone: Rows,
     units: npt.NDArray[np.bool_],
     fitted: Fitted,
     grid: HeadFamily,
+    inputs: Sequence[HeadInputs],
     settings: Settings,
 ) -> Predictions:
-    """Score every unit by a head selected, calibrated and fitted without its patient."""
+    """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit."""
     indices = np.flatnonzero(units)
     parts = []
     for fold in range(settings.folds):
-        inside = fitted.folds != fold
-        inner = rows.take(inside)
+        inside, left_out = np.zeros_like(units), np.zeros_like(units)
+        inside[indices[fitted.folds != fold]] = True
+        left_out[indices[fitted.folds == fold]] = True
+        inner = everyone.take(inside)
         outer = fit(
             inner,
             grid,
             view.task,
+            inputs=inputs,
             folds=settings.folds,
             class_weights=settings.class_weights,
             seed=settings.seed + 1 + fold,
         )
-        left_out = np.zeros(len(view.unit_ids), np.bool_)
-        left_out[indices[~inside]] = True
-        part = _predict(view, outer, _sets(view, inner, outer, settings.coverage), left_out)
-        parts.append((indices[~inside], replace(part, fold=np.full(int((~inside).sum()), fold))))
+        part = _predict(view, everyone, outer, _sets(view, inner, outer, settings.coverage), left_out)
+        parts.append((np.flatnonzero(left_out), replace(part, fold=np.full(int(left_out.sum()), fold))))
     order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
 
     def joined(name: str) -> Any:

@@ -34,11 +34,7 @@ class Projection:
         count = min(components, *X.shape)
         if count == 0:
             return cls(mean, np.zeros((0, X.shape[1])))
-        scatter = np.zeros((X.shape[1], X.shape[1]))
-        for start in range(0, len(X), _ROWS):
-            centred = X[start : start + _ROWS] - mean
-            scatter += centred.T @ centred
-        axes = np.linalg.eigh(scatter)[1].T[::-1][:count]
+        axes = _axes_of_few(X, mean)[:count] if len(X) < X.shape[1] else _axes_of_many(X, mean)[:count]
         # The sign of an eigenvector is arbitrary, and libraries differ in it.
         largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1)
         return cls(mean, np.ascontiguousarray(axes * np.sign(largest)))
@@ -49,3 +45,15 @@ class Projection:
             return X
         shift = reproducible_product(self.mean[None], self.axes)
         return (reproducible_product(X, self.axes) - shift).astype(np.float32)
+
+
+def _axes_of_few(X: npt.NDArray[np.float32], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.linalg.svd(X - mean, full_matrices=False)[2], np.float64)
+
+
+def _axes_of_many(X: npt.NDArray[np.float32], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    scatter = np.zeros((X.shape[1], X.shape[1]))
+    for start in range(0, len(X), _ROWS):
+        centred = X[start : start + _ROWS] - mean
+        scatter += centred.T @ centred
+    return np.asarray(np.linalg.eigh(scatter)[1].T[::-1], np.float64)

@@ -12,9 +12,10 @@ from embedstore.view import View
 from heads.abstention import Answered
 from heads.base import Floats
 from heads.bootstrap import Estimate
+from heads.class_weights import ClassWeights
 from heads.conformal import ConformalSets
 from heads.decision_curve import DecisionCurve
-from heads.fitting import ClassWeights, Fitted
+from heads.fitting import Fitted
 from heads.learning_curve import LearningCurve
 from heads.outliers import Outliers
 from heads.splits import Mode
@@ -34,6 +35,8 @@ class Settings:
         The splits it learned from and was judged by; ``()`` and ``""`` in cross-validation.
     pooling
         How a study's images give one answer.
+    metadata
+        Manifest columns that the head gets beside the vectors.
     class_weights
         ``none``, ``balanced`` or ``task``: weights in training, undone in the probabilities.
     folds, draws, seed
@@ -55,6 +58,7 @@ class Settings:
     seed: int
     coverage: float
     preset: str = ""
+    metadata: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 ```
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of the others
-head.safetensors     one head per target: <index>.<array>
+head.safetensors     one head per target; an array that several share is there once (`heads.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.outliers`)
 predictions.parquet  every unit out of fold and judged
@@ -15,11 +15,8 @@ from __future__ import annotations
 
 import io
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +30,17 @@ from safetensors import SafetensorError
 from embedstore.errors import DataError
 from embedstore.files import canonical_json, make_folder_durable, sha256_bytes, write_durable
 from embedstore.identity import Identity, identity_from_json
-from embedstore.metrics import ECE_BINS
 from heads.base import Floats, head_class
-from heads.bootstrap import LEVEL, estimates_to_json
 from heads.calibration import calibrator_from_json
 from heads.conformal import ConformalSets, conformal_sets_from_json
+from heads.metadata import Cells, metadata_from_json
 from heads.outliers import Outliers
 from heads.predictor import Predictor
 from heads.result import ProbeResult
-from heads.tables import class_shares, label_noise_table, predictions_table
+from heads.run_document import FORMAT_VERSION, run_document
+from heads.shared_arrays import arrays_from_bytes, arrays_to_bytes
+from heads.tables import label_noise_table, predictions_table
 
-FORMAT_VERSION = 2
 RUN_FILE = "run.json"
 HEAD_FILE = "head.safetensors"
 CALIBRATOR_FILE = "calibrator.json"
@@ -51,7 +48,6 @@ PREDICTIONS_FILE = "predictions.parquet"
 OUTLIERS_FILE = "outliers.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LABEL_NOISE_FILE)
-_LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,12 @@ class Run:
         self.identity.require_same(identity, holder=f"run {self.folder}")
 
     def predict(
-        self, X: npt.NDArray[np.float32], unit_of_image: npt.NDArray[np.int64], *, n_units: int | None = None
+        self,
+        X: npt.NDArray[np.float32],
+        unit_of_image: npt.NDArray[np.int64],
+        *,
+        n_units: int | None = None,
+        metadata: Cells | None = None,
     ) -> Floats:
         """Return calibrated probabilities.
 
@@ -119,24 +120,27 @@ class Run:
             (n_images,) int64: the unit (study or image) of each vector, from 0 and without gaps.
         n_units
             Number of units; by default the largest of `unit_of_image` and one.
+        metadata
+            Manifest column -> (n_images,) str, with those that the run was fitted with
+            (``predictor.blocks``); a value that was not seen then counts as none.
 
         Returns
         -------
         ndarray
-            (n_units, targets, n_classes) float64. A unit's bits depend on its own vectors only.
+            (n_units, targets, n_classes) float64. A unit's bits depend on its own vectors and metadata only.
 
         Raises
         ------
         DataError
             If vectors have another length.
         UsageError
-            If a unit has no vector or a number is NaN.
+            If a unit has no vector, a number is NaN, or metadata is missing.
         """
         dim = self.identity.dim
         if X.ndim != 2 or X.shape[1] != dim:
             raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {X.shape}")
         count = int(unit_of_image.max(initial=-1)) + 1 if n_units is None else n_units
-        scores = self.predictor.scores(X, unit_of_image, n_units=count)
+        scores = self.predictor.scores(X, unit_of_image, n_units=count, metadata=metadata)
         return self.predictor.probabilities(scores)
 
 
@@ -150,7 +154,7 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
     files = {
-        HEAD_FILE: _head_bytes(result),
+        HEAD_FILE: arrays_to_bytes([head.to_arrays() for head in result.fitted.predictor.heads]),
         CALIBRATOR_FILE: canonical_json(
             {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
         ),
@@ -189,11 +193,11 @@ def load_run(folder: Path) -> Run:
     if identity.sha256 != document["identity_sha256"]:
         raise DataError(f"{folder / RUN_FILE}: identity was edited: its digest is {identity.sha256[:12]}…")
     try:
-        arrays = safetensors.numpy.load(payloads[HEAD_FILE])
         head = head_class(document["settings"]["head"])
+        arrays = arrays_from_bytes(payloads[HEAD_FILE], len(document["heads"]))
         heads = [
-            head.from_arrays(_of_index(arrays, index), entry["params"])
-            for index, entry in enumerate(document["heads"])
+            head.from_arrays(of_head, entry["params"])
+            for of_head, entry in zip(arrays, document["heads"], strict=True)
         ]
         calibrators = [
             calibrator_from_json(entry, source=str(folder / CALIBRATOR_FILE))
@@ -204,6 +208,7 @@ def load_run(folder: Path) -> Run:
             calibrators,
             document["settings"]["pooling"],
             tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
+            metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
         )
         conformal = tuple(
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
@@ -212,92 +217,9 @@ def load_run(folder: Path) -> Run:
         outliers = Outliers.from_arrays(safetensors.numpy.load(payloads[OUTLIERS_FILE]))
         predictions = pq.read_table(io.BytesIO(payloads[PREDICTIONS_FILE]))
         label_noise = pq.read_table(io.BytesIO(payloads[LABEL_NOISE_FILE]))
-    except (KeyError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
+    except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
     return Run(folder, document, identity, predictor, conformal, outliers, predictions, label_noise)
-
-
-def run_document(result: ProbeResult) -> dict[str, Any]:
-    """Return ``run.json`` without the digests of the other files, as plain JSON values."""
-    view, settings, fitted, evaluation = result.view, result.settings, result.fitted, result.evaluation
-    heads = [
-        {
-            "target": target,
-            "point": dict(fitted.points[index]),
-            "params": fitted.predictor.heads[index].get_params(),
-            "training_weights": list(fitted.predictor.training_weights[index]),
-            "out_of_fold_log_loss": float(fitted.losses[:, index].min()),
-            "calibration": fitted.calibrations[index].calibrator.kind,
-            "calibration_log_loss": dict(fitted.calibrations[index].losses),
-            "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
-            "prevalence": class_shares(result.out_of_fold.y[:, index], len(view.task.classes)),
-            "conformal": result.conformal[index].to_json(),
-            "converged": _converged(fitted.predictor.heads[index]),
-        }
-        for index, target in enumerate(view.task.targets)
-    ]
-    return {
-        "format_version": FORMAT_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "identity": view.identity.to_json(),
-        "identity_sha256": view.identity.sha256,
-        "task": view.task.to_json(),
-        "settings": {name: _plain(getattr(settings, name)) for name in settings.__dataclass_fields__}
-        | {"interval": LEVEL, "ece_bins": ECE_BINS},
-        "heads": heads,
-        "metrics": estimates_to_json(evaluation.overall),
-        "before_calibration": estimates_to_json(evaluation.before_calibration),
-        "by_target": {name: estimates_to_json(of) for name, of in evaluation.by_target.items()},
-        "by_subgroup": {
-            column: {cell: estimates_to_json(of) for cell, of in cells.items()}
-            for column, cells in evaluation.by_subgroup.items()
-        },
-        "at_threshold": {rule: estimates_to_json(of) for rule, of in evaluation.at_threshold.items()},
-        "conformal_sets": {name: estimates_to_json(of) for name, of in evaluation.sets.items()},
-        "decision_curve": {name: curve.to_json() for name, curve in evaluation.decision_curves.items()},
-        "abstention": {
-            name: [entry.to_json() for entry in curve] for name, curve in evaluation.abstention.items()
-        },
-        "outliers": {
-            "neighbors": result.outliers.neighbors,
-            "bank_units": len(result.outliers.bank),
-            "units": len(result.out_of_fold.unit_ids),
-        },
-        **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),
-        "counts": {
-            "units_fitted": len(result.out_of_fold.unit_ids),
-            "units_judged": len(result.judged.unit_ids),
-            "patients_fitted": len(np.unique(result.out_of_fold.patients)),
-            "patients_judged": len(np.unique(result.judged.patients)),
-        },
-        "excluded": dict(result.excluded),
-        "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
-    }
-
-
-def _converged(head: object) -> bool | None:
-    """Return whether the head's solver reached its tolerance; None where it does not say."""
-    converged = getattr(head, "converged_", None)
-    return None if converged is None else bool(converged)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _head_bytes(result: ProbeResult) -> bytes:
-    arrays = {
-        f"{index}.{name}": np.ascontiguousarray(array)
-        for index, head in enumerate(result.fitted.predictor.heads)
-        for name, array in head.to_arrays().items()
-    }
-    return bytes(safetensors.numpy.save(arrays))
-
-
-def _of_index(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> dict[str, npt.NDArray[Any]]:
-    prefix = f"{index}."
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:
@@ -321,7 +243,7 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"{path}: format version must be {FORMAT_VERSION}, found {found!r}; probe again, or use the release "
             "that wrote it"
         )
-    needed = {"files", "identity", "identity_sha256", "settings", "heads", "task", "metrics"}
+    needed = {"files", "identity", "identity_sha256", "settings", "inputs", "heads", "task", "metrics"}
     missing = needed - set(document)
     lacking = set(FILES) - set(document.get("files", ()))
     if missing or lacking:

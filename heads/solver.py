@@ -9,8 +9,7 @@ The objective is scikit-learn's: ``C * sum(weight * log loss) + |w|**2 / 2``, th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ import torch
 from embedstore.errors import UsageError
 from heads.base import Training
 from heads.descent import Preconditioner, Problems, minimise
+from heads.threads import one_thread
 
 Normalisation = Literal["none", "standardise", "l2"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
@@ -108,7 +108,7 @@ def solve(
     if tolerance is None:
         tolerance = 1e-20 if small else 1e-12
     dtype = torch.float64 if small else torch.float32
-    with _one_thread() if small else nullcontext():
+    with one_thread(only_if=small):
         return _solve(
             training,
             folds,
@@ -119,21 +119,6 @@ def solve(
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread for work made of many short steps.
-
-    Threads that meet after each step spin while another process has their core: on a shared machine of two
-    cores the eigenbasis of 1,152 dimensions then took 10 s in place of 0.2 s.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _solve(
@@ -188,19 +173,27 @@ def _design(
     if normalisation == "l2":
         vectors /= torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
     # The intercept is free, so a shift changes no solution; it keeps single precision from cancelling.
-    shift = vectors.mean(0, dtype=torch.float64)
+    shift = _mean(vectors)
     vectors -= shift.to(dtype)
     scale = torch.ones(dim, dtype=torch.float64, device=device)
     if normalisation == "standardise":
-        scale = vectors.square().mean(0, dtype=torch.float64).sqrt()
+        scale = _mean(vectors, power=2).sqrt()
         # Rounding leaves a constant column a spread of its last digit; dividing by that would make noise.
         scale[scale <= 10 * torch.finfo(dtype).eps * shift.abs()] = 1
         vectors /= scale.to(dtype)
     some = vectors[:: max(1, n // _GRAM_ROWS)]
     gram = some.T @ some / len(some)
-    with _one_thread():
+    with one_thread():
         eigenvalues, eigenvectors = torch.linalg.eigh(gram)
     return _Design(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues.clamp_min(0), eigenvectors)
+
+
+def _mean(vectors: torch.Tensor, *, power: int = 1) -> torch.Tensor:
+    """Return the (dim,) float64 mean of a power of each column, some rows at a time: torch would widen them all."""
+    total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for some in torch.split(vectors, _SPREAD_ROWS):
+        total += some.double().pow(power).sum(0)
+    return total / len(vectors)
 
 
 def _spreads(design: _Design, weights: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from heads.base import Training
 from heads.batches import Feed, Indices, Problem, padded
 from heads.network import Network, Recipe, forward, losses, normaliser, untrained
+from heads.threads import SMALL_CELLS, one_thread
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -49,7 +50,11 @@ def train(training: Training, problems: Sequence[Problem], *, device: str) -> li
     device
         A torch device; the same seed on the same device gives the same networks.
     """
-    place = torch.device(device)
+    with one_thread(only_if=training.X.size <= SMALL_CELLS):
+        return _train(training, problems, torch.device(device))
+
+
+def _train(training: Training, problems: Sequence[Problem], place: torch.device) -> list[Trained]:
     # Copied by NumPy, as the vectors may be read-only, which torch does not support.
     vectors = torch.from_numpy(np.array(training.X, np.float32)).to(place)
     trained: dict[int, Trained] = {}
@@ -280,12 +285,16 @@ def _update(
     for place, (tensor, gradient) in enumerate(zip(lot.tensors, gradients, strict=True)):
         # Only weights are regularised; a bias has no scale that noise could inflate.
         if place % 2 == 0:
-            gradient = gradient + 2 * l2 * tensor if l2.any() else gradient  # noqa: PLW2901
-            tensor.mul_(1 - rate * decay)
+            if l2.any():
+                gradient.addcmul_(tensor, 2 * l2)
+            if decay.any():
+                tensor.mul_(1 - rate * decay)
         first, second = lot.first[place], lot.second[place]
         first.lerp_(gradient, live * (1 - _BETAS[0]))
-        second.lerp_(gradient.square(), live * (1 - _BETAS[1]))
-        tensor.sub_(rate / bias_first * first / ((second / bias_second).sqrt() + _EPSILON))
+        second.lerp_(gradient.square_(), live * (1 - _BETAS[1]))
+        # The gradient's memory holds what follows: these tensors are large, and new ones cost more than the sums.
+        scale = torch.sqrt(second, out=gradient).mul_(bias_second.rsqrt()).add_(_EPSILON)
+        tensor.addcmul_(torch.div(first, scale, out=gradient), -rate / bias_first)
 
 
 def _prior(

@@ -109,8 +109,20 @@ class ZeroShotFamily:
     def out_of_fold(
         self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
     ) -> npt.NDArray[np.float32]:
-        """Score every row; nothing was learned from any of them, so every row is out of fold."""
+        """Score every row; nothing was learned from any of them, so every row is out of fold.
+
+        Raises
+        ------
+        UsageError
+            If a row is not a vector alone.
+        """
         del folds, seed
+        dim = self.heads[0].n_features_in_
+        if training.X.shape[1] != dim:
+            raise UsageError(
+                f"zeroshot compares image vectors of {dim} numbers with words, so it can use no metadata "
+                f"(--with); found rows of {training.X.shape[1]}"
+            )
         scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in self.heads]
         return np.stack(scores, axis=1)[None].astype(np.float32)
 

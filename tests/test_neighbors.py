@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
+import faiss
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
@@ -91,6 +92,36 @@ def test_the_whole_grid_is_each_point_alone() -> None:
             alone = NeighborsHead(**point).fit(training.X[inside], training.y[inside, target])
             expected = alone.decision_function(training.X[~inside])
             assert scores[index, ~inside, target] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("missing", [0.1, 0.8], ids=["few", "most"])
+def test_a_target_with_missing_labels_is_scored_as_if_it_were_alone(missing: float) -> None:
+    """Targets share one search; k counts the neighbours that have a label."""
+    training = make_training(n=400, n_classes=3)
+    y = training.y.copy()
+    y[np.random.default_rng(0).random(400) < missing, 1] = MISSING
+    folds = folds_of(training)
+    grid = NeighborsFamily(ks=(3, 20, 60), temperatures=(0.07, 1.0))
+    scores = grid.out_of_fold(replace(training, y=y), folds, seed=0)
+    assert scores[:, :, 0] == pytest.approx(grid.out_of_fold(training, folds, seed=0)[:, :, 0], abs=1e-6)
+    for index, point in enumerate(grid.points):
+        inside = (folds != 2) & (y[:, 1] != MISSING)
+        alone = NeighborsHead(**point).fit(training.X[inside], y[inside, 1])
+        expected = alone.decision_function(training.X[folds == 2])
+        assert scores[index, folds == 2, 1] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_fold_is_searched_as_faiss_searches_it() -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(3000, 64)).astype(np.float32)
+    gallery = Gallery(unit_vectors(X), np.zeros(3000, np.int64))
+    rows, cosines = gallery.search_outside(X[:200] + 0.3, 25, np.ones(200, np.int64))
+    queries = (X[:200] + 0.3) / np.linalg.norm(X[:200] + 0.3, axis=1, keepdims=True)
+    similar, found = faiss.knn(
+        queries, gallery.vectors.astype(np.float32), 25, metric=faiss.METRIC_INNER_PRODUCT
+    )
+    assert cosines == pytest.approx(similar, abs=1e-6)
+    assert (rows == found).mean() > 0.999
 
 
 def test_no_row_of_the_same_group_votes_even_in_another_fold() -> None:

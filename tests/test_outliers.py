@@ -51,8 +51,10 @@ def test_knn_distances_are_those_without_the_own_patient(learned: Outliers) -> N
     assert learned.ranks["knn"].distances == pytest.approx(np.sort(expected), abs=1e-12)
 
 
-def test_mahalanobis_distances_are_those_without_the_own_patient() -> None:
-    X, unit, patient = _population(np.random.default_rng(3), 40)
+@pytest.mark.parametrize("dim", [12, 200])
+def test_mahalanobis_distances_are_those_without_the_own_patient(dim: int) -> None:
+    """With 200 dimensions there are fewer units than axes."""
+    X, unit, patient = _population(np.random.default_rng(3), 40, dim)
     vectors = unit_vectors(X, unit, n_units=len(patient))
     centered = vectors - vectors.mean(0)
     covariance, shrinkage = ledoit_wolf(centered, assume_centered=True)
@@ -65,9 +67,10 @@ def test_mahalanobis_distances_are_those_without_the_own_patient() -> None:
     learned = learn_outliers(X, unit, patient, seed=0)
     expected = np.sort(_by_hand(without, patient, vectors))
     assert learned.ranks["mahalanobis"].distances == pytest.approx(expected, rel=1e-9)
-    # The whitening itself is that of all units.
-    whole = np.linalg.norm(learned.whitening @ centered[0])
-    assert whole == pytest.approx(np.sqrt(centered[0] @ np.linalg.inv(covariance) @ centered[0]), rel=1e-5)
+    # The whitening itself is that of all units, for strangers too, which leave the space of the units.
+    for vector in (centered[0], np.random.default_rng(4).normal(size=dim)):
+        whole = np.sqrt(vector @ np.linalg.inv(covariance) @ vector)
+        assert np.linalg.norm(learned.whitening @ vector) == pytest.approx(whole, rel=1e-5)
 
 
 def test_p_values_are_ranks_with_patients_weighing_one() -> None:

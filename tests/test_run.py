@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import heads.run
 from embedstore.errors import DataError, IdentityMismatch, UsageError
-from embedstore.view import View
+from embedstore.view import MISSING, View
 from heads.probe import probe
 from heads.result import ProbeResult
 from heads.run import FILES, Run, load_run, save_run
+from heads.run_document import run_document
+from heads.shared_arrays import arrays_from_bytes, arrays_to_bytes
 from tests.views import make_view
 
 
@@ -119,8 +123,8 @@ def test_a_folder_without_run_json_is_not_a_run(tmp_path: Path) -> None:
 
 def test_another_format_version_is_refused(run: Run) -> None:
     path = run.folder / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
-    with pytest.raises(DataError, match="format version must be 2, found 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+    with pytest.raises(DataError, match="format version must be 3, found 2"):
         load_run(run.folder)
 
 
@@ -173,3 +177,54 @@ def test_a_run_of_three_classes_and_two_targets_comes_back(tmp_path: Path) -> No
     found = load_run(run.folder).predict(X, unit_of_image)
     assert found.shape == (len(judged), 2, 3)
     assert found.tobytes() == result.judged.probabilities.tobytes()
+
+
+def _neighbors_run(folder: Path, targets: tuple[str, ...]) -> Run:
+    return save_run(folder, probe(make_view(targets=targets, dim=200), "knn", draws=2))
+
+
+def test_targets_that_find_their_cases_in_the_same_vectors_keep_them_once(tmp_path: Path) -> None:
+    one, three = (_neighbors_run(tmp_path / str(len(names)), names) for names in (("a",), ("a", "b", "c")))
+    sizes = [(run.folder / "head.safetensors").stat().st_size for run in (one, three)]
+    vectors = one.predictor.heads[0].to_arrays()["vectors"]
+    assert sizes[0] > vectors.nbytes
+    # A label (8 bytes) and a weight (4 bytes) of each row for two more targets, and a header of names.
+    assert sizes[1] - sizes[0] < 2 * 12 * len(vectors) + 1_000 < vectors.nbytes / 4
+    heads = load_run(three.folder).predictor.heads
+    first = heads[0].to_arrays()["vectors"]
+    assert all(np.shares_memory(first, head.to_arrays()["vectors"]) for head in heads)
+    assert not np.shares_memory(heads[0].to_arrays()["labels"], heads[1].to_arrays()["labels"])
+
+
+def test_targets_with_other_cases_keep_their_own_vectors(tmp_path: Path) -> None:
+    view = make_view(targets=("a", "b"))
+    y = view.y.copy()
+    y[::5, 1] = MISSING
+    result = probe(replace(view, y=y), "knn", draws=2)
+    heads = load_run(save_run(tmp_path / "run", result).folder).predictor.heads
+    for loaded, fitted in zip(heads, result.fitted.predictor.heads, strict=True):
+        for name, array in fitted.to_arrays().items():
+            assert loaded.to_arrays()[name].tobytes() == array.tobytes()
+
+
+def test_arrays_that_overlap_but_are_not_the_same_are_kept_apart() -> None:
+    whole = np.arange(12.0).reshape(3, 4)
+    heads = [{"a": whole}, {"a": whole.T}, {"a": whole[:2]}, {"a": whole, "b": whole}]
+    payload = arrays_to_bytes(heads)
+    assert set(safetensors.numpy.load(payload)) == {"0,3.a", "1.a", "2.a", "3.b"}
+    for found, expected in zip(arrays_from_bytes(payload, 4), heads, strict=True):
+        assert {name: array.tolist() for name, array in found.items()} == {
+            name: array.tolist() for name, array in expected.items()
+        }
+
+
+@pytest.mark.parametrize(("head", "library"), [("zeroshot", "transformers"), ("xgboost", "xgboost")])
+def test_a_run_names_the_versions_of_what_its_head_needs_and_of_no_other_head(
+    result: ProbeResult, head: str, library: str
+) -> None:
+    of_logistic = run_document(result)["versions"]
+    assert of_logistic["numpy"] == version("numpy")
+    assert of_logistic["embedstore"] == version("embedstore")
+    assert library not in of_logistic
+    versions = run_document(replace(result, settings=replace(result.settings, head=head)))["versions"]
+    assert versions[library] == version(library)
