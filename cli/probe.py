@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,13 @@ from heads.run import Run, save_run
     "--encoder", help="zeroshot: folder or hub id of the store's encoder.  [default: its registered name]"
 )
 @click.option("--prompts", type=click.Path(path_type=Path), help="zeroshot: a file like heads/prompts.toml.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where heads are fitted; auto takes a GPU if there is one.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and draws.")
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
@@ -110,6 +118,7 @@ def command(
     thumbnails: bool,
     encoder: str | None,
     prompts: Path | None,
+    device: str,
     seed: int,
     runs: Path | None,
     as_json: bool,
@@ -148,6 +157,7 @@ def command(
         "inputs": ways,
         "class_weights": class_weights,
         "family": family,
+        "device": device,
     }
     runs_folder = runs or project_of(context).folder / "runs"
 
@@ -155,12 +165,15 @@ def command(
         options = dict(shared)
         if name == "zeroshot":
             options["family"] = zeroshot_family_of(
-                stores[0], view.task, encoder=encoder, device="auto", prompts=prompts
+                stores[0], view.task, encoder=encoder, device=device, prompts=prompts
             )
         result = probe(view, name, coverage=coverage, **options)
         result = replace(result, settings=replace(result.settings, preset=preset or ""))
         if with_curve:
-            result = replace(result, learning_curve=learning_curve(view, name, **options))
+            started = time.perf_counter()
+            curve = learning_curve(view, name, **options)
+            seconds = {**result.seconds, "learning_curve": time.perf_counter() - started}
+            result = replace(result, learning_curve=curve, seconds=seconds)
         run = save_run(folder, result)
         wrong = (error.unit_id for error in confident_errors(run))
         pictures = thumbnails_of_units(stores, wrong, view.task.unit) if thumbnails else None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +146,15 @@ def head_class(name: str) -> type[Head]:
 def head_family(name: str) -> HeadFamily:
     """Return the default grid of a head by name; raises as `head_class`."""
     return head_class(name).family()
+
+
+def on_device(family: HeadFamily, device: str) -> HeadFamily:
+    """Return the grid to be fitted on ``auto``, ``cpu`` or ``cuda``; one without a choice stays as it is."""
+    # A grid of another package need not be a dataclass.
+    if "device" not in getattr(family, "__dataclass_fields__", {}):
+        return family
+    moved: HeadFamily = replace(cast(Any, family), device=device)
+    return moved
 
 
 def probabilities_from_scores(scores: npt.NDArray[Any]) -> Floats:

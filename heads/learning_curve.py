@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
 from embedstore.view import View
-from heads.base import HeadFamily, head_family
+from heads.base import HeadFamily, head_family, on_device
 from heads.bootstrap import DRAWS, Estimate, draw_patients, estimate, estimates_to_json
 from heads.class_weights import ClassWeights
 from heads.evaluation import ALL_METRICS, Drawn, Scored, draw_metrics
@@ -95,6 +95,7 @@ def learning_curve(
     draws: int = DRAWS,
     seed: int = 0,
     family: HeadFamily | None = None,
+    device: str | None = None,
 ) -> LearningCurve:
     """Run the protocol on fewer patients.
 
@@ -102,7 +103,7 @@ def learning_curve(
     ----------
     view
         As `heads.probe.probe`, which checks it.
-    head, pooling, inputs, class_weights, folds, draws, seed, family
+    head, pooling, inputs, class_weights, folds, draws, seed, family, device
         As `heads.probe.probe`.
     sizes
         Numbers of patients; by default 64, 128, ... and all. More than there are is all.
@@ -117,6 +118,7 @@ def learning_curve(
     if repeats < 1 or (sizes is not None and min(sizes, default=0) < 1):
         raise UsageError(f"repeats and sizes must be 1 or more; found repeats={repeats}, sizes={sizes}")
     grid = head_family(head) if family is None else family
+    grid = grid if device is None else on_device(grid, device)
     groups = leakage_groups(view)
     learned, judged = _parts(view, groups, seed)
     ways = named_inputs(view, pooling, inputs)

@@ -34,7 +34,7 @@ class LogisticHead(EmbeddingClassifier):
     max_iterations
         Iterations of the solver at most.
     device
-        A torch device, for fitting; scores are always computed on the CPU.
+        As `heads.compute.torch_device`, for fitting; scores are always computed on the CPU.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class LogisticFamily:
     normalisations
         Any of ``none``, ``standardise``, ``l2``.
     device
-        A torch device.
+        As `heads.compute.torch_device`.
     """
 
     strengths: tuple[float, ...] = STRENGTHS

@@ -60,7 +60,7 @@ class MlpHead(EmbeddingClassifier):
     random_state
         Of first weights, order, dropout and held-out groups.
     device
-        A torch device, for fitting; scores are always computed on the CPU.
+        As `heads.compute.torch_device`, for fitting; scores are always computed on the CPU.
 
     Attributes
     ----------
@@ -241,7 +241,7 @@ class MlpFamily:
         Parameters of `MlpHead` at each grid point. By default MURA's shape on standardised and on unit
         vectors, with some dropout: each point more costs as much as these.
     device
-        A torch device.
+        As `heads.compute.torch_device`.
     """
 
     points: tuple[Mapping[str, Any], ...] = (

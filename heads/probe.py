@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING, View
-from heads.base import HeadFamily, head_family
+from heads.base import HeadFamily, head_family, on_device
 from heads.bootstrap import DRAWS
 from heads.class_weights import ClassWeights
 from heads.conformal import COVERAGE, UNKNOWN, ConformalSets, conformal_sets
@@ -38,6 +38,7 @@ def probe(
     class_weights: ClassWeights = "none",
     coverage: float = COVERAGE,
     family: HeadFamily | None = None,
+    device: str | None = None,
 ) -> ProbeResult:
     """Fit, select, calibrate and evaluate one head on one task.
 
@@ -64,6 +65,9 @@ def probe(
         Rate at which conformal sets shall hold the true class.
     family
         A grid to search in place of the head's default.
+    device
+        Where to fit: ``auto``, ``cpu`` or ``cuda``; by default where the grid says. Scores are always computed
+        on the CPU.
 
     Raises
     ------
@@ -84,6 +88,7 @@ def probe(
     if official:
         require_disjoint(view, split.fitted, split.judged)
     grid = head_family(head) if family is None else family
+    grid = grid if device is None else on_device(grid, device)
     everyone = Rows.of_view(view, leakage_groups(view))
     rows = everyone.take(split.fitted)
     fitted = fit(rows, grid, view.task, inputs=ways, folds=folds, class_weights=class_weights, seed=seed)

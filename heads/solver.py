@@ -19,8 +19,8 @@ import torch
 
 from embedstore.errors import UsageError
 from heads.base import Training
+from heads.compute import one_thread, torch_device
 from heads.descent import Preconditioner, Problems, minimise
-from heads.threads import one_thread
 
 Normalisation = Literal["none", "standardise", "l2"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
@@ -93,7 +93,7 @@ def solve(
     max_iterations
         Problems that need more are returned as they are, ``converged`` False.
     device
-        A torch device.
+        As `heads.compute.torch_device`.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def solve(
             folds,
             list(held_out),
             strengths=np.asarray(strengths, np.float64),
-            design=_design(training.X, normalisation, dtype, torch.device(device)),
+            design=_design(training.X, normalisation, dtype, torch_device(device)),
             normalisation=normalisation,
             tolerance=tolerance,
             max_iterations=max_iterations,

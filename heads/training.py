@@ -18,8 +18,8 @@ from torch import Tensor
 
 from heads.base import Training
 from heads.batches import Feed, Indices, Problem, padded
+from heads.compute import SMALL_CELLS, one_thread, torch_device
 from heads.network import Network, Recipe, forward, losses, normaliser, untrained
-from heads.threads import SMALL_CELLS, one_thread
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -48,10 +48,10 @@ def train(training: Training, problems: Sequence[Problem], *, device: str) -> li
     problems
         What to train.
     device
-        A torch device; the same seed on the same device gives the same networks.
+        As `heads.compute.torch_device`; the same seed on the same device gives the same networks.
     """
     with one_thread(only_if=training.X.size <= SMALL_CELLS):
-        return _train(training, problems, torch.device(device))
+        return _train(training, problems, torch_device(device))
 
 
 def _train(training: Training, problems: Sequence[Problem], place: torch.device) -> list[Trained]:

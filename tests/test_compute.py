@@ -1,0 +1,75 @@
+"""Where heads are fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from embedstore.errors import UsageError
+from heads.base import head_family, on_device
+from heads.boosted import BoostedFamily
+from heads.compute import one_thread, torch_device
+from heads.logistic import LogisticFamily
+from heads.mlp import MlpFamily
+from heads.neighbors import NeighborsFamily
+from heads.probe import probe
+from tests.head_contract import folds_of, make_training
+from tests.views import make_view
+
+NO_GPU = not torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("head", ["logistic", "mlp", "xgboost"])
+def test_a_grid_is_moved_to_a_device(head: str) -> None:
+    moved = on_device(head_family(head), "cuda")
+    assert moved.device == "cuda"
+    assert moved.points == head_family(head).points
+
+
+def test_a_grid_without_a_choice_stays_as_it_is() -> None:
+    grid = NeighborsFamily(ks=(3,))
+    assert on_device(grid, "cuda") is grid
+
+
+@pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
+@pytest.mark.parametrize("family", [LogisticFamily((1.0,)), MlpFamily(points=({"hidden": (4,)},))])
+def test_a_gpu_that_is_not_there_is_named(family: object) -> None:
+    with pytest.raises(UsageError, match="device 'cuda' is not there: torch sees no GPU; use cpu"):
+        probe(make_view(), draws=2, family=family, device="cuda")
+
+
+def test_auto_is_the_cpu_without_a_gpu() -> None:
+    assert torch_device("auto").type == ("cpu" if NO_GPU else "cuda")
+
+
+def test_a_device_that_torch_does_not_know_is_refused() -> None:
+    with pytest.raises(UsageError, match="auto, cpu or cuda; found 'abacus'"):
+        torch_device("abacus")
+
+
+def test_threads_come_back() -> None:
+    before = torch.get_num_threads()
+    with one_thread():
+        inside = torch.get_num_threads()
+    with one_thread(only_if=False):
+        left_alone = torch.get_num_threads()
+    assert (inside, left_alone, torch.get_num_threads()) == (1, before, before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("family", "tolerance"),
+    [
+        (LogisticFamily((0.01, 1.0, 100.0)), 1e-4),
+        (MlpFamily(points=({"hidden": (16,), "minimum_steps": 60},)), 1e-2),
+        (BoostedFamily(points=({"rounds": 20},)), 0.2),
+    ],
+)
+def test_a_gpu_finds_what_the_cpu_finds(family: object, tolerance: float) -> None:
+    training = make_training(n_classes=3)
+    here, there = (
+        on_device(family, device).out_of_fold(training, folds_of(training), seed=0)
+        for device in ("cpu", "cuda")
+    )
+    assert np.abs(here - there).mean() < tolerance
