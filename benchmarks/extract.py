@@ -114,7 +114,8 @@ def extraction(
     summary = extract(collection, store, encoder, options=ExtractOptions(workers=workers))
     watch = summary.stopwatch
     waited = f"waited {watch.decode_s:.2f} s for pixels, {watch.write_s:.2f} s for the disk"
-    return summary.seconds, f"bound by {watch.bound()}; {waited}"
+    device = f"device idle {watch.idle_share or 0:.1%}, {watch.tflops_per_s or 0:.2f} TFLOP/s while busy"
+    return summary.seconds, f"bound by {watch.bound()}; {waited}; {device}"
 
 
 def _row(way: str, dtype: str, images: int, seconds: float, bare_s: float, note: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from cli.project import shown
 from embedstore.datasets.base import dataset_reader
 from embedstore.devices import device_names, extract_on_devices, retry_failed_on_devices
 from embedstore.encoders.base import image_encoder
+from embedstore.engines.base import Stopwatch
 from embedstore.extract import ExtractOptions, ExtractSummary, Observer, extract, retry_failed
 from embedstore.shard import parse_shard
 from embedstore.store.layout import read_store_document
@@ -257,13 +258,23 @@ def _print(summary: ExtractSummary, store: Path) -> None:
             f"{watch.bound()} (waiting for pixels {watch.decode_s:.1f} s, encoding {watch.encode_s:.1f} s, "
             f"waiting for the disk {watch.write_s:.1f} s)"
         )
+        click.echo(f"  {_device_line(watch)}")
     elif not summary.pending:
         click.echo("  nothing to do")
     if summary.pending:
         click.echo(f"  {plural(summary.pending, 'image')} left; run the same command to continue")
 
 
+def _device_line(watch: Stopwatch) -> str:
+    idle = f"device idle {watch.idle_share or 0:.1%} of {watch.wall_s:.1f} s"
+    speed = watch.tflops_per_s
+    # Said of GPUs only: it is what their makers advertise and what a run is compared with.
+    return f"{idle}, {speed:.1f} TFLOP/s while busy" if watch.on_gpu and speed is not None else idle
+
+
 def _as_json(summary: ExtractSummary, store: Path) -> dict[str, object]:
+    watch = summary.stopwatch
+    idle, tflops = watch.idle_share, watch.tflops_per_s
     return {
         "store": str(store),
         "images": summary.images,
@@ -273,6 +284,9 @@ def _as_json(summary: ExtractSummary, store: Path) -> dict[str, object]:
         "computed": summary.computed,
         "seconds": round(summary.seconds, 3),
         "images_per_s": round(summary.computed / summary.seconds, 2) if summary.computed else None,
-        "bound_by": summary.stopwatch.bound() if summary.computed else None,
+        "bound_by": watch.bound() if summary.computed else None,
+        "device_idle_share": None if idle is None else round(idle, 4),
+        # Absent for an encoder whose operations nobody has counted.
+        **({} if tflops is None else {"tflops_per_s": round(tflops, 4)}),
         "interrupted": summary.interrupted,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from embedstore.datasets.base import Collection
 from embedstore.devices import EncoderSource
 from embedstore.encoders.base import Encoder
+from embedstore.encoders.capabilities import report_to
 from embedstore.engines.base import Stopwatch
 from embedstore.engines.ray import LOCAL, Crew, open_crew
 from embedstore.extraction import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
@@ -115,11 +117,17 @@ class _ClusterRun:
         started = time.perf_counter()
         total = sum(len(entry.work.rows) for entry in pending)
         failed = units = 0
-        for finished, stopwatch in crew.do(pending, stopping=self.observer.stopping):
-            units += len(finished)
-            failed += sum(unit.failed for unit in finished)
-            self.work.computed += sum(unit.images for unit in finished)
-            self.work.add_time(stopwatch)
+        said: set[str] = set()
+        for report in crew.do(pending, stopping=self.observer.stopping):
+            units += len(report.finished)
+            failed += sum(unit.failed for unit in report.finished)
+            self.work.computed += sum(unit.images for unit in report.finished)
+            self.work.stopwatch.add(report.stopwatch)
+            for notice in report.notices:
+                # What holds for the weights comes from every actor of a host.
+                if notice not in said:
+                    said.add(notice)
+                    self.observer.say(notice)
             speed = self.work.computed / (time.perf_counter() - started)
             self.observer.progress(Progress(self.work.computed, total, failed, units, len(pending), speed))
         self.work.interrupted = units < len(pending)
@@ -147,6 +155,15 @@ class _Recipe:
             yield _UnitWorker(replace(self, options=options), name, self.build(device=device), resources)
 
 
+@dataclass(frozen=True)
+class _Report:
+    """What an actor did with a few units, and its notices for people since the last report."""
+
+    finished: list[FinishedUnit]
+    stopwatch: Stopwatch
+    notices: list[str]
+
+
 @dataclass
 class _UnitWorker:
     """The local loop in an actor; the store is joined by the first piece of work, when it is planned."""
@@ -156,18 +173,22 @@ class _UnitWorker:
     encoder: Encoder
     resources: ExitStack
     loop: UnitLoop | None = None
+    notices: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Listen to the encoder; its notices travel with the next report."""
+        report_to(self.encoder, lambda line: self.notices.append(f"{socket.gethostname()}: {line}"))
 
     def describe(self) -> Identity:
         """Return the identity of the vectors that this actor makes."""
         return self.encoder.identity
 
-    def do(
-        self, pieces: Sequence[PendingUnit], stopping: Callable[[], bool]
-    ) -> tuple[list[FinishedUnit], Stopwatch]:
+    def do(self, pieces: Sequence[PendingUnit], stopping: Callable[[], bool]) -> _Report:
         """Compute and commit units; return their receipts."""
         stopwatch = Stopwatch()
         finished = list(self._opened().run(pieces, stopping=stopping, stopwatch=stopwatch))
-        return finished, stopwatch
+        notices, self.notices = self.notices, []
+        return _Report(finished, stopwatch, notices)
 
     def _opened(self) -> UnitLoop:
         if self.loop is None:

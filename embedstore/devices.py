@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -16,6 +16,7 @@ from typing import Protocol
 
 from embedstore.datasets.base import Collection
 from embedstore.encoders.base import Encoder
+from embedstore.encoders.capabilities import report_to
 from embedstore.errors import EmbedError, UsageError
 from embedstore.extract import extract, retry_failed
 from embedstore.extraction import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
@@ -27,6 +28,7 @@ from embedstore.store.writer import join_writers
 
 ALL_DEVICES = "all"
 _POLL_S = 0.1
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerFailed(EmbedError):
@@ -131,13 +133,16 @@ class _DeviceRun:
     devices: Sequence[str]
     options: ExtractOptions
     observer: Observer
+    _said: set[str] = field(default_factory=set)
 
     def summary(self, choose: Chooser, run: Callable[..., ExtractSummary]) -> ExtractSummary:
         """Plan, hold the shard's name, let the processes work, and add up."""
         started = time.perf_counter()
         say, shard = self.observer.say, self.options.shard or WHOLE
         wanted = wanted_records(self.collection, self.options)
-        identity = self.build(device=self.devices[0]).identity
+        encoder = self.build(device=self.devices[0])
+        report_to(encoder, self._say_once)
+        identity = encoder.identity
         ensure_planned(self.store_path, identity, self.collection, wanted, self.options, say=say)
         work = Work()
         if choose(open_store(self.store_path), self.collection.manifest, lambda line: None, shard=shard):
@@ -169,14 +174,15 @@ class _DeviceRun:
                     run,
                 )
                 process = context.Process(target=_work, args=(job, theirs, stop), name=f"embed {device}")
-                process.start()
+                with _signals_waiting():
+                    process.start()
                 theirs.close()
                 children.append(_Child(device, process, ours))
             self._listen(children, stop)
         finally:
             for child in children:
                 if child.process.is_alive() and child.summary is None and child.error is None:
-                    child.process.terminate()
+                    child.process.kill()  # it does not hear SIGTERM, and what it has committed is safe
                 child.process.join()
                 child.pipe.close()
         return sorted(children, key=lambda child: child.error is None)
@@ -208,7 +214,13 @@ class _DeviceRun:
             child.error = message
             self.observer.say(f"{child.device}: {message}")
         else:
-            self.observer.say(f"{child.device}: {message}")
+            self._say_once(str(message), device=child.device)
+
+    def _say_once(self, line: str, *, device: str = "") -> None:
+        """Say a notice; what holds for the weights would come from every process."""
+        if line not in self._said:
+            self._said.add(line)
+            self.observer.say(f"{device}: {line}" if device else line)
 
     def _check_ending(self, child: _Child) -> None:
         child.process.join()
@@ -232,10 +244,19 @@ class _Job:
     run: Callable[..., ExtractSummary]
 
 
+@contextmanager
+def _signals_waiting() -> Iterator[None]:
+    """Hold back signals that stop; a process started meanwhile holds them back until it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(job: _Job, pipe: Connection, stop: Event) -> None:
     """Do a share in a process of its own and tell the parent by messages."""
-    # A terminal's Ctrl-C reaches every process of the group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _hear_the_parent_alone()
     parent = multiprocessing.parent_process()
     observer = Observer(
         say=pipe.send,
@@ -250,6 +271,14 @@ def _work(job: _Job, pipe: Connection, stop: Event) -> None:
             )
         except (EmbedError, OSError) as error:
             pipe.send(error)
+
+
+def _hear_the_parent_alone() -> None:
+    # A terminal's Ctrl-C, and a scheduler's SIGTERM, reach every process of the group; the parent decides what
+    # they mean. What came since the process began is forgotten with this.
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
 def _added_up(states: Sequence[Progress | None], seconds: float) -> Progress:

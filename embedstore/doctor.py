@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.encoders.base import Encoder
-from embedstore.encoders.hub import hub_file
+from embedstore.encoders.hub import HubUnreachable, hub_file, knock
 from embedstore.encoders.weights import CONFIG_FILE
 from embedstore.errors import EmbedError
 from embedstore.tested import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
@@ -28,6 +28,7 @@ _FSYNC_BYTES = 64 * 1024
 _SLOW_FSYNC_MS = 50.0
 _LITTLE_DISK = 2 * 10**9
 _TRIAL_S = 5.0
+_HUB_TIMEOUT_S = 3.0
 
 
 class State(StrEnum):
@@ -142,7 +143,10 @@ def weights_finding(name: str, build: Callable[[str], Encoder]) -> Finding:
     """Say whether an encoder's weights are there; nothing but a configuration is ever fetched for it."""
     try:
         origin = getattr(build(name), "origin", name)
+        knock(origin, CONFIG_FILE, timeout_s=_HUB_TIMEOUT_S)
         config = hub_file(origin, CONFIG_FILE)
+    except HubUnreachable as error:
+        return Finding(name, State.NOTE, "weights are not there, and this is offline", str(error))
     except (EmbedError, OSError) as error:
         return Finding(name, State.NOTE, "weights are not there", " ".join(str(error).split()))
     if config is None or not any(config.parent.glob("*.safetensors")):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.base import Encoder, image_encoder
+from embedstore.encoders.base import Encoder, encoder_names, encoder_options, image_encoder
 from embedstore.engines.base import Stopwatch, UnitWork
 from embedstore.engines.local import run_units
 from embedstore.engines.series import SeriesRanges, series_members, with_series_ranges
@@ -19,6 +21,8 @@ from embedstore.images.decode import DecodeLimits
 from embedstore.images.pool import DecoderPool
 from embedstore.manifest import Record
 from embedstore.store.writer import UnitResult, round_vectors
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ class Embedded:
 def encoder_of_identity(
     identity: Identity, *, holder: str, name: str | None = None, device: str = "auto"
 ) -> Encoder:
-    """Build the encoder that makes vectors of `identity`.
+    """Build the encoder that makes vectors of `identity`, at the commit of the hub that made them.
+
+    How its passes run (`execution`) is no part of an identity, and is the device's default here.
 
     Parameters
     ----------
@@ -63,13 +69,26 @@ def encoder_of_identity(
     UsageError
         If no encoder has that name.
     """
-    place, preset, dtype = name or identity.encoder, identity.preprocess["preset"], identity.compute_dtype
-    encoder = image_encoder(place, preset=preset, device=device, dtype=dtype)
-    if encoder.identity.pooling != identity.pooling:
-        # Asked for only where it differs: an encoder with one way of pooling has no such option.
-        encoder = image_encoder(place, preset=preset, device=device, dtype=dtype, pooling=identity.pooling)
+    place = name or identity.encoder
+    revision = _commit_of(identity, place)
+    offered = encoder_options(place, revision=revision)
+    # An encoder with one way of pooling, or without a hub, has no such option.
+    wanted: dict[str, Any] = {"pooling": identity.pooling, "revision": revision}
+    encoder = image_encoder(
+        place,
+        preset=identity.preprocess["preset"],
+        device=device,
+        dtype=identity.compute_dtype,
+        **{option: setting for option, setting in wanted.items() if option in offered},
+    )
     identity.require_same(encoder.identity, holder=holder)
     return encoder
+
+
+def _commit_of(identity: Identity, place: str) -> str | None:
+    """Return the commit of the hub that made the vectors; a folder has no commits, whatever it holds."""
+    is_folder = place not in encoder_names() and Path(place).is_dir()
+    return identity.revision if _COMMIT.fullmatch(identity.revision) and not is_folder else None
 
 
 def embed_records(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from embedstore.datasets.base import Collection
 from embedstore.encoders.base import Encoder
+from embedstore.encoders.capabilities import report_to
 from embedstore.extraction import (
     ExtractOptions,
     ExtractSummary,
@@ -110,6 +111,7 @@ class _Extraction:
     def summary(self) -> ExtractSummary:
         """Do what is to be done and return how the store stands."""
         started = time.perf_counter()
+        report_to(self.encoder, self.observer.say)
         wanted = wanted_records(self.collection, self.options)
         if not self._is_complete(wanted):
             with self._writer(wanted) as writer:

@@ -95,7 +95,7 @@ class ExtractSummary:
     seconds
         Time of this run.
     stopwatch
-        Where the encoder's thread spent it.
+        Where the workers spent it.
     interrupted
         Whether the run was asked to stop before it was through.
     """
@@ -147,13 +147,7 @@ class Work:
         """Add what another process did."""
         self.computed += other.computed
         self.interrupted = self.interrupted or other.interrupted
-        self.add_time(other.stopwatch)
-
-    def add_time(self, other: Stopwatch) -> None:
-        """Add what another process's stopwatch shows."""
-        self.stopwatch.decode_s += other.decode_s
-        self.stopwatch.encode_s += other.encode_s
-        self.stopwatch.write_s += other.write_s
+        self.stopwatch.add(other.stopwatch)
 
 
 def summarise(

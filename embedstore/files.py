@@ -99,6 +99,15 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def table_of_parquet(payload: bytes) -> pa.Table:
+    """Return the table that Parquet bytes hold, read in this thread alone.
+
+    ``pq.read_table`` reads in a thread of Arrow's even when it is told to use none. A thread that lets go of
+    `payload` while Python is ending unwinds through C++ that forbids it, and the process aborts.
+    """
+    return pq.ParquetFile(pa.BufferReader(payload), pre_buffer=False).read(use_threads=False)
+
+
 def write_table_durable(path: Path, table: pa.Table, *, label: str) -> str:
     """Write `table` as Parquet (`write_durable`), making its folder; return the file's SHA-256."""
     make_folder_durable(path.parent)

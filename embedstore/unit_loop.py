@@ -111,6 +111,16 @@ class UnitLoop:
         stopwatch
             Adds up where the time went.
         """
+        started = perf_counter()
+        stopwatch.on_gpu = stopwatch.on_gpu or self.encoder.device.startswith("cuda")
+        try:
+            yield from self._committed(pending, stopping=stopping, stopwatch=stopwatch)
+        finally:
+            stopwatch.wall_s += perf_counter() - started
+
+    def _committed(
+        self, pending: Iterable[PendingUnit], *, stopping: Callable[[], bool], stopwatch: Stopwatch
+    ) -> Iterator[FinishedUnit]:
         by_place = {(entry.work.part, entry.work.unit): entry for entry in pending}
         outputs = run_units(
             with_series_ranges((entry.work for entry in by_place.values()), self._ranges),

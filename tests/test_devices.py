@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from cli.main import run
 from embedstore.datasets.phantom import write_phantom_mura
 from embedstore.devices import (
     WorkerFailed,
+    _hear_the_parent_alone,
     device_names,
     extract_on_devices,
     retry_failed_on_devices,
@@ -30,6 +35,7 @@ from tests.stores import IDENTITY, MeanEncoder, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=2, batch_size=2, workers=2)
 TWO = ("cpu", "cpu")
+COMMAND = "import sys; from cli.main import run; sys.exit(run(sys.argv[1:]))"
 
 
 class LosingEncoder(MeanEncoder):
@@ -52,6 +58,13 @@ class SlowEncoder(MeanEncoder):
     def encode(self, pixels):
         time.sleep(0.2)
         return super().encode(pixels)
+
+
+def ignoring():
+    """Begin as a device's process does, and end with a code of its own."""
+    _hear_the_parent_alone()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    sys.exit(7)
 
 
 @pytest.fixture
@@ -205,6 +218,65 @@ def test_asking_to_stop_reaches_every_process(pictures, tmp_path):
     assert list((tmp_path / "s" / "workers").iterdir()) == []
     extract_on_devices(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True], ids=["the parent", "the whole group"])
+def test_sigterm_ends_the_command_in_good_order_and_it_can_be_continued(tmp_path, to_all):
+    write_phantom_mura(tmp_path, patients=30, seed=3)
+    arguments = ["extract", "--dataset", "mura", "--root", "MURA-v1.1", "--chunk-rows", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments, "--store", "s.store", "--device", "cpu,cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        process_group=0,
+    )
+    receipts = tmp_path / "s.store" / "parts" / "0000" / "receipts"
+    while process.poll() is None and not list(receipts.glob("*.json")):
+        time.sleep(0.01)
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "run the same command to continue" in output
+    assert "stopping: the unit at hand is abandoned" in errors
+    assert not any(word in errors for word in ("Error", "exit code", "Traceback", "terminate"))
+    assert list((tmp_path / "s.store" / "workers").iterdir()) == []
+    assert run([*arguments, "--store", "reference.store"]) == 0
+    assert run([*arguments, "--store", "s.store"]) == 0
+    assert store_bytes(tmp_path / "s.store") == store_bytes(tmp_path / "reference.store")
+
+
+@pytest.mark.parametrize("after_s", [0.2, 1.0])
+def test_a_process_that_has_just_begun_does_not_die_of_the_groups_sigterm(tmp_path, after_s):
+    # It imports for a second before it can say that it ignores the signal.
+    script = (
+        "import multiprocessing, os, signal, sys, time\n"
+        "from embedstore.devices import _signals_waiting\n"
+        "from tests.test_devices import ignoring\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    context.Event()  # starts the tracker, as in a run\n"
+        "    process = context.Process(target=ignoring)\n"
+        "    with _signals_waiting():\n"
+        "        process.start()\n"
+        "    time.sleep(float(sys.argv[1]))\n"
+        "    os.killpg(0, signal.SIGTERM)\n"
+        "    process.join()\n"
+        "    print(process.exitcode, signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "run.py", str(after_s)],
+        capture_output=True,
+        text=True,
+        check=True,
+        process_group=0,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.stdout == "7 set()\n"
 
 
 def test_a_second_run_on_devices_is_refused(pictures, tmp_path):

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import httpx2
+import huggingface_hub
 import pytest
+from huggingface_hub import constants, errors
 
 from cli.main import run
 from embedstore import doctor
 from embedstore.doctor import Finding, State
+from embedstore.encoders.base import image_encoder
 from embedstore.errors import MissingWeights
 from embedstore.tested import OPTIONAL_VERSIONS, TESTED_VERSIONS
+from tests.checkpoints import cache_snapshot, write_siglip
 from tests.stores import MeanEncoder
 
 ROOT = Path(__file__).parents[1]
+URL_TEMPLATE = "http://127.0.0.1:1/{repo_id}/resolve/{revision}/{filename}"
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +62,68 @@ def test_weights_that_are_not_there_are_a_note_with_their_fix():
     assert doctor.weights_finding("medsiglip-448", build) == Finding(
         "medsiglip-448", State.NOTE, "weights are not there", "medsiglip-448 is gated: accept the terms"
     )
+
+
+@pytest.fixture
+def _empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.usefixtures("_empty_cache")
+@pytest.mark.parametrize(
+    "error",
+    [httpx2.ConnectError("no route"), httpx2.ConnectTimeout("slow"), errors.OfflineModeIsEnabled("set")],
+)
+def test_without_a_network_the_hub_is_asked_once_and_briefly(monkeypatch, error):
+    asked = []
+
+    def refuse(url, timeout):
+        asked.append((url, timeout))
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("downloads"))
+    finding = doctor.weights_finding("medsiglip-448", image_encoder)
+    assert (finding.state, finding.found) == (State.NOTE, "weights are not there, and this is offline")
+    assert "hf download google/medsiglip-448" in finding.fix
+    assert asked == [("https://huggingface.co/google/medsiglip-448/resolve/main/config.json", 3.0)]
+
+
+@pytest.mark.usefixtures("_empty_cache")
+def test_a_network_that_refuses_connections_is_found_out_in_seconds_and_in_silence(
+    monkeypatch, caplog, capfd
+):
+    # Nobody listens there; the library's own way would be six tries with pauses of 23 s together.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", URL_TEMPLATE)
+    started = time.monotonic()
+    finding = doctor.weights_finding("medsiglip-448", image_encoder)
+    assert finding.found == "weights are not there, and this is offline"
+    assert time.monotonic() - started < 5
+    assert caplog.text == ""
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("_empty_cache")
+def test_a_gated_model_is_told_from_a_missing_network(monkeypatch):
+    def refuse(url, timeout):
+        request = httpx2.Request("HEAD", url)
+        raise errors.GatedRepoError("403", response=httpx2.Response(403, request=request))
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    finding = doctor.weights_finding("medsiglip-448", image_encoder)
+    assert finding.found == "weights are not there"
+    assert "gated: accept the terms" in finding.fix
+
+
+@pytest.mark.usefixtures("_empty_cache")
+def test_cached_weights_are_found_without_asking_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "tiny").mkdir()
+    write_siglip(tmp_path / "tiny")
+    cache_snapshot(tmp_path / "hub", "google/medsiglip-448", tmp_path / "tiny")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: pytest.fail("asks"))
+    assert doctor.weights_finding("medsiglip-448", image_encoder).state is State.FINE
 
 
 def test_a_folder_that_cannot_be_written_is_broken(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Passes of one shape: no vector depends on its company, and memory that runs out is survived."""
 
-import logging
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from embedstore.encoders import device as devices
 from embedstore.encoders.device import DeviceLost, has_bfloat16, resolve_device, resolve_dtype
 from embedstore.encoders.execution import check_execution, quickest
 from embedstore.encoders.medgemma import MedGemmaEncoder
-from embedstore.encoders.passes import FixedPasses, default_pass_rows
+from embedstore.encoders.passes import FixedPasses, PassStream, default_pass_rows
 from embedstore.encoders.siglip import SiglipEncoder
 from embedstore.encoders.vision import normalise, normalised_levels
 from embedstore.errors import UsageError
@@ -43,15 +43,49 @@ class Recorder:
         return torch.stack([images[:, 0, 0, 0], images.mean(dim=(1, 2, 3))], dim=1)
 
 
-def passes_of(tower, rows):
-    return FixedPasses(tower, torch.from_numpy(normalised_levels()), dim=2, rows=rows)
+def passes_of(tower, rows, say=lambda line: None):
+    return FixedPasses(tower, torch.from_numpy(normalised_levels()), dim=2, rows=rows, say=say)
+
+
+def through(stream, batches):
+    """Return the vectors of each batch, in the order in which they come out."""
+    found = [encoded.vectors for batch in batches for encoded in stream.put(batch)]
+    return found + [encoded.vectors for encoded in stream.drain()]
+
+
+class SlowLane:
+    """A device that works beside the host, with a clock of its own: it moves on by a second with every mark."""
+
+    ahead = 1
+
+    def __init__(self):
+        self.calls = []
+        self.clock = 0
+
+    def copied(self, pixels):
+        self.calls.append(f"copy {pixels[0, 0, 0].item()}")
+        return pixels
+
+    def fetched(self, vectors):
+        self.calls.append("fetch")
+        return vectors
+
+    def mark(self):
+        self.clock += 1
+        return self.clock
+
+    def wait(self, mark):
+        self.calls.append("wait")
+
+    def seconds(self, began, ended):
+        return ended - began
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_every_pass_has_the_same_shape_and_nothing_is_lost(rows, count):
     tower = Recorder()
-    (vectors,) = passes_of(tower, rows).stream([pictures(count, size=6)])
+    (vectors,) = through(PassStream(passes_of(tower, rows)), [pictures(count, size=6)])
     assert set(tower.shapes) == {(rows, 3, 6, 6)}
     assert len(tower.shapes) == -(-count // rows)
     np.testing.assert_array_equal(vectors[:, 0], normalised_levels()[pictures(count, size=6)[:, 0, 0]])
@@ -59,9 +93,35 @@ def test_every_pass_has_the_same_shape_and_nothing_is_lost(rows, count):
 
 def test_batches_come_back_in_order_and_may_be_empty():
     batches = [pictures(3, size=6, seed=1), pictures(0, size=6), pictures(2, size=6, seed=2)]
-    found = list(passes_of(Recorder(), 2).stream(batches))
+    found = through(PassStream(passes_of(Recorder(), 2)), batches)
     assert [len(vectors) for vectors in found] == [3, 0, 2]
     np.testing.assert_array_equal(found[2][:, 0], normalised_levels()[batches[2][:, 0, 0]])
+
+
+def test_on_a_cpu_a_batch_is_through_when_it_is_put():
+    stream = PassStream(passes_of(Recorder(), 2))
+    (encoded,) = stream.put(pictures(3, size=6))
+    assert len(encoded.vectors) == 3
+    assert encoded.busy_s > 0
+    assert stream.drain() == []
+
+
+def test_a_device_gets_the_next_batch_before_the_last_is_waited_for():
+    lane = SlowLane()
+    stream = PassStream(passes_of(Recorder(), 2), lane=lane)
+    batches = [np.full((count, 6, 6), count, np.uint8) for count in (1, 3, 2)]
+    assert stream.put(batches[0]) == []
+    (first,) = stream.put(batches[1])
+    # One pass of the first batch, two of the second, and only then the wait for the first.
+    assert lane.calls == ["copy 1", "fetch", "copy 3", "fetch", "copy 3", "fetch", "wait"]
+    (second,) = stream.put(batches[2])
+    (third,) = stream.drain()
+    assert [len(encoded.vectors) for encoded in (first, second, third)] == [1, 3, 2]
+    levels = normalised_levels()
+    found = [float(encoded.vectors[-1, 0]) for encoded in (first, second, third)]
+    assert found == [levels[1], levels[3], levels[2]]
+    # The device's clock stands at a second per mark: each pass lies between two, the last of a batch is no pass.
+    assert [encoded.busy_s for encoded in (first, second, third)] == [1, 2, 1]
 
 
 def test_grey_and_its_rgb_copy_are_the_same_bits_in_the_same_layout():
@@ -88,7 +148,7 @@ def test_neither_batch_nor_order_nor_company_change_a_bit(siglip, dtype):
     np.testing.assert_array_equal(encoder.encode(images[order]), together[order])
     for size in (1, 2, 3, 5):
         batches = [images[start : start + size] for start in range(0, 7, size)]
-        np.testing.assert_array_equal(np.concatenate(list(encoder.encode_batches(batches))), together)
+        np.testing.assert_array_equal(np.concatenate(through(encoder.open_stream(), batches)), together)
     company = np.concatenate([images[:1], np.zeros_like(images[:3]), images[:1]])
     np.testing.assert_array_equal(encoder.encode(company)[4], together[0])
 
@@ -140,14 +200,13 @@ def test_a_pass_holds_one_picture_on_a_cpu_and_32768_tokens_on_cuda(name, tokens
     assert default_pass_rows(torch.device(name), tokens) == rows
 
 
-def test_memory_that_runs_out_halves_the_pass_says_so_and_goes_on(caplog):
+def test_memory_that_runs_out_halves_the_pass_says_so_and_goes_on():
     tower = Recorder(torch.OutOfMemoryError("CUDA out of memory"), largest=2)
-    passes = passes_of(tower, 8)
-    with caplog.at_level(logging.WARNING):
-        (vectors,) = passes.stream([pictures(5, size=6)])
+    said = []
+    passes = passes_of(tower, 8, say=said.append)
+    (vectors,) = through(PassStream(passes), [pictures(5, size=6)])
     assert passes.rows == 2
     np.testing.assert_array_equal(vectors[:, 0], normalised_levels()[pictures(5, size=6)[:, 0, 0]])
-    said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert "with 8 pictures in a pass; going on with 4" in said[0]
     assert "with 4 pictures in a pass; going on with 2" in said[1]
@@ -156,20 +215,31 @@ def test_memory_that_runs_out_halves_the_pass_says_so_and_goes_on(caplog):
 def test_memory_too_small_for_one_picture_is_an_error_with_advice():
     tower = Recorder(torch.OutOfMemoryError("CUDA out of memory"), largest=0)
     with pytest.raises(UsageError, match=r"not the memory for one picture.*--dtype bfloat16"):
-        list(passes_of(tower, 4).stream([pictures(1, size=6)]))
+        PassStream(passes_of(tower, 4)).put(pictures(1, size=6))
 
 
 def test_a_device_that_disappears_is_named_with_how_to_go_on():
     passes = passes_of(Recorder(RuntimeError("CUDA error: device lost\nstack"), largest=0), 1)
     passes.device = torch.device("cuda", 1)
     with pytest.raises(DeviceLost, match=r"device cuda:1 stopped answering .CUDA error: device lost.*again"):
-        list(passes._passes(pictures(1, size=6), lambda pixels: pixels))
+        PassStream(passes, lane=SlowLane()).put(pictures(1, size=6))
+
+
+def test_a_device_that_disappears_while_it_is_waited_for_is_named_too():
+    class DeadLane(SlowLane):
+        def wait(self, mark):
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    stream = PassStream(passes_of(Recorder(), 1), lane=DeadLane())
+    assert stream.put(pictures(1, size=6)) == []
+    with pytest.raises(DeviceLost, match="unspecified launch failure"):
+        stream.drain()
 
 
 def test_another_error_of_the_tower_is_not_dressed_up():
     passes = passes_of(Recorder(RuntimeError("a mistake in the code"), largest=0), 1)
     with pytest.raises(RuntimeError, match="a mistake"):
-        list(passes.stream([pictures(1, size=6)]))
+        PassStream(passes).put(pictures(1, size=6))
 
 
 # -- choices ---------------------------------------------------------------------------------------------
@@ -254,7 +324,18 @@ def test_cuda_gives_the_vectors_of_the_cpu_in_any_company(siglip, execution):
     np.testing.assert_array_equal(encoder.encode(images[::-1])[::-1], together)
     np.testing.assert_array_equal(encoder.encode(images[5:6])[0], together[5])
     batches = [images[start : start + 10] for start in range(0, 41, 10)]
-    np.testing.assert_array_equal(np.concatenate(list(encoder.encode_batches(batches))), together)
+    np.testing.assert_array_equal(np.concatenate(through(encoder.open_stream(), batches)), together)
+
+
+@pytest.mark.gpu
+def test_the_time_of_passes_on_cuda_is_the_devices_and_less_than_the_clocks(siglip):
+    stream = SiglipEncoder(siglip, device="cuda", dtype="float32").open_stream()
+    started = time.perf_counter()
+    found = [encoded for _ in range(4) for encoded in stream.put(pictures(41, size=112))]
+    assert len(found) == 3
+    found += stream.drain()
+    elapsed = time.perf_counter() - started
+    assert 0 < sum(encoded.busy_s for encoded in found) < 1.01 * elapsed
 
 
 @pytest.mark.gpu

@@ -1,5 +1,8 @@
 import hashlib
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,33 @@ def test_canonical_json_has_one_form_only():
     assert canonical_json({"b": 1, "a": [1.5, None, "ü"]}) == '{"a":[1.5,null,"ü"],"b":1}'.encode()
     with pytest.raises(ValueError, match="Out of range float"):
         canonical_json({"a": float("nan")})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_parquet_bytes_are_read_without_a_thread_that_could_outlive_python():
+    # In a process of its own, because Arrow starts its threads once and keeps them. What `pq.read_table` starts
+    # even when told to use none is counted beside, to show that the count would notice.
+    script = (
+        "import os, pyarrow as pa, pyarrow.parquet as pq\n"
+        "from embedstore.files import parquet_bytes, table_of_parquet\n"
+        "threads = lambda: len(os.listdir('/proc/self/task'))\n"
+        "table = pa.table({'a': [1, 2, 3], 'b': ['x', None, 'z']})\n"
+        "payload, before = parquet_bytes(table), threads()\n"
+        "assert table_of_parquet(payload).equals(table)\n"
+        "ours = threads() - before\n"
+        "pq.read_table(pa.BufferReader(payload), use_threads=False, pre_buffer=False)\n"
+        "print(ours, threads() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    ours, theirs = map(int, done.stdout.split())
+    assert ours == 0
+    assert theirs > 0
 
 
 def test_digests_are_those_of_hashlib(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from functools import partial
@@ -44,6 +45,22 @@ class LosingEncoder(SlowEncoder):
         except FileExistsError:
             return super().encode(pixels)
         raise DeviceLost("device cuda:0 stopped answering (unspecified launch failure)")
+
+
+class DyingEncoder(MeanEncoder):
+    """The first actor dies with its eighth batch; `flag` keeps its successor alive."""
+
+    def __init__(self, *, flag, device="auto"):
+        super().__init__(device=device)
+        self.flag = flag
+        self.batches = 0
+
+    def encode(self, pixels):
+        self.batches += 1
+        if self.batches == 8 and not self.flag.exists():
+            self.flag.touch()
+            os._exit(9)
+        return super().encode(pixels)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +160,24 @@ def test_when_every_device_is_lost_the_first_error_is_raised_and_the_rest_is_res
     assert open_store(tmp_path / "s").parts[0].pending
     extract(collection_of(folder / "images", PICTURES), tmp_path / "s", MeanEncoder(), options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(folder / "reference")
+
+
+@pytest.mark.slow
+def test_an_actor_that_died_at_work_is_replaced_though_no_other_is_there(folder, tmp_path, cluster):
+    said: list[str] = []
+    summary = extract_on_cluster(
+        collection_of(folder / "images", PICTURES),
+        tmp_path / "s",
+        partial(DyingEncoder, flag=tmp_path / "died"),
+        address=cluster.address,
+        options=OPTIONS,
+        observer=Observer(say=said.append),
+    )
+    assert (summary.valid, summary.pending) == (PICTURES, 0)
+    assert len(said) == 1
+    assert "is gone" in said[0]
+    assert store_bytes(tmp_path / "s") == store_bytes(folder / "reference")
+    assert summary.stopwatch.wall_s > 0
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ class Encoder(Protocol):
     """Turns a batch of preprocessed images into vectors.
 
     The constructor stores its arguments; `load` touches weights and devices. `identity` is known
-    without `load`, so that a finished store is recognised without loading a model.
+    without `load`, so that a finished store is recognised without loading a model. What an encoder may
+    offer beyond this is in `embedstore.encoders.capabilities`.
     """
 
     name: str
@@ -65,6 +66,11 @@ class Encoder(Protocol):
 def encoder_names() -> list[str]:
     """Return the registered names, sorted."""
     return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def encoder_options(name: str, *, revision: str | None = None) -> frozenset[str]:
+    """Return which options of `image_encoder` an encoder takes; raises as `image_encoder`."""
+    return frozenset(inspect.signature(_factory(name, revision)).parameters)
 
 
 def image_encoder(

@@ -59,6 +59,7 @@ def prepare_forward(
     device: torch.device,
     execution: str,
     attention: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
 ) -> Forward:
     """Return the function that runs a pass, after the measurements that a CUDA device calls for.
 
@@ -74,6 +75,8 @@ def prepare_forward(
         Arithmetic, place, and a name that `check_execution` returned.
     attention
         Name of an attention kernel of `BACKENDS`; ``auto`` measures them on CUDA and leaves it to torch on a CPU.
+    say
+        Receives a line for people if a CUDA graph does not fit.
     """
     if attention == "auto":
         attention = _quickest_backend(shape, rows, dtype, device) if device.type == "cuda" else ""
@@ -92,7 +95,7 @@ def prepare_forward(
         graphed = _graphed(forward, example)
     except torch.OutOfMemoryError:
         # A graph keeps its memory. Without one the passes can be halved until they fit.
-        _log.warning("%s has not the memory for a CUDA graph of %d pictures; going on without", device, rows)
+        say(f"{device} has not the memory for a CUDA graph of {rows} pictures; going on without")
         return forward
     if execution == "graph":
         return graphed

@@ -77,9 +77,14 @@ class HogEncoder:
         if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
             raise UsageError(f"device of encoder 'hog' must be 'auto', 'cpu' or 'cuda'; found {device!r}")
         self.preprocess = PreprocessSpec(preset or "pad", size_px=SIZE_PX)
-        self.device = device
+        self._device = device
         self.dtype = dtype
         self._tables: _Tables | None = None
+
+    @property
+    def device(self) -> str:
+        """The name that was given, and the device behind it once the tables lie there."""
+        return self._device if self._tables is None else str(self._tables.device)
 
     @property
     def identity(self) -> Identity:
@@ -103,7 +108,7 @@ class HogEncoder:
             If a CUDA device is asked for and torch sees none.
         """
         if self._tables is None:
-            self._tables = _Tables(_resolve_device(self.device))
+            self._tables = _Tables(_resolve_device(self._device))
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Encode one batch.

@@ -5,17 +5,20 @@ What is cached is used without asking the hub, so that a run means the same tomo
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from embedstore.errors import MissingWeights, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HUB_URL = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 _WITHOUT_WEIGHTS = "`--encoder hog` needs no weights and runs now"
+
+
+class HubUnreachable(MissingWeights):
+    """The hub does not answer, or is not to be asked, and the cache has not the file."""
 
 
 def hub_file(repo_id: str, filename: str, *, revision: str | None = None) -> Path | None:
@@ -42,16 +45,65 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None) -> Pat
         If `repo_id` has not the form of a hub id.
     """
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub.errors import EntryNotFoundError
 
     wanted = revision or DEFAULT_REVISION
     try:
-        cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, revision=wanted)
-        if isinstance(cached, str):
-            return Path(cached)
-        if cached is not None:  # the hub has said before that there is no such file
-            return None
-        return Path(huggingface_hub.hf_hub_download(repo_id, filename, revision=wanted))
+        with _explained(repo_id, filename, wanted):
+            known, path = _cached(repo_id, filename, wanted)
+            if known:
+                return path
+            return Path(huggingface_hub.hf_hub_download(repo_id, filename, revision=wanted))
+    except EntryNotFoundError:
+        return None
+
+
+def knock(repo_id: str, filename: str, *, revision: str | None = None, timeout_s: float) -> None:
+    """Ask the hub, once and briefly, whether it gives a file that is not cached; nothing is fetched.
+
+    `hf_hub_download` itself tries again and again for half a minute, and prints each time.
+
+    Parameters
+    ----------
+    repo_id, filename, revision
+        As `hub_file`.
+    timeout_s
+        Seconds to wait for a connection, and for the answer.
+
+    Raises
+    ------
+    HubUnreachable
+        If the hub does not answer, or is not to be asked (``HF_HUB_OFFLINE``).
+    MissingWeights, UsageError
+        As `hub_file`.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    wanted = revision or DEFAULT_REVISION
+    # A repository without the file has answered.
+    with suppress(EntryNotFoundError), _explained(repo_id, filename, wanted):
+        known, _ = _cached(repo_id, filename, wanted)
+        if not known:
+            url = huggingface_hub.hf_hub_url(repo_id, filename, revision=wanted)
+            huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s)
+
+
+def _cached(repo_id: str, filename: str, revision: str) -> tuple[bool, Path | None]:
+    """Return whether the cache knows, and the file, or None if the hub has said before that there is none."""
+    import huggingface_hub
+
+    cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, revision=revision)
+    return cached is not None, Path(cached) if isinstance(cached, str) else None
+
+
+@contextmanager
+def _explained(repo_id: str, filename: str, revision: str) -> Iterator[None]:
+    """Turn what the library raises into errors with advice, `EntryNotFoundError` aside."""
+    from huggingface_hub import errors
+
+    try:
+        yield
     except errors.HFValidationError as error:
         raise UsageError(
             f"encoder must be a folder that is there or a hub id 'owner/name'; found {repo_id!r}"
@@ -68,18 +120,28 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None) -> Pat
         ) from error
     except errors.RevisionNotFoundError as error:
         raise MissingWeights(
-            f"{repo_id} has no revision {wanted!r}; leave --revision out for its main branch, or see "
+            f"{repo_id} has no revision {revision!r}; leave --revision out for its main branch, or see "
             f"{HUB_URL}/{repo_id}/commits/main"
         ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _offline(repo_id, filename, wanted) from error
+    except _out_of_reach() as error:
+        raise _offline(repo_id, filename, revision) from error
     except errors.EntryNotFoundError:
-        return None
-    except OSError as error:  # other answers of the hub, broken connections, a full disk
+        raise
+    except OSError as error:  # other answers of the hub, a full disk
         first_line = str(error).partition("\n")[0]
         raise MissingWeights(
             f"{filename} of {repo_id} could not be fetched: {first_line}. {_WITHOUT_WEIGHTS}"
         ) from error
+
+
+def _out_of_reach() -> tuple[type[Exception], ...]:
+    """Return what the library raises without a connection."""
+    from huggingface_hub import errors
+
+    # Which HTTP client it has, and so whose errors it lets through, depends on its release.
+    clients = (sys.modules.get(name) for name in ("httpx2", "httpx"))
+    broken = (client.TransportError for client in clients if client is not None)
+    return errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, *broken
 
 
 def snapshot_commit(path: Path) -> str:
@@ -109,7 +171,7 @@ def _offline(repo_id: str, filename: str, revision: str) -> MissingWeights:
             f"Run {command} with a network to finish it. {_WITHOUT_WEIGHTS}"
         )
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-    return MissingWeights(
+    return HubUnreachable(
         f"{filename} of {repo_id} (revision {revision}) is not in the cache {repository.parent}, and {why}. "
         f"Run {command} where there is a network (gated models: accept the terms at {HUB_URL}/{repo_id} "
         f"and `hf auth login` first), or give a local folder. {_WITHOUT_WEIGHTS}"

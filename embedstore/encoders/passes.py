@@ -11,14 +11,18 @@ device a pass holds about 32,768 tokens.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from embedstore.encoders.capabilities import Encoded
 from embedstore.encoders.device import device_lost
+from embedstore.encoders.lanes import Lane, lane_of
 from embedstore.encoders.vision import normalise
 from embedstore.errors import UsageError
 
@@ -28,8 +32,6 @@ CUDA_PASS_ROWS_MAX = 32
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 Forward = Callable[[torch.Tensor], torch.Tensor]
-
-_log = logging.getLogger(__name__)
 
 
 def default_pass_rows(device: torch.device, tokens: int) -> int:
@@ -53,53 +55,30 @@ class FixedPasses:
     rows
         Pictures in a pass. A CUDA device that runs out of memory halves it, for this and all later
         passes, and says so: rows computed before and after then differ in their last bits.
+    say
+        Receives a line for people when memory runs out.
     """
 
-    def __init__(self, forward: Forward, levels: torch.Tensor, *, dim: int, rows: int) -> None:
+    def __init__(
+        self, forward: Forward, levels: torch.Tensor, *, dim: int, rows: int, say: Callable[[str], None]
+    ) -> None:
         self.forward = forward
         self.levels = levels
         self.device = levels.device
         self.dim = dim
         self.rows = rows
+        self.say = say
 
-    def stream(self, batches: Iterable[Pixels]) -> Iterator[Vectors]:
-        """Yield the vectors of each batch, in order.
+    def queue(self, batch: Pixels, lane: Lane) -> Iterator[QueuedPass]:
+        """Yield the passes over a batch, each as soon as it stands in the device's queue.
 
-        On a CUDA device the pictures of a batch are copied, and its passes queued, while the batch before
-        is computed: `batches` is asked for the next one before the vectors of the last are waited for.
+        Raises
+        ------
+        DeviceLost
+            If a CUDA device stopped answering.
+        UsageError
+            If the device has not the memory for one picture.
         """
-        if self.device.type == "cpu":
-            return (self._encode_waiting(batch) for batch in batches)
-        return self._encode_ahead(batches)
-
-    def _encode_waiting(self, batch: Pixels) -> Vectors:
-        return self._joined([vectors.numpy()[:count] for vectors, count in self._passes(batch, _to_cpu)])
-
-    def _encode_ahead(self, batches: Iterable[Pixels]) -> Iterator[Vectors]:
-        staging = _Staging(self.device)
-        queued: list[tuple[torch.Tensor, int]] | None = None
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        for batch in batches:
-            following = [(staging.fetch(vectors), count) for vectors, count in self._passes(batch, staging)]
-            following_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            following_done.record(torch.cuda.current_stream(self.device))
-            if queued is not None:
-                yield self._fetched(queued, done)
-            queued, done = following, following_done
-        if queued is not None:
-            yield self._fetched(queued, done)
-
-    def _fetched(self, queued: list[tuple[torch.Tensor, int]], done: torch.cuda.Event) -> Vectors:
-        try:
-            done.synchronize()
-        except RuntimeError as error:
-            raise device_lost(self.device, error) from error
-        return self._joined([vectors.numpy()[:count].copy() for vectors, count in queued])
-
-    def _passes(
-        self, batch: Pixels, to_device: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Iterator[tuple[torch.Tensor, int]]:
-        """Yield (vectors of a pass, how many of its first rows are wanted)."""
         start = 0
         while start < len(batch):
             piece = batch[start : start + self.rows]
@@ -107,8 +86,11 @@ class FixedPasses:
             filled[: len(piece)] = piece
             try:
                 with torch.inference_mode():
-                    pixels = to_device(torch.from_numpy(filled))
+                    pixels = lane.copied(torch.from_numpy(filled))
+                    began = lane.mark()
                     vectors = self.forward(normalise(pixels, self.levels))
+                    ended = lane.mark()
+                    fetched = lane.fetched(vectors)
             except torch.OutOfMemoryError as error:
                 self._halve(error)
                 continue
@@ -116,11 +98,8 @@ class FixedPasses:
                 if self.device.type == "cuda" and "CUDA" in str(error):
                     raise device_lost(self.device, error) from error
                 raise
-            yield vectors, len(piece)
+            yield QueuedPass(fetched, len(piece), began, ended)
             start += len(piece)
-
-    def _joined(self, pieces: list[Vectors]) -> Vectors:
-        return np.concatenate([np.empty((0, self.dim), np.float32), *pieces])
 
     def _halve(self, error: Exception) -> None:
         if self.rows == 1:
@@ -129,42 +108,81 @@ class FixedPasses:
                 "or --dtype bfloat16"
             ) from error
         before, self.rows = self.rows, self.rows // 2
-        _log.warning(
-            "%s ran out of memory with %d pictures in a pass; going on with %d. Vectors from here on may "
-            "differ in their last bits from those before",
-            self.device,
-            before,
-            self.rows,
+        self.say(
+            f"{self.device} ran out of memory with {before} pictures in a pass; going on with {self.rows}. "
+            "Vectors from here on may differ in their last bits from those before"
         )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-class _Staging:
-    """Page-locked memory and a stream of its own, so that copies and passes overlap on a CUDA device."""
+@dataclass(frozen=True, eq=False)
+class QueuedPass:
+    """A pass in the queue of a device.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    Parameters
+    ----------
+    vectors
+        (rows, dim) float32 on the host, valid when a mark set after it has passed.
+    wanted
+        How many of the first rows are pictures; the others filled up the pass.
+    began, ended
+        The lane's marks around the device's work.
+    """
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Copy pictures to the device beside the passes at hand; the next pass waits for them."""
-        # The allocator of page-locked memory keeps a block until the copy out of it is through.
-        pinned = pixels.pin_memory()
-        with torch.cuda.stream(self.copies):
-            copied = pinned.to(self.device, non_blocking=True)
-        passes = torch.cuda.current_stream(self.device)
-        passes.wait_stream(self.copies)
-        # The block belongs to the copying stream; it must not be handed out again before the pass has read it.
-        copied.record_stream(passes)
-        return copied
-
-    def fetch(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Queue the copy of vectors to page-locked memory; they are there when the passes before are done."""
-        pinned = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-        pinned.copy_(vectors, non_blocking=True)
-        return pinned
+    vectors: torch.Tensor
+    wanted: int
+    began: Any
+    ended: Any
 
 
-def _to_cpu(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels
+class PassStream:
+    """Batches through the passes of a tower: an `embedstore.encoders.capabilities.EncoderStream`.
+
+    While a batch is computed on a CUDA device, the pictures of the next are copied and its passes queued;
+    only then are the vectors of the first waited for.
+
+    Parameters
+    ----------
+    passes
+        What computes.
+    lane
+        The way to its device and back; None for the device's own.
+    check
+        Refuses pictures of another type or shape.
+    """
+
+    def __init__(
+        self, passes: FixedPasses, *, lane: Lane | None = None, check: Callable[[Pixels], None] | None = None
+    ) -> None:
+        self.passes = passes
+        self.lane = lane or lane_of(passes.device)
+        self.check = check
+        self._on_the_way: deque[tuple[list[QueuedPass], Any]] = deque()
+
+    def put(self, pixels: Pixels) -> Sequence[Encoded]:
+        """Queue a batch and return those that are through: on CUDA the one before, on a CPU this one."""
+        if self.check is not None:
+            self.check(pixels)
+        queued = list(self.passes.queue(pixels, self.lane))
+        self._on_the_way.append((queued, self.lane.mark()))
+        return self._through(leave=self.lane.ahead)
+
+    def drain(self) -> Sequence[Encoded]:
+        """Wait for all that is queued and return it."""
+        return self._through(leave=0)
+
+    def _through(self, *, leave: int) -> list[Encoded]:
+        found = []
+        while len(self._on_the_way) > leave:
+            queued, done = self._on_the_way.popleft()
+            try:
+                self.lane.wait(done)
+                busy_s = sum(self.lane.seconds(one.began, one.ended) for one in queued)
+            except RuntimeError as error:
+                raise device_lost(self.passes.device, error) from error
+            pieces = [one.vectors.numpy()[: one.wanted] for one in queued]
+            # A copy, so that the next batches may have the page-locked memory.
+            vectors = np.concatenate([np.empty((0, self.passes.dim), np.float32), *pieces])
+            found.append(Encoded(vectors, busy_s))
+        return found

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from warnings import warn
 
 import numpy as np
 import torch
 from torch import nn
 
+from embedstore.encoders.capabilities import EncoderStream
 from embedstore.encoders.device import (
     DTYPES,
     check_device_name,
@@ -18,7 +20,7 @@ from embedstore.encoders.device import (
     resolve_dtype,
 )
 from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
-from embedstore.encoders.passes import FixedPasses, Pixels, Vectors, default_pass_rows
+from embedstore.encoders.passes import FixedPasses, PassStream, Pixels, Vectors, default_pass_rows
 from embedstore.encoders.shards import Shard
 from embedstore.encoders.vision import (
     POOLINGS,
@@ -93,12 +95,18 @@ class TowerEncoder(ABC):
         self.name = name or origin.rstrip("/").rpartition("/")[2]
         self.revision = revision
         self.preset = preset or "pad"
-        self.device = check_device_name(device)
+        self._device = check_device_name(device)
         self.dtype = check_dtype_name(dtype)
         self.pooling = pooling
         self.pass_rows = pass_rows
         self.execution = execution
+        self._say: Callable[[str], None] = _warn
         self._passes: FixedPasses | None = None
+
+    @property
+    def device(self) -> str:
+        """The name that was given, and the device behind it once the tower is loaded."""
+        return self._device if self._passes is None else str(self._passes.device)
 
     @abstractmethod
     def read_shape(self, checkpoint: Checkpoint) -> VisionShape:
@@ -115,7 +123,7 @@ class TowerEncoder(ABC):
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """Where the weights lie; found (or, for a hub id, fetched) when first asked for."""
-        return open_checkpoint(self.origin, revision=self.revision)
+        return open_checkpoint(self.origin, revision=self.revision, say=self._tell)
 
     @cached_property
     def shape(self) -> VisionShape:
@@ -154,6 +162,15 @@ class TowerEncoder(ABC):
             dim=shape.hidden_size,
         )
 
+    @property
+    def flops_per_image(self) -> float:
+        """Floating-point operations of one picture (`VisionShape.flops_per_image`)."""
+        return self.shape.flops_per_image
+
+    def report_to(self, say: Callable[[str], None]) -> None:
+        """Have notices said; until then they are Python warnings."""
+        self._say = say
+
     def load(self) -> None:
         """Load the image tower and move it to the device; may be called more than once.
 
@@ -174,9 +191,11 @@ class TowerEncoder(ABC):
         dtype = DTYPES[identity.compute_dtype]
         tower = PooledTower(self.load_tower(dtype), identity.pooling).to(device).eval()
         rows = self.pass_rows or default_pass_rows(device, shape.tokens)
-        forward = prepare_forward(tower, shape, rows=rows, dtype=dtype, device=device, execution=execution)
+        forward = prepare_forward(
+            tower, shape, rows=rows, dtype=dtype, device=device, execution=execution, say=self._tell
+        )
         levels = torch.from_numpy(normalised_levels()).to(device, dtype)
-        self._passes = FixedPasses(forward, levels, dim=shape.hidden_size, rows=rows)
+        self._passes = FixedPasses(forward, levels, dim=shape.hidden_size, rows=rows, say=self._tell)
 
     def encode(self, pixels: Pixels) -> Vectors:
         """Encode one batch.
@@ -196,27 +215,36 @@ class TowerEncoder(ABC):
         UsageError
             For pixels of another type or shape.
         """
-        return next(self.encode_batches([pixels]))
+        stream = self.open_stream()
+        (encoded,) = [*stream.put(pixels), *stream.drain()]
+        return encoded.vectors
 
-    def encode_batches(self, batches: Iterable[Pixels]) -> Iterator[Vectors]:
-        """Encode batches one after the other, as `encode` does each.
+    def open_stream(self) -> EncoderStream:
+        """Return a stream that encodes each batch as `encode` does.
 
-        On a CUDA device the next batch is asked for, copied and queued while the last is computed, so that
-        the device does not wait for the host.
+        On a CUDA device a batch is copied and queued while the one before is computed, so that the device
+        does not wait for the host.
         """
         self.load()
         passes = self._passes
         assert passes is not None  # for the type checker: load() has just set it
-        return passes.stream(self._checked(batch) for batch in batches)
+        return PassStream(passes, check=self._check)
 
-    def _checked(self, pixels: Pixels) -> Pixels:
+    def _check(self, pixels: Pixels) -> None:
         size = self.shape.image_size
         if pixels.dtype != np.uint8 or pixels.shape[1:] not in ((size, size), (size, size, 3)):
             raise UsageError(
                 f"encoder {self.name!r} takes uint8 pixels of shape (n, {size}, {size}) or "
                 f"(n, {size}, {size}, 3); found {pixels.dtype} of shape {pixels.shape}"
             )
-        return pixels
+
+    def _tell(self, line: str) -> None:
+        self._say(line)  # looked up each time: somebody may begin to listen after the tower was loaded
+
+
+def _warn(line: str) -> None:
+    # Above: this function, `_tell`, and whoever noticed.
+    warn(line, stacklevel=3)
 
 
 def _check_choice(option: str, setting: str | None, choices: Iterable[str]) -> None:

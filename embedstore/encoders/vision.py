@@ -68,12 +68,27 @@ class VisionShape:
 
     @property
     def flops_per_image(self) -> float:
-        """Floating-point operations of one picture: two for each multiply-add of a matrix product."""
-        width, tokens = self.hidden_size, self.tokens
+        """Floating-point operations of one picture: two for each multiply-add of a matrix product.
+
+        Norms, activations and additions are left out; they are below one percent. The pooling head counts
+        where the tower has one, because the tower then computes it whichever pooling is asked for.
+        """
+        width, inner, tokens = self.hidden_size, self.intermediate_size, self.tokens
         patches = 2 * tokens * CHANNELS * self.patch_size**2 * width
-        projections = 8 * tokens * width**2 + 4 * tokens * width * self.intermediate_size
-        attention = 4 * tokens**2 * width
-        return float(patches + self.num_hidden_layers * (projections + attention))
+        projections = 4 * 2 * tokens * width**2  # queries, keys, values, output
+        attention = 2 * 2 * tokens**2 * width  # scores, and their sum over the values
+        network = 2 * 2 * tokens * width * inner
+        total = patches + self.num_hidden_layers * (projections + attention + network)
+        return float(total + self._head_flops if self.vision_use_head else total)
+
+    @property
+    def _head_flops(self) -> int:
+        """Operations of the pooling head: one learned query attends to all tokens."""
+        width, inner, tokens = self.hidden_size, self.intermediate_size, self.tokens
+        projections = 2 * width**2 * (1 + tokens + tokens + 1)  # query, keys, values, output
+        attention = 2 * 2 * tokens * width
+        network = 2 * 2 * width * inner
+        return projections + attention + network
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape as plain JSON values."""

@@ -7,8 +7,7 @@ files are never opened, and no code of a repository is ever run.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,8 +32,6 @@ INDEX_FILE = "model.safetensors.index.json"
 LOCAL_REVISION = "local"
 INSTALL_LINE = "pip install 'transformers>=5' sentencepiece"
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,9 @@ class Checkpoint:
         return hub_file(self.origin, filename, revision=self.revision)
 
 
-def open_checkpoint(origin: str, *, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    origin: str, *, revision: str | None = None, say: Callable[[str], None] = lambda line: None
+) -> Checkpoint:
     """Find a checkpoint and read its configuration; weights are not touched.
 
     Parameters
@@ -83,6 +82,8 @@ def open_checkpoint(origin: str, *, revision: str | None = None) -> Checkpoint:
         A folder, or a hub id ``owner/name``.
     revision
         Branch, tag or commit of a hub id.
+    say
+        Receives a line for people if a later release of transformers wrote it.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def open_checkpoint(origin: str, *, revision: str | None = None) -> Checkpoint:
             )
         commit = snapshot_commit(fetched)
         found = Checkpoint(origin, origin.rpartition("/")[2], fetched.parent, commit, _read_json(fetched))
-    _check_generation(found)
+    _check_generation(found, say)
     return found
 
 
@@ -196,7 +197,7 @@ def check_blobs(shards: Iterable[Shard]) -> None:
         check_blob(shard.path)
 
 
-def _check_generation(checkpoint: Checkpoint) -> None:
+def _check_generation(checkpoint: Checkpoint, say: Callable[[str], None]) -> None:
     """Refuse a configuration of a later major release; say so of a later minor one, which mostly works."""
     written_by = str(checkpoint.config.get("transformers_version", ""))
     try:
@@ -210,12 +211,9 @@ def _check_generation(checkpoint: Checkpoint) -> None:
             f"run `pip install -U 'transformers>={written[0]}'`"
         )
     if written > have:
-        _log.warning(
-            "%s was written by transformers %s, and %s is installed; if it does not load, run "
-            "`pip install -U transformers`",
-            checkpoint.origin,
-            written_by,
-            installed,
+        say(
+            f"{checkpoint.origin} was written by transformers {written_by}, and {installed} is installed; if it "
+            "does not load, run `pip install -U transformers`"
         )
 
 

@@ -63,6 +63,15 @@ class _Slot:
     gpus: int
 
 
+@dataclass(eq=False)
+class _Member:
+    """An actor in a slot, and whether it has ever done a piece of work."""
+
+    slot: _Slot
+    actor: Any
+    proven: bool = False
+
+
 class _Actor:
     """Runs a hand; Ray makes it a remote class. Opened by the first call, so that errors keep their type."""
 
@@ -121,9 +130,10 @@ class Crew:
         self.device = device
         self.say = say
         self.lost = 0
-        self._actors: dict[_Slot, list[Any]] = {}
+        self._members: dict[_Slot, list[_Member]] = {}
+        self._wanted: dict[_Slot, int] = {}
         self._hired = 0
-        self._idle: deque[tuple[_Slot, Any]] = deque()
+        self._idle: deque[_Member] = deque()
         self._looked = 0.0
         self._first_error: EmbedError | None = None
 
@@ -131,8 +141,8 @@ class Crew:
         """Return what the first actor that answers says of itself."""
         self._hire()
         while self._idle:
-            slot, actor = self._idle[0]
-            found, answer = self._answer(actor.describe.remote(), slot, actor)
+            member = self._idle[0]
+            found, answer = self._answer(member.actor.describe.remote(), member)
             if found:
                 return answer
             self._idle.popleft()
@@ -147,67 +157,72 @@ class Crew:
             If no actor is left: the first error of one.
         """
         queue = deque(pieces)
-        busy: dict[Any, tuple[_Slot, Any, list[Any]]] = {}
+        busy: dict[Any, tuple[_Member, list[Any]]] = {}
         stopped = False
         while queue or busy:
             self._hire()
             if stopping() and not stopped:
                 stopped = True
                 queue.clear()
-                for _, actor, _ in busy.values():
-                    actor.stop.remote()
+                for member, _ in busy.values():
+                    member.actor.stop.remote()
             self._hand_out(queue, busy)
             if not busy:
-                if queue:
-                    raise self._nobody_left()
-                return
+                if not queue:
+                    return
+                self._hire_again()
+                continue
             ready, _ = self.ray.wait(list(busy), timeout=_POLL_S)
             for reference in ready:
-                slot, actor, at_hand = busy.pop(reference)
-                found, answer = self._answer(reference, slot, actor)
+                member, at_hand = busy.pop(reference)
+                found, answer = self._answer(reference, member)
                 if found:
-                    self._idle.append((slot, actor))
+                    member.proven = True
+                    self._idle.append(member)
                     yield answer
                 elif not stopped:
                     queue.extendleft(reversed(at_hand))
 
     def close(self) -> None:
         """Let the actors give back their locks, and end them."""
-        actors = [actor for members in self._actors.values() for actor in members]
+        actors = [member.actor for members in self._members.values() for member in members]
         for reference in [actor.close.remote() for actor in actors]:
             with suppress(self.ray.exceptions.RayError):
                 self.ray.get(reference, timeout=_CLOSE_S)
         for actor in actors:
             self.ray.kill(actor)
 
-    def _hand_out(self, queue: deque[Any], busy: dict[Any, tuple[_Slot, Any, list[Any]]]) -> None:
+    def _hand_out(self, queue: deque[Any], busy: dict[Any, tuple[_Member, list[Any]]]) -> None:
         while queue and self._idle:
-            slot, actor = self._idle.popleft()
+            member = self._idle.popleft()
             hands = len(self._idle) + len(busy) + 1
             # Few at the end, so that nobody waits for one who holds many.
             few = max(1, min(_FEW, len(queue) // (4 * hands)))
             at_hand = [queue.popleft() for _ in range(min(few, len(queue)))]
-            busy[actor.do.remote(at_hand)] = (slot, actor, at_hand)
+            busy[member.actor.do.remote(at_hand)] = (member, at_hand)
 
-    def _answer(self, reference: Any, slot: _Slot, actor: Any) -> tuple[bool, Any]:
+    def _answer(self, reference: Any, member: _Member) -> tuple[bool, Any]:
         """Return (True, the actor's answer), or (False, None) after saying that the actor is lost."""
         try:
             return True, self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
             if not isinstance(error.cause, EmbedError | OSError):
                 raise
-            self._lose(slot, actor, error.cause)
+            self._lose(member, error.cause)
         except self.ray.exceptions.RayError as error:
-            what = type(error).__name__
-            lost = ClusterLost(f"the worker on {slot.host} ({slot.device}) is gone ({what})")
-            self._lose(slot, actor, lost)
+            slot, what = member.slot, type(error).__name__
+            self._lose(member, ClusterLost(f"the worker on {slot.host} ({slot.device}) is gone ({what})"))
         return False, None
 
-    def _lose(self, slot: _Slot, actor: Any, error: EmbedError | OSError) -> None:
+    def _lose(self, member: _Member, error: EmbedError | OSError) -> None:
         self.lost += 1
-        # Its slot stays taken: what killed one actor there would kill the next.
-        self._actors[slot].remove(actor)
-        self.ray.kill(actor)
+        self._members[member.slot].remove(member)
+        if not member.proven:
+            # What killed an actor there before it did anything would kill the next.
+            self._wanted[member.slot] -= 1
+        # A node that is lost with it needs a while to be missed; until then nobody is sent there.
+        self._looked = time.monotonic()
+        self.ray.kill(member.actor)
         if self._first_error is None:
             self._first_error = error if isinstance(error, EmbedError) else ClusterLost(str(error))
         self.say(f"{error}; its units go to others")
@@ -220,29 +235,40 @@ class Crew:
         )
 
     def _hire(self) -> None:
-        """Start an actor in every slot that has none yet."""
-        if self._actors and time.monotonic() - self._looked < _LOOK_FOR_NODES_S:
+        """Start an actor wherever there is room for one: on nodes that joined, and for those that were lost."""
+        if self._wanted and time.monotonic() - self._looked < _LOOK_FOR_NODES_S:
             return
         self._looked = time.monotonic()
+        for slot, count in _slots(self.ray.nodes(), self.device).items():
+            members = self._members.setdefault(slot, [])
+            for _ in range(self._wanted.setdefault(slot, count) - len(members)):
+                members.append(_Member(slot, self._started(slot)))
+                self._idle.append(members[-1])
+
+    def _hire_again(self) -> None:
+        """Replace the last actor, if it did any work before it was lost.
+
+        Raises
+        ------
+        EmbedError
+            If nobody takes its place.
+        """
+        if any(self._wanted[slot] > len(members) for slot, members in self._members.items()):
+            time.sleep(max(0.0, self._looked + _LOOK_FOR_NODES_S - time.monotonic()))
+            self._hire()
+        if not self._idle:
+            raise self._nobody_left()
+
+    def _started(self, slot: _Slot) -> Any:
         # Reached only with Ray at hand.
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        remote = self.ray.remote(_Actor)
-        for slot, count in _slots(self.ray.nodes(), self.device).items():
-            if slot in self._actors:
-                continue
-            self._actors[slot] = []
-            for _ in range(count):
-                self._hired += 1
-                actor = remote.options(
-                    num_cpus=slot.cpus,
-                    num_gpus=slot.gpus,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node_id, soft=False),
-                    # A second thread, so that `stop` is heard while `do` works.
-                    max_concurrency=2,
-                ).remote(self.recipe, f"{self.name}-{self._hired}", slot)
-                self._actors[slot].append(actor)
-                self._idle.append((slot, actor))
+        self._hired += 1
+        where = NodeAffinitySchedulingStrategy(slot.node_id, soft=False)
+        # A second thread, so that `stop` is heard while `do` works.
+        options = {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "max_concurrency": 2}
+        remote = self.ray.remote(_Actor).options(scheduling_strategy=where, **options)
+        return remote.remote(self.recipe, f"{self.name}-{self._hired}", slot)
 
 
 @contextmanager

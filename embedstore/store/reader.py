@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from embedstore.errors import CorruptStore, DataError, UsageError
-from embedstore.files import sha256_bytes
+from embedstore.files import sha256_bytes, table_of_parquet
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.layout import (
@@ -64,9 +63,7 @@ class Part:
             raise CorruptStore(
                 f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
             )
-        # In this thread: a reading thread of Arrow that lets go of `payload` while Python ends aborts the process.
-        source = pa.BufferReader(payload)
-        return Manifest(pq.read_table(source, use_threads=False, pre_buffer=False).combine_chunks())
+        return Manifest(table_of_parquet(payload).combine_chunks())
 
     @property
     def pending(self) -> list[int]:

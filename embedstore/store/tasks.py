@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from embedstore.errors import CorruptStore, DataError, UsageError
-from embedstore.files import make_folder_durable, parquet_bytes, sha256_bytes, write_durable
+from embedstore.files import (
+    make_folder_durable,
+    parquet_bytes,
+    sha256_bytes,
+    table_of_parquet,
+    write_durable,
+)
 from embedstore.store.layout import StoreLayout, read_document, write_document
 from embedstore.task import Task, task_from_json
 
@@ -49,9 +52,7 @@ def read_task(root: Path, name: str) -> Task:
             f"{folder / LABELS_FILE} was changed after it was written. Run: embed verify --repair"
         )
     try:
-        # In this thread, as manifests are: see `embedstore.store.reader.Part.manifest`.
-        labels = pq.read_table(pa.BufferReader(payload), use_threads=False, pre_buffer=False)
-        return task_from_json(document, labels)
+        return task_from_json(document, table_of_parquet(payload))
     except (KeyError, TypeError, DataError) as error:
         raise CorruptStore(f"{folder / TASK_FILE} is damaged: {error}. Run: embed verify --repair") from error
 

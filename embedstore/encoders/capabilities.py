@@ -1,0 +1,91 @@
+"""What an encoder may offer beyond its contract, and what is done where it does not.
+
+An encoder of an entry point needs `embedstore.encoders.base.Encoder` and nothing else. One that offers more is
+used for more: batches that overlap on the device, a count of operations, notices for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.encoders.base import Encoder
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A batch that is through.
+
+    Parameters
+    ----------
+    vectors
+        (n, dim) float32, as `Encoder.encode` returns them.
+    busy_s
+        Seconds that the device worked on it, waiting and copying left out where the device can tell.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    busy_s: float
+
+
+class EncoderStream(Protocol):
+    """Batches on their way through an encoder; they come out in the order in which they went in."""
+
+    def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
+        """Take a batch, as `Encoder.encode` does, and return the batches that are through.
+
+        On a device that works beside the host that is not this batch but the one before: it is waited for
+        only when this one stands in the queue, so that the device never runs dry.
+        """
+        ...
+
+    def drain(self) -> Sequence[Encoded]:
+        """Wait for every batch that is still on its way and return them."""
+        ...
+
+
+class OneByOne:
+    """A stream that encodes each batch while it is put; the device is taken to work all that time.
+
+    Parameters
+    ----------
+    encode
+        As `Encoder.encode`.
+    """
+
+    def __init__(self, encode: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]) -> None:
+        self.encode = encode
+
+    def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
+        """Encode a batch and return it."""
+        started = perf_counter()
+        vectors = self.encode(pixels)
+        return [Encoded(vectors, perf_counter() - started)]
+
+    def drain(self) -> Sequence[Encoded]:
+        """Return nothing: no batch is ever on its way."""
+        return []
+
+
+def open_stream(encoder: Encoder) -> EncoderStream:
+    """Return the stream that a loaded encoder offers as ``open_stream()``, or else one batch after the other."""
+    offered: Callable[[], EncoderStream] | None = getattr(encoder, "open_stream", None)
+    return OneByOne(encoder.encode) if offered is None else offered()
+
+
+def flops_per_image(encoder: Encoder) -> float | None:
+    """Return the floating-point operations of one picture, or None for an encoder without ``flops_per_image``."""
+    flops: float | None = getattr(encoder, "flops_per_image", None)
+    return flops
+
+
+def report_to(encoder: Encoder, say: Callable[[str], None]) -> None:
+    """Have the encoder's notices for people said; one without ``report_to(say)`` has none."""
+    listen: Callable[[Callable[[str], None]], None] | None = getattr(encoder, "report_to", None)
+    if listen is not None:
+        listen(say)
