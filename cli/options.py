@@ -95,3 +95,8 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 def plural(count: int, noun: str) -> str:
     """Return ``1 image`` or ``2 images``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def print_notice(line: str) -> None:
+    """Print what a person should know, beside the answer and not in it."""
+    click.echo(line, err=True)

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from cli.main import DONE, IMAGES_FAILED
 from cli.metadata import given_metadata, require_metadata, with_metadata
 from cli.neighbors import nearest_cases
-from cli.options import ProjectCommand, plural, store_option
+from cli.options import ProjectCommand, plural, print_notice, store_option
 from embedstore.embed import embed_records, encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.inputs import gather_inputs
@@ -142,7 +142,7 @@ def _units_of_files(
 ) -> tuple[Units, list[str], dict[str, Path]]:
     encoder = encoder_of_identity(run.identity, holder=f"run {run.folder}", name=encoder_name, device=device)
     gathered = gather_inputs(inputs)
-    embedded = embed_records(gathered.records, gathered.root, encoder)
+    embedded = embed_records(gathered.records, gathered.root, encoder, say=print_notice)
     failed = [
         f"{gathered.records[row].path}: {reason}: {message}"
         for row, (reason, message) in embedded.failures.items()

@@ -9,7 +9,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from cli.options import ProjectCommand, json_option, print_json, require, store_option
+from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_option
 from cli.text import text_encoder_of
 from embedstore.embed import embed_records, encoder_of_identity
 from embedstore.errors import DataError, UsageError
@@ -83,7 +83,8 @@ def _vector_of_file(
     encoder = encoder_of_identity(
         store.identity, holder=f"store {store.path}", name=encoder_name, device=device
     )
-    embedded = embed_records([Record(image.name, image.name)], image.resolve().parent, encoder)
+    record = Record(image.name, image.name)
+    embedded = embed_records([record], image.resolve().parent, encoder, say=print_notice)
     for reason, message in embedded.failures.values():
         raise DataError(f"{image}: {reason}: {message}")
     vector: npt.NDArray[np.float32] = embedded.vectors[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.encoders.base import Encoder, encoder_names, encoder_options, image_encoder
+from embedstore.encoders.capabilities import report_to
 from embedstore.engines.base import Stopwatch, UnitWork
 from embedstore.engines.local import run_units
 from embedstore.engines.series import SeriesRanges, series_members, with_series_ranges
@@ -101,6 +102,7 @@ def embed_records(
     batch_size: int = 32,
     workers: int = 2,
     limits: DecodeLimits | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Embedded:
     """Compute the vectors of records without keeping them.
 
@@ -118,7 +120,11 @@ def embed_records(
         Value ranges of MR series that a store holds already; others are taken over the records given.
     batch_size, workers, limits
         As in `embedstore.extract.ExtractOptions`.
+    say
+        Takes the encoder's notices for people; without it they are Python warnings.
     """
+    if say is not None:
+        report_to(encoder, say)
     listed = tuple(records)
     work = UnitWork(0, 0, tuple(range(len(listed))), listed)
     encoder.load()

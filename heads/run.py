@@ -13,7 +13,6 @@ report.html          written by `heads.report`; can be made again from the other
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +22,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from embedstore.errors import DataError
-from embedstore.files import canonical_json, make_folder_durable, sha256_bytes, write_durable
+from embedstore.files import (
+    canonical_json,
+    make_folder_durable,
+    parquet_bytes,
+    sha256_bytes,
+    table_of_parquet,
+    write_durable,
+)
 from embedstore.identity import Identity, identity_from_json
 from heads.base import Floats, head_class
 from heads.calibration import calibrator_from_json
@@ -158,9 +163,9 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
         CALIBRATOR_FILE: canonical_json(
             {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
         ),
-        PREDICTIONS_FILE: _parquet_bytes(predictions),
+        PREDICTIONS_FILE: parquet_bytes(predictions),
         OUTLIERS_FILE: bytes(safetensors.numpy.save(result.outliers.to_arrays())),
-        LABEL_NOISE_FILE: _parquet_bytes(label_noise),
+        LABEL_NOISE_FILE: parquet_bytes(label_noise),
     }
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
@@ -215,17 +220,11 @@ def load_run(folder: Path) -> Run:
             for entry in document["heads"]
         )
         outliers = Outliers.from_arrays(safetensors.numpy.load(payloads[OUTLIERS_FILE]))
-        predictions = pq.read_table(io.BytesIO(payloads[PREDICTIONS_FILE]))
-        label_noise = pq.read_table(io.BytesIO(payloads[LABEL_NOISE_FILE]))
+        predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
+        label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
     return Run(folder, document, identity, predictor, conformal, outliers, predictions, label_noise)
-
-
-def _parquet_bytes(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
 
 
 def _read_document(path: Path) -> dict[str, Any]:

@@ -79,3 +79,17 @@ def test_vectors_outside_a_store_are_those_worked_out_by_hand_and_a_failure_is_n
     np.testing.assert_array_equal(found.vectors[[0, 2]], expected[[0, 2]])
     assert np.isnan(found.vectors[1]).all()
     assert {row: reason for row, (reason, _) in found.failures.items()} == {1: "missing"}
+
+
+def test_what_an_encoder_has_to_say_is_said(tmp_path):
+    class Talkative(MeanEncoder):
+        def report_to(self, say):
+            self.say = say
+
+        def load(self):
+            self.say("memory is short")
+
+    write_pictures(tmp_path, range(1))
+    said: list[str] = []
+    embed_records(tuple(manifest_of(1).records()), tmp_path, Talkative(), say=said.append)
+    assert said == ["memory is short"]
