@@ -35,7 +35,7 @@ VISION = {
     "num_attention_heads": 16,
     "patch_size": 14,
 }
-TEXT = {**VISION, "vocab_size": 32_000}
+TEXT = {**VISION, "vocab_size": 32_000, "bos_token_id": 1, "eos_token_id": 1}
 del TEXT["patch_size"]
 # google/medgemma-4b-pt, but for the number of layers (34)
 LANGUAGE = {
@@ -80,7 +80,7 @@ def measure(encoder: str, folder: Path, table: Path) -> dict[str, Any]:
         "checkpoint": f"{encoder}, {parameters / 1e6:,.0f} M parameters, {size_gb:.1f} GB",
         "images": summary["computed"],
         "images/s": summary["images_per_s"],
-        "killed with": f"{finished} of {-(-summary['extracted'] // CHUNK_ROWS)} units done",
+        "killed with": f"{finished} of {-(-summary['computed'] // CHUNK_ROWS)} units done",
         "images left for the second run": resumed["computed"],
         "TFLOP/s": summary["tflops_per_s"],
         "same bytes": _digest(whole) == _digest(killed),

@@ -232,7 +232,7 @@ def _mahalanobis(
         units_of_patient = order[first[counts == size, None] + np.arange(size)]
         for start in range(0, len(units_of_patient), _PATIENTS):
             units = units_of_patient[start : start + _PATIENTS]
-            turned = centered[units] @ axes
+            turned = (centered[units.ravel()] @ axes).reshape(*units.shape, -1)
             distances[units] = _left_out(turned, values, n=n, kept=1 - shrinkage, floor=floor)
     return center, whitening.astype(np.float32), distances
 
