@@ -35,7 +35,7 @@ VISION = {
     "num_attention_heads": 16,
     "patch_size": 14,
 }
-TEXT = {**VISION, "vocab_size": 32_000, "bos_token_id": 1, "eos_token_id": 1}
+TEXT = {**VISION, "vocab_size": 32_000}
 del TEXT["patch_size"]
 # google/medgemma-4b-pt, but for the number of layers (34)
 LANGUAGE = {
@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="where to work  [default: a temporary folder]")
     arguments = parse(parser)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         table = write_pictures(folder / "images", arguments.images)
@@ -112,7 +114,6 @@ def _write(kind: Any, config: Any, folder: Path) -> int:
         parameter.data.uniform_(-spread, spread, generator=generator)
         if "norm" in name and name.endswith("weight"):
             parameter.data += 1
-    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder, max_shard_size="1GB")
     return sum(parameter.numel() for parameter in model.parameters())
 
