@@ -140,9 +140,11 @@ def _units_of_store(run: Run, path: Path, unit: str, given: Mapping[str, str]) -
 def _units_of_files(
     run: Run, inputs: tuple[Path, ...], unit: str, encoder_name: str | None, device: str
 ) -> tuple[Units, list[str], dict[str, Path]]:
-    encoder = encoder_of_identity(run.identity, holder=f"run {run.folder}", name=encoder_name, device=device)
+    encoder = encoder_of_identity(
+        run.identity, holder=f"run {run.folder}", name=encoder_name, device=device, say=print_notice
+    )
     gathered = gather_inputs(inputs)
-    embedded = embed_records(gathered.records, gathered.root, encoder, say=print_notice)
+    embedded = embed_records(gathered.records, gathered.root, encoder)
     failed = [
         f"{gathered.records[row].path}: {reason}: {message}"
         for row, (reason, message) in embedded.failures.items()

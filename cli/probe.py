@@ -91,6 +91,8 @@ from heads.run import Run, save_run
 @click.option("--prompts", type=click.Path(path_type=Path), help="zeroshot: a file like heads/prompts.toml.")
 @click.option(
     "--device",
+    # Not by the name of the project's setting, which is the encoder's and may be cuda:1.
+    "fit_device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
@@ -118,7 +120,7 @@ def command(
     thumbnails: bool,
     encoder: str | None,
     prompts: Path | None,
-    device: str,
+    fit_device: str,
     seed: int,
     runs: Path | None,
     as_json: bool,
@@ -157,7 +159,7 @@ def command(
         "inputs": ways,
         "class_weights": class_weights,
         "family": family,
-        "device": device,
+        "device": fit_device,
     }
     runs_folder = runs or project_of(context).folder / "runs"
 
@@ -165,7 +167,7 @@ def command(
         options = dict(shared)
         if name == "zeroshot":
             options["family"] = zeroshot_family_of(
-                stores[0], view.task, encoder=encoder, device=device, prompts=prompts
+                stores[0], view.task, encoder=encoder, device=fit_device, prompts=prompts
             )
         result = probe(view, name, coverage=coverage, **options)
         result = replace(result, settings=replace(result.settings, preset=preset or ""))

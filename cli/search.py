@@ -81,10 +81,10 @@ def _vector_of_file(
     store: Store, image: Path, encoder_name: str | None, device: str
 ) -> npt.NDArray[np.float32]:
     encoder = encoder_of_identity(
-        store.identity, holder=f"store {store.path}", name=encoder_name, device=device
+        store.identity, holder=f"store {store.path}", name=encoder_name, device=device, say=print_notice
     )
     record = Record(image.name, image.name)
-    embedded = embed_records([record], image.resolve().parent, encoder, say=print_notice)
+    embedded = embed_records([record], image.resolve().parent, encoder)
     for reason, message in embedded.failures.values():
         raise DataError(f"{image}: {reason}: {message}")
     vector: npt.NDArray[np.float32] = embedded.vectors[0]

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from cli.options import print_notice
 from embedstore.embed import encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.store.reader import Store
@@ -46,7 +47,7 @@ def text_encoder_of(store: Store, *, encoder: str | None, device: str) -> TextEn
         If `encoder` makes other vectors than the store's.
     """
     found: Any = encoder_of_identity(
-        store.identity, holder=f"store {store.path}", name=encoder, device=device
+        store.identity, holder=f"store {store.path}", name=encoder, device=device, say=print_notice
     )
     if not hasattr(found, "encode_text"):
         raise UsageError(

@@ -246,7 +246,10 @@ class _Job:
 
 @contextmanager
 def _signals_waiting() -> Iterator[None]:
-    """Hold back signals that stop; a process started meanwhile holds them back until it ignores them."""
+    """Hold back signals that stop; a process started meanwhile holds them back until it ignores them.
+
+    multiprocessing's resource tracker lets them through again when it starts, which the first `Event` made it do.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield

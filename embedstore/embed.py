@@ -46,7 +46,12 @@ class Embedded:
 
 
 def encoder_of_identity(
-    identity: Identity, *, holder: str, name: str | None = None, device: str = "auto"
+    identity: Identity,
+    *,
+    holder: str,
+    name: str | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] | None = None,
 ) -> Encoder:
     """Build the encoder that makes vectors of `identity`, at the commit of the hub that made them.
 
@@ -62,6 +67,8 @@ def encoder_of_identity(
         Where to find the encoder, if not under its own name: the folder or hub id of a checkpoint.
     device
         Where to run it.
+    say
+        Takes the encoder's notices for people, now and later; without it they are Python warnings.
 
     Raises
     ------
@@ -82,6 +89,8 @@ def encoder_of_identity(
         dtype=identity.compute_dtype,
         **{option: setting for option, setting in wanted.items() if option in offered},
     )
+    if say is not None:
+        report_to(encoder, say)
     identity.require_same(encoder.identity, holder=holder)
     return encoder
 
@@ -102,7 +111,6 @@ def embed_records(
     batch_size: int = 32,
     workers: int = 2,
     limits: DecodeLimits | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Embedded:
     """Compute the vectors of records without keeping them.
 
@@ -120,11 +128,7 @@ def embed_records(
         Value ranges of MR series that a store holds already; others are taken over the records given.
     batch_size, workers, limits
         As in `embedstore.extract.ExtractOptions`.
-    say
-        Takes the encoder's notices for people; without it they are Python warnings.
     """
-    if say is not None:
-        report_to(encoder, say)
     listed = tuple(records)
     work = UnitWork(0, 0, tuple(range(len(listed))), listed)
     encoder.load()

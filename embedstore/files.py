@@ -13,7 +13,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,16 @@ def canonical_json(document: Any) -> bytes:
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON document with the digest of its own content as ``sha256``."""
+    return {**document, "sha256": content_sha256(document)}
+
+
+def content_sha256(document: Mapping[str, Any]) -> str:
+    """Return the digest of a document's content, what it says of it left out."""
+    return sha256_bytes(canonical_json({key: document[key] for key in document if key != "sha256"}))
 
 
 def sha256_bytes(payload: bytes | memoryview) -> str:

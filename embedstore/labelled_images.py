@@ -69,7 +69,8 @@ def load_labelled_images(store: Store, task: Task, with_columns: Sequence[str]) 
     if len(kept) < len(units):
         excluded[no_label(task)] = len(units) - len(kept)
     return LabelledImages(
-        X=embeddings.vectors[kept],
+        # Not copied where every image has a label: they are the largest array of a probe.
+        X=embeddings.vectors if len(kept) == len(units) else embeddings.vectors[kept],
         image_ids=embeddings.image_ids[kept].astype(np.str_),
         content_sha256=store.content_sha256()[embeddings.rows[kept]],
         units=units[kept],

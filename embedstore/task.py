@@ -132,7 +132,7 @@ def _joined_labels(tasks: Sequence[Task], holders: Sequence[str]) -> pa.Table:
                     f"task {task.name!r}: {task.unit} {unit!r} is labelled {_listed(found)} in {where} and "
                     f"{_listed(labels)} in {holder}; mend one of them (`embed label`)"
                 )
-    labels_of_target = list(zip(*(labels for labels, _ in known.values()), strict=True))
+    labels_of_target = [[labels[at] for labels, _ in known.values()] for at in range(len(columns) - 1)]
     arrays = [pa.array(known, pa.string()), *(pa.array(cells, pa.string()) for cells in labels_of_target)]
     return pa.table(dict(zip(columns, arrays, strict=True)))
 

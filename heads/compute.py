@@ -30,20 +30,16 @@ def one_thread(*, only_if: bool = True) -> Iterator[None]:
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device behind a name; ``auto`` is the first CUDA device, or the CPU.
+    """Return the device behind ``auto`` (a CUDA device if there is one), ``cpu`` or ``cuda``.
 
     Raises
     ------
     UsageError
-        If the name is none of torch's, or torch sees no such device.
+        For another name, or if torch sees no GPU.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device must be auto, cpu or cuda; found {name!r}")
     there = torch.cuda.is_available()
-    if name == "auto":
-        name = "cuda" if there else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device must be auto, cpu or cuda; found {name!r}") from error
-    if device.type == "cuda" and not there:
+    if name == "cuda" and not there:
         raise UsageError(f"device {name!r} is not there: torch sees no GPU; use cpu")
-    return device
+    return torch.device("cuda" if there and name != "cpu" else "cpu")

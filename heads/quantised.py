@@ -114,9 +114,18 @@ def threads_for(cells: int) -> int:
 
 
 def device_of(device: str) -> str:
-    """Return XGBoost's device; ``auto`` is a GPU if XGBoost finds one. Raises UsageError for another name."""
+    """Return XGBoost's device; ``auto`` is a GPU if XGBoost finds one.
+
+    Raises
+    ------
+    UsageError
+        For another name, or a GPU that XGBoost does not find.
+    """
     if device not in {"auto", "cpu", "cuda"}:
         raise UsageError(f"device must be auto, cpu or cuda for xgboost; found {device!r}")
+    if device == "cuda" and _found_device() == "cpu":
+        # XGBoost itself would warn and go on with the CPU.
+        raise UsageError("device 'cuda' is not there: XGBoost finds no GPU; use cpu")
     return _found_device() if device == "auto" else device
 
 

@@ -1,7 +1,7 @@
 """The run folder: everything needed to use a head, and to doubt it. No pickle.
 
 ```
-run.json             format version, identity, task, settings, heads, metrics, versions, digests of the others
+run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
 head.safetensors     one head per target; an array that several share is there once (`heads.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.outliers`)
@@ -28,8 +28,10 @@ from safetensors import SafetensorError
 from embedstore.errors import DataError
 from embedstore.files import (
     canonical_json,
+    content_sha256,
     make_folder_durable,
     parquet_bytes,
+    sealed,
     sha256_bytes,
     table_of_parquet,
     write_durable,
@@ -90,8 +92,8 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """First 12 digits of the digest of ``run.json``."""
-        return sha256_bytes(canonical_json(self.document))[:12]
+        """First 12 digits of the digest of what ``run.json`` says."""
+        return str(self.document["sha256"])[:12]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -170,11 +172,13 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     document = run_document(result) | {"files": {name: sha256_bytes(files[name]) for name in sorted(files)}}
+    # As it will be read: keys that are numbers become text, and change places in the digest.
+    document = sealed(json.loads(canonical_json(document)))
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_durable(folder / RUN_FILE, text.encode(), label="run")
     return Run(
         folder,
-        json.loads(text),
+        document,
         result.view.identity,
         result.fitted.predictor,
         result.conformal,
@@ -195,8 +199,6 @@ def load_run(folder: Path) -> Run:
     document = _read_document(folder / RUN_FILE)
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
-    if identity.sha256 != document["identity_sha256"]:
-        raise DataError(f"{folder / RUN_FILE}: identity was edited: its digest is {identity.sha256[:12]}…")
     try:
         head = head_class(document["settings"]["head"])
         arrays = arrays_from_bytes(payloads[HEAD_FILE], len(document["heads"]))
@@ -242,11 +244,17 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"{path}: format version must be {FORMAT_VERSION}, found {found!r}; probe again, or use the release "
             "that wrote it"
         )
-    needed = {"files", "identity", "identity_sha256", "settings", "inputs", "heads", "task", "metrics"}
+    needed = {"files", "identity", "sha256", "settings", "inputs", "heads", "task", "metrics"}
     missing = needed - set(document)
     lacking = set(FILES) - set(document.get("files", ()))
     if missing or lacking:
         raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
+    digest = content_sha256(document)
+    if digest != document["sha256"]:
+        raise DataError(
+            f"{path} was changed after the run: its content has sha256 {digest[:12]}…, it says "
+            f"{str(document['sha256'])[:12]}…; probe again"
+        )
     return dict(document)
 
 

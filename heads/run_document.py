@@ -109,7 +109,7 @@ def _versions(head: str) -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            # A library can be there under another name (faiss from conda); a run is not lost for that.
+            # A library can be there under another name (from conda, say); a run is not lost for that.
             found[name] = "unknown"
     return found
 

@@ -33,9 +33,16 @@ def test_a_grid_without_a_choice_stays_as_it_is() -> None:
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
-@pytest.mark.parametrize("family", [LogisticFamily((1.0,)), MlpFamily(points=({"hidden": (4,)},))])
-def test_a_gpu_that_is_not_there_is_named(family: object) -> None:
-    with pytest.raises(UsageError, match="device 'cuda' is not there: torch sees no GPU; use cpu"):
+@pytest.mark.parametrize(
+    ("family", "library"),
+    [
+        (LogisticFamily((1.0,)), "torch sees"),
+        (MlpFamily(points=({"hidden": (4,)},)), "torch sees"),
+        (BoostedFamily(), "XGBoost finds"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_named(family: object, library: str) -> None:
+    with pytest.raises(UsageError, match=f"device 'cuda' is not there: {library} no GPU; use cpu"):
         probe(make_view(), draws=2, family=family, device="cuda")
 
 
@@ -43,9 +50,10 @@ def test_auto_is_the_cpu_without_a_gpu() -> None:
     assert torch_device("auto").type == ("cpu" if NO_GPU else "cuda")
 
 
-def test_a_device_that_torch_does_not_know_is_refused() -> None:
-    with pytest.raises(UsageError, match="auto, cpu or cuda; found 'abacus'"):
-        torch_device("abacus")
+@pytest.mark.parametrize("name", ["abacus", "meta", "cuda:9"])
+def test_another_device_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"auto, cpu or cuda; found {name!r}"):
+        torch_device(name)
 
 
 def test_threads_come_back() -> None:

@@ -12,7 +12,7 @@ from embedstore.embed import embed_records, encoder_of_identity
 from embedstore.encoders.base import image_encoder
 from embedstore.encoders.hog import HogEncoder
 from embedstore.errors import IdentityMismatch
-from tests.checkpoints import cache_snapshot, write_siglip
+from tests.checkpoints import cache_snapshot, edit_config, write_siglip
 from tests.pictures import expected_vectors, write_pictures
 from tests.stores import IDENTITY, MeanEncoder, manifest_of
 
@@ -81,15 +81,11 @@ def test_vectors_outside_a_store_are_those_worked_out_by_hand_and_a_failure_is_n
     assert {row: reason for row, (reason, _) in found.failures.items()} == {1: "missing"}
 
 
-def test_what_an_encoder_has_to_say_is_said(tmp_path):
-    class Talkative(MeanEncoder):
-        def report_to(self, say):
-            self.say = say
-
-        def load(self):
-            self.say("memory is short")
-
-    write_pictures(tmp_path, range(1))
+def test_notices_about_a_checkpoint_are_said_before_anything_is_computed(tmp_path):
+    write_siglip(tmp_path / "model")
+    identity = image_encoder(str(tmp_path / "model"), dtype="float32").identity
+    edit_config(tmp_path / "model", transformers_version="5.999.0")
     said: list[str] = []
-    embed_records(tuple(manifest_of(1).records()), tmp_path, Talkative(), say=said.append)
-    assert said == ["memory is short"]
+    encoder_of_identity(identity, holder="run", name=str(tmp_path / "model"), say=said.append)
+    assert len(said) == 1
+    assert "was written by transformers 5.999.0" in said[0]

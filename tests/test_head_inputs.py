@@ -172,6 +172,7 @@ def test_in_cross_validation_every_fold_chooses_and_learns_without_what_it_score
     view = replace(view, metadata={"site": site})
     result = probe(view, inputs=WAYS, draws=20, family=GRID, seed=4)
     everyone = Rows.of_view(view, leakage_groups(view))
+    with_metadata = 0
     for fold in range(5):
         left_out = result.judged.fold == fold
         outer = fit(
@@ -193,7 +194,9 @@ def test_in_cross_validation_every_fold_chooses_and_learns_without_what_it_score
         )
         assert scores.tobytes() == result.judged.scores[left_out].tobytes()
         if outer.predictor.blocks is not None:
+            with_metadata += 1
             assert ("east" in outer.predictor.blocks.levels[0]) == (not left_out[stranger].any())
+    assert with_metadata > 0
 
 
 def test_all_patients_of_a_learning_curve_give_the_run_itself(view: View) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from importlib.metadata import version
@@ -128,13 +129,25 @@ def test_another_format_version_is_refused(run: Run) -> None:
         load_run(run.folder)
 
 
-def test_an_edited_identity_is_refused(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("identity", "encoder", "another"), ("metrics", "auroc", 1.0), ("inputs", "blocks", {"scale": "much"})],
+)
+def test_an_edited_run_json_is_refused(run: Run, part: str, name: str, value: object) -> None:
     path = run.folder / "run.json"
     document = json.loads(path.read_text())
-    document["identity"]["encoder"] = "another"
+    document[part][name] = value
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match="identity was edited"):
+    with pytest.raises(DataError, match=r"run\.json was changed after the run: its content has sha256"):
         load_run(run.folder)
+
+
+def test_the_digest_of_run_json_is_that_of_its_content_in_one_form(run: Run) -> None:
+    document = json.loads((run.folder / "run.json").read_text())
+    stated = document.pop("sha256")
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert hashlib.sha256(text.encode()).hexdigest() == stated
+    assert run.run_id == stated[:12]
 
 
 def test_a_run_json_that_is_not_json_is_refused(run: Run) -> None:

@@ -82,7 +82,8 @@ class CudaLane:
         """Copy pictures to the device beside the passes at hand; the next pass waits for them."""
         # The allocator of page-locked memory keeps a block until the copy out of it is through.
         pinned = pixels.pin_memory()
-        with torch.cuda.stream(self.copies):
+        # Leaving a stream alone would go back to a stream of device 0, and open a context there.
+        with torch.cuda.device(self.device), torch.cuda.stream(self.copies):
             copied = pinned.to(self.device, non_blocking=True)
         passes = torch.cuda.current_stream(self.device)
         passes.wait_stream(self.copies)

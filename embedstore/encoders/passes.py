@@ -147,7 +147,7 @@ class PassStream:
     passes
         What computes.
     lane
-        The way to its device and back; None for the device's own.
+        The way to its device and back; None for a new one.
     check
         Refuses pictures of another type or shape.
     """
@@ -165,7 +165,10 @@ class PassStream:
         if self.check is not None:
             self.check(pixels)
         queued = list(self.passes.queue(pixels, self.lane))
-        self._on_the_way.append((queued, self.lane.mark()))
+        try:
+            self._on_the_way.append((queued, self.lane.mark()))
+        except RuntimeError as error:
+            raise device_lost(self.passes.device, error) from error
         return self._through(leave=self.lane.ahead)
 
     def drain(self) -> Sequence[Encoded]:

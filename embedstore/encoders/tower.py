@@ -20,6 +20,7 @@ from embedstore.encoders.device import (
     resolve_dtype,
 )
 from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
+from embedstore.encoders.lanes import Lane, lane_of
 from embedstore.encoders.passes import FixedPasses, PassStream, Pixels, Vectors, default_pass_rows
 from embedstore.encoders.shards import Shard
 from embedstore.encoders.vision import (
@@ -228,7 +229,12 @@ class TowerEncoder(ABC):
         self.load()
         passes = self._passes
         assert passes is not None  # for the type checker: load() has just set it
-        return PassStream(passes, check=self._check)
+        return PassStream(passes, lane=self._lane, check=self._check)
+
+    @cached_property
+    def _lane(self) -> Lane:
+        # One for all streams: each lane of a CUDA device keeps memory for its copies.
+        return lane_of(resolve_device(self.device))
 
     def _check(self, pixels: Pixels) -> None:
         size = self.shape.image_size

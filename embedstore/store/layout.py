@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import CorruptStore, DataError, Reason, StoreError
-from embedstore.files import canonical_json, sha256_bytes, write_durable
+from embedstore.files import content_sha256, sealed, write_durable
 from embedstore.identity import Identity, identity_from_json
 
 FORMAT = "embedstore"
@@ -258,10 +258,10 @@ def encode_chunk(rows: npt.NDArray[Any], *, chunk_rows: int, fill: float) -> byt
 
 def write_document(path: Path, document: Mapping[str, Any], *, label: str) -> str:
     """Write a JSON document with the digest of its own content, durably; return that digest."""
-    digest = sha256_bytes(canonical_json(dict(document)))
-    text = json.dumps({**document, "sha256": digest}, indent=1, ensure_ascii=False, allow_nan=False)
+    with_digest = sealed(document)
+    text = json.dumps(with_digest, indent=1, ensure_ascii=False, allow_nan=False)
     write_durable(path, (text + "\n").encode(), label=label)
-    return digest
+    return str(with_digest["sha256"])
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], str]:
@@ -281,7 +281,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(document, dict) or "sha256" not in document:
         raise CorruptStore(f"{path} is damaged: it must hold a JSON object with its sha256{_ADVICE}")
     stated = document.pop("sha256")
-    digest = sha256_bytes(canonical_json(document))
+    digest = content_sha256(document)
     if digest != stated:
         raise CorruptStore(
             f"{path} was changed after it was written: its content has sha256 {digest[:12]}…, "
