@@ -37,7 +37,8 @@ def print_run(run: Run, folder: Path, report: Path) -> None:
     _print_inputs(document["inputs"])
     for entry in document["heads"]:
         chosen = ", ".join(f"{name} {_number(value)}" for name, value in entry["point"].items())
-        click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}")
+        unsolved = "; not solved to the end" if entry["converged"] is False else ""
+        click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
     click.echo(f"\n{'metric':<9} {'value':>7}  95 % interval, patient bootstrap")
     for name in _HEADLINE:
         if name in document["metrics"]:

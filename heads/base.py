@@ -108,7 +108,8 @@ class HeadFamily(Protocol):
         Returns
         -------
         ndarray
-            (points, n, targets, columns) float32 decision scores.
+            (points, n, targets, columns) float32 decision scores; NaN where a point could not be fitted to a
+            target, which is then not chosen for it.
         """
 
     def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:

@@ -1,110 +1,25 @@
-"""Batched L-BFGS for convex problems that share their rows.
-
-Kept apart from `heads.solver` because it knows nothing of strengths, folds or targets: a problem is a group
-of `columns` adjacent columns (one for a binary problem, one per class otherwise).
-"""
+"""Batched L-BFGS for convex problems that share their rows, ended by Newton's word."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from heads.newton import newton_step
+from heads.problems import Preconditioner, Problems
 
 _MEMORY = 10
 _TRIALS = 8
 # Share of the first slope that may be left after a line search; tight, as a trial costs no matrix product.
 _SLOPE_LEFT = 0.3
-# Once a problem this near its minimum has not halved its distance for this long, precision is exhausted.
+# Steps without half the distance after which the method has no more to give.
 _STALLED_AFTER = 15
+_NEWTON_STALLED_AFTER = 3
+# A problem that stalls this near its minimum (as `minimise` measures) has exhausted its precision.
 _STALLED_BELOW = {torch.float32: 1e-6, torch.float64: 1e-13}
-
-
-@dataclass(frozen=True)
-class Problems:
-    """Weighted logistic losses with a quadratic penalty.
-
-    Parameters
-    ----------
-    rows
-        (n, dim + 1), the last column ones.
-    weights
-        (n, problems), summing to 1 in each problem; 0 leaves a row out.
-    truth
-        (n, problems, columns), 1 for the true class.
-    penalty
-        (dim + 1, problems * columns): factors of half the squared coefficients.
-    columns
-        1 for a sigmoid, else the number of classes of a softmax.
-    """
-
-    rows: Tensor
-    weights: Tensor
-    truth: Tensor
-    penalty: Tensor
-    columns: int
-
-    def take(self, kept: Tensor) -> Problems:
-        """Return only the problems of a (problems,) mask."""
-        return replace(
-            self,
-            weights=self.weights[:, kept],
-            truth=self.truth[:, kept],
-            penalty=self.penalty[:, kept.repeat_interleave(self.columns)],
-        )
-
-    def prior(self) -> tuple[Tensor, Tensor]:
-        """Return the coefficients of the best constant, and the loss's curvature there, by column."""
-        share = torch.einsum("np,npk->pk", self.weights, self.truth).clamp(1e-6, 1 - 1e-6)
-        logits = torch.logit(share) if self.columns == 1 else share.log() - share.log().mean(1, keepdim=True)
-        start = torch.zeros_like(self.penalty)
-        start[-1] = logits.flatten()
-        return start, (share * (1 - share)).flatten()
-
-    def residuals(self, scores: Tensor) -> Tensor:
-        """Return the loss's derivative by score, (n, problems * columns)."""
-        shaped = scores.view(len(scores), -1, self.columns)
-        expected = torch.sigmoid(shaped) if self.columns == 1 else torch.softmax(shaped, dim=2)
-        expected -= self.truth
-        expected *= self.weights[:, :, None]
-        return expected.view_as(scores)
-
-    def per_problem(self, columns: Tensor) -> Tensor:
-        """Sum (..., problems * columns) over each problem's columns."""
-        return columns.view(*columns.shape[:-1], -1, self.columns).sum(-1)
-
-    def per_column(self, problems: Tensor) -> Tensor:
-        """Repeat (..., problems) for each problem's columns."""
-        return problems.repeat_interleave(self.columns, dim=-1)
-
-
-@dataclass(frozen=True)
-class Preconditioner:
-    """The inverse curvature in the eigenbasis of the rows' Gram matrix.
-
-    Parameters
-    ----------
-    eigenvectors
-        (dim, dim).
-    inverse
-        (dim, columns) inverse curvature along each eigenvector.
-    intercept
-        (columns,) inverse curvature of the intercept.
-    """
-
-    eigenvectors: Tensor
-    inverse: Tensor
-    intercept: Tensor
-
-    def take(self, kept: Tensor) -> Preconditioner:
-        """Return only some columns."""
-        return replace(self, inverse=self.inverse[:, kept], intercept=self.intercept[kept])
-
-    def __call__(self, gradient: Tensor) -> Tensor:
-        """Multiply a (dim + 1, columns) gradient by the inverse curvature."""
-        rotated = self.eigenvectors.T @ gradient[:-1]
-        rotated *= self.inverse
-        return torch.cat([self.eigenvectors @ rotated, (gradient[-1] * self.intercept)[None]])
+_NEWTON_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -124,57 +39,138 @@ def minimise(
     tolerance: float,
     max_iterations: int,
 ) -> Minimum:
-    """Minimise every problem from `start` until its estimated distance to the minimum is below `tolerance`.
+    """Minimise every problem from `start` until its distance to the minimum is below `tolerance`.
 
-    The distance is half the product of gradient and quasi-Newton step, as in Newton's decrement.
+    The distance is that of the objective to its minimum, divided by the loss's mean curvature: half the mean
+    square by which scores are still wrong. A distance of the objective alone says nothing where classes can be
+    parted: there the loss nearly vanishes long before the coefficients are found.
+
+    Quasi-Newton steps lead near the minimum. Whether it is reached is told by Newton's decrement, for a
+    quasi-Newton model can be wrong by orders of magnitude; a problem that fails this goes on by Newton steps.
     """
+    count = problems.weights.shape[1]
     answer = Minimum(
         start.clone(),
-        torch.zeros(problems.weights.shape[1], dtype=torch.bool, device=start.device),
-        torch.full((problems.weights.shape[1],), max_iterations, device=start.device),
+        torch.zeros(count, dtype=torch.bool, device=start.device),
+        torch.full((count,), max_iterations, device=start.device),
     )
-    alive = torch.arange(problems.weights.shape[1], device=start.device)
-    coefficients = start
-    scores = problems.rows @ coefficients
-    gradient = _gradient(problems, problems.residuals(scores), coefficients)
-    history = _History(problems, preconditioner)
-    best = torch.full_like(problems.weights[0], torch.inf)
-    stalled = torch.zeros_like(best)
+    state = _State.create(problems, preconditioner, start)
     for iteration in range(max_iterations):
-        direction = -history.multiply(gradient)
-        slope = problems.per_problem((gradient * direction).sum(0))
-        distance = -slope / 2
-        stalled = torch.where(distance < best / 2, 0, stalled + 1)
-        best = torch.minimum(best, distance)
-        done = (distance < tolerance) | (
-            (stalled > _STALLED_AFTER) & (distance < _STALLED_BELOW[start.dtype])
-        )
-        if bool(done.any()):
-            finished = alive[done]
-            of_columns = problems.per_column(done)
-            answer.coefficients[:, _columns(finished, problems.columns)] = coefficients[:, of_columns]
-            answer.converged[finished] = True
-            answer.iterations[finished] = iteration
-            if bool(done.all()):
+        direction = state.direction(tolerance)
+        finished, converged = state.finished(tolerance)
+        if bool(finished.any()):
+            of_columns = state.problems.per_column(finished)
+            places = state.members[finished]
+            answer.coefficients[:, _columns(places, problems.columns)] = state.coefficients[:, of_columns]
+            answer.converged[places] = converged[finished]
+            answer.iterations[places] = iteration
+            if bool(finished.all()):
                 return answer
-            kept, kept_columns = ~done, ~of_columns
-            alive, best, stalled, slope = alive[kept], best[kept], stalled[kept], slope[kept]
-            problems = problems.take(kept)
-            history = history.take(problems, kept, kept_columns)
-            coefficients, gradient = coefficients[:, kept_columns], gradient[:, kept_columns]
-            direction, scores = direction[:, kept_columns], scores[:, kept_columns]
+            direction = direction[:, ~of_columns]
+            state = state.take(~finished)
+        state.step(direction)
+    answer.coefficients[:, _columns(state.members, problems.columns)] = state.coefficients
+    return answer
+
+
+@dataclass
+class _State:
+    """Where the problems that are not finished stand."""
+
+    problems: Problems
+    history: _History
+    members: Tensor  # (problems,) which these are
+    coefficients: Tensor
+    scores: Tensor
+    gradient: Tensor
+    distance: Tensor  # (problems,) of the objective, as the last direction tells
+    curvature: Tensor  # (problems,)
+    best: Tensor
+    stalled: Tensor
+    newton: Tensor  # (problems,) Newton steps so far, 0 where none was asked for
+
+    @classmethod
+    def create(cls, problems: Problems, preconditioner: Preconditioner, start: Tensor) -> _State:
+        scores = problems.rows @ start
+        none = torch.zeros_like(problems.weights[0])
+        return cls(
+            problems,
+            _History(problems, preconditioner),
+            torch.arange(len(none), device=start.device),
+            start,
+            scores,
+            _gradient(problems, problems.residuals(scores), start),
+            none + torch.inf,
+            none,
+            none + torch.inf,
+            none,
+            none,
+        )
+
+    def direction(self, tolerance: float) -> Tensor:
+        """Return (dim + 1, columns) steps, Newton's where the minimum seems near or ever did."""
+        problems = self.problems
+        direction = -self.history.multiply(self.gradient)
+        self.distance = -problems.per_problem((self.gradient * direction).sum(0)) / 2
+        self.curvature = problems.per_problem(problems.curvature(self.scores)) / problems.columns
+        near = (self.distance < tolerance * self.curvature) | (self.stalled > _STALLED_AFTER)
+        asked = near | (self.newton > 0)
+        if bool(asked.any()):
+            columns = problems.per_column(asked)
+            direction[:, columns], self.distance[asked] = newton_step(
+                problems.take(asked),
+                self.history.preconditioner.take(columns),
+                self.scores[:, columns],
+                self.gradient[:, columns],
+            )
+            # What a quasi-Newton model called the distance is no measure for Newton's.
+            self.best = torch.where(asked & (self.newton == 0), torch.inf, self.best)
+            self.newton = self.newton + asked
+        self.stalled = torch.where(self.distance < self.best / 2, 0, self.stalled + 1)
+        self.best = torch.minimum(self.best, self.distance)
+        return direction
+
+    def finished(self, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Return which problems end here, and which of them are solved."""
+        told = self.newton > 0
+        solved = told & (self.distance < tolerance * self.curvature)
+        exhausted = told & (self.stalled > _NEWTON_STALLED_AFTER)
+        solved |= exhausted & (self.distance < _STALLED_BELOW[self.scores.dtype] * self.curvature)
+        # Rounding can spoil the last digits of a step; what is no number must not be gone along.
+        lost = ~torch.isfinite(self.distance)
+        return solved | exhausted | lost | (self.newton > _NEWTON_STEPS), solved
+
+    def take(self, kept: Tensor) -> _State:
+        """Return only some problems."""
+        problems, columns = self.problems.take(kept), self.problems.per_column(kept)
+        return _State(
+            problems,
+            self.history.take(problems, kept, columns),
+            self.members[kept],
+            self.coefficients[:, columns],
+            self.scores[:, columns],
+            self.gradient[:, columns],
+            self.distance[kept],
+            self.curvature[kept],
+            self.best[kept],
+            self.stalled[kept],
+            self.newton[kept],
+        )
+
+    def step(self, direction: Tensor) -> None:
+        """Go along the direction to where its slope has nearly vanished."""
+        problems = self.problems
+        slope = problems.per_problem((self.gradient * direction).sum(0))
         along = problems.rows @ direction
         length, residuals = _line_search(
-            problems, coefficients, direction, scores=scores, along=along, slope=slope
+            problems, self.coefficients, direction, scores=self.scores, along=along, slope=slope
         )
         step = direction * problems.per_column(length)
-        scores += along.mul_(problems.per_column(length))
-        coefficients = coefficients + step
-        changed = _gradient(problems, residuals, coefficients)
-        history.remember(step, changed - gradient)
-        gradient = changed
-    answer.coefficients[:, _columns(alive, problems.columns)] = coefficients
-    return answer
+        self.scores += along.mul_(problems.per_column(length))
+        self.coefficients = self.coefficients + step
+        changed = _gradient(problems, residuals, self.coefficients)
+        self.history.remember(step, changed - self.gradient)
+        self.gradient = changed
 
 
 def _columns(problems: Tensor, columns: int) -> Tensor:
@@ -225,14 +221,14 @@ class _History:
 
     def __init__(self, problems: Problems, preconditioner: Preconditioner) -> None:
         self._problems = problems
-        self._preconditioner = preconditioner
+        self.preconditioner = preconditioner
         self._steps: list[Tensor] = []
         self._changes: list[Tensor] = []
         self._inverse_products: list[Tensor] = []
         self._scaling: Tensor | None = None
 
     def take(self, problems: Problems, kept: Tensor, kept_columns: Tensor) -> _History:
-        fewer = _History(problems, self._preconditioner.take(kept_columns))
+        fewer = _History(problems, self.preconditioner.take(kept_columns))
         fewer._steps = [step[:, kept_columns] for step in self._steps]
         fewer._changes = [change[:, kept_columns] for change in self._changes]
         fewer._inverse_products = [product[kept] for product in self._inverse_products]
@@ -241,7 +237,7 @@ class _History:
 
     def remember(self, step: Tensor, change: Tensor) -> None:
         product = self._dot(step, change)
-        curved = self._dot(change, self._preconditioner(change))
+        curved = self._dot(change, self.preconditioner(change))
         # Rounding can make a tiny step look concave; such a pair is left out (a zero has no effect).
         usable = (product > 0) & (curved > 0)
         self._inverse_products.append(torch.where(usable, 1 / product, 0))
@@ -261,7 +257,7 @@ class _History:
             share = inverse * self._dot(step, remainder)
             remainder -= change * self._problems.per_column(share)
             shares.append(share)
-        product = self._preconditioner(remainder)
+        product = self.preconditioner(remainder)
         if self._scaling is not None:
             product *= self._problems.per_column(self._scaling)
         for (step, change, inverse), share in zip(pairs, reversed(shares), strict=True):

@@ -180,8 +180,10 @@ class LogisticFamily:
                 tolerance=_SELECTION_TOLERANCE,
                 device=self.device,
             )
+            # A problem that was not solved says nothing of what its point would do.
+            solved = np.asarray(solution.converged.all(axis=1))[:, None, :, None]
             start = index * len(self.strengths)
-            scores[start : start + len(self.strengths)] = solution.held_out_scores
+            scores[start : start + len(self.strengths)] = np.where(solved, solution.held_out_scores, np.nan)
         return scores
 
     def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:

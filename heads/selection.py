@@ -129,18 +129,32 @@ def point_losses(
     Returns
     -------
     ndarray
-        (points, targets) float64.
+        (points, targets) float64; infinite where a point could not be fitted.
     """
     losses = np.empty((len(scores), y.shape[1]))
     for point, of_point in enumerate(scores):
         pooled = unit_scores(of_point, unit_of_row, n_units=len(y))
         for target in range(y.shape[1]):
             labelled = y[:, target] != MISSING
-            probabilities = probabilities_from_scores(pooled[labelled, target])
-            losses[point, target] = log_loss(y[labelled, target], probabilities)[0]
+            known = pooled[labelled, target]
+            losses[point, target] = (
+                log_loss(y[labelled, target], probabilities_from_scores(known))[0]
+                if np.isfinite(known).all()
+                else np.inf
+            )
     return losses
 
 
 def best_points(losses: npt.NDArray[np.float64]) -> Sequence[int]:
-    """Return the point with the smallest loss for each target; the first of equals."""
+    """Return the point with the smallest loss for each target; the first of equals.
+
+    Raises
+    ------
+    DataError
+        If no point could be fitted to a target.
+    """
+    if not np.isfinite(losses).any(axis=0).all():
+        raise DataError(
+            "no point of the head's grid could be fitted; use more regularisation or another head"
+        )
     return [int(point) for point in np.argmin(losses, axis=0)]

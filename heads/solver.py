@@ -20,7 +20,8 @@ import torch
 from embedstore.errors import UsageError
 from heads.base import Training
 from heads.compute import one_thread, torch_device
-from heads.descent import Preconditioner, Problems, minimise
+from heads.descent import minimise
+from heads.problems import Preconditioner, Problems
 
 Normalisation = Literal["none", "standardise", "l2"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
@@ -88,8 +89,8 @@ def solve(
         ``standardise`` takes mean and deviation from the rows that are not held out, by their weights;
         ``l2`` makes every vector a unit vector.
     tolerance
-        Estimated distance of the mean log loss to its minimum at which a problem is finished; by default
-        1e-20 in double precision (small problems), 1e-12 in single.
+        Half the mean square by which scores may still be wrong (`heads.descent.minimise`); by default 1e-18 in
+        double precision (small problems), 1e-10 in single.
     max_iterations
         Problems that need more are returned as they are, ``converged`` False.
     device
@@ -106,7 +107,7 @@ def solve(
         raise UsageError(f"strengths must be one or more positive numbers; found {list(strengths)}")
     small = training.X.size <= _SMALL_CELLS
     if tolerance is None:
-        tolerance = 1e-20 if small else 1e-12
+        tolerance = 1e-18 if small else 1e-10
     dtype = torch.float64 if small else torch.float32
     with one_thread(only_if=small):
         return _solve(
@@ -157,8 +158,8 @@ class _Design:
     rows: torch.Tensor  # (n, dim + 1)
     shift: npt.NDArray[np.float64]  # (dim,)
     scale: npt.NDArray[np.float64]  # (dim,)
-    eigenvalues: torch.Tensor  # (dim,) of the mean outer product of the rows
-    eigenvectors: torch.Tensor  # (dim, dim)
+    eigenvalues: torch.Tensor  # (k,) of the mean outer product of the rows
+    eigenvectors: torch.Tensor  # (dim, k)
 
 
 def _design(
@@ -181,11 +182,22 @@ def _design(
         # Rounding leaves a constant column a spread of its last digit; dividing by that would make noise.
         scale[scale <= 10 * torch.finfo(dtype).eps * shift.abs()] = 1
         vectors /= scale.to(dtype)
-    some = vectors[:: max(1, n // _GRAM_ROWS)]
-    gram = some.T @ some / len(some)
+    eigenvalues, eigenvectors = _eigenbasis(vectors[:: max(1, n // _GRAM_ROWS)])
+    return _Design(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues, eigenvectors)
+
+
+def _eigenbasis(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return eigenvalues (k,) and eigenvectors (dim, k) of the vectors' mean outer product."""
+    n, dim = vectors.shape
     with one_thread():
-        eigenvalues, eigenvectors = torch.linalg.eigh(gram)
-    return _Design(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues.clamp_min(0), eigenvectors)
+        if n >= dim:
+            eigenvalues, eigenvectors = torch.linalg.eigh(vectors.T @ vectors / n)
+            return eigenvalues.clamp_min(0), eigenvectors
+        # Of few rows the products among the rows have the same eigenvalues, but for zeros.
+        eigenvalues, turned = torch.linalg.eigh(vectors @ vectors.T / n)
+        kept = eigenvalues > n * torch.finfo(vectors.dtype).eps * eigenvalues[-1]
+        eigenvalues = eigenvalues[kept]
+        return eigenvalues, vectors.T @ turned[:, kept] / (n * eigenvalues).sqrt()
 
 
 def _mean(vectors: torch.Tensor, *, power: int = 1) -> torch.Tensor:
@@ -284,9 +296,7 @@ def _solve_block(
         columns=columns,
     )
     start, curvature = problems.prior()
-    preconditioner = Preconditioner(
-        design.eigenvectors, 1 / (design.eigenvalues[:, None] * curvature + ridge_of_column), 1 / curvature
-    )
+    preconditioner = Preconditioner(design.eigenvectors, design.eigenvalues, ridge_of_column, curvature)
     minimum = minimise(problems, preconditioner, start, tolerance=tolerance, max_iterations=max_iterations)
     solved = minimum.coefficients.cpu().numpy().astype(np.float64).T.reshape(len(target), columns, -1)
     coef = solved[:, :, :-1] / design.scale

@@ -6,14 +6,19 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedstore.errors import DataError, UsageError
+from heads import logistic
 from heads.base import Training, head_class, head_names, probabilities_from_scores
 from heads.logistic import LogisticFamily, LogisticHead
+from heads.newton import newton_step
+from heads.problems import Preconditioner, Problems
 from heads.products import reproducible_norms, reproducible_product
+from heads.selection import best_points, point_losses
 from heads.solver import NOTHING_HELD_OUT, solve
 
 STRENGTHS = (1e-6, 1e-3, 1.0, 1e2, 1e5)
@@ -240,3 +245,78 @@ def test_a_product_of_nothing_but_zeros_is_zero() -> None:
 def test_a_product_with_nan_is_refused() -> None:
     with pytest.raises(DataError, match="1 of 2 rows"):
         reproducible_product(np.array([[np.nan], [1.0]]), np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("normalisation", ["none", "standardise"])
+def test_classes_that_can_be_parted_are_solved_to_the_end_at_every_strength(
+    normalisation: str, n_classes: int
+) -> None:
+    """Fewer rows than dimensions and random labels: the training loss nearly vanishes long before the end."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(60, 200)) * np.arange(1, 201) ** -0.5 + generator.normal(size=200)
+    X, y, folds = X.astype(np.float32), generator.integers(0, n_classes, 60), np.arange(60) % 3
+    strengths = (1e-2, 1.0, 1e2, 1e4)
+    family = LogisticFamily(strengths, (normalisation,))
+    scores = family.out_of_fold(_training(X, y, n_classes), folds, seed=0)
+    for index, strength in enumerate(strengths):
+        for fold in range(3):
+            inside = folds != fold
+            rows = _normalised(X, inside, normalisation)
+            theirs = _reference(rows[inside], y[inside], strength).predict_proba(rows[~inside])
+            own = probabilities_from_scores(scores[index, ~inside, 0])
+            assert own == pytest.approx(theirs, abs=2e-3)
+
+
+def test_a_strength_that_was_not_solved_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = _cases(2)
+    training, folds = _training(X, y, 2), np.arange(len(X)) % 3
+
+    def hasty(*arguments, **options):
+        solution = solve(*arguments, **options)
+        solution.converged[1, 2] = False
+        return solution
+
+    monkeypatch.setattr(logistic, "solve", hasty)
+    scores = LogisticFamily((0.1, 1.0, 10.0), ("none",)).out_of_fold(training, folds, seed=0)
+    losses = point_losses(scores, y[:, None], np.arange(len(X)))
+    assert np.isinf(losses[:, 0]).tolist() == [False, True, False]
+    assert best_points(losses) != [1]
+    with pytest.raises(DataError, match="no point of the head's grid could be fitted"):
+        best_points(losses[1:2])
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(columns: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    n, dim, count = 40, 5, 2
+    rows = torch.cat([torch.randn(n, dim, generator=generator), torch.ones(n, 1)], dim=1).double()
+    weights = torch.rand(n, count, generator=generator).double()
+    weights /= weights.sum(0)
+    truth = torch.zeros(n, count, columns).double()
+    penalty = torch.full((dim + 1, count * columns), 0.01).double()
+    problems = Problems(rows, weights, truth, penalty, columns)
+    coefficients = torch.randn(dim + 1, count * columns, generator=generator).double()
+    gram = rows[:, :dim].T @ rows[:, :dim] / n
+    values, vectors = torch.linalg.eigh(gram)
+    preconditioner = Preconditioner(vectors, values, penalty[0], torch.ones(count * columns).double())
+    scores = rows @ coefficients
+    gradient = rows.T @ problems.residuals(scores) + penalty * coefficients
+    step, decrement = newton_step(problems, preconditioner, scores, gradient)
+    for problem in range(count):
+        own = slice(problem * columns, (problem + 1) * columns)
+
+        def objective(flat: torch.Tensor, problem: int = problem, own: slice = own) -> torch.Tensor:
+            scored = rows @ flat.view(dim + 1, columns)
+            # Without the term of the truth, which does not bend.
+            loss = torch.logsumexp(torch.cat([scored, 0 * scored], 1) if columns == 1 else scored, 1)
+            return (weights[:, problem] * loss).sum() + (penalty[:, own].flatten() * flat**2).sum() / 2
+
+        at = coefficients[:, own].flatten()
+        second = torch.autograd.functional.hessian(objective, at)
+        exact = -torch.linalg.solve(second, gradient[:, own].flatten())
+        assert torch.linalg.vector_norm(step[:, own].flatten() - exact) < 0.2 * torch.linalg.vector_norm(
+            exact
+        )
+        distance = -(exact @ gradient[:, own].flatten()) / 2
+        assert decrement[problem] == pytest.approx(float(distance), rel=0.02)
