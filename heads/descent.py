@@ -20,6 +20,7 @@ _NEWTON_STALLED_AFTER = 3
 # A problem that stalls this near its minimum (as `minimise` measures) has exhausted its precision.
 _STALLED_BELOW = {torch.float32: 1e-6, torch.float64: 1e-13}
 _NEWTON_STEPS = 40
+_NEWTON_PRODUCTS = 200
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def minimise(
     *,
     tolerance: float,
     max_iterations: int,
+    newton_products: int,
 ) -> Minimum:
     """Minimise every problem from `start` until its distance to the minimum is below `tolerance`.
 
@@ -46,7 +48,8 @@ def minimise(
     parted: there the loss nearly vanishes long before the coefficients are found.
 
     Quasi-Newton steps lead near the minimum. Whether it is reached is told by Newton's decrement, for a
-    quasi-Newton model can be wrong by orders of magnitude; a problem that fails this goes on by Newton steps.
+    quasi-Newton model can be wrong by orders of magnitude; a problem that fails this goes on by Newton steps, which
+    may take so many products with the rows as `newton_products`, and then ends without having converged.
     """
     count = problems.weights.shape[1]
     answer = Minimum(
@@ -56,8 +59,8 @@ def minimise(
     )
     state = _State.create(problems, preconditioner, start)
     for iteration in range(max_iterations):
-        direction = state.direction(tolerance)
-        finished, converged = state.finished(tolerance)
+        direction = state.direction(tolerance, newton_products)
+        finished, converged = state.finished(tolerance, newton_products)
         if bool(finished.any()):
             of_columns = state.problems.per_column(finished)
             places = state.members[finished]
@@ -88,6 +91,8 @@ class _State:
     best: Tensor
     stalled: Tensor
     newton: Tensor  # (problems,) Newton steps so far, 0 where none was asked for
+    spent: Tensor  # (problems,) products that they took
+    exact: Tensor  # (problems,) bool: whether the distance is Newton's
 
     @classmethod
     def create(cls, problems: Problems, preconditioner: Preconditioner, start: Tensor) -> _State:
@@ -105,24 +110,30 @@ class _State:
             none + torch.inf,
             none,
             none,
+            none,
+            none > 0,
         )
 
-    def direction(self, tolerance: float) -> Tensor:
+    def direction(self, tolerance: float, newton_products: int) -> Tensor:
         """Return (dim + 1, columns) steps, Newton's where the minimum seems near or ever did."""
         problems = self.problems
         direction = -self.history.multiply(self.gradient)
         self.distance = -problems.per_problem((self.gradient * direction).sum(0)) / 2
-        self.curvature = problems.per_problem(problems.curvature(self.scores)) / problems.columns
+        self.curvature = problems.curvature(self.scores).diagonal(dim1=1, dim2=2).mean(1)
         near = (self.distance < tolerance * self.curvature) | (self.stalled > _STALLED_AFTER)
         asked = near | (self.newton > 0)
+        self.exact = torch.zeros_like(asked)
         if bool(asked.any()):
             columns = problems.per_column(asked)
-            direction[:, columns], self.distance[asked] = newton_step(
+            left = newton_products - int(self.spent[asked].min())
+            direction[:, columns], self.distance[asked], self.exact[asked], used = newton_step(
                 problems.take(asked),
-                self.history.preconditioner.take(columns),
+                self.history.preconditioner.take(asked),
                 self.scores[:, columns],
                 self.gradient[:, columns],
+                products=max(1, min(left, _NEWTON_PRODUCTS)),
             )
+            self.spent[asked] += used
             # What a quasi-Newton model called the distance is no measure for Newton's.
             self.best = torch.where(asked & (self.newton == 0), torch.inf, self.best)
             self.newton = self.newton + asked
@@ -130,15 +141,16 @@ class _State:
         self.best = torch.minimum(self.best, self.distance)
         return direction
 
-    def finished(self, tolerance: float) -> tuple[Tensor, Tensor]:
+    def finished(self, tolerance: float, newton_products: int) -> tuple[Tensor, Tensor]:
         """Return which problems end here, and which of them are solved."""
         told = self.newton > 0
-        solved = told & (self.distance < tolerance * self.curvature)
+        solved = self.exact & (self.distance < tolerance * self.curvature)
         exhausted = told & (self.stalled > _NEWTON_STALLED_AFTER)
         solved |= exhausted & (self.distance < _STALLED_BELOW[self.scores.dtype] * self.curvature)
         # Rounding can spoil the last digits of a step; what is no number must not be gone along.
         lost = ~torch.isfinite(self.distance)
-        return solved | exhausted | lost | (self.newton > _NEWTON_STEPS), solved
+        given_up = (self.newton > _NEWTON_STEPS) | (self.spent >= newton_products)
+        return solved | exhausted | lost | given_up, solved
 
     def take(self, kept: Tensor) -> _State:
         """Return only some problems."""
@@ -155,6 +167,8 @@ class _State:
             self.best[kept],
             self.stalled[kept],
             self.newton[kept],
+            self.spent[kept],
+            self.exact[kept],
         )
 
     def step(self, direction: Tensor) -> None:
@@ -228,7 +242,7 @@ class _History:
         self._scaling: Tensor | None = None
 
     def take(self, problems: Problems, kept: Tensor, kept_columns: Tensor) -> _History:
-        fewer = _History(problems, self.preconditioner.take(kept_columns))
+        fewer = _History(problems, self.preconditioner.take(kept))
         fewer._steps = [step[:, kept_columns] for step in self._steps]
         fewer._changes = [change[:, kept_columns] for change in self._changes]
         fewer._inverse_products = [product[kept] for product in self._inverse_products]

@@ -20,6 +20,8 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 
 # Grid points differ by far more than this in log loss; the chosen one is solved to the end.
 _SELECTION_TOLERANCE = 1e-8
+# Of many rows, only weak strengths on classes that can nearly be parted need more: they never win, and are left out.
+_SELECTION_PRODUCTS = 40
 
 
 class LogisticHead(EmbeddingClassifier):
@@ -178,6 +180,7 @@ class LogisticFamily:
                 strengths=self.strengths,
                 normalisation=normalisation,
                 tolerance=_SELECTION_TOLERANCE,
+                newton_products=_SELECTION_PRODUCTS,
                 device=self.device,
             )
             # A problem that was not solved says nothing of what its point would do.

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from heads.problems import Preconditioner, Problems
 
-_MAX_PRODUCTS = 200
 # Share of the first residual's square that may be left: the step is then some tenths from Newton's.
 _RESIDUAL_LEFT = 0.01
 
 
 def newton_step(
-    problems: Problems, preconditioner: Preconditioner, scores: Tensor, gradient: Tensor
-) -> tuple[Tensor, Tensor]:
+    problems: Problems, preconditioner: Preconditioner, scores: Tensor, gradient: Tensor, *, products: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Solve for the step that the loss's own curvature calls for.
 
     Parameters
@@ -35,12 +34,15 @@ def newton_step(
         (n, problems * columns) at the present coefficients.
     gradient
         (dim + 1, problems * columns) there.
+    products
+        Products with the second derivative at most.
 
     Returns
     -------
     tuple
-        (dim + 1, problems * columns) step, and (problems,) half its product with the falling gradient: how far
-        above its minimum the objective stands, to second order.
+        (dim + 1, problems * columns) step; (problems,) half its product with the falling gradient: how far above
+        its minimum the objective stands, to second order; (problems,) whether the products sufficed (if not,
+        the step still leads down, and the distance is larger than said); and (problems,) products taken.
     """
     present = replace(preconditioner, curvature=problems.curvature(scores))
     bend = _bend(problems, scores)
@@ -49,12 +51,14 @@ def newton_step(
     direction = present(residual)
     square = _dot(problems, residual, direction)
     enough = _RESIDUAL_LEFT * square
-    for _ in range(_MAX_PRODUCTS):
+    taken = torch.zeros_like(square)
+    for _ in range(products):
         bent = bend(direction)
         along = _dot(problems, direction, bent)
         active = (square > enough) & (along > 0)
         if not bool(active.any()):
             break
+        taken += active
         length = problems.per_column(torch.where(active, square / along, 0))
         step += direction * length
         residual -= bent * length
@@ -62,7 +66,7 @@ def newton_step(
         left = _dot(problems, residual, turned)
         direction = turned + direction * problems.per_column(torch.where(active, left / square, 0))
         square = torch.where(active, left, square)
-    return step, -_dot(problems, step, gradient) / 2
+    return step, -_dot(problems, step, gradient) / 2, square <= enough, taken
 
 
 def _bend(problems: Problems, scores: Tensor) -> Callable[[Tensor], Tensor]:

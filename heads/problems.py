@@ -7,6 +7,7 @@ Nothing here or in `heads.descent` and `heads.newton` knows of strengths, folds 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -49,12 +50,14 @@ class Problems:
         )
 
     def prior(self) -> tuple[Tensor, Tensor]:
-        """Return the coefficients of the best constant, and the loss's curvature there, by column."""
+        """Return the coefficients of the best constant, and the loss's curvature there (as `curvature`)."""
         share = torch.einsum("np,npk->pk", self.weights, self.truth).clamp(1e-6, 1 - 1e-6)
         logits = torch.logit(share) if self.columns == 1 else share.log() - share.log().mean(1, keepdim=True)
         start = torch.zeros_like(self.penalty)
         start[-1] = logits.flatten()
-        return start, (share * (1 - share)).flatten()
+        if self.columns == 1:
+            return start, (share * (1 - share))[:, :, None]
+        return start, torch.diag_embed(share) - share[:, :, None] * share[:, None, :]
 
     def expected(self, scores: Tensor) -> Tensor:
         """Return the probabilities that scores state, (n, problems, columns)."""
@@ -62,11 +65,12 @@ class Problems:
         return torch.sigmoid(shaped) if self.columns == 1 else torch.softmax(shaped, dim=2)
 
     def curvature(self, scores: Tensor) -> Tensor:
-        """Return the loss's mean second derivative by score, (problems * columns,), above 0."""
+        """Return the mean of the loss's second derivatives by a row's scores, (problems, columns, columns)."""
         expected = self.expected(scores)
-        expected *= 1 - expected
-        mean = torch.einsum("np,npk->pk", self.weights, expected).flatten()
-        return mean.clamp_min(_LEAST_CURVATURE)
+        weighted = expected * self.weights[:, :, None]
+        if self.columns == 1:
+            return (weighted * (1 - expected)).sum(0)[:, :, None]
+        return torch.diag_embed(weighted.sum(0)) - torch.einsum("npk,npj->pkj", weighted, expected)
 
     def residuals(self, scores: Tensor) -> Tensor:
         """Return the loss's derivative by score, (n, problems * columns)."""
@@ -86,7 +90,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class Preconditioner:
-    """The inverse curvature in the eigenbasis of the rows' Gram matrix.
+    """The inverse curvature in the eigenbases of the rows' Gram matrix and of the classes.
 
     Parameters
     ----------
@@ -95,9 +99,9 @@ class Preconditioner:
     eigenvalues
         (k,) of the mean outer product of the rows; 0 along all other directions.
     ridge
-        (columns,) curvature of the penalty.
+        (problems,) curvature of the penalty.
     curvature
-        (columns,) mean curvature of the loss by score.
+        (problems, columns, columns) mean curvature of the loss by score.
     """
 
     eigenvectors: Tensor
@@ -106,16 +110,34 @@ class Preconditioner:
     curvature: Tensor
 
     def take(self, kept: Tensor) -> Preconditioner:
-        """Return only some columns."""
+        """Return only the problems of a mask."""
         return replace(self, ridge=self.ridge[kept], curvature=self.curvature[kept])
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """Multiply a (dim + 1, columns) gradient by the inverse curvature."""
-        inverse = 1 / (self.eigenvalues[:, None] * self.curvature + self.ridge)
-        rotated = self.eigenvectors.T @ gradient[:-1]
+        """Multiply a (dim + 1, problems * columns) gradient by the inverse curvature."""
+        bends, classes, seen = self._classes
         dim, found = self.eigenvectors.shape
+        by_class = torch.einsum("dpk,pkj->dpj", gradient.reshape(dim + 1, *bends.shape), classes)
+        ridge = self.ridge[:, None]
+        inverse = seen / (self.eigenvalues[:, None, None] * bends + ridge)
+        rotated = (self.eigenvectors.T @ by_class[:-1].flatten(1)).view(found, *bends.shape)
         if found == dim:
-            turned = self.eigenvectors @ rotated.mul_(inverse)
+            turned = self.eigenvectors @ (rotated * inverse).flatten(1)
         else:
-            turned = self.eigenvectors @ rotated.mul_(inverse - 1 / self.ridge) + gradient[:-1] / self.ridge
-        return torch.cat([turned, (gradient[-1] / self.curvature)[None]])
+            elsewhere = seen / ridge
+            turned = self.eigenvectors @ (rotated * (inverse - elsewhere)).flatten(1)
+            turned += (by_class[:-1] * elsewhere).flatten(1)
+        both = torch.cat([turned, (by_class[-1] * seen / bends).view(1, -1)]).view_as(by_class)
+        return torch.einsum("dpj,pkj->dpk", both, classes).flatten(1)
+
+    @cached_property
+    def _classes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvalues (problems, columns), eigenvectors, and 1 but for the direction that a softmax does not see.
+
+        That is all classes alike: the smallest of its eigenvalues is zero, and what a gradient has there is rounding.
+        """
+        values, vectors = torch.linalg.eigh(self.curvature)
+        seen = torch.ones_like(values)
+        if values.shape[1] > 1:
+            seen[:, 0] = 0
+        return values.clamp_min(_LEAST_CURVATURE), vectors, seen

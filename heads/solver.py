@@ -27,6 +27,9 @@ Normalisation = Literal["none", "standardise", "l2"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
 NOTHING_HELD_OUT = -1
 MAX_ITERATIONS = 300
+# Products that a problem may take beside its iterations: where rows are few they cost next to nothing.
+_NEWTON_PRODUCTS = 300
+_SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
 _BLOCK_CELLS = 1 << 22
 _BLOCK_COLUMNS = 32
@@ -71,6 +74,7 @@ def solve(
     normalisation: Normalisation = "none",
     tolerance: float | None = None,
     max_iterations: int = MAX_ITERATIONS,
+    newton_products: int = _NEWTON_PRODUCTS,
     device: str = "cpu",
 ) -> Solution:
     """Solve one problem per strength, held-out fold and target.
@@ -93,6 +97,8 @@ def solve(
         double precision (small problems), 1e-10 in single.
     max_iterations
         Problems that need more are returned as they are, ``converged`` False.
+    newton_products
+        As `heads.descent.minimise`; small problems may take 20,000.
     device
         As `heads.compute.torch_device`.
 
@@ -119,6 +125,7 @@ def solve(
             normalisation=normalisation,
             tolerance=tolerance,
             max_iterations=max_iterations,
+            newton_products=_SMALL_NEWTON_PRODUCTS if small else newton_products,
         )
 
 
@@ -132,6 +139,7 @@ def _solve(
     normalisation: Normalisation,
     tolerance: float,
     max_iterations: int,
+    newton_products: int,
 ) -> Solution:
     results = _empty_solution(training, held_out, strengths)
     n_strengths = len(strengths)
@@ -147,6 +155,7 @@ def _solve(
             normalisation=normalisation,
             tolerance=tolerance,
             max_iterations=max_iterations,
+            newton_products=newton_products,
         )
     return results
 
@@ -274,6 +283,7 @@ def _solve_block(
     normalisation: Normalisation,
     tolerance: float,
     max_iterations: int,
+    newton_products: int,
 ) -> None:
     held_index, target, strength_index = place
     weights = training.sample_weight[:, target] * (training.y[:, target] >= 0)
@@ -282,9 +292,8 @@ def _solve_block(
     ridge = 1 / (strengths[strength_index] * total)
     truth = _one_hot(training.y[:, target], training.n_classes)
     columns = training.columns
-    ridge_of_column = _tensor(np.repeat(ridge, columns), design.rows)
     shares = _tensor(weights / total, design.rows)
-    penalty = ridge_of_column.repeat(design.rows.shape[1], 1)
+    penalty = _tensor(np.repeat(ridge, columns), design.rows).repeat(design.rows.shape[1], 1)
     penalty[-1] = 0
     if normalisation == "standardise":
         penalty[:-1] *= _spreads(design, shares).repeat_interleave(columns, dim=1)
@@ -296,8 +305,17 @@ def _solve_block(
         columns=columns,
     )
     start, curvature = problems.prior()
-    preconditioner = Preconditioner(design.eigenvectors, design.eigenvalues, ridge_of_column, curvature)
-    minimum = minimise(problems, preconditioner, start, tolerance=tolerance, max_iterations=max_iterations)
+    preconditioner = Preconditioner(
+        design.eigenvectors, design.eigenvalues, _tensor(ridge, design.rows), curvature
+    )
+    minimum = minimise(
+        problems,
+        preconditioner,
+        start,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        newton_products=newton_products,
+    )
     solved = minimum.coefficients.cpu().numpy().astype(np.float64).T.reshape(len(target), columns, -1)
     coef = solved[:, :, :-1] / design.scale
     where = (strength_index, held_index, target)
