@@ -35,6 +35,11 @@ from embedstore.task import Unit
 @click.option(
     "--target", multiple=True, metavar="COLUMN", help="Label column; repeatable.  [default: all others]"
 )
+@click.option(
+    "--classes",
+    metavar="A,B,...",
+    help="Classes in order; of two the second is the positive one.  [default: sorted]",
+)
 @json_option
 def command(
     store_argument: Path | None,
@@ -43,6 +48,7 @@ def command(
     table: Path,
     unit: Unit,
     target: tuple[str, ...],
+    classes: str | None,
     as_json: bool,
 ) -> None:
     """Add a task to a store, or replace it, from a table with one row per image or study.
@@ -52,7 +58,9 @@ def command(
       embed label mura.store --name hardware --csv hardware.csv --unit study
     """
     opened = open_store(require(store_argument or store, "--store"))
-    task = read_label_task(table, name=name, unit=unit, targets=target)
+    task = read_label_task(
+        table, name=name, unit=unit, targets=target, classes=classes.split(",") if classes else ()
+    )
     known = set(opened.table.column(f"{unit}_id").to_pylist()) if opened.parts else set()
     ids = task.labels.column("unit_id").to_pylist()
     found = sum(unit_id in known for unit_id in ids)
@@ -69,3 +77,5 @@ def command(
     else:
         counted = ", ".join(f"{target} {count:,}" for target, count in labelled.items())
         click.echo(f"task {name}: {plural(len(ids), 'row')}, {found:,} in the store; labels: {counted}")
+        positive = f"; positive: {task.classes[1]}" if len(task.classes) == 2 else ""
+        click.echo(f"classes {', '.join(task.classes)}{positive}")

@@ -212,5 +212,6 @@ def _flat(predictions: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 "prevalence_source": answer["prevalence"]["source"],
                 **{f"ood_p_{method}": p for method, p in entry["ood_p_value"].items()},
                 "images": entry["images"],
+                "learned_from": entry["learned_from"],
                 "run_id": entry["run_id"],
             }

@@ -18,7 +18,7 @@ from cli.thumbnails import thumbnails_of_units
 from embedstore.errors import UsageError
 from embedstore.store.reader import open_store
 from embedstore.task import POOLINGS
-from embedstore.view import load_views
+from embedstore.view import load_views, take_targets, without_split
 from heads.confident_errors import confident_errors
 from heads.head_inputs import all_inputs
 from heads.learning_curve import learning_curve
@@ -31,8 +31,19 @@ from heads.run import Run, save_run
 @click.command(name="probe", cls=ProjectCommand)
 @stores_option
 @click.option("--task", help="Task of the store.  [default: its only one]")
+@click.option(
+    "--target", "targets", multiple=True, metavar="NAME", help="Only this target of the task; repeatable."
+)
+@click.option(
+    "--cross-validate", is_flag=True, help="Judge every unit out of fold, whatever official split there is."
+)
 @click.option("--head", default="logistic", show_default=True, help="Head to fit, or all to compare them.")
-@click.option("--preset", metavar="NAME", help="A published protocol in place of --head: google-lr, ...")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="A published protocol in place of --head: google-lr, google-mlp, mura-mlp, dinov2-logreg, dinov2-knn, "
+    "clip-openai.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -106,6 +117,8 @@ def command(
     context: click.Context,
     store: tuple[Path, ...],
     task: str | None,
+    targets: tuple[str, ...],
+    cross_validate: bool,
     head: str,
     preset: str | None,
     out: Path | None,
@@ -145,6 +158,8 @@ def command(
     require_metadata_columns(with_columns)
     stores = [open_store(path) for path in require(store or None, "--store")]
     view = load_views(stores, task, with_columns=with_columns)
+    view = take_targets(view, targets) if targets else view
+    view = without_split(view) if cross_validate else view
     ways = all_inputs(view) if select_inputs else None
     if ways is not None and len(ways) == 1:
         click.echo(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cli.options import print_facts
+from cli.options import plural, print_facts
 from cli.project import shown
 from heads.run import Run
 
@@ -27,9 +27,10 @@ def print_run(run: Run, folder: Path, report: Path) -> None:
     )
     print_facts(
         {
-            "task": f"{document['task']['name']}: {unit} level, {', '.join(run.classes)}",
+            "task": f"{document['task']['name']}: {unit} level, {_classes(run.classes)}",
             "learned from": f"{_counted(counts, 'fitted', unit)}",
             "judged by": f"{_counted(counts, 'judged', unit)} ({judged})",
+            **({"patients": _strangers(counts, unit)} if counts["units_of_unknown_patient"] else {}),
             **({"beside the vectors": ", ".join(settings["metadata"])} if settings["metadata"] else {}),
             **({"left out": _listed(document["excluded"])} if document["excluded"] else {}),
         }
@@ -77,7 +78,7 @@ def _print_sets(document: Mapping[str, Any]) -> None:
         if sets:
             click.echo(
                 f"\nconformal sets at {entry['conformal']['coverage']:.0%}, {target}: "
-                f"hold the truth in {sets['coverage']['value']:.1%}, {sets['size']['value']:.2f} classes on average"
+                f"hold the truth in {_share(sets['coverage'])}, {sets['size']['value']:.2f} classes on average"
             )
         elif entry["conformal"]["refused"]:
             click.echo(f"\nno conformal sets, {target}: {entry['conformal']['refused']}")
@@ -101,6 +102,16 @@ def settings_metric(document: Mapping[str, Any]) -> str:
     return name if name in document["metrics"] else "auroc"
 
 
+def _classes(classes: Sequence[str]) -> str:
+    listed = ", ".join(classes)
+    return f"{listed} (positive)" if len(classes) == 2 else listed
+
+
+def _strangers(counts: Mapping[str, int], unit: str) -> str:
+    unknown = counts["units_of_unknown_patient"]
+    return f"unknown of {plural(unknown, unit)}: each is taken for another patient"
+
+
 def _counted(counts: Mapping[str, int], role: str, unit: str) -> str:
     units = "studies" if unit == "study" else "images"
     return f"{counts[f'units_{role}']:,} {units} of {counts[f'patients_{role}']:,} patients"
@@ -109,6 +120,12 @@ def _counted(counts: Mapping[str, int], role: str, unit: str) -> str:
 def _estimate(entry: Mapping[str, Any]) -> str:
     value, low, high = (_padded(entry[key]) for key in ("value", "low", "high"))
     return f"{value}  {low} to {high}  n={entry['n']:,}"
+
+
+def _share(entry: Mapping[str, Any]) -> str:
+    if entry["low"] is None:
+        return f"{entry['value']:.1%}"
+    return f"{entry['value']:.1%} ({entry['low']:.1%} to {entry['high']:.1%})"
 
 
 def _padded(number: float | None) -> str:

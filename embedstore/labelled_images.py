@@ -15,6 +15,8 @@ from embedstore.errors import DataError, UsageError
 from embedstore.store.reader import PENDING, Store
 from embedstore.task import UNIT_ID, Task
 
+# Begins the name of the patient that an image without one is for itself.
+UNKNOWN_PATIENT = "only "
 _SHOWN = 3
 
 
@@ -153,4 +155,4 @@ def _patients(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
     """Return each image's patient; an image without one counts as a patient of its own."""
     patients = column_text(table, "patient_id")
     own = column_text(table, "study_id" if unit == "study" else "image_id")
-    return np.where(patients == "", np.char.add("only ", own), patients)
+    return np.where(patients == "", np.char.add(UNKNOWN_PATIENT, own), patients)

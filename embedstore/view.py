@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -219,6 +219,21 @@ def _codes(task: Task, label_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
         for target in task.targets
     ]
     return np.stack(columns, axis=1)
+
+
+def take_targets(view: View, targets: Sequence[str]) -> View:
+    """Return a view of some targets of its task, in the order named; raises UsageError for one that it lacks."""
+    task = view.task
+    unknown = [target for target in targets if target not in task.targets]
+    if unknown or not targets:
+        raise UsageError(f"task {task.name!r} has no target {unknown}; it has {', '.join(task.targets)}")
+    columns = [task.targets.index(target) for target in targets]
+    return replace(view, task=replace(task, targets=tuple(targets)), y=view.y[:, columns])
+
+
+def without_split(view: View) -> View:
+    """Return the view as if there were no official split: every unit is then judged by cross-validation."""
+    return replace(view, splits=np.zeros_like(view.splits))
 
 
 @dataclass(frozen=True)

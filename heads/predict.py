@@ -54,7 +54,8 @@ def predict_units(
     Returns
     -------
     list of dict
-        Per unit: ``unit_id``, ``images``, ``targets`` (target -> ``probabilities`` by class, ``decision``, with
+        Per unit: ``unit_id``, ``images``, ``learned_from`` (whether the run learned from a unit of this id: what it
+        says of that one is no evidence), ``targets`` (target -> ``probabilities`` by class, ``decision``, with
         two classes ``threshold``, ``conformal_set`` or None where the run refused it, and ``prevalence``),
         ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``; where the heads get metadata
         also ``metadata``: column -> the different values of the unit's images. Conformal sets hold class
@@ -66,6 +67,7 @@ def predict_units(
         If the run has no such threshold, the prevalence is none, or metadata is missing.
     """
     probabilities = run.predict(X, unit_of_image, n_units=len(unit_ids), metadata=metadata)
+    learned_from = _units_learned_from(run)
     images = np.bincount(unit_of_image, minlength=len(unit_ids))
     strangeness = run.outliers.p_values(X, unit_of_image, n_units=len(unit_ids))
     stated = _metadata(run, metadata, unit_of_image, len(unit_ids))
@@ -77,6 +79,7 @@ def predict_units(
         {
             "unit_id": unit_id,
             "images": int(images[row]),
+            "learned_from": unit_id in learned_from,
             "targets": {
                 target: of_target[row] for target, of_target in zip(run.targets, answers, strict=True)
             },
@@ -88,6 +91,12 @@ def predict_units(
         }
         for row, unit_id in enumerate(unit_ids)
     ]
+
+
+def _units_learned_from(run: Run) -> frozenset[str]:
+    columns = run.predictions.select(["unit_id", "split"]).to_pydict()
+    units = zip(columns["unit_id"], columns["split"], strict=True)
+    return frozenset(unit for unit, split in units if split == "oof")
 
 
 def _metadata(

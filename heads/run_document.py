@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from embedstore.labelled_images import UNKNOWN_PATIENT
 from embedstore.metrics import ECE_BINS
 from heads.base import head_package
 from heads.bootstrap import LEVEL, estimates_to_json
@@ -43,6 +44,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         },
         **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),
         "counts": {
+            "units_of_unknown_patient": int(np.char.startswith(view.patients, UNKNOWN_PATIENT).sum()),
             "units_fitted": len(result.out_of_fold.unit_ids),
             "units_judged": len(result.judged.unit_ids),
             "patients_fitted": len(np.unique(result.out_of_fold.patients)),

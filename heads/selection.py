@@ -83,20 +83,23 @@ def require_classes(
     n_patients = len(np.unique(groups))
     for column, target in enumerate(task.targets):
         where = f"task {task.name!r}, target {target!r}"
+        advice = "" if len(task.targets) == 1 else "; --target names those to keep"
         patients = [len(np.unique(groups[y[:, column] == k])) for k in range(len(task.classes))]
         if sum(patients) == 0:
-            raise DataError(f"{where}: all {len(y)} training labels are missing; nothing can be learned")
+            raise DataError(
+                f"{where}: all {len(y)} training labels are missing; nothing can be learned{advice}"
+            )
         present = [name for name, count in zip(task.classes, patients, strict=True) if count]
         if len(present) == 1:
             raise DataError(
                 f"{where}: every training label is {present[0]!r}; a head needs patients of every class of "
-                f"{list(task.classes)}"
+                f"{list(task.classes)}{advice}"
             )
         if min(patients) < folds:
             rarest = task.classes[int(np.argmin(patients))]
             raise DataError(
                 f"{where}: class {rarest!r} has {min(patients)} of {n_patients} training patients, fewer "
-                f"than the {folds} folds; use fewer folds (2 at least) or bring more patients of that class"
+                f"than the {folds} folds; use fewer folds (2 at least) or bring more patients of that class{advice}"
             )
 
 

@@ -248,3 +248,29 @@ def test_the_store_of_embed_toml_is_the_one_that_is_probed(
     counts = json.loads(capsys.readouterr().out)["counts"]
     labelled = pq.read_table("even.store/tasks/finding/labels.parquet").num_rows
     assert counts["units_fitted"] + counts["units_judged"] == labelled
+
+
+def test_a_split_can_be_left_out_of_account(in_stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*PROBE, "--store", "all.store", "--cross-validate", "--out", "runs/cv"]) == 0
+    out = capsys.readouterr().out
+    assert "(5-fold cross-validation" in out or "cross-validation)" in out
+    document = load_run(Path("runs/cv")).document
+    assert document["counts"]["units_judged"] == document["counts"]["units_fitted"]
+
+
+def test_a_prediction_says_whether_the_run_learned_from_the_unit(
+    in_stores: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*PROBE, "--store", "all.store", "--out", "runs/plain"]) == 0
+    capsys.readouterr()
+    assert run(["predict", "--probe", "runs/plain", "all.store"]) == 0
+    told = {}
+    for line in capsys.readouterr().out.splitlines():
+        entry = json.loads(line)
+        told[entry["unit_id"].partition("/")[0]] = entry["learned_from"]
+    assert told == {"train": True, "valid": False}
+
+
+def test_a_target_that_the_task_lacks_is_named(in_stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*PROBE, "--store", "all.store", "--target", "colour"]) == 2
+    assert "has no target ['colour']; it has finding" in capsys.readouterr().err

@@ -48,3 +48,36 @@ def test_label_adds_a_task_to_a_store_and_refuses_a_table_of_strangers(tmp_path,
     Path("bad.csv").write_text("study_id,abnormal\nx,yes\ny,no\n")
     assert run(["label", "s", "--name", "other", "--csv", "bad.csv"]) == 1
     assert "none of its 2 study ids is in store" in capsys.readouterr().err
+
+
+def test_classes_are_in_the_order_that_is_named(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("study_id,finding\ns1,healthy\ns2,diseased\n")
+    task = read_label_task(path, name="t", unit="study", classes=("healthy", "diseased"))
+    assert task.classes == ("healthy", "diseased")
+    assert read_label_task(path, name="t", unit="study").classes == ("diseased", "healthy")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study_id,a\ns1,\ns2,\n", "column 'a' holds no label"),
+        ("study_id,a,b\ns1,yes,low\ns2,no,high\n", "columns 'a' and 'b' share no class"),
+        (
+            "study_id,a\n" + "".join(f"s{n},{n}.5\n" for n in range(70)),
+            "holds 70 different labels, 64 at most",
+        ),
+    ],
+)
+def test_labels_that_make_no_task_are_refused(tmp_path, text, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_label_task(path, name="t", unit="study")
+
+
+def test_a_label_outside_the_named_classes_is_refused(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("study_id,a\ns1,yes\ns2,perhaps\n")
+    with pytest.raises(DataError, match=r"holds \['perhaps'\], which are not among the classes"):
+        read_label_task(path, name="t", unit="study", classes=("no", "yes"))

@@ -8,8 +8,9 @@ from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task
 from embedstore.store.writer import UnitResult, open_writer
 from embedstore.task import Task
-from embedstore.view import load_units, load_view
+from embedstore.view import load_units, load_view, take_targets, without_split
 from tests.stores import IDENTITY, content_of, make_store, manifest_of, vectors_of
+from tests.views import make_view
 
 
 def add_task(root, *, unit="study", labels=None, name="t", subgroups=()):
@@ -116,3 +117,16 @@ def test_all_units_of_a_store_can_be_loaded_without_labels(tmp_path):
     assert load_units(open_store(tmp_path / "s"), "image").unit_ids.tolist() == manifest_of(5).column(
         "image_id"
     )
+
+
+def test_some_targets_are_taken_in_the_order_named() -> None:
+    view = make_view(targets=("canal", "left", "right"))
+    some = take_targets(view, ("right", "canal"))
+    assert some.task.targets == ("right", "canal")
+    assert (some.y == view.y[:, [2, 0]]).all()
+    with pytest.raises(UsageError, match=r"has no target \['top'\]; it has canal, left, right"):
+        take_targets(view, ("top",))
+
+
+def test_without_the_official_split_no_unit_has_one() -> None:
+    assert set(without_split(make_view()).splits) == {""}

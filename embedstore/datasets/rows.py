@@ -55,11 +55,10 @@ def read_rows(path: Path) -> Rows:
     """
     if path.suffix.lower() not in _FORMATS:
         raise DataError(
-            f"{path}: a table must end in {', '.join(_FORMATS)}; found {path.suffix or 'no ending'!r}. "
-            "Give the table's file as root."
+            f"{path}: a table must end in {', '.join(_FORMATS)}; found {path.suffix or 'no ending'!r}"
         )
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Give the table's file as root.")
+        raise DataError(f"{path}: there is no such file; name the table's file")
     try:
         rows = _FORMATS[path.suffix.lower()](path)
     except (UnicodeDecodeError, pa.ArrowException, OSError, csv.Error, RecursionError) as error:
