@@ -25,9 +25,9 @@ _EXTRA_CANDIDATES = 32
 _GRID = 2.0**24
 _ROWS = 4096
 # Rows re-ranked at once: (rows, candidates, dim) float64 cells.
-_RANK_CELLS = 1 << 24
+_RANK_CELLS = 1 << 22
 # Cosines of queries with all vectors that are held at once, float32.
-_PRODUCT_CELLS = 1 << 25
+_PRODUCT_CELLS = 1 << 24
 
 
 @dataclass(frozen=True)

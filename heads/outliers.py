@@ -31,7 +31,7 @@ METHODS = ("knn", "mahalanobis")
 NEIGHBORS = 10
 # Units kept for the neighbour search: 9 MB of 1152 float16 numbers, and p-values to the fourth decimal.
 BANK_UNITS = 4096
-_ROWS = 2048
+_ROWS = 512
 _PATIENTS = 512
 
 

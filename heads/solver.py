@@ -31,7 +31,7 @@ MAX_ITERATIONS = 300
 _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
-_BLOCK_CELLS = 1 << 22
+_BLOCK_CELLS = 1 << 21
 _BLOCK_COLUMNS = 32
 _GRAM_ROWS = 1 << 16
 _SPREAD_ROWS = 1 << 12
