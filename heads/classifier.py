@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from embedstore.errors import DataError
 from heads.base import Floats, Training, probabilities_from_scores
 
 
-class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class EmbeddingClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """Base of heads that learn from a `Training` with one target and answer with decision scores."""
 
     classes_: npt.NDArray[Any]
@@ -49,9 +50,9 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: npt.NDArray[Any] = self.classes_[index]
         return labels
 
+    @abstractmethod
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
         """Return (n, columns) decision scores of checked rows."""
-        raise NotImplementedError
 
     def _training(self, X: Any, y: Any, sample_weight: Any, groups: Any = None) -> Training:
         """Check what was given to `fit`, set `classes_`, and return it as a training with one target."""
