@@ -22,12 +22,12 @@ from embedstore.pending import Chooser, PendingUnit, unfinished, unfinished_or_f
 from embedstore.planning import ensure_planned, library_versions, wanted_records
 from embedstore.shard import WHOLE
 from embedstore.store.reader import open_store
-from embedstore.store.workers import has_traces
+from embedstore.store.workers import living_workers
 from embedstore.store.writer import clean_up_after_workers, join_writers
 from embedstore.unit_loop import FinishedUnit, UnitLoop
 
-# A process of a lost node may live on for moments, and holds its lock as long.
-_GONE_S = 10.0
+# The process of a lost actor may live on for moments, and holds its lock as long.
+_GONE_S = 30.0
 _POLL_S = 0.5
 
 
@@ -100,16 +100,19 @@ class _ClusterRun:
         wanted = wanted_records(self.collection, self.options)
         recipe = _Recipe(self.collection, self.store_path.resolve(), self.build, self.options)
         name = f"ray-{secrets.token_hex(4)}"
-        with open_crew(recipe, address=address, name=name, device=device, say=say) as crew:
-            # An actor says it, because the driver may have no device of that kind, nor its arithmetic.
-            identity: Identity = crew.describe()
-            ensure_planned(self.store_path, identity, self.collection, wanted, self.options, say=say)
-            pending = choose(open_store(self.store_path), self.collection.manifest, say, shard=shard)
-            if pending:
-                with join_writers(self.store_path, identity, worker=f"ray-{shard.name}", say=say):
-                    self._run(crew, pending)
-        if crew.lost:
-            self._clean_up(say)
+        try:
+            with open_crew(recipe, address=address, name=name, device=device, say=say) as crew:
+                # An actor says it, because the driver may have no device of that kind, nor its arithmetic.
+                identity: Identity = crew.describe()
+                ensure_planned(self.store_path, identity, self.collection, wanted, self.options, say=say)
+                pending = choose(open_store(self.store_path), self.collection.manifest, say, shard=shard)
+                if pending:
+                    with join_writers(self.store_path, identity, worker=f"ray-{shard.name}", say=say):
+                        self._run(crew, pending)
+        finally:
+            # Whoever is told how this run ended may go on with the same store at once.
+            self._await_lost(name)
+            clean_up_after_workers(self.store_path, say=say)
         seconds = time.perf_counter() - started
         return summarise(self.store_path, wanted, self.options.shard, self.work, seconds=seconds)
 
@@ -132,10 +135,10 @@ class _ClusterRun:
             self.observer.progress(Progress(self.work.computed, total, failed, units, len(pending), speed))
         self.work.interrupted = units < len(pending)
 
-    def _clean_up(self, say: Callable[[str], None]) -> None:
+    def _await_lost(self, name: str) -> None:
+        """Wait until no actor of the run `name` holds a lock; those that ended in good order hold none."""
         deadline = time.monotonic() + _GONE_S
-        while has_traces(self.store_path) and time.monotonic() < deadline:
-            clean_up_after_workers(self.store_path, say=say)
+        while living_workers(self.store_path, named=name) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
 

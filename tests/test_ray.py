@@ -17,6 +17,7 @@ from embedstore.errors import MissingDependency, UsageError
 from embedstore.extract import ExtractOptions, Observer, Progress, extract
 from embedstore.store.reader import open_store
 from embedstore.store.verify import verify_store
+from embedstore.store.workers import has_traces
 from tests.pictures import collection_of, write_pictures
 from tests.stores import MeanEncoder, store_bytes
 
@@ -157,6 +158,7 @@ def test_when_every_device_is_lost_the_first_error_is_raised_and_the_rest_is_res
             address=cluster.address,
             options=OPTIONS,
         )
+    assert not has_traces(tmp_path / "s"), "whoever reads the error may go on at once"
     assert open_store(tmp_path / "s").parts[0].pending
     extract(collection_of(folder / "images", PICTURES), tmp_path / "s", MeanEncoder(), options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(folder / "reference")

@@ -56,9 +56,10 @@ def register_worker(
         os.close(descriptor)
 
 
-def living_workers(root: Path) -> list[str]:
-    """Return a description of each worker that is at work."""
-    return [_described(path) for path in _lock_files(root) if not _is_free(path)]
+def living_workers(root: Path, *, named: str = "") -> list[str]:
+    """Return a description of each worker that is at work and whose name begins with `named`."""
+    found = [path for path in _lock_files(root) if path.name.startswith(named)]
+    return [_described(path) for path in found if not _is_free(path)]
 
 
 def dead_workers(root: Path) -> list[str]:
