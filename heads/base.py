@@ -84,6 +84,29 @@ class Head(Protocol):
         """Return the grid that selection searches by default."""
 
 
+@dataclass(frozen=True)
+class OutOfFold:
+    """What a grid says of rows that its models never saw.
+
+    Parameters
+    ----------
+    scores
+        (points, n, targets, columns) float32 decision scores; NaN where a point could not be fitted to a
+        target, which is then not chosen for it.
+    settled
+        Of each point and each target, what its models came to by themselves (when to stop): constructor
+        parameters, plain JSON values, that stand in for the point's when it is fitted to all rows. ``()`` where
+        the points say all.
+    """
+
+    scores: npt.NDArray[np.float32]
+    settled: Sequence[Sequence[Mapping[str, Any]]] = ()
+
+    def params(self, point: Mapping[str, Any], index: int, target: int) -> dict[str, Any]:
+        """Return what the head of all rows is made with, if a target chose the grid's point `index`."""
+        return {**point, **(self.settled[index][target] if self.settled else {})}
+
+
 class HeadFamily(Protocol):
     """A grid of heads that is solved at once."""
 
@@ -91,9 +114,7 @@ class HeadFamily(Protocol):
     def points(self) -> tuple[Mapping[str, Any], ...]:
         """Constructor parameters of each grid point, plain JSON values, in a fixed order."""
 
-    def out_of_fold(
-        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
-    ) -> npt.NDArray[np.float32]:
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row by models that never saw its fold.
 
         Parameters
@@ -104,16 +125,25 @@ class HeadFamily(Protocol):
             (n,) int64 from 0; whatever is fitted (scaling too) is fitted on the other folds only.
         seed
             For heads that draw numbers.
-
-        Returns
-        -------
-        ndarray
-            (points, n, targets, columns) float32 decision scores; NaN where a point could not be fitted to a
-            target, which is then not chosen for it.
         """
 
-    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
-        """Fit one head per target on all rows, at the grid point chosen for that target."""
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
+        """Fit one head per target on all rows.
+
+        Calibrators, thresholds and conformal bars come from the out-of-fold scores, so that this head must be as
+        sharp as the models that gave them: it holds nothing out, and stops where they did.
+
+        Parameters
+        ----------
+        training
+            The rows; each has a part in the head, but for the targets where it has no label or no weight.
+        params_of_target
+            Constructor parameters of each target's head: `OutOfFold.params` of the point chosen for it.
+        seed
+            As given to `out_of_fold`.
+        """
 
 
 def head_names() -> list[str]:

@@ -25,7 +25,7 @@ _NEWTON_PRODUCTS = 200
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where the descent ended: (dim + 1, columns) coefficients, and by problem whether and how fast."""
+    """Where the descent ended: (problems * columns, dim + 1) coefficients, and by problem whether and how fast."""
 
     coefficients: Tensor
     converged: Tensor
@@ -51,7 +51,7 @@ def minimise(
     quasi-Newton model can be wrong by orders of magnitude; a problem that fails this goes on by Newton steps, which
     may take so many products with the rows as `newton_products`, and then ends without having converged.
     """
-    count = problems.weights.shape[1]
+    count = len(problems.weights)
     answer = Minimum(
         start.clone(),
         torch.zeros(count, dtype=torch.bool, device=start.device),
@@ -64,15 +64,15 @@ def minimise(
         if bool(finished.any()):
             of_columns = state.problems.per_column(finished)
             places = state.members[finished]
-            answer.coefficients[:, _columns(places, problems.columns)] = state.coefficients[:, of_columns]
+            answer.coefficients[_columns(places, problems.columns)] = state.coefficients[of_columns]
             answer.converged[places] = converged[finished]
             answer.iterations[places] = iteration
             if bool(finished.all()):
                 return answer
-            direction = direction[:, ~of_columns]
+            direction = direction[~of_columns]
             state = state.take(~finished)
         state.step(direction)
-    answer.coefficients[:, _columns(state.members, problems.columns)] = state.coefficients
+    answer.coefficients[_columns(state.members, problems.columns)] = state.coefficients
     return answer
 
 
@@ -96,15 +96,15 @@ class _State:
 
     @classmethod
     def create(cls, problems: Problems, preconditioner: Preconditioner, start: Tensor) -> _State:
-        scores = problems.rows @ start
-        none = torch.zeros_like(problems.weights[0])
+        scores = problems.scores(start)
+        none = torch.zeros_like(problems.weights[:, 0])
         return cls(
             problems,
             _History(problems, preconditioner),
             torch.arange(len(none), device=start.device),
             start,
             scores,
-            _gradient(problems, problems.residuals(scores), start),
+            problems.gradient(problems.residuals(scores), start),
             none + torch.inf,
             none,
             none + torch.inf,
@@ -115,22 +115,22 @@ class _State:
         )
 
     def direction(self, tolerance: float, newton_products: int) -> Tensor:
-        """Return (dim + 1, columns) steps, Newton's where the minimum seems near or ever did."""
+        """Return (problems * columns, dim + 1) steps, Newton's where the minimum seems near or ever did."""
         problems = self.problems
         direction = -self.history.multiply(self.gradient)
-        self.distance = -problems.per_problem((self.gradient * direction).sum(0)) / 2
-        self.curvature = problems.curvature(self.scores).diagonal(dim1=1, dim2=2).mean(1)
+        self.distance = -problems.dot(self.gradient, direction) / 2
+        self.curvature = problems.mean_curvature(self.scores)
         near = (self.distance < tolerance * self.curvature) | (self.stalled > _STALLED_AFTER)
         asked = near | (self.newton > 0)
         self.exact = torch.zeros_like(asked)
         if bool(asked.any()):
             columns = problems.per_column(asked)
             left = newton_products - int(self.spent[asked].min())
-            direction[:, columns], self.distance[asked], self.exact[asked], used = newton_step(
+            direction[columns], self.distance[asked], self.exact[asked], used = newton_step(
                 problems.take(asked),
                 self.history.preconditioner.take(asked),
-                self.scores[:, columns],
-                self.gradient[:, columns],
+                self.scores[columns],
+                self.gradient[columns],
                 products=max(1, min(left, _NEWTON_PRODUCTS)),
             )
             self.spent[asked] += used
@@ -159,9 +159,9 @@ class _State:
             problems,
             self.history.take(problems, kept, columns),
             self.members[kept],
-            self.coefficients[:, columns],
-            self.scores[:, columns],
-            self.gradient[:, columns],
+            self.coefficients[columns],
+            self.scores[columns],
+            self.gradient[columns],
             self.distance[kept],
             self.curvature[kept],
             self.best[kept],
@@ -174,25 +174,21 @@ class _State:
     def step(self, direction: Tensor) -> None:
         """Go along the direction to where its slope has nearly vanished."""
         problems = self.problems
-        slope = problems.per_problem((self.gradient * direction).sum(0))
-        along = problems.rows @ direction
+        slope = problems.dot(self.gradient, direction)
+        along = problems.scores(direction)
         length, residuals = _line_search(
             problems, self.coefficients, direction, scores=self.scores, along=along, slope=slope
         )
-        step = direction * problems.per_column(length)
-        self.scores += along.mul_(problems.per_column(length))
+        step = direction * problems.each(length)
+        self.scores.addcmul_(along, problems.each(length))
         self.coefficients = self.coefficients + step
-        changed = _gradient(problems, residuals, self.coefficients)
+        changed = problems.gradient(residuals, self.coefficients)
         self.history.remember(step, changed - self.gradient)
         self.gradient = changed
 
 
 def _columns(problems: Tensor, columns: int) -> Tensor:
     return (problems[:, None] * columns + torch.arange(columns, device=problems.device)).flatten()
-
-
-def _gradient(problems: Problems, residuals: Tensor, coefficients: Tensor) -> Tensor:
-    return problems.rows.T @ residuals + problems.penalty * coefficients
 
 
 def _line_search(
@@ -209,13 +205,13 @@ def _line_search(
     The objective is convex, so its slope rises along the way and a sign change brackets the minimum. Only
     element-wise work: the products with the rows are known.
     """
-    bend = problems.per_problem((problems.penalty * direction.square()).sum(0))
-    tilt = problems.per_problem((problems.penalty * direction * coefficients).sum(0))
+    bend = problems.dot(problems.penalty, direction.square())
+    tilt = problems.dot(problems.penalty * direction, coefficients)
     length, low, high = torch.ones_like(slope), torch.zeros_like(slope), torch.full_like(slope, torch.inf)
     low_slope, high_slope = slope.clone(), torch.full_like(slope, torch.inf)
     for trial in range(_TRIALS):
-        residuals = problems.residuals(torch.addcmul(scores, along, problems.per_column(length)))
-        found = problems.per_problem(torch.einsum("nc,nc->c", residuals, along)) + tilt + length * bend
+        residuals = problems.residuals(torch.addcmul(scores, along, problems.each(length)))
+        found = problems.dot(residuals, along) + tilt + length * bend
         rough = found.abs() > _SLOPE_LEFT * slope.abs()
         if trial == _TRIALS - 1 or not bool(rough.any()):
             break
@@ -243,15 +239,15 @@ class _History:
 
     def take(self, problems: Problems, kept: Tensor, kept_columns: Tensor) -> _History:
         fewer = _History(problems, self.preconditioner.take(kept))
-        fewer._steps = [step[:, kept_columns] for step in self._steps]
-        fewer._changes = [change[:, kept_columns] for change in self._changes]
+        fewer._steps = [step[kept_columns] for step in self._steps]
+        fewer._changes = [change[kept_columns] for change in self._changes]
         fewer._inverse_products = [product[kept] for product in self._inverse_products]
         fewer._scaling = None if self._scaling is None else self._scaling[kept]
         return fewer
 
     def remember(self, step: Tensor, change: Tensor) -> None:
-        product = self._dot(step, change)
-        curved = self._dot(change, self.preconditioner(change))
+        product = self._problems.dot(step, change)
+        curved = self._problems.dot(change, self.preconditioner(change))
         # Rounding can make a tiny step look concave; such a pair is left out (a zero has no effect).
         usable = (product > 0) & (curved > 0)
         self._inverse_products.append(torch.where(usable, 1 / product, 0))
@@ -268,15 +264,12 @@ class _History:
         remainder = gradient.clone()
         shares = []
         for step, change, inverse in reversed(pairs):
-            share = inverse * self._dot(step, remainder)
-            remainder -= change * self._problems.per_column(share)
+            share = inverse * self._problems.dot(step, remainder)
+            remainder -= change * self._problems.each(share)
             shares.append(share)
         product = self.preconditioner(remainder)
         if self._scaling is not None:
-            product *= self._problems.per_column(self._scaling)
+            product *= self._problems.each(self._scaling)
         for (step, change, inverse), share in zip(pairs, reversed(shares), strict=True):
-            product += step * self._problems.per_column(share - inverse * self._dot(change, product))
+            product += step * self._problems.each(share - inverse * self._problems.dot(change, product))
         return product
-
-    def _dot(self, left: Tensor, right: Tensor) -> Tensor:
-        return self._problems.per_problem((left * right).sum(0))

@@ -111,7 +111,7 @@ def fit(
     training, _ = labelled.training(best.way)
     calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
     predictor = Predictor(
-        grid.refit(training, best.points, seed=seed),
+        grid.refit(training, best.params, seed=seed),
         [calibration.calibrator for calibration in calibrations],
         best.way.inputs.pooling,
         weights,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +91,8 @@ class Selected:
         Of giving units to the head.
     points
         Chosen grid point of each target.
+    params
+        What each target's head of all rows is made with (`heads.base.OutOfFold.params`).
     losses
         (points, targets) out-of-fold log loss at the unit.
     scores
@@ -98,6 +101,7 @@ class Selected:
 
     way: Way
     points: Sequence[int]
+    params: Sequence[Mapping[str, Any]]
     losses: npt.NDArray[np.float64]
     scores: Floats
 
@@ -128,12 +132,14 @@ def _select(labelled: Labelled, way: Way, grid: HeadFamily, seed: int) -> Select
     y = labelled.rows.y
     n_targets = y.shape[1]
     points: list[int] = []
+    params: list[Mapping[str, Any]] = []
     losses = np.empty((len(grid.points), n_targets))
     chosen = np.empty((*y.shape, training.columns))
     step = max(1, _SCORE_CELLS // (len(grid.points) * len(training.X) * training.columns))
     for start in range(0, n_targets, step):
         some = slice(start, min(start + step, n_targets))
-        scores = grid.out_of_fold(_of_targets(training, some), folds, seed=seed)
+        found = grid.out_of_fold(_of_targets(training, some), folds, seed=seed)
+        scores = found.scores
         for target, of_target in enumerate(labelled.weights[some]):
             if set(of_target) != {1.0}:
                 # In place: the scores of a whole grid are not held twice.
@@ -143,7 +149,8 @@ def _select(labelled: Labelled, way: Way, grid: HeadFamily, seed: int) -> Select
         at_best = np.stack([scores[point, :, target] for target, point in enumerate(best)], axis=1)
         chosen[:, some] = unit_scores(at_best, unit_of_row, n_units=len(y))
         points += best
-    return Selected(way, points, losses, chosen)
+        params += [found.params(grid.points[point], point, target) for target, point in enumerate(best)]
+    return Selected(way, points, params, losses, chosen)
 
 
 def _of_targets(training: Training, some: slice) -> Training:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError
-from heads.base import Floats, Head, HeadFamily, Training
+from heads.base import Floats, Head, HeadFamily, OutOfFold, Training
 from heads.classifier import EmbeddingClassifier, columns_of, require_arrays
 from heads.products import reproducible_norms, reproducible_product
 from heads.solver import MAX_ITERATIONS, NOTHING_HELD_OUT, Normalisation, solve
@@ -167,9 +167,7 @@ class LogisticFamily:
             for strength in self.strengths
         )
 
-    def out_of_fold(
-        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
-    ) -> npt.NDArray[np.float32]:
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row by models that never saw its fold; `seed` has no part in it."""
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
         for index, normalisation in enumerate(self.normalisations):
@@ -187,14 +185,17 @@ class LogisticFamily:
             solved = np.asarray(solution.converged.all(axis=1))[:, None, :, None]
             start = index * len(self.strengths)
             scores[start : start + len(self.strengths)] = np.where(solved, solution.held_out_scores, np.nan)
-        return scores
+        return OutOfFold(scores)
 
-    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
-        """Fit one head per target on all rows; targets that chose one point share their products."""
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
+        """Fit one head per target on all rows; targets with the same parameters share their products."""
         heads: dict[int, Head] = {}
-        for point in sorted(set(point_of_target)):
-            params = self.points[point]
-            targets = [target for target, chosen in enumerate(point_of_target) if chosen == point]
+        for first, params in enumerate(params_of_target):
+            if first in heads:
+                continue
+            targets = [target for target, chosen in enumerate(params_of_target) if chosen == params]
             some = Training(
                 training.X,
                 training.y[:, targets],
@@ -216,4 +217,4 @@ class LogisticFamily:
                 )
                 head.converged_ = bool(solution.converged[0, 0, index])
                 heads[target] = head
-        return [heads[target] for target in range(len(point_of_target))]
+        return [heads[target] for target in range(len(params_of_target))]

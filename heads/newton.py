@@ -31,16 +31,16 @@ def newton_step(
     preconditioner
         Of these problems; its curvature is replaced by the present one.
     scores
-        (n, problems * columns) at the present coefficients.
+        (problems * columns, n) at the present coefficients.
     gradient
-        (dim + 1, problems * columns) there.
+        (problems * columns, dim + 1) there.
     products
         Products with the second derivative at most.
 
     Returns
     -------
     tuple
-        (dim + 1, problems * columns) step; (problems,) half its product with the falling gradient: how far above
+        (problems * columns, dim + 1) step; (problems,) half its product with the falling gradient: how far above
         its minimum the objective stands, to second order; (problems,) whether the products sufficed (if not,
         the step still leads down, and the distance is larger than said); and (problems,) products taken.
     """
@@ -49,41 +49,38 @@ def newton_step(
     step = torch.zeros_like(gradient)
     residual = -gradient
     direction = present(residual)
-    square = _dot(problems, residual, direction)
+    square = problems.dot(residual, direction)
     enough = _RESIDUAL_LEFT * square
     taken = torch.zeros_like(square)
     for _ in range(products):
         bent = bend(direction)
-        along = _dot(problems, direction, bent)
+        along = problems.dot(direction, bent)
         active = (square > enough) & (along > 0)
         if not bool(active.any()):
             break
         taken += active
-        length = problems.per_column(torch.where(active, square / along, 0))
+        length = problems.each(torch.where(active, square / along, 0))
         step += direction * length
         residual -= bent * length
         turned = present(residual)
-        left = _dot(problems, residual, turned)
-        direction = turned + direction * problems.per_column(torch.where(active, left / square, 0))
+        left = problems.dot(residual, turned)
+        direction = turned + direction * problems.each(torch.where(active, left / square, 0))
         square = torch.where(active, left, square)
-    return step, -_dot(problems, step, gradient) / 2, square <= enough, taken
+    return step, -problems.dot(step, gradient) / 2, square <= enough, taken
 
 
 def _bend(problems: Problems, scores: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the function that multiplies (dim + 1, columns) by the objective's second derivative."""
+    """Return the function that multiplies (problems * columns, dim + 1) by the objective's second derivative."""
     expected = problems.expected(scores)
-    weights = problems.weights[:, :, None]
+    weighted = expected * problems.weights[:, None]
 
     def bend(direction: Tensor) -> Tensor:
-        along = (problems.rows @ direction).view_as(expected)
+        along = problems.scores(direction).view_as(expected)
+        bent = along * weighted
         if problems.columns == 1:
-            bent = weights * expected * (1 - expected) * along
+            bent -= bent * expected
         else:
-            bent = weights * expected * (along - (expected * along).sum(2, keepdim=True))
-        return problems.rows.T @ bent.view_as(scores) + problems.penalty * direction
+            bent -= weighted * (expected * along).sum(1, keepdim=True)
+        return problems.gradient(bent.view_as(scores), direction)
 
     return bend
-
-
-def _dot(problems: Problems, left: Tensor, right: Tensor) -> Tensor:
-    return problems.per_problem((left * right).sum(0))

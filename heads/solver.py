@@ -20,9 +20,11 @@ import torch
 from embedstore.errors import UsageError
 from heads.base import Training
 from heads.compute import one_thread, torch_device
-from heads.descent import minimise
+from heads.descent import Minimum, minimise
 from heads.problems import Preconditioner, Problems
 
+# Held-out, target and strength index of each problem that is solved with the others.
+_Block = tuple[list[int], list[int], list[int]]
 Normalisation = Literal["none", "standardise", "l2"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
 NOTHING_HELD_OUT = -1
@@ -32,7 +34,7 @@ _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
 _BLOCK_CELLS = 1 << 21
-_BLOCK_COLUMNS = 32
+_BLOCK_COLUMNS = 96
 _GRAM_ROWS = 1 << 16
 _SPREAD_ROWS = 1 << 12
 # Up to this many cells double precision costs less than a second.
@@ -116,47 +118,22 @@ def solve(
         tolerance = 1e-18 if small else 1e-10
     dtype = torch.float64 if small else torch.float32
     with one_thread(only_if=small):
-        return _solve(
-            training,
-            folds,
-            list(held_out),
-            strengths=np.asarray(strengths, np.float64),
-            design=_design(training.X, normalisation, dtype, torch_device(device)),
-            normalisation=normalisation,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            newton_products=_SMALL_NEWTON_PRODUCTS if small else newton_products,
+        design = _design(training.X, normalisation, dtype, torch_device(device))
+        grid = _Grid.create(
+            design, training, folds, held_out, strengths, standardised=normalisation == "standardise"
         )
-
-
-def _solve(
-    training: Training,
-    folds: npt.NDArray[np.int64],
-    held_out: list[int],
-    *,
-    strengths: npt.NDArray[np.float64],
-    design: _Design,
-    normalisation: Normalisation,
-    tolerance: float,
-    max_iterations: int,
-    newton_products: int,
-) -> Solution:
-    results = _empty_solution(training, held_out, strengths)
-    n_strengths = len(strengths)
-    for held_index, target, strength_indices in _blocks(training, len(held_out), n_strengths):
-        _solve_block(
-            design,
-            training,
-            folds,
-            results,
-            held_out=[held_out[index] for index in held_index],
-            place=(held_index, target, strength_indices),
-            strengths=strengths,
-            normalisation=normalisation,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            newton_products=newton_products,
-        )
+        results = _empty_solution(training, held_out, strengths)
+        for block in _blocks(training, len(held_out), len(strengths)):
+            problems, preconditioner, start = grid.problems(block)
+            minimum = minimise(
+                problems,
+                preconditioner,
+                start,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                newton_products=_SMALL_NEWTON_PRODUCTS if small else newton_products,
+            )
+            grid.write(results, block, minimum, problems)
     return results
 
 
@@ -217,33 +194,40 @@ def _mean(vectors: torch.Tensor, *, power: int = 1) -> torch.Tensor:
     return total / len(vectors)
 
 
-def _spreads(design: _Design, weights: torch.Tensor) -> torch.Tensor:
-    """Return the variance of each column under each problem's weights, (dim, problems).
+def _spreads(design: _Design, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]) -> torch.Tensor:
+    """Return the variance of each column under each problem's weights, (held out, targets, dim).
 
     The working copy is standardised once, with all rows. A problem that holds rows out must be penalised as
     if its own rows had been standardised, which is this factor on each squared coefficient; then nothing of
     the held-out rows is left in its solution.
+
+    Parameters
+    ----------
+    design
+        The rows.
+    weights
+        (n, targets), 0 for a missing label.
+    held
+        (held out, n): the rows that are held out.
     """
     dim = design.rows.shape[1] - 1
-    shape = (weights.shape[1], dim)
-    mean = torch.zeros(shape, dtype=torch.float64, device=weights.device)
-    square = torch.zeros_like(mean)
+    shape = (len(held), weights.shape[1])
+    total = torch.zeros((*shape, 1), dtype=torch.float64, device=design.rows.device)
+    mean, square = total.repeat(1, 1, dim), total.repeat(1, 1, dim)
     for start in range(0, len(weights), _SPREAD_ROWS):
-        rows, shares = (
-            design.rows[start : start + _SPREAD_ROWS, :dim],
-            weights[start : start + _SPREAD_ROWS].T,
-        )
+        some = slice(start, start + _SPREAD_ROWS)
+        rows = design.rows[some, :dim].contiguous()
+        shares = _tensor((weights[some] * ~held[:, some, None]).swapaxes(1, 2), rows)
+        total += shares.sum(2, keepdim=True)
         mean += shares @ rows
         square += shares @ rows.square()
-    variance = square - mean.square()
+    variance = square / total - (mean / total).square()
     # A column without spread in these rows carries nothing; its coefficient is only held at zero.
-    constant = variance <= 10 * torch.finfo(weights.dtype).eps
-    return torch.where(constant, 1, variance).T.to(weights.dtype)
+    constant = variance <= 10 * torch.finfo(design.rows.dtype).eps
+    return torch.where(constant, 1, variance).to(design.rows.dtype)
 
 
-def _empty_solution(
-    training: Training, held_out: Sequence[int], strengths: npt.NDArray[np.float64]
-) -> Solution:
+def _empty_solution(training: Training, held_out: Sequence[int], strengths: Sequence[float]) -> Solution:
     n, dim = training.X.shape
     shape = (len(strengths), len(held_out), training.y.shape[1])
     return Solution(
@@ -255,9 +239,7 @@ def _empty_solution(
     )
 
 
-def _blocks(
-    training: Training, n_held_out: int, n_strengths: int
-) -> list[tuple[list[int], list[int], list[int]]]:
+def _blocks(training: Training, n_held_out: int, n_strengths: int) -> list[_Block]:
     """Split all problems into blocks: parallel lists of held-out, target and strength indices."""
     problems = [
         (held, target, strength)
@@ -271,71 +253,81 @@ def _blocks(
     return [tuple(list(index) for index in zip(*group, strict=True)) for group in groups]  # type: ignore[misc]
 
 
-def _solve_block(
-    design: _Design,
-    training: Training,
-    folds: npt.NDArray[np.int64],
-    results: Solution,
-    *,
-    held_out: list[int],
-    place: tuple[list[int], list[int], list[int]],
-    strengths: npt.NDArray[np.float64],
-    normalisation: Normalisation,
-    tolerance: float,
-    max_iterations: int,
-    newton_products: int,
-) -> None:
-    held_index, target, strength_index = place
-    weights = training.sample_weight[:, target] * (training.y[:, target] >= 0)
-    weights = weights * (folds[:, None] != np.asarray(held_out))
-    total = weights.sum(0, dtype=np.float64)
-    ridge = 1 / (strengths[strength_index] * total)
-    truth = _one_hot(training.y[:, target], training.n_classes)
-    columns = training.columns
-    shares = _tensor(weights / total, design.rows)
-    penalty = _tensor(np.repeat(ridge, columns), design.rows).repeat(design.rows.shape[1], 1)
-    penalty[-1] = 0
-    if normalisation == "standardise":
-        penalty[:-1] *= _spreads(design, shares).repeat_interleave(columns, dim=1)
-    problems = Problems(
-        rows=design.rows,
-        weights=shares,
-        truth=_tensor(truth, design.rows),
-        penalty=penalty,
-        columns=columns,
-    )
-    start, curvature = problems.prior()
-    preconditioner = Preconditioner(
-        design.eigenvectors, design.eigenvalues, _tensor(ridge, design.rows), curvature
-    )
-    minimum = minimise(
-        problems,
-        preconditioner,
-        start,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        newton_products=newton_products,
-    )
-    solved = minimum.coefficients.cpu().numpy().astype(np.float64).T.reshape(len(target), columns, -1)
-    coef = solved[:, :, :-1] / design.scale
-    where = (strength_index, held_index, target)
-    results.coef[where] = coef
-    intercept = solved[:, :, -1] - coef @ design.shift
-    # A softmax does not see a common shift of its intercepts; without one the solution is unique.
-    results.intercept[where] = intercept - (intercept.mean(1, keepdims=True) if columns > 1 else 0)
-    results.converged[where] = minimum.converged.cpu().numpy()
-    results.iterations[where] = minimum.iterations.cpu().numpy()
-    if any(fold != NOTHING_HELD_OUT for fold in held_out):
-        scores = (design.rows @ minimum.coefficients).cpu().numpy().reshape(len(folds), len(target), columns)
-        for problem, fold in enumerate(held_out):
-            rows = np.flatnonzero(folds == fold)
-            results.held_out_scores[strength_index[problem], rows, target[problem]] = scores[rows, problem]
+@dataclass(frozen=True)
+class _Grid:
+    """All problems of a call; a block of them is made and written at a time."""
+
+    design: _Design
+    training: Training
+    weights: npt.NDArray[np.float32]  # (n, targets), 0 for a missing label
+    held: npt.NDArray[np.bool_]  # (held out, n) which rows are held out
+    total: npt.NDArray[np.float64]  # (held out, targets) weight of the others
+    strengths: npt.NDArray[np.float64]
+    spreads: torch.Tensor | None  # as `_spreads`
+
+    @classmethod
+    def create(
+        cls,
+        design: _Design,
+        training: Training,
+        folds: npt.NDArray[np.int64],
+        held_out: Sequence[int],
+        strengths: Sequence[float],
+        *,
+        standardised: bool,
+    ) -> _Grid:
+        weights = training.sample_weight * (training.y >= 0)
+        held = folds == np.asarray(held_out)[:, None]
+        total = np.stack([weights.sum(0, dtype=np.float64, where=~rows[:, None]) for rows in held])
+        spreads = _spreads(design, weights, held) if standardised else None
+        return cls(design, training, weights, held, total, np.asarray(strengths, np.float64), spreads)
+
+    def problems(self, block: _Block) -> tuple[Problems, Preconditioner, torch.Tensor]:
+        """Return the block's problems, their preconditioner, and the coefficients to start from."""
+        held, target, strength = block
+        rows, columns = self.design.rows, self.training.columns
+        total = self.total[held, target]
+        ridge = 1 / (self.strengths[strength] * total)
+        penalty = _tensor(np.repeat(ridge, columns), rows)[:, None].repeat(1, rows.shape[1])
+        penalty[:, -1] = 0
+        if self.spreads is not None:
+            penalty[:, :-1] *= self.spreads[held, target].repeat_interleave(columns, dim=0)
+        problems = Problems(
+            rows=rows,
+            weights=_tensor(self.weights.T[target] * ~self.held[held] / total[:, None], rows),
+            truth=_tensor(_one_hot(self.training.y.T[target], self.training.n_classes), rows),
+            penalty=penalty,
+            columns=columns,
+        )
+        start, curvature = problems.prior()
+        preconditioner = Preconditioner(
+            self.design.eigenvectors, self.design.eigenvalues, _tensor(ridge, rows), curvature
+        )
+        return problems, preconditioner, start
+
+    def write(self, results: Solution, block: _Block, minimum: Minimum, problems: Problems) -> None:
+        """Put what was solved where it belongs, in terms of the vectors as they were given."""
+        held, target, strength = block
+        columns = self.training.columns
+        solved = minimum.coefficients.cpu().numpy().astype(np.float64).reshape(len(target), columns, -1)
+        coef = solved[:, :, :-1] / self.design.scale
+        where = (strength, held, target)
+        results.coef[where] = coef
+        intercept = solved[:, :, -1] - coef @ self.design.shift
+        # A softmax does not see a common shift of its intercepts; without one the solution is unique.
+        results.intercept[where] = intercept - (intercept.mean(1, keepdims=True) if columns > 1 else 0)
+        results.converged[where] = minimum.converged.cpu().numpy()
+        results.iterations[where] = minimum.iterations.cpu().numpy()
+        if self.held.any():
+            scores = problems.scores(minimum.coefficients).cpu().numpy().reshape(len(target), columns, -1)
+            for problem, rows in enumerate(self.held[held]):
+                results.held_out_scores[strength[problem], rows, target[problem]] = scores[problem][:, rows].T
 
 
 def _one_hot(y: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
-    """Return (n, problems, columns); a missing label is a row of zeros, whose weight is zero too."""
+    """Return (problems, columns, n); a missing label is a column of zeros, whose weight is zero too."""
     classes = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
-    return np.asarray(y[:, :, None] == classes, np.float32)
+    return np.asarray(y[:, None] == classes[:, None], np.float32)
 
 
 def _tensor(array: npt.NDArray[Any], like: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
 from embedstore.task import Task
-from heads.base import Floats, Head, Training
+from heads.base import Floats, Head, OutOfFold, Training
 from heads.classifier import EmbeddingClassifier
 from heads.products import reproducible_norms, reproducible_product
 
@@ -106,9 +106,7 @@ class ZeroShotFamily:
         """Constructor parameters of the one point."""
         return (self.heads[0].get_params(),)
 
-    def out_of_fold(
-        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
-    ) -> npt.NDArray[np.float32]:
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row; nothing was learned from any of them, so every row is out of fold.
 
         Raises
@@ -124,11 +122,13 @@ class ZeroShotFamily:
                 f"(--with); found rows of {training.X.shape[1]}"
             )
         scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in self.heads]
-        return np.stack(scores, axis=1)[None].astype(np.float32)
+        return OutOfFold(np.stack(scores, axis=1)[None].astype(np.float32))
 
-    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
         """Return the heads as they are."""
-        del training, point_of_target, seed
+        del training, params_of_target, seed
         return list(self.heads)
 
 

@@ -291,16 +291,16 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(col
     generator = torch.Generator().manual_seed(0)
     n, dim, count = 40, 5, 2
     rows = torch.cat([torch.randn(n, dim, generator=generator), torch.ones(n, 1)], dim=1).double()
-    weights = torch.rand(n, count, generator=generator).double()
-    weights /= weights.sum(0)
-    truth = torch.zeros(n, count, columns).double()
-    truth[:, :, 0] = 1
-    penalty = torch.full((dim + 1, count * columns), 0.01).double()
+    weights = torch.rand(count, n, generator=generator).double()
+    weights /= weights.sum(1, keepdim=True)
+    truth = torch.zeros(count, columns, n).double()
+    truth[:, 0] = 1
+    penalty = torch.full((count * columns, dim + 1), 0.01).double()
     problems = Problems(rows, weights, truth, penalty, columns)
-    by_class = torch.randn(dim + 1, count, columns, generator=generator).double()
+    by_class = torch.randn(count, columns, dim + 1, generator=generator).double()
     if columns > 1:  # as in every descent: what all classes have in common stays zero
-        by_class -= by_class.mean(2, keepdim=True)
-    coefficients = by_class.flatten(1)
+        by_class -= by_class.mean(1, keepdim=True)
+    coefficients = by_class.flatten(0, 1)
     gram = rows[:, :dim].T @ rows[:, :dim] / n
     values, vectors = torch.linalg.eigh(gram)
     preconditioner = Preconditioner(
@@ -309,8 +309,8 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(col
         torch.full((count,), 0.01).double(),
         torch.eye(columns).double().expand(count, -1, -1),
     )
-    scores = rows @ coefficients
-    gradient = rows.T @ problems.residuals(scores) + penalty * coefficients
+    scores = coefficients @ rows.T
+    gradient = problems.residuals(scores) @ rows + penalty * coefficients
     step, decrement, exact, taken = newton_step(problems, preconditioner, scores, gradient, products=50)
     assert exact.all()
     assert (taken <= dim + 1).all() if columns == 1 else (taken < 50).all()
@@ -319,16 +319,14 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(col
         own = slice(problem * columns, (problem + 1) * columns)
 
         def objective(flat: torch.Tensor, problem: int = problem, own: slice = own) -> torch.Tensor:
-            scored = rows @ flat.view(dim + 1, columns)
+            scored = rows @ flat.view(columns, dim + 1).T
             # Without the term of the truth, which does not bend.
             loss = torch.logsumexp(torch.cat([scored, 0 * scored], 1) if columns == 1 else scored, 1)
-            return (weights[:, problem] * loss).sum() + (penalty[:, own].flatten() * flat**2).sum() / 2
+            return (weights[problem] * loss).sum() + (penalty[own].flatten() * flat**2).sum() / 2
 
-        at = coefficients[:, own].flatten()
+        at = coefficients[own].flatten()
         second = torch.autograd.functional.hessian(objective, at)
-        whole = -torch.linalg.solve(second, gradient[:, own].flatten())
-        assert torch.linalg.vector_norm(step[:, own].flatten() - whole) < 0.2 * torch.linalg.vector_norm(
-            whole
-        )
-        distance = -(whole @ gradient[:, own].flatten()) / 2
+        whole = -torch.linalg.solve(second, gradient[own].flatten())
+        assert torch.linalg.vector_norm(step[own].flatten() - whole) < 0.2 * torch.linalg.vector_norm(whole)
+        distance = -(whole @ gradient[own].flatten()) / 2
         assert decrement[problem] == pytest.approx(float(distance), rel=0.02)
