@@ -62,7 +62,7 @@ def measure(view: View, options: argparse.Namespace) -> dict[str, float | int | 
     y = rows.y[rows.unit_of_row]
     training = Training(rows.X, y, np.ones(y.shape, np.float32), folds, 2)
     started = time.perf_counter()
-    scores = family.out_of_fold(training, folds, seed=options.seed)
+    scores = family.out_of_fold(training, folds, seed=options.seed).scores
     grid_s = time.perf_counter() - started
     problems = [(strength, fold) for strength in range(len(STRENGTHS)) for fold in range(FOLDS)]
     wanted = options.reference_problems or len(problems)

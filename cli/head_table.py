@@ -102,8 +102,10 @@ def _distance(comparison: Comparison | None) -> float:
 
 
 def _interval(entry: Mapping[str, Any] | None) -> str:
-    if entry is None or None in (entry["value"], entry["low"], entry["high"]):
+    if entry is None or entry["value"] is None:
         return "-"
+    if entry["low"] is None:
+        return f"{entry['value']:.3f} [no interval]"
     return f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
 
 

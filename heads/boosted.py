@@ -12,8 +12,9 @@ import xgboost
 from xgboost.core import XGBoostError
 
 from embedstore.errors import DataError, UsageError
-from heads.base import Floats, Head, HeadFamily, Training
+from heads.base import Floats, Head, HeadFamily, OutOfFold, Training
 from heads.classifier import EmbeddingClassifier, columns_of, learnable, require_arrays
+from heads.holdout import usual_stop
 from heads.projection import Projection
 from heads.quantised import Design, device_of, margins, threads_for
 
@@ -235,38 +236,42 @@ class BoostedFamily:
     points: tuple[Mapping[str, Any], ...] = tuple({"max_depth": depth, "components": 64} for depth in (2, 4))
     device: str = "auto"
 
-    def out_of_fold(
-        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
-    ) -> npt.NDArray[np.float32]:
-        """Score every row by trees, bins and axes that never saw its fold."""
-        heads = self._heads(range(len(self.points)), seed)
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
+        """Score every row by trees, bins and axes that never saw its fold; how many rounds they kept is settled."""
+        heads = self._heads(self.points, seed)
+        n_targets, names = training.y.shape[1], np.unique(folds)
         scores = np.empty((len(heads), *training.y.shape, training.columns), np.float32)
-        for fold in np.unique(folds):
+        kept = np.empty((len(heads), n_targets, len(names)), np.int64)
+        for place, fold in enumerate(names):
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             designs: dict[tuple[int, int], Design] = {}
             for point, head in enumerate(heads):
                 design = _design(designs, training, outside, head)
                 rows = design.projection(training.X[scored])
-                for target in range(training.y.shape[1]):
+                for target in range(n_targets):
                     booster = head.boost(design, target)
                     scores[point, scored, target] = margins(booster, rows, training.columns)
-        return scores
+                    kept[point, target, place] = booster.num_boosted_rounds()
+        settled = [
+            [{"rounds": usual_stop(of_target), "validation_share": 0.0} for of_target in of_point]
+            for of_point in kept
+        ]
+        return OutOfFold(scores, settled)
 
-    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
-        """Fit one head per target on all rows, but for the groups that say when to stop."""
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
+        """Fit one head per target on all rows, for as many rounds as the folds' heads kept (their median)."""
         designs: dict[tuple[int, int], Design] = {}
         fitted: list[Head] = []
-        for target, head in enumerate(self._heads(point_of_target, seed)):
+        for target, head in enumerate(self._heads(params_of_target, seed)):
             design = _design(designs, training, np.arange(len(training.X)), head)
             booster = head.boost(design, target)
             fitted.append(head._set_learned(booster, design.projection, np.arange(training.n_classes)))
         return fitted
 
-    def _heads(self, points: Sequence[int], seed: int) -> list[BoostedHead]:
-        return [
-            BoostedHead(**{"device": self.device, **self.points[point]}, random_state=seed)
-            for point in points
-        ]
+    def _heads(self, params: Sequence[Mapping[str, Any]], seed: int) -> list[BoostedHead]:
+        return [BoostedHead(**{"device": self.device, **each}, random_state=seed) for each in params]
 
 
 def _design(

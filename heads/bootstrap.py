@@ -19,6 +19,8 @@ DRAWS = 2000
 LEVEL = 0.95
 # Below this share of draws in which a metric exists, an interval would describe the lucky draws only.
 _DEFINED_SHARE = 0.5
+# Draws that differ by no more than rounding.
+_ALIKE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Estimate:
     value
         On all units; NaN where the metric does not exist on them.
     low, high
-        Ends of the percentile interval; NaN where the metric exists in fewer than half of the draws.
+        Ends of the percentile interval; NaN where the metric exists in fewer than half of the draws, or all draws
+        agree: that a handful of patients were all judged right does not say how many others would be.
     n
         Units it was computed on.
     undefined_draws
@@ -133,12 +136,10 @@ def estimate(value: float, drawn: npt.NDArray[np.float64], *, n: int, level: flo
     level
         Coverage that the interval aims at.
     """
-    defined = drawn[np.isfinite(drawn)]
-    undefined = len(drawn) - len(defined)
-    if len(defined) < _DEFINED_SHARE * len(drawn):
-        return Estimate(float(value), float("nan"), float("nan"), n, undefined)
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(value), float(low), float(high), n, undefined)
+    low, high, undefined = _percentiles(drawn, level)
+    if high - low <= _ALIKE:
+        low = high = np.nan
+    return Estimate(float(value), low, high, n, undefined)
 
 
 def paired_difference(
@@ -164,7 +165,21 @@ def paired_difference(
     difference = drawn[0] - drawn[1]
     defined = difference[np.isfinite(difference)]
     tails = [(1 + np.sum(side)) / (1 + len(defined)) for side in (defined <= 0, defined >= 0)]
-    return Difference(estimate(values[0] - values[1], difference, n=n), float(min(1.0, 2 * min(tails))))
+    # Unlike a metric, a difference that is the same in every draw is known: heads that say the same do not differ.
+    found = Estimate(
+        float(values[0] - values[1]), *_percentiles(difference)[:2], n, len(drawn[0]) - len(defined)
+    )
+    return Difference(found, float(min(1.0, 2 * min(tails))))
+
+
+def _percentiles(drawn: npt.NDArray[np.float64], level: float = LEVEL) -> tuple[float, float, int]:
+    """Return both ends of the percentile interval, NaN where draws are too few, and the number of undefined draws."""
+    defined = drawn[np.isfinite(drawn)]
+    undefined = len(drawn) - len(defined)
+    if len(defined) < _DEFINED_SHARE * len(drawn):
+        return np.nan, np.nan, undefined
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high), undefined
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

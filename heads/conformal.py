@@ -12,7 +12,8 @@ random new patient.
 
 What is not exact: probabilities are out of fold while the final head has seen all patients, as in
 cross-conformal prediction (Vovk 2015, doi 10.1007/s10472-013-9368-4), and the calibrator was chosen on them.
-The rate on judged units stands in every run for that reason.
+The final head is made as sharp as the folds' (`heads.base.HeadFamily.refit`); that its scores are exchangeable with
+theirs stays an assumption. The rate on judged units stands in every run for that reason.
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ from heads.products import reproducible_norms
 _EXTRA_CANDIDATES = 32
 _GRID = 2.0**24
 _ROWS = 4096
+# Vectors in single precision at once.
+_WIDENED_ROWS = 4096
 # Rows re-ranked at once: (rows, candidates, dim) float64 cells.
 _RANK_CELLS = 1 << 22
-# Cosines of queries with all vectors that are held at once, float32.
-_PRODUCT_CELLS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,16 @@ class Gallery:
         (n, dim) float16 of `unit_vectors`.
     groups
         (n,) int64, for `search_outside`.
+    among
+        (k,) int64 the vectors that may be found, by default all; a found row then counts from 0 to k - 1.
     """
 
     vectors: npt.NDArray[np.float16]
     groups: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    among: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.vectors if self.among is None else self.among)
 
     def search(self, X: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], Floats]:
         """Return the nearest rows of each query by cosine, largest first; of equals the earlier row.
@@ -61,14 +67,14 @@ class Gallery:
             (m, k) int64 rows and (m, k) float64 cosines; a query's bits depend on nothing but itself.
         """
         queries = np.rint(_unit(X) * _GRID)
-        reach = min(k + _EXTRA_CANDIDATES, len(self.vectors))
+        reach = min(k + _EXTRA_CANDIDATES, len(self))
         scanned, proposed = self._proposed(queries, reach)
         rows, cosines = self._ranked(queries, proposed, k)
-        if reach < len(self.vectors):
+        if reach < len(self):
             # What was not proposed has at most the last candidate's cosine, but for float32's rounding.
             hidden = scanned[:, -1] + queries.shape[1] * 2.0**-23
             unsure = np.flatnonzero(cosines[:, -1] <= hidden)
-            step = max(1, _RANK_CELLS // len(self.vectors))
+            step = max(1, _RANK_CELLS // len(self))
             for start in range(0, len(unsure), step):
                 some = unsure[start : start + step]
                 rows[some], cosines[some] = self._scanned(queries[some], k)
@@ -96,29 +102,39 @@ class Gallery:
         """
         groups, counts = self._sizes
         most = int(counts[np.isin(groups, own)].max(initial=0))
-        cosines, rows = self._proposed(np.rint(_unit(X) * _GRID), min(k + most, len(self.vectors)))
-        of_own = self.groups[rows] == own[:, None]
+        cosines, rows = self._proposed(np.rint(_unit(X) * _GRID), min(k + most, len(self)))
+        of_own = self._groups[rows] == own[:, None]
         return _nearest(np.where(of_own, -1, rows), np.where(of_own, -np.inf, cosines), k)
 
     def _proposed(self, queries: Floats, reach: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Return (m, reach) cosines in single precision, largest first, and their rows."""
-        cosines = np.empty((len(queries), reach), np.float32)
-        rows = np.empty((len(queries), reach), np.int64)
-        step = max(1, _PRODUCT_CELLS // len(self.vectors))
-        for start in range(0, len(queries), step):
-            some = torch.from_numpy((queries[start : start + step] / _GRID).astype(np.float32))
-            largest = torch.topk(some @ self._wide.T, reach, dim=1)
-            cosines[start : start + step] = largest.values.numpy()
-            rows[start : start + step] = largest.indices.numpy()
-        return cosines, rows
+        some = torch.from_numpy((queries / _GRID).astype(np.float32))
+        cosines = torch.empty((len(queries), 0))
+        rows = torch.empty((len(queries), 0), dtype=torch.int64)
+        # Widened some at a time: single precision of all would weigh twice what is kept.
+        for start in range(0, len(self), _WIDENED_ROWS):
+            # torch widens faster than NumPy.
+            wide = torch.from_numpy(
+                self._copied(np.arange(start, min(start + _WIDENED_ROWS, len(self))))
+            ).float()
+            found = some @ wide.T
+            largest = torch.topk(found, min(reach, len(wide)), dim=1)
+            cosines = torch.cat([cosines, largest.values], 1)
+            rows = torch.cat([rows, largest.indices + start], 1)
+            cosines, kept = torch.topk(cosines, min(reach, cosines.shape[1]), dim=1)
+            rows = torch.gather(rows, 1, kept)
+        return cosines.numpy(), rows.numpy()
 
-    @cached_property
-    def _wide(self) -> torch.Tensor:
-        return torch.from_numpy(self.vectors.astype(np.float32))
+    def _copied(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        return self.vectors[rows if self.among is None else self.among[rows]]
 
     @cached_property
     def _sizes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        return np.unique(self.groups, return_counts=True)
+        return np.unique(self._groups, return_counts=True)
+
+    @cached_property
+    def _groups(self) -> npt.NDArray[np.int64]:
+        return self.groups if self.among is None else self.groups[self.among]
 
     def _ranked(
         self, queries: Floats, proposed: npt.NDArray[np.int64], k: int
@@ -127,7 +143,7 @@ class Gallery:
         cosines = np.empty(proposed.shape)
         step = max(1, _RANK_CELLS // (proposed.shape[1] * queries.shape[1]))
         for start in range(0, len(queries), step):
-            candidates = self.vectors[proposed[start : start + step]].astype(np.float64)
+            candidates = self._copied(proposed[start : start + step]).astype(np.float64)
             cosines[start : start + step] = (candidates @ queries[start : start + step, :, None])[:, :, 0]
         return _nearest(proposed, cosines / _GRID, k)
 
@@ -135,12 +151,12 @@ class Gallery:
         """Order all rows by their exact cosine."""
         cosines = np.concatenate(
             [
-                queries @ self.vectors[start : start + _ROWS].astype(np.float64).T
-                for start in range(0, len(self.vectors), _ROWS)
+                queries @ self._copied(rows).astype(np.float64).T
+                for rows in np.array_split(np.arange(len(self)), len(self) // _ROWS + 1)
             ],
             axis=1,
         )
-        everyone = np.broadcast_to(np.arange(len(self.vectors)), cosines.shape)
+        everyone = np.broadcast_to(np.arange(len(self)), cosines.shape)
         return _nearest(everyone, cosines / _GRID, k)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
-from heads.base import Floats, Head, HeadFamily, Training
+from heads.base import Floats, Head, HeadFamily, OutOfFold, Training
 from heads.batches import Problem
 from heads.classifier import EmbeddingClassifier, columns_of, learnable, require_arrays
-from heads.holdout import hold_out
+from heads.holdout import hold_out, usual_stop
 from heads.network import Network, Recipe, Schedule
 from heads.solver import Normalisation
 from heads.training import Trained, train
@@ -51,8 +51,11 @@ class MlpHead(EmbeddingClassifier):
     patience
         Epochs (shares of the steps) without a smaller held-out loss after which training stops; the best
         weights are kept, which may be the untrained ones: they state the prevalence.
+    stop_after
+        Epoch after which training ends, while the schedule still spans all `epochs`; 0 keeps the untrained
+        weights. By default the last.
     validation_share
-        Share of the groups held out; 0 trains to the last epoch and keeps that.
+        Share of the groups held out; 0 trains to the epoch that training ends with and keeps that.
     schedule
         ``cosine`` (to zero, arXiv 1608.03983) or ``constant``.
     members
@@ -91,6 +94,7 @@ class MlpHead(EmbeddingClassifier):
         epochs: int = 12,
         minimum_steps: int = 120,
         patience: int = 3,
+        stop_after: int | None = None,
         validation_share: float = 0.1,
         schedule: Schedule = "cosine",
         members: int = 1,
@@ -107,6 +111,7 @@ class MlpHead(EmbeddingClassifier):
         self.epochs = epochs
         self.minimum_steps = minimum_steps
         self.patience = patience
+        self.stop_after = stop_after
         self.validation_share = validation_share
         self.schedule = schedule
         self.members = members
@@ -130,6 +135,7 @@ class MlpHead(EmbeddingClassifier):
             self.epochs,
             self.minimum_steps,
             self.patience,
+            self.stop_after,
             self.schedule,
         ).check()
 
@@ -250,10 +256,8 @@ class MlpFamily:
     )
     device: str = "cpu"
 
-    def out_of_fold(
-        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
-    ) -> npt.NDArray[np.float32]:
-        """Score every row by networks that never saw its fold, nor stopped by it."""
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
+        """Score every row by networks that never saw its fold, nor stopped by it; when they stopped is settled."""
         heads = [MlpHead(**point, random_state=seed) for point in self.points]
         problems, places = [], []
         for target in range(training.y.shape[1]):
@@ -271,15 +275,23 @@ class MlpFamily:
                     ]
                     places += [(point, scored, target, head.members)] * len(own)
         scores = np.zeros((len(heads), *training.y.shape, training.columns), np.float32)
+        stops: list[list[list[int]]] = [[[] for _ in range(training.y.shape[1])] for _ in heads]
         for (point, scored, target, members), trained in zip(
             places, train(training, problems, device=self.device), strict=True
         ):
             scores[point, scored, target] += trained.scores / members
-        return scores
+            stops[point][target].append(trained.best_round)
+        settled = [
+            [{"stop_after": usual_stop(of_target), "validation_share": 0.0} for of_target in of_point]
+            for of_point in stops
+        ]
+        return OutOfFold(scores, settled)
 
-    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
-        """Fit one head per target on all rows, but for the groups that say when to stop."""
-        heads = [MlpHead(**self.points[point], random_state=seed) for point in point_of_target]
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
+        """Fit one head per target on all rows, to the epoch that the folds' heads were best in (their median)."""
+        heads = [MlpHead(**params, random_state=seed) for params in params_of_target]
         problems = [
             head.problems(training, target, np.flatnonzero(learnable(training, target)), _NOBODY)
             for target, head in enumerate(heads)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
-from heads.base import Floats, Head, HeadFamily, Training
+from heads.base import Floats, Head, HeadFamily, OutOfFold, Training
 from heads.classifier import EmbeddingClassifier, columns_of, learnable, require_arrays
 from heads.gallery import Gallery, unit_vectors
 from heads.votes import Electorate, Votes
@@ -180,10 +180,11 @@ class NeighborsFamily:
             for temperature in self.temperatures
         )
 
-    def out_of_fold(
-        self, training: Training, folds: npt.NDArray[np.int64], *, seed: int
-    ) -> npt.NDArray[np.float32]:
-        """Score every row by neighbours outside its fold and outside its group; `seed` has no part in it."""
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
+        """Score every row by neighbours outside its fold and outside its group; `seed` has no part in it.
+
+        How many neighbours make the votes of all rows as steady as those of the rows outside a fold is settled.
+        """
         self._check()
         units = unit_vectors(training.X)
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
@@ -191,19 +192,48 @@ class NeighborsFamily:
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             electorate = Electorate(training, units, outside, self.ks, self.temperatures, self.smoothing)
             electorate.vote(scored, scores)
-        return scores
+        return OutOfFold(scores, self._settled(training, folds))
 
-    def refit(self, training: Training, point_of_target: Sequence[int], *, seed: int) -> list[Head]:
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
         """Keep all rows for each target, with the k and temperature that it chose."""
-        self._check()
         units = unit_vectors(training.X)
+        heads: list[Head] = []
+        for target, params in enumerate(params_of_target):
+            head = NeighborsHead(**params)
+            head._check()
+            heads.append(head._set_training(training, target, units, np.arange(training.n_classes)))
+        return heads
+
+    def _settled(self, training: Training, folds: npt.NDArray[np.int64]) -> list[list[Mapping[str, Any]]]:
+        galleries = []
+        for target in range(training.y.shape[1]):
+            known = learnable(training, target)
+            outside = [np.count_nonzero(known & (folds != fold)) for fold in np.unique(folds)]
+            galleries.append((int(np.median(outside)), int(np.count_nonzero(known))))
         return [
-            NeighborsHead(**self.points[point])._set_training(
-                training, target, units, np.arange(training.n_classes)
-            )
-            for target, point in enumerate(point_of_target)
+            [{"k": neighbors_as_steady(point["k"], few, many)} for few, many in galleries]
+            for point in self.points
         ]
 
     def _check(self) -> None:
         for point in self.points:
             NeighborsHead(**point)._check()
+
+
+def neighbors_as_steady(k: int, few: int, many: int) -> int:
+    """Return how many neighbours of `many` rows vote as steadily as `k` of `few`.
+
+    A vote's share varies as ``1 / k - 1 / n`` if k of n rows vote (Cochran 1977, Sampling Techniques, section 2.6):
+    not at all if all do. So it is `k` where that is a small part of the rows, all of `many` where it is all of
+    `few`, and in between what makes both variances equal.
+
+    Examples
+    --------
+    >>> [neighbors_as_steady(k, 44, 55) for k in (5, 20, 40, 44, 200)]
+    [5, 22, 49, 55, 55]
+    """
+    if few < 1 or k >= few:
+        return max(many, 1)
+    return min(many, round(1 / (1 / k - 1 / few + 1 / many)))

@@ -39,12 +39,18 @@ class Recipe:
     epochs: int
     minimum_steps: int
     patience: int
+    stop_after: int | None
     schedule: Schedule
 
     @property
     def shape(self) -> tuple[tuple[int, ...], int, int]:
         """What networks must share to be trained together."""
         return self.hidden, self.batch_size, self.epochs
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch that training ends with, 0 for none."""
+        return self.epochs if self.stop_after is None else self.stop_after
 
     def check(self) -> Recipe:
         """Return itself; raises UsageError naming the parameter that is wrong."""
@@ -59,6 +65,7 @@ class Recipe:
             "epochs": self.epochs >= 1,
             "minimum_steps": self.minimum_steps >= 0,
             "patience": self.patience >= 1,
+            "stop_after": 0 <= self.last_epoch <= self.epochs,
             "schedule": self.schedule in SCHEDULES,
         }
         for name, holds in rules.items():
@@ -67,6 +74,8 @@ class Recipe:
         return self
 
 
+# Rows that are widened at once.
+_ROWS = 1024
 _WANTED = {
     "hidden": "it takes one or more layer widths of 1 or more",
     "normalisation": f"it must be one of {', '.join(NORMALISATIONS)}",
@@ -78,6 +87,7 @@ _WANTED = {
     "epochs": "it must be 1 or more",
     "minimum_steps": "it must be 0 or more",
     "patience": "it must be 1 or more",
+    "stop_after": "it must be from 0 to epochs, or None for epochs",
     "schedule": f"it must be one of {', '.join(SCHEDULES)}",
 }
 
@@ -107,6 +117,10 @@ class Network:
 
     def scores(self, X: npt.NDArray[np.float32]) -> Floats:
         """Return (n, columns) logits; each row has the same bits in every batch."""
+        parts = [self._scores(X[start : start + _ROWS]) for start in range(0, len(X), _ROWS)]
+        return np.concatenate([np.zeros((0, self.biases[-1].size)), *parts])
+
+    def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
         rows = X.astype(np.float64)
         if self.normalisation == "l2":
             lengths = reproducible_norms(X)
@@ -121,9 +135,12 @@ class Network:
 
 
 def normaliser(
-    X: npt.NDArray[np.float32], weight: npt.NDArray[np.float32], normalisation: Normalisation
+    X: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    weight: npt.NDArray[np.float32],
+    normalisation: Normalisation,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return mean and factor of `Network`, fitted on rows by their (n,) weights.
+    """Return mean and factor of `Network`, fitted on some rows of `X` by their (k,) weights.
 
     ``l2`` multiplies unit vectors by the root of their dimension: entries of size one, as after
     standardising, so that one learning rate suits both.
@@ -134,12 +151,13 @@ def normaliser(
         return np.zeros(dim, np.float32), np.full(dim, factor, np.float32)
     shares = weight.astype(np.float64) / weight.sum(dtype=np.float64)
     mean, square = np.zeros(dim), np.zeros(dim)
-    origin = X[0].astype(np.float64)
+    origin = X[rows[0]].astype(np.float64)
     # Block by block, about one of the rows: no copy of all vectors, and no cancelling of large means.
-    for start in range(0, len(X), 4096):
-        centred = X[start : start + 4096] - origin
-        mean += shares[start : start + 4096] @ centred
-        square += shares[start : start + 4096] @ np.square(centred)
+    for start in range(0, len(rows), _ROWS):
+        some = slice(start, start + _ROWS)
+        centred = X[rows[some]] - origin
+        mean += shares[some] @ centred
+        square += shares[some] @ np.square(centred)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     mean += origin
     # Rounding leaves a constant column a spread of its last digit; dividing by that would make noise.

@@ -31,6 +31,7 @@ METHODS = ("knn", "mahalanobis")
 NEIGHBORS = 10
 # Units kept for the neighbour search: 9 MB of 1152 float16 numbers, and p-values to the fourth decimal.
 BANK_UNITS = 4096
+# Units whose vectors are widened to float64 at once.
 _ROWS = 512
 _PATIENTS = 512
 
@@ -168,11 +169,14 @@ def learn_outliers(
     return Outliers(bank, neighbors, center, whitening, ranks)
 
 
-def unit_vectors(X: npt.NDArray[np.float32], unit_of_image: npt.NDArray[np.int64], *, n_units: int) -> Floats:
-    """Return each unit's mean vector divided by its length, (n_units, dim) float64; zero stays zero."""
+def unit_vectors(
+    X: npt.NDArray[np.float32], unit_of_image: npt.NDArray[np.int64], *, n_units: int
+) -> npt.NDArray[np.float32]:
+    """Return each unit's mean vector divided by its length, (n_units, dim) float32; zero stays zero."""
     means, _ = pool_vectors(X, unit_of_image, n_units=n_units, pooling="mean-vector")
     lengths = reproducible_norms(means)
-    return np.asarray(means / np.where(lengths > 0, lengths, 1.0), np.float64)
+    means /= np.where(lengths > 0, lengths, 1.0)
+    return means
 
 
 def _bank_units(patients: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int64]:
@@ -187,7 +191,7 @@ def _bank_units(patients: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int64]:
 
 
 def _knn_distances(
-    vectors: Floats,
+    vectors: npt.NDArray[np.float32],
     kept: npt.NDArray[np.int64],
     bank: npt.NDArray[np.float16],
     patients: npt.NDArray[Any],
@@ -204,20 +208,18 @@ def _knn_distances(
 
 
 def _mahalanobis(
-    vectors: Floats, patients: npt.NDArray[Any]
+    vectors: npt.NDArray[np.float32], patients: npt.NDArray[Any]
 ) -> tuple[Floats, npt.NDArray[np.float32], Floats]:
     """Return center, whitening and each unit's distance from the patients other than its own.
 
     Leaving a patient of m units out changes the covariance by a matrix of rank m + 1, so the distance follows
     by the Woodbury identity from one eigendecomposition of all. Only the weight of the shrinkage and its target
-    stay those of all units. `vectors` are centred in place: a copy would be the largest array of a probe.
+    stay those of all units.
     """
     n = len(vectors)
-    center = vectors.mean(0)
-    vectors -= center
-    centered = vectors
-    values, axes = _spread(centered)
-    shrinkage = _shrinkage(values, centered)
+    center = vectors.mean(0, dtype=np.float64)
+    values, axes, lengths = _spread(vectors, center)
+    shrinkage = _shrinkage(values, lengths, dim=len(center))
     # Vectors that are all alike have no spread; a distance from them must still be a number.
     floor = max(shrinkage * float(values.sum()) / vectors.shape[1], 1e-12)
     whitening = (axes / np.sqrt((1 - shrinkage) * values + floor)) @ axes.T
@@ -232,19 +234,29 @@ def _mahalanobis(
         units_of_patient = order[first[counts == size, None] + np.arange(size)]
         for start in range(0, len(units_of_patient), _PATIENTS):
             units = units_of_patient[start : start + _PATIENTS]
-            turned = (centered[units.ravel()] @ axes).reshape(*units.shape, -1)
+            turned = ((vectors[units.ravel()] - center) @ axes).reshape(*units.shape, -1)
             distances[units] = _left_out(turned, values, n=n, kept=1 - shrinkage, floor=floor)
     return center, whitening.astype(np.float32), distances
 
 
-def _spread(centered: Floats) -> tuple[Floats, Floats]:
-    """Return the covariance's eigenvalues and its (dim, k) axes; with few units only those along which they vary."""
-    n, dim = centered.shape
+def _spread(vectors: npt.NDArray[np.float32], center: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the covariance's eigenvalues, its (dim, k) axes, and each unit's squared distance to the center.
+
+    With few units there are only the axes along which they vary.
+    """
+    n, dim = vectors.shape
     if n < dim:
+        centered = vectors - center
         _, singular, rows = np.linalg.svd(centered, full_matrices=False)
-        return singular**2 / n, rows.T
-    values, axes = np.linalg.eigh(centered.T @ centered / n)
-    return np.maximum(values, 0), axes
+        return singular**2 / n, rows.T, np.einsum("ij,ij->i", centered, centered)
+    scatter, lengths = np.zeros((dim, dim)), np.empty(n)
+    for start in range(0, n, _ROWS):
+        # Some at a time: all of them in double precision would be the largest array of a probe.
+        centered = vectors[start : start + _ROWS] - center
+        scatter += centered.T @ centered
+        lengths[start : start + _ROWS] = np.einsum("ij,ij->i", centered, centered)
+    values, axes = np.linalg.eigh(scatter / n)
+    return np.maximum(values, 0), axes, lengths
 
 
 def _left_out(own: Floats, values: Floats, *, n: int, kept: float, floor: float) -> Floats:
@@ -260,13 +272,13 @@ def _left_out(own: Floats, values: Floats, *, n: int, kept: float, floor: float)
     return np.asarray(np.sqrt(np.maximum((moved**2) @ inverse + gained, 0)), np.float64)
 
 
-def _shrinkage(values: Floats, centered: Floats) -> float:
-    """Return Ledoit and Wolf's weight of the identity, from the eigenvalues of the covariance.
+def _shrinkage(values: Floats, lengths: Floats, *, dim: int) -> float:
+    """Return Ledoit and Wolf's weight of the identity, from the covariance's eigenvalues and the squared lengths.
 
     scikit-learn's function multiplies the whole matrix out again, which takes longer than all else here.
     """
-    n, dim = centered.shape
+    n = len(lengths)
     squares = float((values**2).sum())
     distance = squares / dim - (float(values.sum()) / dim) ** 2
-    error = (float((np.einsum("ij,ij->i", centered, centered) ** 2).mean()) - squares) / (n * dim)
+    error = (float((lengths**2).mean()) - squares) / (n * dim)
     return min(error, distance) / distance if distance > 0 else 0.0

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from embedstore.errors import DataError
 
 Floats = npt.NDArray[np.float64]
-_ROWS = 4096
+# Rows that are widened at once; a few arrays of float64 are held of them.
+_ROWS = 1024
 
 
 def reproducible_product(X: npt.NDArray[Any], coefficients: Floats) -> Floats:

@@ -36,7 +36,7 @@ _SMALL_NEWTON_PRODUCTS = 20_000
 _BLOCK_CELLS = 1 << 21
 _BLOCK_COLUMNS = 96
 _GRAM_ROWS = 1 << 16
-_SPREAD_ROWS = 1 << 12
+_SPREAD_ROWS = 1 << 10
 # Up to this many cells double precision costs less than a second.
 _SMALL_CELLS = 1 << 22
 

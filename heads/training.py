@@ -26,7 +26,7 @@ _EPSILON = 1e-8
 # Parameters of networks trained side by side; each takes about 24 bytes with its moments, gradient and best.
 _BLOCK_PARAMETERS = 1 << 25
 # Cells of the gathered vectors when networks are only applied.
-_APPLY_CELLS = 1 << 24
+_APPLY_CELLS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def train(training: Training, problems: Sequence[Problem], *, device: str) -> li
 
 
 def _train(training: Training, problems: Sequence[Problem], place: torch.device) -> list[Trained]:
-    # Copied by NumPy, as the vectors may be read-only, which torch does not support.
-    vectors = torch.from_numpy(np.array(training.X, np.float32)).to(place)
+    # torch does not support read-only vectors; others are not copied, being the largest array of all.
+    own = training.X if training.X.flags.writeable else np.array(training.X)
+    vectors = torch.from_numpy(own).to(place)
     trained: dict[int, Trained] = {}
     for shape in dict.fromkeys(problem.recipe.shape for problem in problems):
         members = [index for index, problem in enumerate(problems) if problem.recipe.shape == shape]
@@ -96,6 +97,12 @@ class _Lot:
             self.steps[where],
         )
 
+    def without(self, over: npt.NDArray[np.bool_], finished: dict[int, list[Tensor]]) -> _Lot:
+        """Return the networks that go on, and put the best weights of the others into `finished`."""
+        for index in np.flatnonzero(over):
+            finished[int(self.members[index])] = [best[index : index + 1].clone() for best in self.best]
+        return self.take(~over) if over.any() else self
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -117,9 +124,7 @@ class _Block:
             key = (id(problem.rows), problem.target, problem.recipe.normalisation)
             weight = training.sample_weight[problem.rows, problem.target]
             if key not in fitted:
-                standardise = problem.recipe.normalisation == "standardise"
-                rows = training.X[problem.rows] if standardise else training.X[:1]
-                fitted[key] = normaliser(rows, weight, problem.recipe.normalisation)
+                fitted[key] = normaliser(training.X, problem.rows, weight, problem.recipe.normalisation)
             means.append(fitted[key][0])
             factors.append(fitted[key][1])
             prior = _prior(training, training.y[problem.rows, problem.target], weight)
@@ -139,7 +144,7 @@ class _Block:
         )
 
     def train(self) -> list[Trained]:
-        """Train round by round; a network leaves when its held-out loss has not fallen for its patience."""
+        """Train round by round; a network leaves after its last, or when its loss has not fallen for its patience."""
         count = len(self.problems)
         lot = _Lot(
             np.arange(count),
@@ -153,10 +158,11 @@ class _Block:
         feed = Feed(self.training, self.problems)
         patience = np.array([problem.recipe.patience for problem in self.problems])
         stopping = np.array([len(problem.held_out) > 0 for problem in self.problems])
+        last = np.array([problem.recipe.last_epoch for problem in self.problems])
         finished: dict[int, list[Tensor]] = {}
-        epochs = self.problems[0].recipe.epochs
         generators = self._generators()
-        for done in range(1, epochs + 1):
+        lot = lot.without(last == 0, finished)
+        for done in range(1, int(last.max()) + 1):
             self._round(lot, feed, generators)
             loss, members = self._held_out_losses(lot), lot.members
             improved = ~stopping[members] | (loss < best_loss[members])
@@ -164,13 +170,10 @@ class _Block:
             where = torch.from_numpy(improved).to(self.vectors.device)
             for best, tensor in zip(lot.best, lot.tensors, strict=True):
                 best[where] = tensor.detach()[where]
-            over = (done - best_round[members] >= patience[members]) | (done == epochs)
-            for index in np.flatnonzero(over):
-                finished[int(members[index])] = [best[index : index + 1].clone() for best in lot.best]
-            if over.all():
+            over = (done - best_round[members] >= patience[members]) | (done == last[members])
+            lot = lot.without(over, finished)
+            if not len(lot.members):
                 break
-            if over.any():
-                lot = lot.take(~over)
         return [self._result(index, finished[index], int(best_round[index])) for index in range(count)]
 
     def _round(self, lot: _Lot, feed: Feed, generators: list[torch.Generator]) -> None:

@@ -123,7 +123,7 @@ class Electorate:
         reach = min(most if all(of.all() for of in known) else most * 5 // 4, len(some))
         electorate = [self._votes(target, some) for target in range(len(known))]
         lacking = np.zeros((len(known), len(queries)), np.bool_)
-        gallery = Gallery(self.units[some], self.training.groups[some])
+        gallery = Gallery(self.units, self.training.groups, some)
         for start in range(0, len(queries), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             rows, cosines = self._search(gallery, queries[block], reach)
@@ -135,7 +135,7 @@ class Electorate:
             return
         for target in np.flatnonzero(lacking.any(1)).tolist():
             own, again = self.outside[known[target]], queries[lacking[target]]
-            gallery, votes = Gallery(self.units[own], self.training.groups[own]), self._votes(target, own)
+            gallery, votes = Gallery(self.units, self.training.groups, own), self._votes(target, own)
             for start in range(0, len(again), _BLOCK_ROWS):
                 block_rows = again[start : start + _BLOCK_ROWS]
                 found = self._search(gallery, block_rows, min(most, len(own)))

@@ -122,11 +122,14 @@ def check_family(
     assert json.loads(json.dumps(list(points), allow_nan=False))
     for point in points:
         assert json.dumps(head(**point).get_params(), allow_nan=False)
-    scores = family.out_of_fold(training, folds, seed=3)
+    found = family.out_of_fold(training, folds, seed=3)
+    scores = found.scores
     assert scores.shape == (len(points), len(folds), 2, training.columns)
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
-    assert family.out_of_fold(training, folds, seed=3).tobytes() == scores.tobytes()
+    again = family.out_of_fold(training, folds, seed=3)
+    assert again.scores.tobytes() == scores.tobytes()
+    assert again.settled == found.settled
     losses = log_losses(scores[0], training.y)
     assert (losses < np.log(n_classes)).all()
     _check_no_leak(family, training, folds, scores)
@@ -139,13 +142,13 @@ def _check_no_leak(family: HeadFamily, training: Training, folds: np.ndarray, sc
     inside = folds == 0
     y, X = training.y.copy(), training.X.copy()
     y[inside] = 0
-    flipped = family.out_of_fold(replace(training, y=y), folds, seed=3)
+    flipped = family.out_of_fold(replace(training, y=y), folds, seed=3).scores
     # Probabilities, as a softmax does not see a common shift of its scores.
     before = probabilities_from_scores(scores)
     assert probabilities_from_scores(flipped)[:, inside] == pytest.approx(before[:, inside], abs=5e-3)
     one = int(np.flatnonzero(inside)[0])
     X[inside & (np.arange(len(X)) != one)] += 50
-    moved = family.out_of_fold(replace(training, X=X), folds, seed=3)
+    moved = family.out_of_fold(replace(training, X=X), folds, seed=3).scores
     assert probabilities_from_scores(moved)[:, one] == pytest.approx(before[:, one], abs=5e-3)
 
 
@@ -156,12 +159,12 @@ def _check_targets_apart(
     y, weight = training.y.copy(), training.sample_weight.copy()
     y[::4, 1] = MISSING
     weight[1::4, 1] = 0
-    some = family.out_of_fold(replace(training, y=y, sample_weight=weight), folds, seed=3)
+    some = family.out_of_fold(replace(training, y=y, sample_weight=weight), folds, seed=3).scores
     assert np.isfinite(some).all()
     found, before = probabilities_from_scores(some), probabilities_from_scores(scores)
     assert found[:, :, 0] == pytest.approx(before[:, :, 0], abs=5e-3)
     y[1::4, 1] = MISSING
-    same = family.out_of_fold(replace(training, y=y), folds, seed=3)
+    same = family.out_of_fold(replace(training, y=y), folds, seed=3).scores
     assert probabilities_from_scores(same) == pytest.approx(found, abs=5e-3)
 
 
@@ -169,12 +172,14 @@ def _check_refit(family: HeadFamily, head: type[Head], training: Training) -> No
     y = training.y.copy()
     y[::4, 1] = MISSING
     training = replace(training, y=y)
+    found = family.out_of_fold(training, folds_of(training), seed=3)
     last = len(family.points) - 1
-    heads = family.refit(training, [0, last], seed=3)
-    again = family.refit(training, [0, last], seed=3)
-    for target, (fitted, twin, point) in enumerate(zip(heads, again, (0, last), strict=True)):
+    chosen = [found.params(family.points[point], point, target) for target, point in enumerate((0, last))]
+    heads = family.refit(training, chosen, seed=3)
+    again = family.refit(training, json.loads(json.dumps(chosen, allow_nan=False)), seed=3)
+    for target, (fitted, twin, params) in enumerate(zip(heads, again, chosen, strict=True)):
         assert type(fitted) is head
-        assert fitted.get_params().items() >= dict(family.points[point]).items()
+        assert fitted.get_params().items() >= params.items()
         assert fitted.classes_.tolist() == list(range(training.n_classes))
         found = fitted.decision_function(training.X).reshape(len(training.X), 1, -1)
         assert twin.decision_function(training.X).tobytes() == found.tobytes()
@@ -185,6 +190,6 @@ def _check_refit(family: HeadFamily, head: type[Head], training: Training) -> No
 def check_chance(family: HeadFamily, *, worse_by: float) -> None:
     """Labels that have nothing to do with the vectors: no point is far above the entropy of the labels."""
     training = make_training(n=600, signal=0.0, targets=1, seed=1)
-    scores = family.out_of_fold(training, folds_of(training, 5), seed=0)
+    scores = family.out_of_fold(training, folds_of(training, 5), seed=0).scores
     for of_point in scores:
         assert log_losses(of_point, training.y)[0] == pytest.approx(np.log(2), abs=worse_by)

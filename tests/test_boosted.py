@@ -126,7 +126,7 @@ def test_principal_axes_are_scikit_learns() -> None:
 def test_the_grid_is_each_point_alone() -> None:
     training = make_training()
     folds = folds_of(training)
-    scores = GRID.out_of_fold(training, folds, seed=0)
+    scores = GRID.out_of_fold(training, folds, seed=0).scores
     inside = folds != 1
     for index, point in enumerate(GRID.points):
         alone = BoostedHead(**point, random_state=0).fit(
@@ -157,7 +157,7 @@ def test_a_target_without_labels_in_most_rows_learns_from_the_rest() -> None:
     training = make_training(n=600, targets=1)
     y = training.y.copy()
     y[np.arange(600) // 2 % 3 > 0] = MISSING
-    fitted = GRID.refit(replace(training, y=y), [0], seed=0)[0]
+    fitted = GRID.refit(replace(training, y=y), GRID.points[:1], seed=0)[0]
     known = y[:, 0] != MISSING
     alone = BoostedHead(**GRID.points[0]).fit(training.X[known], y[known, 0], groups=training.groups[known])
     difference = fitted.predict_proba(training.X) - alone.predict_proba(training.X)

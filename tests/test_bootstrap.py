@@ -155,3 +155,11 @@ def test_holm_is_the_worked_example() -> None:
 def test_a_bootstrap_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="found 0 units"):
         draw_patients(np.array([], str), seed=0)
+
+
+def test_draws_that_all_agree_give_no_interval() -> None:
+    """Five patients judged right are right in every draw; the sixth may not be."""
+    weights = draw_patients(np.array(list("abcde")), draws=200, seed=0).weights()
+    right = np.ones(5, int)
+    drawn = metrics.accuracy(right, right, n_classes=2, weights=weights)
+    assert estimate(1.0, drawn, n=5).to_json() == {"value": 1.0, "low": None, "high": None, "n": 5}

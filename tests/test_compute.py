@@ -77,7 +77,7 @@ def test_threads_come_back() -> None:
 def test_a_gpu_finds_what_the_cpu_finds(family: object, tolerance: float) -> None:
     training = make_training(n_classes=3)
     here, there = (
-        on_device(family, device).out_of_fold(training, folds_of(training), seed=0)
+        on_device(family, device).out_of_fold(training, folds_of(training), seed=0).scores
         for device in ("cpu", "cuda")
     )
     assert np.abs(here - there).mean() < tolerance

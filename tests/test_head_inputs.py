@@ -11,6 +11,7 @@ import pytest
 from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
 from embedstore.view import View
+from heads.base import OutOfFold
 from heads.fitting import fit
 from heads.head_inputs import HeadInputs, all_inputs, named_inputs
 from heads.leakage import leakage_groups
@@ -229,7 +230,7 @@ def test_words_are_compared_with_vectors_alone(view: View) -> None:
 
 def test_too_many_levels_stop_the_probe_before_anything_is_fitted(view: View) -> None:
     class Untouched(LogisticFamily):
-        def out_of_fold(self, *arguments: object, **options: object) -> np.ndarray:
+        def out_of_fold(self, *arguments: object, **options: object) -> OutOfFold:
             raise AssertionError("the grid was searched")
 
     told = replace(view, metadata={"device": np.arange(len(view.X)).astype(np.str_)})

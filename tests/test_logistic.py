@@ -258,7 +258,7 @@ def test_classes_that_can_be_parted_are_solved_to_the_end_at_every_strength(
     X, y, folds = X.astype(np.float32), generator.integers(0, n_classes, 60), np.arange(60) % 3
     strengths = (1e-2, 1.0, 1e2, 1e4)
     family = LogisticFamily(strengths, (normalisation,))
-    scores = family.out_of_fold(_training(X, y, n_classes), folds, seed=0)
+    scores = family.out_of_fold(_training(X, y, n_classes), folds, seed=0).scores
     for index, strength in enumerate(strengths):
         for fold in range(3):
             inside = folds != fold
@@ -278,7 +278,7 @@ def test_a_strength_that_was_not_solved_is_not_chosen(monkeypatch: pytest.Monkey
         return solution
 
     monkeypatch.setattr(logistic, "solve", hasty)
-    scores = LogisticFamily((0.1, 1.0, 10.0), ("none",)).out_of_fold(training, folds, seed=0)
+    scores = LogisticFamily((0.1, 1.0, 10.0), ("none",)).out_of_fold(training, folds, seed=0).scores
     losses = point_losses(scores, y[:, None], np.arange(len(X)))
     assert np.isinf(losses[:, 0]).tolist() == [False, True, False]
     assert best_points(losses) != [1]

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedstore.errors import DataError, UsageError
-from heads.base import Training
+from heads.base import Training, probabilities_from_scores
 from heads.batches import Problem
 from heads.holdout import hold_out
 from heads.mlp import MlpFamily, MlpHead
@@ -77,6 +77,35 @@ def test_weights_after_some_steps_are_those_of_torchs_adamw(n_classes: int, deca
         assert head.networks_[0].biases[layer] == pytest.approx(expected[2 * layer + 1], abs=1e-5)
 
 
+@pytest.mark.parametrize("stop_after", [0, 2])
+def test_training_that_stops_is_the_first_epochs_of_the_whole(stop_after: int) -> None:
+    """The learning rate falls as if training went on to the last epoch."""
+    training = make_training(targets=1)
+    recipe = {"hidden": (6, 5), "normalisation": "none", "batch_size": 100, "epochs": 6, "minimum_steps": 0}
+    head = MlpHead(**recipe, stop_after=stop_after, learning_rate=0.02, validation_share=0.0, random_state=5)
+    head.fit(training.X, training.y[:, 0])
+    expected = _torch_network(training, head)
+    for layer, weight in enumerate(head.networks_[0].weights):
+        assert weight == pytest.approx(expected[2 * layer], abs=1e-5)
+        assert head.networks_[0].biases[layer] == pytest.approx(expected[2 * layer + 1], abs=1e-5)
+
+
+def test_without_an_epoch_the_prevalence_is_stated() -> None:
+    training = make_training(targets=1)
+    head = MlpHead(**SMALL, stop_after=0, validation_share=0.0).fit(training.X, training.y[:, 0])
+    assert head.predict_proba(training.X)[:, 1] == pytest.approx(training.y.mean())
+
+
+def test_networks_that_stop_at_different_epochs_train_side_by_side() -> None:
+    training = make_training(targets=2)
+    params = [SMALL | {"stop_after": stop_after, "validation_share": 0.0} for stop_after in (2, 5)]
+    for target, head in enumerate(GRID.refit(training, params, seed=3)):
+        alone = MlpHead(**params[target], random_state=3).fit(training.X, training.y[:, target])
+        assert head.n_iter_ == alone.n_iter_ == params[target]["stop_after"]
+        expected = alone.decision_function(training.X)
+        assert head.decision_function(training.X) == pytest.approx(expected, abs=1e-4)
+
+
 def _torch_network(training: Training, head: MlpHead) -> list[np.ndarray]:
     """Train by `torch.optim` and torch's own cosine schedule, from the same first weights in the same order."""
     counts = np.bincount(training.y[:, 0])
@@ -93,7 +122,7 @@ def _torch_network(training: Training, head: MlpHead) -> list[np.ndarray]:
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 3 * head.epochs)
     generator = np.random.default_rng(5)
-    orders = [generator.permutation(len(training.X)) for _ in range(head.epochs)]
+    orders = [generator.permutation(len(training.X)) for _ in range(head.recipe.last_epoch)]
     # 240 rows in batches of 100: two whole ones and a short one.
     for batch in (order[start : start + 100] for order in orders for start in (0, 100, 200)):
         rows, y = torch.from_numpy(training.X[batch]), torch.from_numpy(training.y[batch, 0])
@@ -156,7 +185,7 @@ def test_held_out_log_loss_is_no_worse_than_scikit_learns_network() -> None:
 def test_a_network_of_the_batched_pass_is_the_one_trained_alone(point: int) -> None:
     training = make_training()
     folds = training.groups % 3
-    scores = GRID.out_of_fold(training, folds, seed=4)
+    scores = GRID.out_of_fold(training, folds, seed=4).scores
     for target in range(2):
         inside = folds != 1
         alone = MlpHead(**GRID.points[point], random_state=4).fit(
@@ -168,10 +197,10 @@ def test_a_network_of_the_batched_pass_is_the_one_trained_alone(point: int) -> N
 
 def test_blocks_of_networks_give_the_same_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training(n=120)
-    whole = GRID.out_of_fold(training, training.groups % 3, seed=0)
+    whole = GRID.out_of_fold(training, training.groups % 3, seed=0).scores
     monkeypatch.setattr("heads.training._BLOCK_PARAMETERS", 1)
     monkeypatch.setattr("heads.training._APPLY_CELLS", 100)
-    parts = GRID.out_of_fold(training, training.groups % 3, seed=0)
+    parts = GRID.out_of_fold(training, training.groups % 3, seed=0).scores
     assert parts == pytest.approx(whole, abs=1e-3)
 
 
@@ -194,20 +223,21 @@ def test_members_average_their_logits() -> None:
 
 
 def test_training_stops_at_the_best_held_out_loss() -> None:
-    training = make_training(n=120, signal=0.0, targets=1)
+    training = make_training(n=120, signal=1.0, targets=1)
     X, y = training.X, training.y[:, 0]
-    recipe = {"hidden": (64,), "learning_rate": 0.05, "epochs": 30, "minimum_steps": 900}
+    recipe = {"hidden": (64,), "learning_rate": 0.01, "epochs": 30, "minimum_steps": 150}
     stopped = MlpHead(**recipe).fit(X, y, groups=training.groups)
-    assert stopped.n_iter_ < 30
     kept, held_out = hold_out(training, 0, np.arange(120), share=0.1, seed=0)
-    losses = {}
-    for epochs in range(1, 4):
-        # The same schedule cut short: the loss of the round that was kept is not above its neighbours'.
-        problem = Problem(MlpHead(**recipe).recipe, 0, kept, held_out, np.arange(120), 0)
-        losses[epochs] = train(training, [problem], device="cpu")[0].best_round
-    assert set(losses.values()) == {losses[1]}
-    own = stopped.predict_proba(X[held_out])
-    assert log_loss(y[held_out], own, labels=[0, 1]) <= np.log(2) + 0.02
+    problems = [
+        Problem(MlpHead(**recipe, stop_after=epoch).recipe, 0, kept, held_out[:0], held_out, 0)
+        for epoch in range(stopped.n_iter_ + 4)
+    ]
+    losses = [
+        log_loss(y[held_out], probabilities_from_scores(trained.scores))
+        for trained in train(training, problems, device="cpu")
+    ]
+    assert 0 < stopped.n_iter_ < 27
+    assert int(np.argmin(losses)) == stopped.n_iter_
 
 
 def test_what_is_held_out_is_whole_groups_with_every_class() -> None:
@@ -232,7 +262,7 @@ def test_standardising_is_weighted_and_leaves_constant_columns_alone() -> None:
     generator = np.random.default_rng(0)
     X = (generator.normal(size=(500, 3)) * [1, 5, 0] + [1000, 0, 7.3]).astype(np.float32)
     weight = generator.random(500).astype(np.float32)
-    mean, factor = normaliser(X, weight, "standardise")
+    mean, factor = normaliser(X, np.arange(len(X)), weight, "standardise")
     scaler = StandardScaler().fit(X.astype(np.float64), sample_weight=weight)
     assert mean == pytest.approx(scaler.mean_, rel=1e-5)
     assert factor[:2] == pytest.approx(1 / np.sqrt(scaler.var_[:2]), rel=1e-4)
@@ -266,6 +296,7 @@ def test_read_only_vectors_are_not_written_to() -> None:
         ({"schedule": "linear"}, "one of cosine, constant"),
         ({"validation_share": 0.9}, "validation_share must be from 0 to 0.5; found 0.9"),
         ({"members": 0}, "members must be 1 or more; found 0"),
+        ({"stop_after": 99}, "stop_after cannot be 99; it must be from 0 to epochs"),
     ],
 )
 def test_a_wrong_parameter_is_named(wrong: dict[str, object], message: str) -> None:

@@ -85,7 +85,7 @@ def test_votes_are_scikit_learns(n_classes: int) -> None:
 def test_the_whole_grid_is_each_point_alone() -> None:
     training = make_training(n_classes=3)
     folds = folds_of(training)
-    scores = GRID.out_of_fold(training, folds, seed=0)
+    scores = GRID.out_of_fold(training, folds, seed=0).scores
     for index, point in enumerate(GRID.points):
         for target in range(2):
             inside = folds != 2
@@ -102,8 +102,10 @@ def test_a_target_with_missing_labels_is_scored_as_if_it_were_alone(missing: flo
     y[np.random.default_rng(0).random(400) < missing, 1] = MISSING
     folds = folds_of(training)
     grid = NeighborsFamily(ks=(3, 20, 60), temperatures=(0.07, 1.0))
-    scores = grid.out_of_fold(replace(training, y=y), folds, seed=0)
-    assert scores[:, :, 0] == pytest.approx(grid.out_of_fold(training, folds, seed=0)[:, :, 0], abs=1e-6)
+    scores = grid.out_of_fold(replace(training, y=y), folds, seed=0).scores
+    assert scores[:, :, 0] == pytest.approx(
+        grid.out_of_fold(training, folds, seed=0).scores[:, :, 0], abs=1e-6
+    )
     for index, point in enumerate(grid.points):
         inside = (folds != 2) & (y[:, 1] != MISSING)
         alone = NeighborsHead(**point).fit(training.X[inside], y[inside, 1])
@@ -131,10 +133,10 @@ def test_no_row_of_the_same_group_votes_even_in_another_fold() -> None:
     X = np.repeat(generator.normal(size=(100, 8)), 2, axis=0).astype(np.float32)
     twins = replace(training, X=X)
     grid = NeighborsFamily(ks=(1, 400), temperatures=(0.07,))
-    scores = grid.out_of_fold(twins, np.arange(200) % 2, seed=0)
+    scores = grid.out_of_fold(twins, np.arange(200) % 2, seed=0).scores
     nearest = (scores[0, :, 0, 0] > 0) == (training.y[:, 0] == 1)
     assert 0.3 < nearest.mean() < 0.7
-    apart = grid.out_of_fold(replace(twins, groups=np.arange(200)), np.arange(200) % 2, seed=0)
+    apart = grid.out_of_fold(replace(twins, groups=np.arange(200)), np.arange(200) % 2, seed=0).scores
     assert ((apart[0, :, 0, 0] > 0) == (training.y[:, 0] == 1)).all()
 
 
@@ -142,7 +144,7 @@ def test_a_row_whose_group_is_everybody_gets_the_class_frequencies() -> None:
     training = make_training(n=40, targets=1)
     training.y[:] = (np.arange(40) % 4 == 0)[:, None]
     one = replace(training, groups=np.zeros(40, np.int64))
-    scores = GRID.out_of_fold(one, np.arange(40) % 2, seed=0)
+    scores = GRID.out_of_fold(one, np.arange(40) % 2, seed=0).scores
     outside = [np.mean(training.y[np.arange(40) % 2 != fold]) for fold in (0, 1)]
     for fold in (0, 1):
         share = max(outside[fold], 1e-6)
@@ -179,7 +181,7 @@ def test_missing_labels_are_absent_rows() -> None:
     training = make_training()
     y = training.y.copy()
     y[::3, 1] = MISSING
-    heads = GRID.refit(replace(training, y=y), [0, 0], seed=0)
+    heads = GRID.refit(replace(training, y=y), [GRID.points[0]] * 2, seed=0)
     known = y[:, 1] != MISSING
     alone = NeighborsHead(**GRID.points[0]).fit(training.X[known], y[known, 1])
     assert heads[1].decision_function(training.X).tobytes() == alone.decision_function(training.X).tobytes()

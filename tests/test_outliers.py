@@ -55,7 +55,7 @@ def test_knn_distances_are_those_without_the_own_patient(learned: Outliers) -> N
 def test_mahalanobis_distances_are_those_without_the_own_patient(dim: int) -> None:
     """With 200 dimensions there are fewer units than axes."""
     X, unit, patient = _population(np.random.default_rng(3), 40, dim)
-    vectors = unit_vectors(X, unit, n_units=len(patient))
+    vectors = unit_vectors(X, unit, n_units=len(patient)).astype(np.float64)
     centered = vectors - vectors.mean(0)
     covariance, shrinkage = ledoit_wolf(centered, assume_centered=True)
     target = shrinkage * np.trace(centered.T @ centered) / centered.size * np.eye(vectors.shape[1])

@@ -34,9 +34,9 @@ def test_there_are_six() -> None:
 def test_a_preset_learns(name: str) -> None:
     head, family = preset_family(name)
     training = make_training(n=300, targets=1, signal=4.0)
-    scores = family.out_of_fold(training, folds_of(training), seed=0)
+    scores = family.out_of_fold(training, folds_of(training), seed=0).scores
     assert min(log_losses(of_point, training.y)[0] for of_point in scores) < 0.69
-    fitted = family.refit(training, [0], seed=0)[0]
+    fitted = family.refit(training, family.points[:1], seed=0)[0]
     assert type(fitted) is HEADS[head]
     assert preset(name).source
     assert preset(name).differs
@@ -48,7 +48,7 @@ def test_a_single_logistic_regression_is_scikit_learns(name: str, strength: floa
     assert family.points == ({"C": strength, "normalisation": "none"},)
     training = make_training(targets=1)
     X = training.X.astype(np.float64)
-    own = family.refit(training, [0], seed=0)[0].predict_proba(training.X)
+    own = family.refit(training, family.points[:1], seed=0)[0].predict_proba(training.X)
     theirs = LogisticRegression(C=strength, max_iter=1000, tol=1e-10).fit(X, training.y[:, 0])
     assert own == pytest.approx(theirs.predict_proba(X), abs=1e-5)
 

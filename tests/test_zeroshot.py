@@ -62,10 +62,10 @@ def test_out_of_fold_scores_are_the_heads_own_because_nothing_is_learned():
     family = zeroshot_family(make_task(), encode_text, scale=3.0, bias=0.0, prompts=prompts)
     X = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
     training = Training(X, np.zeros((6, 1), np.int64), np.ones((6, 1), np.float32), np.arange(6), 2)
-    scores = family.out_of_fold(training, np.arange(6) % 2, seed=0)
+    scores = family.out_of_fold(training, np.arange(6) % 2, seed=0).scores
     assert scores.shape == (1, 6, 1, 1)
     np.testing.assert_allclose(scores[0, :, 0, 0], family.heads[0].decision_function(X), rtol=1e-6)
-    assert family.refit(training, [0], seed=0) == [family.heads[0]]
+    assert family.refit(training, family.points, seed=0) == [family.heads[0]]
 
 
 def test_the_shipped_prompts_name_every_class_of_the_known_tasks_and_the_target_in_words():
