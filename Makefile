@@ -10,8 +10,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/embed demo --out demo
 
+# Two files at a time, and one thread for each: threads of two processes on two cores wait for each other.
 test: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 check: lint types floors test
 

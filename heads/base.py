@@ -108,7 +108,11 @@ class OutOfFold:
 
 
 class HeadFamily(Protocol):
-    """A grid of heads that is solved at once."""
+    """A grid of heads that is solved at once.
+
+    A family whose targets have next to no work in common may say ``targets_share_work = False``: it is then given a
+    few at a time, and so holds fewer scores.
+    """
 
     @property
     def points(self) -> tuple[Mapping[str, Any], ...]:

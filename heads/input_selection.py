@@ -16,8 +16,10 @@ from heads.metadata import MetadataBlocks
 from heads.rows import Rows
 from heads.selection import best_points, point_losses, unit_scores
 
-# Scores of a grid that are held at once, float32: 1 GiB.
-_SCORE_CELLS = 1 << 28
+# Scores of a grid that are held at once: as many as the vectors have numbers, and 64 MB at least.
+_LEAST_CELLS = 1 << 24
+# Where a family says so, that share of them: its targets are solved as quickly a few at a time.
+_FEW = 0.25
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _select(labelled: Labelled, way: Way, grid: HeadFamily, seed: int) -> Select
     params: list[Mapping[str, Any]] = []
     losses = np.empty((len(grid.points), n_targets))
     chosen = np.empty((*y.shape, training.columns))
-    step = max(1, _SCORE_CELLS // (len(grid.points) * len(training.X) * training.columns))
+    step = max(1, _scores_held(grid, training) // (len(grid.points) * len(training.X) * training.columns))
     for start in range(0, n_targets, step):
         some = slice(start, min(start + step, n_targets))
         found = grid.out_of_fold(_of_targets(training, some), folds, seed=seed)
@@ -151,6 +153,11 @@ def _select(labelled: Labelled, way: Way, grid: HeadFamily, seed: int) -> Select
         points += best
         params += [found.params(grid.points[point], point, target) for target, point in enumerate(best)]
     return Selected(way, points, params, losses, chosen)
+
+
+def _scores_held(grid: HeadFamily, training: Training) -> int:
+    share = 1.0 if getattr(grid, "targets_share_work", True) else _FEW
+    return max(_LEAST_CELLS, int(share * training.X.size))
 
 
 def _of_targets(training: Training, some: slice) -> Training:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from embedstore.errors import DataError
 from heads.base import Floats, Head, HeadFamily, OutOfFold, Training
 from heads.classifier import EmbeddingClassifier, columns_of, require_arrays
 from heads.products import reproducible_norms, reproducible_product
-from heads.solver import MAX_ITERATIONS, NOTHING_HELD_OUT, Normalisation, solve
+from heads.solver import MAX_ITERATIONS, NOTHING_HELD_OUT, Normalisation, solve, working_copy
 
 # 1e-6 to 1e5 as in the linear probes of DINOv2 (arXiv 2304.07193), 16 in place of 45 values.
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
@@ -154,6 +154,9 @@ class LogisticFamily:
         As `heads.compute.torch_device`.
     """
 
+    # Read by `heads.input_selection`: targets share the working copy of the vectors only.
+    targets_share_work: ClassVar[bool] = False
+
     strengths: tuple[float, ...] = STRENGTHS
     normalisations: tuple[Normalisation, ...] = ("none", "standardise")
     device: str = "cpu"
@@ -171,6 +174,7 @@ class LogisticFamily:
         """Score every row by models that never saw its fold; `seed` has no part in it."""
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
         for index, normalisation in enumerate(self.normalisations):
+            own = scores[index * len(self.strengths) :][: len(self.strengths)]
             solution = solve(
                 training,
                 folds,
@@ -180,11 +184,11 @@ class LogisticFamily:
                 tolerance=_SELECTION_TOLERANCE,
                 newton_products=_SELECTION_PRODUCTS,
                 device=self.device,
+                scores=own,
             )
             # A problem that was not solved says nothing of what its point would do.
-            solved = np.asarray(solution.converged.all(axis=1))[:, None, :, None]
-            start = index * len(self.strengths)
-            scores[start : start + len(self.strengths)] = np.where(solved, solution.held_out_scores, np.nan)
+            for strength, target in zip(*np.nonzero(~solution.converged.all(axis=1)), strict=True):
+                own[strength, :, target] = np.nan
         return OutOfFold(scores)
 
     def refit(
@@ -192,29 +196,37 @@ class LogisticFamily:
     ) -> list[Head]:
         """Fit one head per target on all rows; targets with the same parameters share their products."""
         heads: dict[int, Head] = {}
-        for first, params in enumerate(params_of_target):
-            if first in heads:
-                continue
-            targets = [target for target, chosen in enumerate(params_of_target) if chosen == params]
-            some = Training(
-                training.X,
-                training.y[:, targets],
-                training.sample_weight[:, targets],
-                training.groups,
-                training.n_classes,
-            )
+        for normalisation in self.normalisations:
+            strengths = {
+                target: params["C"]
+                for target, params in enumerate(params_of_target)
+                if params["normalisation"] == normalisation
+            }
+            if strengths:
+                heads |= self._refit_normalised(normalisation, strengths, training)
+        return [heads[target] for target in range(len(params_of_target))]
+
+    def _refit_normalised(
+        self, normalisation: Normalisation, strengths: Mapping[int, float], training: Training
+    ) -> dict[int, Head]:
+        """Fit targets by their strengths on one working copy of the vectors."""
+        design = working_copy(training.X, normalisation, self.device)
+        heads: dict[int, Head] = {}
+        for strength in sorted(set(strengths.values())):
+            targets = [target for target, own in strengths.items() if own == strength]
             solution = solve(
-                some,
+                replace(training, y=training.y[:, targets], sample_weight=training.sample_weight[:, targets]),
                 np.zeros(len(training.X), np.int64),
                 held_out=[NOTHING_HELD_OUT],
-                strengths=[params["C"]],
-                normalisation=params["normalisation"],
+                strengths=[strength],
+                normalisation=normalisation,
                 device=self.device,
+                design=design,
             )
             for index, target in enumerate(targets):
-                head = LogisticHead(**params)._set_learned(
+                head = LogisticHead(strength, normalisation=normalisation)._set_learned(
                     solution.coef[0, 0, index], solution.intercept[0, 0, index], np.arange(training.n_classes)
                 )
                 head.converged_ = bool(solution.converged[0, 0, index])
                 heads[target] = head
-        return [heads[target] for target in range(len(params_of_target))]
+        return heads

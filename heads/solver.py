@@ -34,7 +34,7 @@ _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
 _BLOCK_CELLS = 1 << 21
-_BLOCK_COLUMNS = 96
+_BLOCK_COLUMNS = 64
 _GRAM_ROWS = 1 << 16
 _SPREAD_ROWS = 1 << 10
 # Up to this many cells double precision costs less than a second.
@@ -78,6 +78,8 @@ def solve(
     max_iterations: int = MAX_ITERATIONS,
     newton_products: int = _NEWTON_PRODUCTS,
     device: str = "cpu",
+    design: Design | None = None,
+    scores: npt.NDArray[np.float32] | None = None,
 ) -> Solution:
     """Solve one problem per strength, held-out fold and target.
 
@@ -103,6 +105,10 @@ def solve(
         As `heads.descent.minimise`; small problems may take 20,000.
     device
         As `heads.compute.torch_device`.
+    design
+        What `working_copy` made of the same vectors, normalisation and device, where several calls share it.
+    scores
+        Where `Solution.held_out_scores` are written; by default a new array.
 
     Raises
     ------
@@ -116,13 +122,13 @@ def solve(
     small = training.X.size <= _SMALL_CELLS
     if tolerance is None:
         tolerance = 1e-18 if small else 1e-10
-    dtype = torch.float64 if small else torch.float32
+    if design is None:
+        design = working_copy(training.X, normalisation, device)
     with one_thread(only_if=small):
-        design = _design(training.X, normalisation, dtype, torch_device(device))
         grid = _Grid.create(
             design, training, folds, held_out, strengths, standardised=normalisation == "standardise"
         )
-        results = _empty_solution(training, held_out, strengths)
+        results = _empty_solution(training, held_out, strengths, scores)
         for block in _blocks(training, len(held_out), len(strengths)):
             problems, preconditioner, start = grid.problems(block)
             minimum = minimise(
@@ -138,7 +144,7 @@ def solve(
 
 
 @dataclass(frozen=True)
-class _Design:
+class Design:
     """Working copy of the vectors: shifted and scaled, with a last column of ones for the intercept."""
 
     rows: torch.Tensor  # (n, dim + 1)
@@ -148,9 +154,16 @@ class _Design:
     eigenvectors: torch.Tensor  # (dim, k)
 
 
+def working_copy(X: npt.NDArray[np.float32], normalisation: Normalisation, device: str) -> Design:
+    """Return what `solve` works on: (n, dim) vectors in double precision where they are few, else in single."""
+    small = X.size <= _SMALL_CELLS
+    with one_thread(only_if=small):
+        return _design(X, normalisation, torch.float64 if small else torch.float32, torch_device(device))
+
+
 def _design(
     X: npt.NDArray[np.float32], normalisation: Normalisation, dtype: torch.dtype, device: torch.device
-) -> _Design:
+) -> Design:
     n, dim = X.shape
     # Filled by NumPy, as the vectors may be read-only, which torch does not support.
     working = np.empty((n, dim + 1), np.float64 if dtype == torch.float64 else np.float32)
@@ -169,7 +182,7 @@ def _design(
         scale[scale <= 10 * torch.finfo(dtype).eps * shift.abs()] = 1
         vectors /= scale.to(dtype)
     eigenvalues, eigenvectors = _eigenbasis(vectors[:: max(1, n // _GRAM_ROWS)])
-    return _Design(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues, eigenvectors)
+    return Design(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues, eigenvectors)
 
 
 def _eigenbasis(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,7 +207,7 @@ def _mean(vectors: torch.Tensor, *, power: int = 1) -> torch.Tensor:
     return total / len(vectors)
 
 
-def _spreads(design: _Design, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]) -> torch.Tensor:
+def _spreads(design: Design, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]) -> torch.Tensor:
     """Return the variance of each column under each problem's weights, (held out, targets, dim).
 
     The working copy is standardised once, with all rows. A problem that holds rows out must be penalised as
@@ -227,15 +240,23 @@ def _spreads(design: _Design, weights: npt.NDArray[np.float32], held: npt.NDArra
     return torch.where(constant, 1, variance).to(design.rows.dtype)
 
 
-def _empty_solution(training: Training, held_out: Sequence[int], strengths: Sequence[float]) -> Solution:
+def _empty_solution(
+    training: Training,
+    held_out: Sequence[int],
+    strengths: Sequence[float],
+    scores: npt.NDArray[np.float32] | None,
+) -> Solution:
     n, dim = training.X.shape
     shape = (len(strengths), len(held_out), training.y.shape[1])
+    if scores is None:
+        scores = np.empty((shape[0], n, shape[2], training.columns), np.float32)
+    scores[:] = np.nan
     return Solution(
         coef=np.zeros((*shape, training.columns, dim)),
         intercept=np.zeros((*shape, training.columns)),
         converged=np.zeros(shape, np.bool_),
         iterations=np.zeros(shape, np.int64),
-        held_out_scores=np.full((shape[0], n, shape[2], training.columns), np.nan, np.float32),
+        held_out_scores=scores,
     )
 
 
@@ -257,7 +278,7 @@ def _blocks(training: Training, n_held_out: int, n_strengths: int) -> list[_Bloc
 class _Grid:
     """All problems of a call; a block of them is made and written at a time."""
 
-    design: _Design
+    design: Design
     training: Training
     weights: npt.NDArray[np.float32]  # (n, targets), 0 for a missing label
     held: npt.NDArray[np.bool_]  # (held out, n) which rows are held out
@@ -268,7 +289,7 @@ class _Grid:
     @classmethod
     def create(
         cls,
-        design: _Design,
+        design: Design,
         training: Training,
         folds: npt.NDArray[np.int64],
         held_out: Sequence[int],

@@ -310,6 +310,8 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(col
         torch.eye(columns).double().expand(count, -1, -1),
     )
     scores = coefficients @ rows.T
+    bends = problems.curvature(scores).diagonal(dim1=1, dim2=2).mean(1)
+    assert torch.allclose(problems.mean_curvature(scores), bends)
     gradient = problems.residuals(scores) @ rows + penalty * coefficients
     step, decrement, exact, taken = newton_step(problems, preconditioner, scores, gradient, products=50)
     assert exact.all()

@@ -47,7 +47,7 @@ def test_targets_are_selected_alike_in_lots_and_at_once(
 ) -> None:
     view = make_view(targets=("canal", "left", "right"), classes=("mild", "moderate", "severe"))
     once = probe(view, head, draws=5, family=family, class_weights="balanced").fitted
-    monkeypatch.setattr(input_selection, "_SCORE_CELLS", 1)
+    monkeypatch.setattr(input_selection, "_scores_held", lambda grid, training: 1)
     lots = probe(view, head, draws=5, family=family, class_weights="balanced").fitted
     assert lots.points == once.points
     assert lots.losses == pytest.approx(once.losses, abs=1e-6)
