@@ -107,6 +107,7 @@ def command(
             threshold=threshold,
             prevalence=prevalence,
             metadata=units.metadata,
+            content_sha256=units.content_sha256,
         )
         known = _store_of_cases(run, store, named=_is_named(context)) if neighbors else None
         if known is not None:
@@ -156,6 +157,7 @@ def _units_of_files(
     units = Units(
         X=embedded.vectors[kept],
         image_ids=np.array(image_ids, dtype=np.str_),
+        content_sha256=embedded.content_sha256[kept],
         unit_of_image=np.array([number[name] for name in names], dtype=np.int64),
         unit_ids=np.array(list(number), dtype=np.str_),
     )

@@ -36,12 +36,15 @@ class Embedded:
         The records.
     vectors
         (n, dim) float32, rounded as a store would round them; NaN where the image failed.
+    content_sha256
+        (n, 32) uint8 digests of the decoded pixels, as in a store; zeros where the image failed.
     failures
         ``{row: (reason, message)}``.
     """
 
     records: tuple[Record, ...]
     vectors: npt.NDArray[np.float32]
+    content_sha256: npt.NDArray[np.uint8]
     failures: Mapping[int, tuple[Reason, str]]
 
 
@@ -149,4 +152,4 @@ def embed_records(
         UnitResult(output.vectors, output.content, output.failures), dtype=store_dtype, start=0
     )
     named = {failure.row: (failure.reason, failure.message) for failure in failures}
-    return Embedded(listed, stored.astype(np.float32), named)
+    return Embedded(listed, stored.astype(np.float32), output.content, named)

@@ -246,6 +246,8 @@ class Units:
         (n_images, dim) float32, un-normalised; every row finite.
     image_ids
         (n_images,) str.
+    content_sha256
+        (n_images, 32) uint8 digests of the decoded pixels.
     unit_of_image
         (n_images,) int64.
     unit_ids
@@ -256,6 +258,7 @@ class Units:
 
     X: npt.NDArray[np.float32]
     image_ids: npt.NDArray[np.str_]
+    content_sha256: npt.NDArray[np.uint8]
     unit_of_image: npt.NDArray[np.int64]
     unit_ids: npt.NDArray[np.str_]
     metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
@@ -280,4 +283,11 @@ def load_units(store: Store, unit: str, *, with_columns: Sequence[str] = ()) -> 
         names = np.where(studies == "", names, studies)
     unit_ids, _, unit_of_image = _in_order(names)
     metadata = {name: column_text(table, name) for name in with_columns}
-    return Units(embeddings.vectors, embeddings.image_ids.astype(np.str_), unit_of_image, unit_ids, metadata)
+    return Units(
+        embeddings.vectors,
+        embeddings.image_ids.astype(np.str_),
+        store.content_sha256()[embeddings.rows],
+        unit_of_image,
+        unit_ids,
+        metadata,
+    )

@@ -7,7 +7,7 @@ is the unit that was sampled from the world (cluster bootstrap; Field & Welsh 20
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Estimate:
     value
         On all units; NaN where the metric does not exist on them.
     low, high
-        Ends of the percentile interval; NaN where the metric exists in fewer than half of the draws, or all draws
+        Ends of the percentile interval; NaN where the metric exists in fewer than half of the draws, or both ends
         agree: that a handful of patients were all judged right does not say how many others would be.
     n
         Units it was computed on.
@@ -136,10 +136,14 @@ def estimate(value: float, drawn: npt.NDArray[np.float64], *, n: int, level: flo
     level
         Coverage that the interval aims at.
     """
-    low, high, undefined = _percentiles(drawn, level)
+    defined = drawn[np.isfinite(drawn)]
+    undefined = len(drawn) - len(defined)
+    if len(defined) < _DEFINED_SHARE * len(drawn):
+        return Estimate(float(value), np.nan, np.nan, n, undefined)
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     if high - low <= _ALIKE:
         low = high = np.nan
-    return Estimate(float(value), low, high, n, undefined)
+    return Estimate(float(value), float(low), float(high), n, undefined)
 
 
 def paired_difference(
@@ -165,21 +169,11 @@ def paired_difference(
     difference = drawn[0] - drawn[1]
     defined = difference[np.isfinite(difference)]
     tails = [(1 + np.sum(side)) / (1 + len(defined)) for side in (defined <= 0, defined >= 0)]
-    # Unlike a metric, a difference that is the same in every draw is known: heads that say the same do not differ.
-    found = Estimate(
-        float(values[0] - values[1]), *_percentiles(difference)[:2], n, len(drawn[0]) - len(defined)
-    )
+    found = estimate(values[0] - values[1], difference, n=n)
+    if len(defined) and max(abs(found.value), np.abs(defined).max()) <= _ALIKE:
+        # Heads that say the same everywhere do not differ, whoever is drawn.
+        found = replace(found, low=0.0, high=0.0)
     return Difference(found, float(min(1.0, 2 * min(tails))))
-
-
-def _percentiles(drawn: npt.NDArray[np.float64], level: float = LEVEL) -> tuple[float, float, int]:
-    """Return both ends of the percentile interval, NaN where draws are too few, and the number of undefined draws."""
-    defined = drawn[np.isfinite(drawn)]
-    undefined = len(drawn) - len(defined)
-    if len(defined) < _DEFINED_SHARE * len(drawn):
-        return np.nan, np.nan, undefined
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high), undefined
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

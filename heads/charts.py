@@ -115,7 +115,7 @@ def forest_chart(rows: Sequence[tuple[str, float, float, float]], *, label: str,
     Parameters
     ----------
     rows
-        (legend, value, low, high), from the top; the first is the whole and gets a line.
+        (legend, value, low, high), from the top; the first is the whole and gets a line. NaN for no interval.
     label
         What is drawn.
     name
@@ -126,7 +126,9 @@ def forest_chart(rows: Sequence[tuple[str, float, float, float]], *, label: str,
         axes = figure.add_subplot()
         for row, (_, value, low, high) in enumerate(rows):
             axes.plot([low, high], [-row, -row], color=_SERIES[0], linewidth=1.5)
-            axes.plot([value], [-row], color=_SERIES[0], marker="s", markersize=5)
+            # Hollow without an interval: the point is not exact, its doubt is unknown.
+            inside = "none" if np.isnan(low) else _SERIES[0]
+            axes.plot([value], [-row], color=_SERIES[0], marker="s", markersize=5, markerfacecolor=inside)
         axes.axvline(rows[0][1], color=_MUTED, linestyle=":", linewidth=1)
         axes.set_yticks([-row for row in range(len(rows))], [legend for legend, *_ in rows])
         axes.set_xlabel(label)

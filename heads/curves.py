@@ -62,8 +62,13 @@ def learning_chart(document: Mapping[str, Any], metric: str, name: str) -> str |
     )
 
 
-def _point(x: float, entry: Mapping[str, Any]) -> Point:
+def interval_of(entry: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return value and interval of an estimate in ``run.json``, NaN for what is not there."""
     value, low, high = (
         float("nan") if entry[key] is None else entry[key] for key in ("value", "low", "high")
     )
-    return x, value, low, high
+    return value, low, high
+
+
+def _point(x: float, entry: Mapping[str, Any]) -> Point:
+    return x, *interval_of(entry)

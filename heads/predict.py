@@ -28,6 +28,7 @@ def predict_units(
     threshold: str = "half",
     prevalence: str | None = None,
     metadata: Cells | None = None,
+    content_sha256: npt.NDArray[np.uint8] | None = None,
 ) -> list[dict[str, Any]]:
     """Predict every unit.
 
@@ -50,12 +51,15 @@ def predict_units(
         unit depend on the other units of the call.
     metadata
         As `heads.run.Run.predict`.
+    content_sha256
+        (n_images, 32) uint8 digests of the decoded pixels, by which images are known again under another name.
 
     Returns
     -------
     list of dict
-        Per unit: ``unit_id``, ``images``, ``learned_from`` (whether the run learned from a unit of this id: what it
-        says of that one is no evidence), ``targets`` (target -> ``probabilities`` by class, ``decision``, with
+        Per unit: ``unit_id``, ``images``, ``learned_from`` (whether the run learned from a unit of this id, or from
+        one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
+        class, ``decision``, with
         two classes ``threshold``, ``conformal_set`` or None where the run refused it, and ``prevalence``),
         ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``; where the heads get metadata
         also ``metadata``: column -> the different values of the unit's images. Conformal sets hold class
@@ -67,7 +71,7 @@ def predict_units(
         If the run has no such threshold, the prevalence is none, or metadata is missing.
     """
     probabilities = run.predict(X, unit_of_image, n_units=len(unit_ids), metadata=metadata)
-    learned_from = _units_learned_from(run)
+    learned_from = _learned_from(run, unit_of_image, unit_ids, content_sha256)
     images = np.bincount(unit_of_image, minlength=len(unit_ids))
     strangeness = run.outliers.p_values(X, unit_of_image, n_units=len(unit_ids))
     stated = _metadata(run, metadata, unit_of_image, len(unit_ids))
@@ -79,7 +83,7 @@ def predict_units(
         {
             "unit_id": unit_id,
             "images": int(images[row]),
-            "learned_from": unit_id in learned_from,
+            "learned_from": bool(learned_from[row]),
             "targets": {
                 target: of_target[row] for target, of_target in zip(run.targets, answers, strict=True)
             },
@@ -93,10 +97,22 @@ def predict_units(
     ]
 
 
-def _units_learned_from(run: Run) -> frozenset[str]:
+def _learned_from(
+    run: Run,
+    unit_of_image: npt.NDArray[np.int64],
+    unit_ids: Sequence[str],
+    content_sha256: npt.NDArray[np.uint8] | None,
+) -> npt.NDArray[np.bool_]:
+    """Return (n_units,) whether the run learned from the unit, by its id or by the pixels of one of its images."""
     columns = run.predictions.select(["unit_id", "split"]).to_pydict()
     units = zip(columns["unit_id"], columns["split"], strict=True)
-    return frozenset(unit for unit, split in units if split == "oof")
+    learned = frozenset(unit for unit, split in units if split == "oof")
+    known = np.array([unit in learned for unit in unit_ids], np.bool_)
+    if content_sha256 is not None:
+        digests = frozenset(digest.tobytes() for digest in run.learned_images)
+        again = [digest.tobytes() in digests for digest in content_sha256]
+        known[unit_of_image[again]] = True
+    return known
 
 
 def _metadata(

@@ -126,21 +126,28 @@ class Preconditioner:
         (problems,) curvature of the penalty.
     curvature
         (problems, columns, columns) mean curvature of the loss by score.
+    free
+        (problems * columns, dim + 1) bool, False where a coefficient stays as it is; None if all may change.
     """
 
     eigenvectors: Tensor
     eigenvalues: Tensor
     ridge: Tensor
     curvature: Tensor
+    free: Tensor | None = None
 
     def take(self, kept: Tensor) -> Preconditioner:
         """Return only the problems of a mask."""
-        return replace(self, ridge=self.ridge[kept], curvature=self.curvature[kept])
+        of_columns = kept.repeat_interleave(self.curvature.shape[1])
+        free = None if self.free is None else self.free[of_columns]
+        return replace(self, ridge=self.ridge[kept], curvature=self.curvature[kept], free=free)
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Multiply a (problems * columns, dim + 1) gradient by the inverse curvature."""
         bends, classes, seen = self._classes
         dim, found = self.eigenvectors.shape
+        if self.free is not None:
+            gradient = gradient * self.free
         by_class = classes.mT @ gradient.view(*bends.shape, dim + 1)
         ridge = self.ridge[:, None, None]
         bends, seen = bends[:, :, None], seen[:, :, None]
@@ -154,7 +161,8 @@ class Preconditioner:
             both[:, :, :-1] = (rotated * (inverse - elsewhere)) @ self.eigenvectors.T
             both[:, :, :-1] += by_class[:, :, :-1] * elsewhere
         both[:, :, -1:] = by_class[:, :, -1:] * seen / bends
-        return (classes @ both).view_as(gradient)
+        step = (classes @ both).view_as(gradient)
+        return step if self.free is None else step * self.free
 
     @cached_property
     def _classes(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from heads.base import Floats
 from heads.charts import forest_chart, precision_recall_chart, reliability_chart, roc_chart
 from heads.comparison import compare_runs
 from heads.confident_errors import confident_errors
-from heads.curves import abstention_chart, decision_chart, learning_chart
+from heads.curves import abstention_chart, decision_chart, interval_of, learning_chart
 from heads.evaluation import decide
 from heads.judged import Judged, judged_units
 from heads.run import Run
@@ -160,9 +160,9 @@ def _forest(document: Mapping[str, Any], metric: str, name: str) -> str | None:
         for cell, of_cell in cells.items()
     ]
     rows = [
-        (f"{legend} (n = {entry['n']})", entry["value"], entry["low"], entry["high"])
+        (f"{legend} (n = {entry['n']})", *interval_of(entry))
         for legend, entry in entries
-        if entry is not None and None not in (entry["value"], entry["low"], entry["high"])
+        if entry is not None and entry["value"] is not None
     ]
     return forest_chart(rows, label=metric, name=name) if len(rows) > 1 else None
 

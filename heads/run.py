@@ -5,6 +5,7 @@ run.json             format version, identity, task, settings, heads, metrics, v
 head.safetensors     one head per target; an array that several share is there once (`heads.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.outliers`)
+learned.safetensors  digests of the images learned from
 predictions.parquet  every unit out of fold and judged
 label_noise.parquet  labels that deserve a second look (`heads.label_noise`)
 report.html          written by `heads.report`; can be made again from the others, so it has no digest
@@ -53,8 +54,9 @@ HEAD_FILE = "head.safetensors"
 CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
 OUTLIERS_FILE = "outliers.safetensors"
+LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
-FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LABEL_NOISE_FILE)
+FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Run:
         Bars of the conformal sets, by target.
     outliers
         Distances of the units learned from.
+    learned_images
+        (n, 32) uint8 digests of the decoded pixels of the images learned from, sorted, each once.
     predictions
         Arrow table of every unit (`heads.tables.predictions_table`).
     label_noise
@@ -87,6 +91,7 @@ class Run:
     predictor: Predictor
     conformal: tuple[ConformalSets, ...]
     outliers: Outliers
+    learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table
 
@@ -160,6 +165,7 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     (folder / RUN_FILE).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
+    learned_images = _learned_images(result)
     files = {
         HEAD_FILE: arrays_to_bytes([head.to_arrays() for head in result.fitted.predictor.heads]),
         CALIBRATOR_FILE: canonical_json(
@@ -167,6 +173,7 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
         ),
         PREDICTIONS_FILE: parquet_bytes(predictions),
         OUTLIERS_FILE: bytes(safetensors.numpy.save(result.outliers.to_arrays())),
+        LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
     }
     for name, payload in files.items():
@@ -183,6 +190,7 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
         result.fitted.predictor,
         result.conformal,
         result.outliers,
+        learned_images,
         predictions,
         label_noise,
     )
@@ -222,11 +230,20 @@ def load_run(folder: Path) -> Run:
             for entry in document["heads"]
         )
         outliers = Outliers.from_arrays(safetensors.numpy.load(payloads[OUTLIERS_FILE]))
+        learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
-    return Run(folder, document, identity, predictor, conformal, outliers, predictions, label_noise)
+    return Run(
+        folder, document, identity, predictor, conformal, outliers, learned_images, predictions, label_noise
+    )
+
+
+def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
+    view = result.view
+    learned = np.isin(view.unit_ids, result.out_of_fold.unit_ids)[view.unit_of_image]
+    return np.ascontiguousarray(np.unique(view.content_sha256[learned], axis=0))
 
 
 def _read_document(path: Path) -> dict[str, Any]:

@@ -207,8 +207,14 @@ def _mean(vectors: torch.Tensor, *, power: int = 1) -> torch.Tensor:
     return total / len(vectors)
 
 
-def _spreads(design: Design, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]) -> torch.Tensor:
-    """Return the variance of each column under each problem's weights, (held out, targets, dim).
+def _spreads(
+    design: Design, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the variance of each column under each problem's weights, and whether a coefficient must stay zero.
+
+    Of shapes (held out, targets, dim) and, with the intercept, (held out, targets, dim + 1). A column that is constant
+    in the rows of a problem does what the intercept does, which costs nothing: its coefficient is zero. Were it left
+    to the descent, little but rounding would hold it, and rows held out, where it varies, would have any score.
 
     The working copy is standardised once, with all rows. A problem that holds rows out must be penalised as
     if its own rows had been standardised, which is this factor on each squared coefficient; then nothing of
@@ -229,15 +235,19 @@ def _spreads(design: Design, weights: npt.NDArray[np.float32], held: npt.NDArray
     mean, square = total.repeat(1, 1, dim), total.repeat(1, 1, dim)
     for start in range(0, len(weights), _SPREAD_ROWS):
         some = slice(start, start + _SPREAD_ROWS)
-        rows = design.rows[some, :dim].contiguous()
+        # In double precision: sums of a thousand numbers would hide what is constant.
+        rows = design.rows[some, :dim].double()
         shares = _tensor((weights[some] * ~held[:, some, None]).swapaxes(1, 2), rows)
         total += shares.sum(2, keepdim=True)
         mean += shares @ rows
         square += shares @ rows.square()
-    variance = square / total - (mean / total).square()
-    # A column without spread in these rows carries nothing; its coefficient is only held at zero.
-    constant = variance <= 10 * torch.finfo(design.rows.dtype).eps
-    return torch.where(constant, 1, variance).to(design.rows.dtype)
+    mean, square = mean / total, square / total
+    variance = square - mean.square()
+    # What is left by rounding, also of the working copy's own numbers, is in proportion to the square.
+    constant = variance <= 10 * torch.finfo(design.rows.dtype).eps * square
+    return torch.where(constant, 1, variance).to(design.rows.dtype), torch.cat(
+        [constant, torch.zeros_like(constant[..., :1])], dim=-1
+    )
 
 
 def _empty_solution(
@@ -284,7 +294,9 @@ class _Grid:
     held: npt.NDArray[np.bool_]  # (held out, n) which rows are held out
     total: npt.NDArray[np.float64]  # (held out, targets) weight of the others
     strengths: npt.NDArray[np.float64]
-    spreads: torch.Tensor | None  # as `_spreads`
+    spreads: torch.Tensor  # as `_spreads`
+    constant: torch.Tensor
+    standardised: bool
 
     @classmethod
     def create(
@@ -300,8 +312,9 @@ class _Grid:
         weights = training.sample_weight * (training.y >= 0)
         held = folds == np.asarray(held_out)[:, None]
         total = np.stack([weights.sum(0, dtype=np.float64, where=~rows[:, None]) for rows in held])
-        spreads = _spreads(design, weights, held) if standardised else None
-        return cls(design, training, weights, held, total, np.asarray(strengths, np.float64), spreads)
+        spreads, constant = _spreads(design, weights, held)
+        asked = np.asarray(strengths, np.float64)
+        return cls(design, training, weights, held, total, asked, spreads, constant, standardised)
 
     def problems(self, block: _Block) -> tuple[Problems, Preconditioner, torch.Tensor]:
         """Return the block's problems, their preconditioner, and the coefficients to start from."""
@@ -311,7 +324,7 @@ class _Grid:
         ridge = 1 / (self.strengths[strength] * total)
         penalty = _tensor(np.repeat(ridge, columns), rows)[:, None].repeat(1, rows.shape[1])
         penalty[:, -1] = 0
-        if self.spreads is not None:
+        if self.standardised:
             penalty[:, :-1] *= self.spreads[held, target].repeat_interleave(columns, dim=0)
         problems = Problems(
             rows=rows,
@@ -321,8 +334,13 @@ class _Grid:
             columns=columns,
         )
         start, curvature = problems.prior()
+        constant = self.constant[held, target]
         preconditioner = Preconditioner(
-            self.design.eigenvectors, self.design.eigenvalues, _tensor(ridge, rows), curvature
+            self.design.eigenvectors,
+            self.design.eigenvalues,
+            _tensor(ridge, rows),
+            curvature,
+            ~constant.repeat_interleave(columns, dim=0) if bool(constant.any()) else None,
         )
         return problems, preconditioner, start
 

@@ -163,3 +163,9 @@ def test_draws_that_all_agree_give_no_interval() -> None:
     right = np.ones(5, int)
     drawn = metrics.accuracy(right, right, n_classes=2, weights=weights)
     assert estimate(1.0, drawn, n=5).to_json() == {"value": 1.0, "low": None, "high": None, "n": 5}
+
+
+def test_a_difference_that_all_draws_agree_on_has_an_interval_only_at_zero() -> None:
+    same, other = np.ones(100), np.full(100, 0.8)
+    assert paired_difference((1.0, 1.0), (same, same), n=9).estimate.to_json()["low"] == 0.0
+    assert paired_difference((1.0, 0.8), (same, other), n=9).estimate.to_json()["low"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedstore.errors import DataError, UsageError
-from heads import logistic
+from heads import logistic, solver
 from heads.base import Training, head_class, head_names, probabilities_from_scores
 from heads.logistic import LogisticFamily, LogisticHead
 from heads.newton import newton_step
@@ -332,3 +333,24 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(col
         assert torch.linalg.vector_norm(step[own].flatten() - whole) < 0.2 * torch.linalg.vector_norm(whole)
         distance = -(whole @ gradient[own].flatten()) / 2
         assert decrement[problem] == pytest.approx(float(distance), rel=0.02)
+
+
+@pytest.mark.parametrize("normalisation", ["none", "standardise"])
+def test_a_column_that_only_the_held_out_fold_moves_has_no_part_in_its_scores(
+    monkeypatch: pytest.MonkeyPatch, normalisation: str
+) -> None:
+    """In single precision nothing but rounding would hold its coefficient where regularisation is weak."""
+    monkeypatch.setattr(solver, "_SMALL_CELLS", 0)
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(400, 6)).astype(np.float32)
+    folds = np.arange(400) % 4
+    y = (X[:, :1] + generator.logistic(size=(400, 1)) > 0).astype(np.int64)
+    X[:, 5] = np.where((folds == 0) & (generator.random(400) < 0.5), 8, 1)
+    training = Training(X, y, np.ones((400, 1), np.float32), np.arange(400), 2)
+    found = solve(training, folds, held_out=[0], strengths=[1.0, 1e5], normalisation=normalisation)
+    lacking = replace(training, X=np.ascontiguousarray(X[:, :5]))
+    without = solve(lacking, folds, held_out=[0], strengths=[1.0, 1e5], normalisation=normalisation)
+    assert found.coef[..., 5] == pytest.approx(0, abs=1e-12)
+    assert found.converged.all()
+    of_fold = folds == 0
+    assert found.held_out_scores[:, of_fold] == pytest.approx(without.held_out_scores[:, of_fold], abs=1e-3)

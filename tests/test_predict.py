@@ -110,6 +110,15 @@ def test_strangers_are_told_from_units_of_the_population(run: Run, view: View) -
         assert far[0]["ood_p_value"][method] < 0.1
 
 
+def test_images_learned_from_are_known_again_under_another_name(run: Run, view: View) -> None:
+    others = [f"elsewhere/{unit}" for unit in view.unit_ids]
+    found = predict_units(run, view.X, view.unit_of_image, others, content_sha256=view.content_sha256)
+    assert [entry["learned_from"] for entry in found] == (view.splits == "train").tolist()
+    fresh = np.random.default_rng(0).integers(0, 256, view.content_sha256.shape, np.uint8)
+    found = predict_units(run, view.X, view.unit_of_image, others, content_sha256=fresh)
+    assert not any(entry["learned_from"] for entry in found)
+
+
 def test_sets_that_were_refused_are_null(tmp_path) -> None:
     view = make_view()
     run = save_run(tmp_path / "run", probe(view, draws=20, family=GRID, coverage=0.99))
