@@ -60,7 +60,8 @@ def command(out: Path, patients: int, seed: int) -> int:
 def _steps(folder: Path, lumbar: Path) -> Iterator[str]:
     yield "embed init --dataset mura --root MURA-v1.1 --store mura.store --encoder hog --force"
     yield "embed extract"
-    yield "embed probe --head logistic"
+    # A demo's folder may have got further tasks since.
+    yield "embed probe --task abnormal --head logistic"
     study = next(
         path for path in sorted(folder.glob("MURA-v1.1/valid/XR_*/patient*/study*")) if path.is_dir()
     )

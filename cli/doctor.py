@@ -29,7 +29,7 @@ def command(store: Path | None, encoder: str, device: str, as_json: bool) -> int
       embed doctor --store mura.store --encoder hog
     """
     findings = []
-    for finding in examine(store or Path.cwd(), partial(image_encoder, device=device), encoder):
+    for finding in examine(store, partial(image_encoder, device=device), encoder):
         findings.append(finding)
         if not as_json:
             _print(finding)

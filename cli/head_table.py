@@ -10,47 +10,49 @@ import click
 
 from cli.options import print_json
 from cli.project import shown
+from cli.run_folder import require_run_folder
 from cli.run_summary import inputs_in_words
 from embedstore.errors import EmbedError
 from heads.base import head_names
-from heads.comparison import METRICS, Comparison, compare_runs
+from heads.comparison import Comparison, best_first, compare_runs, leading_metric, p_value_in_words
 from heads.report import save_report
 from heads.run import Run
 
 ALL = "all"
-REPORT_FILE = "comparison.html"
+COMPARISON = "comparison"
 _COLUMNS = ("auroc", "kappa", "log_loss", "ece")
 
 
-def probe_all(probed: Callable[[str, Path], Run], place: Path, *, as_json: bool) -> None:
+def probe_all(probed: Callable[[str, Path], Run], place_of: Callable[[str], Path], *, as_json: bool) -> None:
     """Probe every installed head, print how they compare, and leave a report about all of them.
 
     Parameters
     ----------
     probed
         Probes the named head into the named folder.
-    place
-        The folders' common beginning: a folder, or ``.../TASK-`` for one folder beside the other.
+    place_of
+        Says where the run of a head lies, and the comparison's page less its suffix.
     as_json
         Print one JSON object in place of the table.
 
     Raises
     ------
     EmbedError
-        If no head could run: the first one's reason.
+        If a run cannot be left in one of the places, or no head could run: the first one's reason.
     """
-    beside = place.name.endswith("-")
+    report = place_of(COMPARISON).with_name(f"{place_of(COMPARISON).name}.html")
+    for name in head_names():
+        require_run_folder(place_of(name))
     runs: dict[str, Run] = {}
     skipped: dict[str, Exception] = {}
     for name in head_names():
         try:
-            runs[name] = probed(name, place.with_name(place.name + name) if beside else place / name)
+            runs[name] = probed(name, place_of(name))
         except (EmbedError, ImportError) as error:
             skipped[name] = error
     if not runs:
         raise next(iter(skipped.values()))
     found = list(runs.values())
-    report = place.with_name(place.name + REPORT_FILE) if beside else place / REPORT_FILE
     save_report(report, found)
     settings = found[0].document["settings"]
     compared = {
@@ -70,14 +72,12 @@ def _print(
     report: Path,
 ) -> None:
     first = next(iter(runs.values()))
-    primary = first.document["task"]["primary_metric"]
-    metric = primary if primary in METRICS else "auroc"
-    # Best first, by the same metric as the differences.
-    best = [name for name in runs if (name, metric) not in compared]
+    metric = leading_metric(first)
     columns = list(dict.fromkeys((metric, *_COLUMNS)))
     intervals = "".join(f"{name:<24}" for name in columns)
     click.echo(f"{'head':<10}{intervals}{'seconds':>8}  {metric}, difference to the best      p (Holm)")
-    order = sorted(runs, key=lambda name: (name not in best, -_distance(compared.get((name, metric)))))
+    names = list(runs)
+    order = [names[position] for position in best_first(list(runs.values()))]
     for name in order:
         document = runs[name].document
         cells = "".join(f"{_interval(document['metrics'].get(column)):<24}" for column in columns)
@@ -97,10 +97,6 @@ def _print(
     click.echo("Research software, not a medical device.")
 
 
-def _distance(comparison: Comparison | None) -> float:
-    return 0.0 if comparison is None else -abs(comparison.difference.estimate.value)
-
-
 def _interval(entry: Mapping[str, Any] | None) -> str:
     if entry is None or entry["value"] is None:
         return "-"
@@ -113,7 +109,7 @@ def _difference(comparison: Comparison | None) -> str:
     if comparison is None:
         return "best"
     interval = _interval(comparison.difference.estimate.to_json())
-    return f"{interval:<33} {comparison.corrected_p:.4f}"
+    return f"{interval:<33} {p_value_in_words(comparison.corrected_p, comparison.difference)}"
 
 
 def _document(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cli.options import ProjectCommand, json_option, plural, print_json, require, store_argument
+from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_argument
+from cli.project import shown
 from embedstore.datasets.labels import read_label_task
 from embedstore.errors import DataError
 from embedstore.store.reader import open_store
@@ -68,6 +69,12 @@ def command(
         raise DataError(
             f"{table}: none of its {len(ids):,} {unit} ids is in store {opened.path}; "
             f"the store's look like {sorted(filter(None, known))[:1]}"
+        )
+    if found < len(ids):
+        stranger = next(unit_id for unit_id in ids if unit_id not in known)
+        print_notice(
+            f"{table}: {len(ids) - found:,} of {len(ids):,} {unit} ids are not in store {shown(opened.path)}: "
+            f"{stranger!r}, for example; the store's look like {min(filter(None, known))!r}"
         )
     with open_writer(opened.path, opened.identity, say=lambda line: click.echo(line, err=True)):
         write_task(opened.path, task)

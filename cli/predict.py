@@ -15,13 +15,14 @@ from cli.main import DONE, IMAGES_FAILED
 from cli.metadata import given_metadata, require_metadata, with_metadata
 from cli.neighbors import nearest_cases
 from cli.options import ProjectCommand, plural, print_notice, store_option
+from cli.project import shown
 from embedstore.embed import embed_records, encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.inputs import gather_inputs
 from embedstore.manifest import path_from_manifest
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
-from embedstore.view import Units, load_units
+from embedstore.view import Units, lacking_units, load_units
 from heads.predict import predict_units
 from heads.run import Run, load_run
 
@@ -78,7 +79,7 @@ def command(
 
     \b
     Example:
-      embed predict --probe runs/abnormal-logistic MURA-v1.1/valid/XR_WRIST/patient11185/study1_positive
+      embed predict --probe runs/abnormal-logistic MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive
     """
     if out is not None and out.suffix not in (".jsonl", ".parquet"):
         raise UsageError(f"--out: the suffix must be .jsonl or .parquet; found {out.suffix!r}")
@@ -135,7 +136,21 @@ def _units_of_store(run: Run, path: Path, unit: str, given: Mapping[str, str]) -
         if column in given:
             raise UsageError(f"--with {column}={given[column]}: store {path} has the column {column} itself")
     require_metadata(run, [*held, *given], what=f"store {path} has no such column")
+    _say_lacking(store, unit)
     return load_units(store, unit, with_columns=held)
+
+
+def _say_lacking(store: Store, unit: str) -> None:
+    """Say on stderr which units of the store get no answer, or one from a part of their images."""
+    lacking = lacking_units(store, unit)
+    images = [(lacking.pending, "pending"), (lacking.failed, "failed")]
+    counted = " and ".join(f"{plural(count, 'image')} {state}" for count, state in images if count)
+    if not counted:
+        return
+    units = "studies" if unit == "study" else "images"
+    partial = f", {lacking.partial:,} an answer without some of their images" if lacking.partial else ""
+    advice = "; run `embed extract`" if lacking.pending else ""
+    print_notice(f"{shown(store.path)}: {counted}: {lacking.absent:,} {units} get no answer{partial}{advice}")
 
 
 def _units_of_files(

@@ -11,7 +11,17 @@ import click
 from click.core import ParameterSource
 
 from cli.head_table import ALL, probe_all
-from cli.options import ProjectCommand, json_option, print_json, project_of, require, stores_option
+from cli.options import (
+    ProjectCommand,
+    json_option,
+    print_json,
+    print_notice,
+    project_of,
+    require,
+    stores_option,
+)
+from cli.project import Project
+from cli.run_folder import Choices, replaced_run, require_run_folder
 from cli.run_summary import print_run
 from cli.text import zeroshot_family_of
 from cli.thumbnails import thumbnails_of_units
@@ -20,12 +30,15 @@ from embedstore.store.reader import open_store
 from embedstore.task import POOLINGS
 from embedstore.view import load_views, take_targets, without_split
 from heads.confident_errors import confident_errors
+from heads.conformal import COVERAGE
 from heads.head_inputs import all_inputs
 from heads.learning_curve import learning_curve
 from heads.metadata import require_metadata_columns
 from heads.probe import probe
-from heads.report import save_report
+from heads.report import REPORT_FILE, save_report
 from heads.run import Run, save_run
+
+_FOLDS, _SEED = 5, 0
 
 
 @click.command(name="probe", cls=ProjectCommand)
@@ -47,7 +60,8 @@ from heads.run import Run, save_run
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Run folder; with --head all the folder that holds one for each.  [default: runs/TASK-HEAD]",
+    help="Run folder; with --head all the folder that holds one for each.  [default: runs/TASK-HEAD, and what "
+    "tells it from a run without options: runs/TASK-HEAD-cv]",
 )
 @click.option(
     "--pooling",
@@ -73,14 +87,14 @@ from heads.run import Run, save_run
     show_default=True,
     help="Weights in training; undone in the probabilities.",
 )
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Patient folds.")
+@click.option("--folds", type=click.IntRange(2), default=_FOLDS, show_default=True, help="Patient folds.")
 @click.option(
     "--draws", type=click.IntRange(1), default=2000, show_default=True, help="Bootstrap draws of patients."
 )
 @click.option(
     "--coverage",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.9,
+    default=COVERAGE,
     show_default=True,
     help="Rate at which conformal sets shall hold the true class.",
 )
@@ -109,7 +123,7 @@ from heads.run import Run, save_run
     show_default=True,
     help="Where heads are fitted; auto takes a GPU if there is one.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and draws.")
+@click.option("--seed", type=int, default=_SEED, show_default=True, help="Seed of folds and draws.")
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
 @click.pass_context
@@ -176,6 +190,20 @@ def command(
         "family": family,
         "device": fit_device,
     }
+    choices = Choices(
+        stores=_other_stores(store, project_of(context)),
+        targets=targets,
+        cross_validate=cross_validate,
+        pooling=pooling,
+        with_columns=with_columns,
+        select_inputs=select_inputs,
+        class_weights=None if class_weights == "none" else class_weights,
+        folds=None if folds == _FOLDS else folds,
+        coverage=None if coverage == COVERAGE else coverage,
+        seed=None if seed == _SEED else seed,
+        learning_curve=with_curve,
+        prompts=None if prompts is None else prompts.stem,
+    )
     runs_folder = runs or project_of(context).folder / "runs"
 
     def probed(name: str, folder: Path) -> Run:
@@ -191,19 +219,33 @@ def command(
             curve = learning_curve(view, name, **options)
             seconds = {**result.seconds, "learning_curve": time.perf_counter() - started}
             result = replace(result, learning_curve=curve, seconds=seconds)
+        if replaced := replaced_run(folder):
+            print_notice(f"replaces {replaced}")
         run = save_run(folder, result)
         wrong = (error.unit_id for error in confident_errors(run))
         pictures = thumbnails_of_units(stores, wrong, view.task.unit) if thumbnails else None
-        save_report(folder / "report.html", [run], thumbnails=pictures)
+        save_report(folder / REPORT_FILE, [run], thumbnails=pictures)
         return run
 
+    def default_place(name: str) -> Path:
+        return runs_folder / f"{view.task.name}-{name}{choices.suffix}"
+
     if head == ALL:
-        probe_all(probed, runs_folder / f"{view.task.name}-" if out is None else out, as_json=as_json)
+        probe_all(probed, default_place if out is None else out.joinpath, as_json=as_json)
         return
-    folder = out or runs_folder / f"{view.task.name}-{preset or head}"
+    folder = out or default_place(preset or head)
+    require_run_folder(folder)
     run = probed(head, folder)
-    report = folder / "report.html"
+    report = folder / REPORT_FILE
     if as_json:
         print_json({"run": str(folder), "run_id": run.run_id, **run.document})
         return
     print_run(run, folder, report)
+
+
+def _other_stores(stores: tuple[Path, ...], project: Project) -> list[str]:
+    """Return the names of the stores, unless they are the project's own or there is only one and no project."""
+    own = project.settings.get("store")
+    if len(stores) == 1 and (own is None or stores[0].resolve() == Path(own).resolve()):
+        return []
+    return [path.resolve().name.removesuffix(".store") for path in stores]

@@ -10,6 +10,8 @@ import click
 
 from cli.options import plural, print_facts
 from cli.project import shown
+from heads.evaluation import LEAST_ECE_UNITS
+from heads.report_text import data_in_words
 from heads.run import Run
 
 # What the terminal shows; the run and its report hold every metric.
@@ -27,6 +29,7 @@ def print_run(run: Run, folder: Path, report: Path) -> None:
     )
     print_facts(
         {
+            **({"data": data_in_words(document["sources"])} if document["sources"] else {}),
             "task": f"{document['task']['name']}: {unit} level, {_classes(run.classes)}",
             "learned from": f"{_counted(counts, 'fitted', unit)}",
             "judged by": f"{_counted(counts, 'judged', unit)} ({judged})",
@@ -43,7 +46,8 @@ def print_run(run: Run, folder: Path, report: Path) -> None:
     click.echo(f"\n{'metric':<9} {'value':>7}  95 % interval, patient bootstrap")
     for name in _HEADLINE:
         if name in document["metrics"]:
-            click.echo(f"{name:<9} {_estimate(document['metrics'][name])}")
+            absent = f"needs {LEAST_ECE_UNITS} units" if name == "ece" else "undefined"
+            click.echo(f"{name:<9} {_estimate(document['metrics'][name], absent=absent)}")
     _print_sets(document)
     _print_curve(document)
     for column, cells in document["by_subgroup"].items():
@@ -117,9 +121,12 @@ def _counted(counts: Mapping[str, int], role: str, unit: str) -> str:
     return f"{counts[f'units_{role}']:,} {units} of {counts[f'patients_{role}']:,} patients"
 
 
-def _estimate(entry: Mapping[str, Any]) -> str:
+def _estimate(entry: Mapping[str, Any], *, absent: str = "undefined") -> str:
     value, low, high = (_padded(entry[key]) for key in ("value", "low", "high"))
-    return f"{value}  {low} to {high}  n={entry['n']:,}"
+    interval = f"{low} to {high}"
+    if entry["low"] is None:
+        interval = f"{absent if entry['value'] is None else 'no interval':>{len(interval)}}"
+    return f"{value}  {interval}  n={entry['n']:,}"
 
 
 def _share(entry: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def command(
 
     \b
     Example:
-      embed search wrist.png -k 5 --where anatomy=XR_WRIST
+      embed search MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive/image1.png -k 5 --where anatomy=XR_ELBOW
     """
     if sum(given is not None for given in (image, image_id, text)) != 1:
         raise UsageError("give one of: an image file, --id IMAGE_ID, --text WORDS")

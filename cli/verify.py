@@ -39,7 +39,10 @@ def command(store_argument: Path | None, store: Path | None, repair: bool, as_js
     if as_json:
         print_json({"repaired": [asdict(finding) for finding in before.findings], **_as_json(path, after)})
     elif before.findings:
-        click.echo(f"{shown(path)}: {plural(len(before.findings), 'problem')} repaired. Run: embed extract")
+        click.echo(
+            f"{shown(path)}: {plural(len(before.findings), 'problem')} repaired{_pending(after)}. "
+            "Run: embed extract"
+        )
     else:
         _print(path, after, as_json=False)
     return FAILED if after.findings else DONE
@@ -54,11 +57,18 @@ def _print(path: Path, verification: Verification, *, as_json: bool) -> None:
     counted = f"{plural(verification.units, 'unit')}, {plural(verification.rows, 'row')}"
     if verification.findings:
         click.echo(
-            f"{shown(path)}: {plural(len(verification.findings), 'problem')} in {counted}. "
+            f"{shown(path)}: {plural(len(verification.findings), 'problem')} in {counted}{_pending(verification)}. "
             f"Run: embed verify {shown(path)} --repair"
         )
     else:
-        click.echo(f"{shown(path)}: sound ({counted} read, every byte as committed)")
+        advice = ". Run: embed extract" if verification.pending else ""
+        click.echo(
+            f"{shown(path)}: sound ({counted} read, every byte as committed){_pending(verification)}{advice}"
+        )
+
+
+def _pending(verification: Verification) -> str:
+    return f"; {plural(verification.pending, 'row')} pending" if verification.pending else ""
 
 
 def _as_json(path: Path, verification: Verification) -> dict[str, object]:
@@ -67,5 +77,6 @@ def _as_json(path: Path, verification: Verification) -> dict[str, object]:
         "sound": not verification.findings,
         "units": verification.units,
         "rows": verification.rows,
+        "pending": verification.pending,
         "findings": [asdict(finding) for finding in verification.findings],
     }

@@ -17,8 +17,9 @@ from typing import Any
 
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.hub import HubUnreachable, hub_file, knock
-from embedstore.encoders.weights import CONFIG_FILE
-from embedstore.errors import EmbedError
+from embedstore.encoders.weights import CONFIG_FILE, SINGLE_FILE
+from embedstore.errors import CorruptStore, EmbedError, StoreError
+from embedstore.store.reader import VALID, open_store
 from embedstore.tested import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
 
 WEIGHTS = ("medsiglip-448", "medgemma-896")
@@ -29,6 +30,8 @@ _SLOW_FSYNC_MS = 50.0
 _LITTLE_DISK = 2 * 10**9
 _TRIAL_S = 5.0
 _HUB_TIMEOUT_S = 3.0
+_ABSENT = "weights are not there"
+_OFFLINE = "weights are not there, and this is offline"
 
 
 class State(StrEnum):
@@ -64,13 +67,15 @@ class Finding:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def examine(folder: Path, build: Callable[[str], Encoder], encoder: str) -> Iterator[Finding]:
+def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -> Iterator[Finding]:
     """Look at everything, quick things first; what an examination raises becomes a finding.
+
+    The hub is not asked again after it has not answered once.
 
     Parameters
     ----------
-    folder
-        The store's folder, or where it will be.
+    store
+        The store's folder, or where it will be; None to look at the current folder's disk only.
     build
         Makes an encoder from its name.
     encoder
@@ -79,10 +84,22 @@ def examine(folder: Path, build: Callable[[str], Encoder], encoder: str) -> Iter
     yield from library_findings()
     yield processor_finding()
     yield from device_findings()
+    timeout_s: float | None = _HUB_TIMEOUT_S
+    lacking = set()
     for name in WEIGHTS:
-        yield weights_finding(name, build)
-    yield from disk_findings(folder)
-    yield speed_finding(build, encoder)
+        finding = weights_finding(name, build, timeout_s=timeout_s)
+        if finding.found == _OFFLINE:
+            timeout_s = None
+        if finding.found in (_ABSENT, _OFFLINE):
+            lacking.add(name)
+        yield finding
+    if store is not None:
+        yield store_finding(store)
+    yield from disk_findings(store or Path.cwd())
+    if encoder in lacking:
+        yield Finding(_speed_of(encoder), State.BROKEN, f"did not run: {_ABSENT}", f"see {encoder} above")
+    else:
+        yield speed_finding(build, encoder, timeout_s=timeout_s)
 
 
 def library_findings() -> Iterator[Finding]:
@@ -139,22 +156,42 @@ def device_findings() -> Iterator[Finding]:
         )
 
 
-def weights_finding(name: str, build: Callable[[str], Encoder]) -> Finding:
-    """Say whether an encoder's weights are there; nothing but a configuration is ever fetched for it."""
+def weights_finding(
+    name: str, build: Callable[[str], Encoder], *, timeout_s: float | None = _HUB_TIMEOUT_S
+) -> Finding:
+    """Say whether an encoder's weights are there; nothing but a configuration is ever fetched for it.
+
+    `timeout_s` is that of `embedstore.encoders.hub.knock`.
+    """
     try:
         origin = getattr(build(name), "origin", name)
-        knock(origin, CONFIG_FILE, timeout_s=_HUB_TIMEOUT_S)
+        knock(origin, CONFIG_FILE, timeout_s=timeout_s)
         config = hub_file(origin, CONFIG_FILE)
     except HubUnreachable as error:
-        return Finding(name, State.NOTE, "weights are not there, and this is offline", str(error))
+        return Finding(name, State.NOTE, _OFFLINE, str(error))
     except (EmbedError, OSError) as error:
-        return Finding(name, State.NOTE, "weights are not there", " ".join(str(error).split()))
+        return Finding(name, State.NOTE, _ABSENT, " ".join(str(error).split()))
     if config is None or not any(config.parent.glob("*.safetensors")):
         found = "access is granted, weights are not downloaded yet"
         return Finding(
             name, State.NOTE, found, f"run `hf download {origin}`, or let the first extraction do it"
         )
     return Finding(name, State.FINE, f"weights of {origin} are in the cache")
+
+
+def store_finding(path: Path) -> Finding:
+    """Say whether there is a store, and how many vectors it holds."""
+    try:
+        store = open_store(path)
+    except CorruptStore as error:
+        return Finding("store", State.BROKEN, f"{path} is damaged", str(error))
+    except StoreError as error:
+        if (path / "store.json").exists():
+            return Finding("store", State.BROKEN, f"{path} cannot be read", str(error))
+        fix = "check --store; the first `embed extract` makes a store there"
+        return Finding("store", State.NOTE, f"none at {path}", fix)
+    held = int((store.status == VALID).sum())
+    return Finding("store", State.FINE, f"{path}: {held:,} of {store.rows:,} images have a vector")
 
 
 def disk_findings(folder: Path) -> Iterator[Finding]:
@@ -186,21 +223,43 @@ def disk_findings(folder: Path) -> Iterator[Finding]:
     )
 
 
-def speed_finding(build: Callable[[str], Encoder], name: str) -> Finding:
-    """Decode and encode generated pictures for five seconds."""
+def speed_finding(
+    build: Callable[[str], Encoder], name: str, *, timeout_s: float | None = _HUB_TIMEOUT_S
+) -> Finding:
+    """Decode and encode generated pictures for five seconds; `timeout_s` as in `weights_finding`."""
     try:
+        _knock_for_weights(build, name, timeout_s)
         encoder = build(name)
         encoder.load()
         per_s = _images_per_s(encoder)
     except (EmbedError, OSError) as error:
-        return Finding(f"speed of {name}", State.BROKEN, "did not run", " ".join(str(error).split()))
+        return Finding(_speed_of(name), State.BROKEN, "did not run", " ".join(str(error).split()))
     hours = MURA_IMAGES / per_s / 3600
     return Finding(
-        f"speed of {name}",
+        _speed_of(name),
         State.FINE,
         f"{per_s:.1f} images/s on {encoder.device}; MURA would take {_duration(hours)}",
         values={"images_per_s": per_s, "mura_hours": hours},
     )
+
+
+def _speed_of(encoder: str) -> str:
+    return f"speed of {encoder}"
+
+
+def _knock_for_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
+    """Ask once for what loading would ask for again and again, if the encoder's weights come from the hub."""
+    origin = name if _is_hub_id(name) else getattr(build(name), "origin", "")
+    if not _is_hub_id(origin):
+        return
+    knock(origin, CONFIG_FILE, timeout_s=timeout_s)
+    config = hub_file(origin, CONFIG_FILE)
+    if config is not None and not any(config.parent.glob("*.safetensors")):
+        knock(origin, SINGLE_FILE, timeout_s=timeout_s)
+
+
+def _is_hub_id(origin: str) -> bool:
+    return "/" in origin and not origin.startswith((".", "/", "~")) and not Path(origin).is_dir()
 
 
 def _fsync_ms(folder: Path) -> float:

@@ -6,6 +6,8 @@ Only ``cli.main`` turns these into text and exit codes.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -43,6 +45,13 @@ class MissingWeights(EmbedError):
 
 class MissingDependency(EmbedError, ImportError):
     """An optional library is not installed; the message holds the install line."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``. Did you mean 'xgboost'?`` for the end of a message about an unknown name; ``""`` if none is near."""
+    by_lower = {entry.lower(): entry for entry in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f". Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 class Reason(StrEnum):

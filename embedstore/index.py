@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, did_you_mean
 from embedstore.store.reader import Store
 
 # Rounding to float16 moves a cosine by less than 1e-3 (11 significant bits on unit vectors); so many extra
@@ -133,6 +133,7 @@ def build_index(store: Store, *, where: Mapping[str, str] | None = None) -> Inde
         if name not in table.column_names:
             raise UsageError(
                 f"--where: the store has no column {name!r}; it has {', '.join(table.column_names)}"
+                f"{did_you_mean(name, table.column_names)}"
             )
         same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
         kept = kept[same[kept]]

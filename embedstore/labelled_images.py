@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.store.reader import PENDING, Store
 from embedstore.task import UNIT_ID, Task
 
@@ -140,7 +140,9 @@ def require_columns(stores: Sequence[Store], names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             listed = ", ".join(str(store.path) for store in stores)
-            raise UsageError(f"store {listed} has no column {name!r}; its columns: {', '.join(known)}")
+            raise UsageError(
+                f"store {listed} has no column {name!r}; its columns: {', '.join(known)}{did_you_mean(name, known)}"
+            )
 
 
 def column_text(table: pa.Table, name: str) -> npt.NDArray[np.str_]:

@@ -29,6 +29,8 @@ PROBABILITY_FLOOR = 1e-15  # as in the customary log loss: log(0) is no number
 # 2**17 float32 cells stay in a core's cache while a block of draws is worked on.
 _BLOCK_CELLS = 1 << 17
 _NEWTON_STEPS = 30
+# Logits that differ by less are one score and rounding.
+_SAME_LOGIT = 1e-9
 
 
 def confusion(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
@@ -187,7 +189,10 @@ def ece(y: Array, probabilities: Array, weights: Array | None = None, *, bins: i
 
 
 def calibration_slope(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return the slope of the labels' logistic regression on the logit; 1 is right, below over-confident."""
+    """Return the slope of the labels' logistic regression on the logit; 1 is right, below over-confident.
+
+    NaN where all drawn cases have the same probability: a line has no slope through one point.
+    """
     return _one_versus_rest(_binary_slope, y, probabilities, weights)
 
 
@@ -351,8 +356,14 @@ def _logit(probability: Floats) -> Floats:
 
 
 def _binary_slope(positive: Flags, probability: Floats, weights: Array) -> Draws:
-    design = np.column_stack([np.ones(len(positive)), _logit(probability)])
-    return _newton(design, positive, np.zeros(len(positive)), weights, start=np.array([[0.0, 1.0]]))[:, 1]
+    logit = _logit(probability)
+    design = np.column_stack([np.ones(len(positive)), logit])
+    slopes = _newton(design, positive, np.zeros(len(positive)), weights, start=np.array([[0.0, 1.0]]))[:, 1]
+    spreads = [
+        np.where(block > 0, logit, -np.inf).max(1) - np.where(block > 0, logit, np.inf).min(1)
+        for block in _blocks(weights)
+    ]
+    return np.where(np.concatenate(spreads) > _SAME_LOGIT, slopes, np.nan)
 
 
 def _binary_intercept(positive: Flags, probability: Floats, weights: Array) -> Draws:

@@ -56,6 +56,7 @@ def write_plan(
             chunk_rows=options.chunk_rows,
             dtype=options.store_dtype,
             tables=collection.tables,
+            phantom=collection.phantom,
         )
     for task in collection.tasks:
         write_task(writer.root, task)

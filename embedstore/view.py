@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.labelled_images import (
     column_text,
@@ -19,7 +19,8 @@ from embedstore.labelled_images import (
     require_columns,
     require_disjoint,
 )
-from embedstore.store.reader import Store
+from embedstore.store.reader import FAILED, PENDING, VALID, Store
+from embedstore.store.sources import Source, sources_of
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task, join_tasks
 
@@ -61,6 +62,8 @@ class View:
         Why images or units of the store are not here -> how many (``"failed: unreadable"``).
     metadata
         Manifest column -> (n_images,) str, ``""`` where unknown: the columns that heads get beside the vectors.
+    sources
+        The stores and the data sets in them; for information.
     """
 
     task: Task
@@ -76,6 +79,7 @@ class View:
     subgroups: Mapping[str, npt.NDArray[np.str_]]
     excluded: Mapping[str, int]
     metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
 
 
 def load_view(store: Store, task_name: str | None = None, *, with_columns: Sequence[str] = ()) -> View:
@@ -167,6 +171,7 @@ def load_views(
         },
         excluded=dict(images.excluded),
         metadata={column: images.columns[column] for column in with_columns},
+        sources=tuple(source for store in stores for source in sources_of(store)),
     )
 
 
@@ -226,7 +231,10 @@ def take_targets(view: View, targets: Sequence[str]) -> View:
     task = view.task
     unknown = [target for target in targets if target not in task.targets]
     if unknown or not targets:
-        raise UsageError(f"task {task.name!r} has no target {unknown}; it has {', '.join(task.targets)}")
+        hint = did_you_mean(unknown[0], task.targets) if unknown else ""
+        raise UsageError(
+            f"task {task.name!r} has no target {unknown}; it has {', '.join(task.targets)}{hint}"
+        )
     columns = [task.targets.index(target) for target in targets]
     return replace(view, task=replace(task, targets=tuple(targets)), y=view.y[:, columns])
 
@@ -277,11 +285,7 @@ def load_units(store: Store, unit: str, *, with_columns: Sequence[str] = ()) -> 
     require_columns([store], with_columns)
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
-    names = column_text(table, "image_id")
-    if unit == "study":
-        studies = column_text(table, "study_id")
-        names = np.where(studies == "", names, studies)
-    unit_ids, _, unit_of_image = _in_order(names)
+    unit_ids, _, unit_of_image = _in_order(_unit_names(table, unit))
     metadata = {name: column_text(table, name) for name in with_columns}
     return Units(
         embeddings.vectors,
@@ -291,3 +295,46 @@ def load_units(store: Store, unit: str, *, with_columns: Sequence[str] = ()) -> 
         unit_ids,
         metadata,
     )
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Images of a store without a vector, and the units that they belong to.
+
+    Parameters
+    ----------
+    pending, failed
+        Images that are not extracted yet; that gave no vector.
+    absent
+        Units without any vector, which `load_units` leaves out.
+    partial
+        Units that have vectors of some of their images only.
+    """
+
+    pending: int
+    failed: int
+    absent: int
+    partial: int
+
+
+def lacking_units(store: Store, unit: str) -> Lacking:
+    """Count what `load_units` cannot give, because images are pending or failed."""
+    if not store.parts:
+        return Lacking(0, 0, 0, 0)
+    names, held = _unit_names(store.table, unit), store.status == VALID
+    without, having = set(names[~held].tolist()), set(names[held].tolist())
+    return Lacking(
+        pending=int((store.status == PENDING).sum()),
+        failed=int((store.status == FAILED).sum()),
+        absent=len(without - having),
+        partial=len(without & having),
+    )
+
+
+def _unit_names(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
+    """Return the image or study that each row belongs to; an image without a study is a unit of its own."""
+    names = column_text(table, "image_id")
+    if unit != "study":
+        return names
+    studies = column_text(table, "study_id")
+    return np.where(studies == "", names, studies)

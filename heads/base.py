@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, did_you_mean
 
 ENTRY_POINTS = "embedstore.heads"
 Floats = npt.NDArray[np.float64]
@@ -175,7 +175,10 @@ def head_class(name: str) -> type[Head]:
         if entry.name == name:
             found: type[Head] = entry.load()
             return found
-    raise UsageError(f"--head: no head named {name!r}; installed: {', '.join(head_names()) or 'none'}")
+    installed = head_names()
+    raise UsageError(
+        f"--head: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"
+    )
 
 
 def head_family(name: str) -> HeadFamily:

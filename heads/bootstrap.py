@@ -88,10 +88,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference with its interval and two-sided bootstrap p-value."""
+    """A paired difference with its interval and two-sided bootstrap p-value.
+
+    Parameters
+    ----------
+    estimate
+        The difference.
+    p_value
+        As `paired_difference` says.
+    smallest_p
+        The smallest that these draws can state: with none on one side of zero.
+    """
 
     estimate: Estimate
     p_value: float
+    smallest_p: float
 
 
 def draw_patients(patients: npt.NDArray[np.str_], *, draws: int = DRAWS, seed: int) -> Draws:
@@ -173,7 +184,7 @@ def paired_difference(
     if len(defined) and max(abs(found.value), np.abs(defined).max()) <= _ALIKE:
         # Heads that say the same everywhere do not differ, whoever is drawn.
         found = replace(found, low=0.0, high=0.0)
-    return Difference(found, float(min(1.0, 2 * min(tails))))
+    return Difference(found, float(min(1.0, 2 * min(tails))), min(1.0, 2 / (1 + len(defined))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -42,6 +42,26 @@ _STYLE: Any = {
 }
 
 
+def roc_points(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Return false positive rate and recall at each distinct threshold, from none decided to all.
+
+    Straight lines between them hold the area that `embedstore.metrics.auroc` states: a staircase without ties, and
+    a slope where positives and negatives share a score.
+    """
+    found, false = _cumulated(truth, score)
+    return false / max(false[-1], 1), found / max(found[-1], 1)
+
+
+def precision_recall_points(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Return recall and precision at each distinct threshold, from recall 0, where the first precision begins.
+
+    A precision holds from the recall before it up to its own (steps): the area is `embedstore.metrics.auprc`.
+    """
+    found, false = _cumulated(truth, score)
+    precision = found[1:] / (found[1:] + false[1:])
+    return found / max(found[-1], 1), np.concatenate([precision[:1], precision])
+
+
 def roc_chart(curves: Mapping[str, tuple[npt.NDArray[np.bool_], Floats]], *, name: str) -> str:
     """Draw ROC curves.
 
@@ -53,13 +73,10 @@ def roc_chart(curves: Mapping[str, tuple[npt.NDArray[np.bool_], Floats]], *, nam
         Prefix of the ids inside, unique on the page.
     """
     with mpl.rc_context(_STYLE):
-        figure, axes = _square("1 - specificity", "sensitivity")
+        figure, axes = _square("1 - specificity", "sensitivity (recall)")
         axes.plot([0, 1], [0, 1], color=_MUTED, linestyle=":", linewidth=1)
         for colour, (legend, (truth, score)) in zip(_cycle(len(curves)), curves.items(), strict=True):
-            found, false = _cumulated(truth, score)
-            axes.step(
-                false / max(false[-1], 1), found / max(found[-1], 1), color=colour, label=legend, where="post"
-            )
+            axes.plot(*roc_points(truth, score), color=colour, label=legend)
         axes.legend(loc="lower right")
         return _svg(figure, name, "ROC curve")
 
@@ -67,11 +84,9 @@ def roc_chart(curves: Mapping[str, tuple[npt.NDArray[np.bool_], Floats]], *, nam
 def precision_recall_chart(curves: Mapping[str, tuple[npt.NDArray[np.bool_], Floats]], *, name: str) -> str:
     """Draw precision-recall curves, each with its prevalence dotted; arguments as `roc_chart`."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _square("recall", "precision")
+        figure, axes = _square("sensitivity (recall)", "precision")
         for colour, (legend, (truth, score)) in zip(_cycle(len(curves)), curves.items(), strict=True):
-            found, false = _cumulated(truth, score)
-            precision = found[1:] / (found[1:] + false[1:])
-            axes.step(found[1:] / max(found[-1], 1), precision, color=colour, label=legend, where="pre")
+            axes.step(*precision_recall_points(truth, score), color=colour, label=legend, where="pre")
             axes.axhline(float(truth.mean()), color=colour, linestyle=":", linewidth=1)
         axes.legend(loc="lower left")
         return _svg(figure, name, "precision-recall curve")

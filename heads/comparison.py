@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor, log10
 
 import numpy as np
 
+from embedstore.errors import UsageError
 from heads.bootstrap import DRAWS, Difference, holm, paired_difference
 from heads.evaluation import Drawn, draw_metrics
 from heads.judged import judged_units
@@ -37,6 +39,47 @@ class Comparison:
     metric: str
     difference: Difference
     corrected_p: float
+
+
+def require_one_task(runs: Sequence[Run]) -> None:
+    """Refuse runs that answer different questions: their numbers do not belong side by side.
+
+    Raises
+    ------
+    UsageError
+        If tasks differ in name, unit or classes; targets may differ.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        differing = [
+            name
+            for name in ("name", "unit", "classes")
+            if first.document["task"][name] != other.document["task"][name]
+        ]
+        if differing:
+            (one, found) = (_task_in_words(run) for run in (first, other))
+            raise UsageError(
+                f"runs on one page must be of one task; found {one} in {first.folder} and {found} in "
+                f"{other.folder}. Make a report of each"
+            )
+
+
+def leading_metric(run: Run) -> str:
+    """Return the metric by which runs are ranked: the task's primary one where it is compared, else AUROC."""
+    primary: str = run.document["task"]["primary_metric"]
+    return primary if primary in METRICS else "auroc"
+
+
+def best_first(runs: Sequence[Run]) -> list[int]:
+    """Return the positions of the runs, the best in the leading metric first; undefined ones come last."""
+    metric = leading_metric(runs[0])
+    sign = 1 if metric in _SMALLER_IS_BETTER else -1
+
+    def rank(position: int) -> float:
+        value = runs[position].document["metrics"].get(metric, {}).get("value")
+        return float("inf") if value is None else sign * value
+
+    return sorted(range(len(runs)), key=rank)
 
 
 def compare_runs(runs: Sequence[Run], *, draws: int = DRAWS, seed: int = 0) -> list[Comparison]:
@@ -78,3 +121,25 @@ def _compare(drawn: list[dict[str, Drawn]], metric: str) -> list[Comparison]:
         Comparison(index, best, metric, difference, p)
         for index, difference, p in zip(others, differences, corrected, strict=True)
     ]
+
+
+def p_value_in_words(p_value: float, difference: Difference) -> str:
+    """Write a p-value of a difference, corrected or not: as a bound where no draw lies on the other side.
+
+    Examples
+    --------
+    >>> from heads.bootstrap import Difference, Estimate
+    >>> at_floor = Difference(Estimate(0.1, 0.05, 0.15, 100), p_value=2 / 2001, smallest_p=2 / 2001)
+    >>> p_value_in_words(at_floor.p_value, at_floor)
+    '<= 0.001'
+    """
+    if difference.p_value > difference.smallest_p:
+        return f"{p_value:.4f}"
+    # Two digits, upwards: a bound must not lie below what it bounds.
+    digit = 10.0 ** (floor(log10(p_value)) - 1)
+    return f"<= {ceil(p_value / digit - 1e-9) * digit:.2g}"
+
+
+def _task_in_words(run: Run) -> str:
+    task = run.document["task"]
+    return f"{task['name']!r} ({task['unit']} level; {', '.join(task['classes'])})"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from heads.charts import line_chart
+from heads.report_text import metric_name
 
 Point = tuple[float, float, float, float]
 # A curve falls off a cliff near certainty; below this the eye sees nothing else.
@@ -31,11 +32,14 @@ def decision_chart(document: Mapping[str, Any], target: str, name: str) -> str |
 
 
 def abstention_chart(document: Mapping[str, Any], target: str, name: str) -> str | None:
-    """Draw accuracy against the share that is answered; None without labelled units."""
-    entries = document["abstention"].get(target)
-    if not entries:
-        return None
+    """Draw accuracy against the share that is answered; None where it is one share only.
+
+    Equal confidences cannot be parted: a head that is as sure of every unit answers all of them or none.
+    """
+    entries = document["abstention"].get(target, ())
     points = sorted({entry["share"]: _point(entry["share"], entry["accuracy"]) for entry in entries}.items())
+    if len(points) < 2:
+        return None
     return line_chart(
         {"accuracy": [point for _, point in points]},
         labels=("share answered, surest first", "accuracy"),
@@ -55,7 +59,7 @@ def learning_chart(document: Mapping[str, Any], metric: str, name: str) -> str |
         return None
     return line_chart(
         {metric: points},
-        labels=("patients learned from", metric),
+        labels=("patients learned from", metric_name(metric)),
         title="learning curve",
         name=name,
         counts=True,

@@ -36,6 +36,10 @@ DECISION_METRICS: Mapping[str, Callable[..., Floats]] = {
     "kappa": metrics.kappa,
     "quadratic_kappa": metrics.quadratic_kappa,
 }
+# An observed share of fewer units says nothing about a probability: with a unit in each bin the error is the
+# mean of |y - p|, whatever the calibration.
+UNITS_PER_ECE_BIN = 20
+LEAST_ECE_UNITS = 2 * UNITS_PER_ECE_BIN
 ALL_METRICS = (*PROBABILITY_METRICS, *DECISION_METRICS)
 # A slope in a subgroup of a few dozen cases is noise, and its refitting costs more than all the others.
 SUBGROUP_METRICS = tuple(name for name in ALL_METRICS if not name.startswith("calibration_"))
@@ -86,6 +90,11 @@ class Drawn:
         return estimate(self.value, self.drawn, n=self.n)
 
 
+def ece_bins(n: int) -> int:
+    """Return how many bins the ECE of `n` units has: one for every 20 units, 15 at most; 0 below 40 units."""
+    return min(metrics.ECE_BINS, n // UNITS_PER_ECE_BIN) if n >= LEAST_ECE_UNITS else 0
+
+
 def decide(probabilities: Floats, threshold: float = 0.5) -> npt.NDArray[np.int64]:
     """Return the decided class of (n, n_classes) probabilities: at the threshold of two, else the likeliest."""
     if probabilities.shape[1] == 2:
@@ -110,7 +119,8 @@ def draw_metrics(
     Returns
     -------
     dict
-        Name -> metric; a target without a label among these units is left out of the mean.
+        Name -> metric; a target without a label among these units is left out of the mean. ``ece`` is NaN where a
+        target has too few units for it (`ece_bins`).
     """
     n_targets = scored.y.shape[1]
     cuts = [0.5] * n_targets if thresholds is None else thresholds
@@ -145,17 +155,15 @@ def _of_target(scored: Scored, target: int, names: Sequence[str], threshold: flo
     decisions = decide(probabilities, threshold)
     found = {}
     for name in names:
-        if name in PROBABILITY_METRICS:
+        if name == "ece":
+            value, drawn = _ece(y, probabilities, weights)
+        elif name in PROBABILITY_METRICS:
             of_cases = PROBABILITY_METRICS[name]
             value, drawn = of_cases(y, probabilities)[0], of_cases(y, probabilities, weights)
         else:
             of_decisions = DECISION_METRICS[name]
             value = of_decisions(y, decisions, n_classes=n_classes)[0]
             drawn = of_decisions(y, decisions, n_classes=n_classes, weights=weights)
-        if name == "ece":
-            # Noise in a bin only ever adds to this error, and a draw has that noise twice: without moving
-            # the draws back by the excess, an interval would lie above the value it belongs to.
-            drawn = np.maximum(drawn - (np.nanmean(drawn) - value), 0)
         found[name] = Drawn(float(value), drawn, len(y))
     if scored.class_weights is not None and "log_loss" in names:
         case_weights = np.asarray(scored.class_weights, np.float32)[y]
@@ -163,3 +171,14 @@ def _of_target(scored: Scored, target: int, names: Sequence[str], threshold: flo
         drawn = metrics.log_loss(y, probabilities, weights * case_weights)
         found["weighted_log_loss"] = Drawn(float(value), drawn, len(y))
     return found
+
+
+def _ece(y: npt.NDArray[np.int64], probabilities: Floats, weights: npt.NDArray[Any]) -> tuple[float, Floats]:
+    bins = ece_bins(len(y))
+    if not bins:
+        return np.nan, np.full(len(weights), np.nan)
+    value = metrics.ece(y, probabilities, bins=bins)[0]
+    drawn = metrics.ece(y, probabilities, weights, bins=bins)
+    # Noise in a bin only ever adds to this error, and a draw has that noise twice: without moving
+    # the draws back by the excess, an interval would lie above the value it belongs to.
+    return float(value), np.maximum(drawn - (np.nanmean(drawn) - value), 0)

@@ -19,7 +19,7 @@ from heads.selection import best_points, point_losses, unit_scores
 # Scores of a grid that are held at once: as many as the vectors have numbers, and 64 MB at least.
 _LEAST_CELLS = 1 << 24
 # Where a family says so, that share of them: its targets are solved as quickly a few at a time.
-_FEW = 0.25
+_FEW = 0.2
 
 
 @dataclass(frozen=True)

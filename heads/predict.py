@@ -62,8 +62,10 @@ def predict_units(
         class, ``decision``, with
         two classes ``threshold``, ``conformal_set`` or None where the run refused it, and ``prevalence``),
         ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``; where the heads get metadata
-        also ``metadata``: column -> the different values of the unit's images. Conformal sets hold class
-        by class and so whatever the prevalence: they do not move with it.
+        also ``metadata``: column -> the different values of the unit's images, and where some of them were not among
+        the images that the heads were fitted on, ``metadata_unseen``: column -> those, each of which counts as none
+        of the column's values. Conformal sets hold class by class and so whatever the prevalence: they do not move
+        with it.
 
     Raises
     ------
@@ -87,7 +89,7 @@ def predict_units(
             "targets": {
                 target: of_target[row] for target, of_target in zip(run.targets, answers, strict=True)
             },
-            **({"metadata": stated[row]} if stated else {}),
+            **(_with_unseen(run, stated[row]) if stated else {}),
             "conformal_coverage": run.conformal[0].coverage,
             "ood_p_value": {method: float(p_values[row]) for method, p_values in strangeness.items()},
             "run_id": run.run_id,
@@ -128,6 +130,17 @@ def _metadata(
         for unit, level in np.unique(np.stack([unit_of_image, code], axis=1), axis=0):
             found[unit][column].append(str(levels[level]))
     return found
+
+
+def _with_unseen(run: Run, stated: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return a unit's metadata, and its values that stand for none because no head was fitted on them."""
+    blocks = run.predictor.blocks
+    unseen = {
+        column: strange
+        for column, levels in (zip(blocks.columns, blocks.levels, strict=True) if blocks else ())
+        if (strange := [value for value in stated[column] if value not in levels])
+    }
+    return {"metadata": stated, **({"metadata_unseen": unseen} if unseen else {})}
 
 
 def _answers(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, did_you_mean
 from heads.base import HeadFamily
 
 
@@ -48,7 +48,8 @@ def preset_names() -> list[str]:
 def preset(name: str) -> Preset:
     """Return a preset by name; raises UsageError for an unknown one."""
     if name not in PRESETS:
-        raise UsageError(f"--preset: no preset named {name!r}; there are {', '.join(PRESETS)}")
+        hint = did_you_mean(name, PRESETS)
+        raise UsageError(f"--preset: no preset named {name!r}; there are {', '.join(PRESETS)}{hint}")
     return PRESETS[name]
 
 

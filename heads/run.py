@@ -261,7 +261,8 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"{path}: format version must be {FORMAT_VERSION}, found {found!r}; probe again, or use the release "
             "that wrote it"
         )
-    needed = {"files", "identity", "sha256", "settings", "inputs", "heads", "task", "metrics"}
+    needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
+    needed |= {"ece_bins", "classes"}
     missing = needed - set(document)
     lacking = set(FILES) - set(document.get("files", ()))
     if missing or lacking:

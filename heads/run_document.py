@@ -11,8 +11,11 @@ import numpy as np
 
 from embedstore.labelled_images import UNKNOWN_PATIENT
 from embedstore.metrics import ECE_BINS
+from embedstore.view import MISSING
 from heads.base import head_package
 from heads.bootstrap import LEVEL, estimates_to_json
+from heads.class_counts import classes_of_run
+from heads.evaluation import UNITS_PER_ECE_BIN, ece_bins
 from heads.fitting import Fitted
 from heads.result import Evaluation, ProbeResult
 from heads.tables import class_shares
@@ -33,13 +36,19 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "identity_sha256": view.identity.sha256,
         "task": view.task.to_json(),
         "settings": {name: _plain(getattr(settings, name)) for name in settings.__dataclass_fields__}
-        | {"interval": LEVEL, "ece_bins": ECE_BINS},
+        | {"interval": LEVEL, "ece_bins_at_most": ECE_BINS, "units_per_ece_bin": UNITS_PER_ECE_BIN},
+        "sources": [source.to_json() for source in view.sources],
         "inputs": _inputs(result.fitted),
         "heads": [_head(result, index, target) for index, target in enumerate(view.task.targets)],
         **_measured(result.evaluation),
+        "ece_bins": {
+            target: ece_bins(int((result.judged.y[:, index] != MISSING).sum()))
+            for index, target in enumerate(view.task.targets)
+        },
+        "classes": classes_of_run(result),
         "outliers": {
             "neighbors": result.outliers.neighbors,
-            "bank_units": len(result.outliers.bank),
+            "bank_images": len(result.outliers.bank),
             "units": len(result.out_of_fold.unit_ids),
         },
         **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),

@@ -76,7 +76,7 @@ def require_classes(
     UsageError
         If `folds` is below 2.
     DataError
-        If a target has no label, one class only, or a class with fewer patients than folds.
+        If a target has no label, one class only, or a class with no patient or fewer than folds.
     """
     if folds < 2:
         raise UsageError(f"folds must be 2 or more; found {folds}")
@@ -94,6 +94,17 @@ def require_classes(
             raise DataError(
                 f"{where}: every training label is {present[0]!r}; a head needs patients of every class of "
                 f"{list(task.classes)}{advice}"
+            )
+        if min(patients) == 0:
+            counted = ", ".join(
+                f"{name} {count:,}" for name, count in zip(task.classes, patients, strict=True)
+            )
+            absent = [name for name in task.classes if name not in present]
+            raise DataError(
+                f"{where}: no training patient has {' or '.join(map(repr, absent))}, and no number of folds helps "
+                f"there (training patients by class: {counted}); choose another target of the task, or label a task "
+                f"with the classes {present} only (`embed label`). Where only the judged split has such patients, "
+                "--cross-validate learns from them too"
             )
         if min(patients) < folds:
             rarest = task.classes[int(np.argmin(patients))]

@@ -34,7 +34,7 @@ _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
 _BLOCK_CELLS = 1 << 21
-_BLOCK_COLUMNS = 64
+_BLOCK_COLUMNS = 48
 _GRAM_ROWS = 1 << 16
 _SPREAD_ROWS = 1 << 10
 # Up to this many cells double precision costs less than a second.

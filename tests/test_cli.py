@@ -60,6 +60,8 @@ def test_the_demo_ends_with_what_it_made_numbers_with_intervals_and_commands_to_
     assert (folder / "runs" / "abnormal-logistic" / "report.html").stat().st_size > 10_000
     assert "95 % interval" in printed
     assert "phantom" in printed
+    # A demo's folder may hold tasks of its user.
+    assert "$ embed probe --task abnormal --head logistic" in printed
     commands = [line.strip() for line in printed.splitlines()[-4:] if line.strip().startswith("embed ")]
     assert len(commands) == 3
     for line in commands:
@@ -143,10 +145,10 @@ def test_a_preset_is_a_run_of_its_own_name_with_a_learning_curve_and_thumbnails(
     ]
     assert run(arguments) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["run"].endswith("abnormal-google-lr")
+    assert document["run"].endswith("abnormal-google-lr-curve")
     assert document["settings"]["preset"] == "google-lr"
     assert document["learning_curve"]["points"] or document["learning_curve"]["skipped"]
-    page = (in_demo / "runs" / "abnormal-google-lr" / "report.html").read_text()
+    page = (in_demo / "runs" / "abnormal-google-lr-curve" / "report.html").read_text()
     assert "data:image/jpeg;base64," in page
     assert run(["probe", "--preset", "google-lr", "--head", "knn"]) == 2
     assert "brings its own head" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -98,10 +99,12 @@ def test_a_folder_gets_its_metadata_by_name_and_then_the_stores_answer(
     assert run([*command, f"anatomy={unit_id.split('/')[1]}"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["targets"]["finding"]["probabilities"]["abnormal"] == expected
+    assert "metadata_unseen" not in json.loads(printed.out)
     assert printed.err == ""
     assert run([*command, "anatomy=XR_SKULL"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["targets"]["finding"]["probabilities"]["abnormal"] != expected
+    assert json.loads(printed.out)["metadata_unseen"] == {"anatomy": ["XR_SKULL"]}
     assert "anatomy: 'XR_SKULL' not among the images that the head was fitted on" in printed.err
 
 
@@ -248,6 +251,65 @@ def test_the_store_of_embed_toml_is_the_one_that_is_probed(
     counts = json.loads(capsys.readouterr().out)["counts"]
     labelled = pq.read_table("even.store/tasks/finding/labels.parquet").num_rows
     assert counts["units_fitted"] + counts["units_judged"] == labelled
+
+
+def test_a_run_without_out_is_named_after_its_options_and_a_replaced_one_is_said(
+    in_stores: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*PROBE, "--store", "all.store"]
+    for options in ([], ["--with", "anatomy"]):
+        assert run([*command, *options]) == 0
+        assert capsys.readouterr().err == ""
+    assert run([*command, "--with", "anatomy"]) == 0
+    created = load_run(Path("runs/finding-google-lr-with-anatomy")).document["created"]
+    assert "replaces the run of 20" in (said := capsys.readouterr().err)
+    assert f"{created[:4]}" in said
+    assert said.endswith("UTC in runs/finding-google-lr-with-anatomy\n")
+    assert load_run(Path("runs/finding-google-lr")).document["settings"]["metadata"] == []
+
+
+@pytest.mark.parametrize("head", [["--preset", "google-lr"], ["--head", "all"]])
+def test_a_place_for_the_run_that_is_a_file_is_refused_before_anything_is_fitted(
+    in_stores: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, head: list[str]
+) -> None:
+    monkeypatch.setattr("cli.probe.probe", lambda *_, **__: pytest.fail("fits"))
+    Path("taken").touch()
+    assert run(["probe", "--store", "all.store", *head, "--out", "taken"]) == 2
+    assert "must be a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        (["--head", "xgbost"], "xgboost"),
+        (["--head", "Logistic"], "logistic"),
+        (["--preset", "mura"], "mura-mlp"),
+        (["--task", "findng"], "finding"),
+        (["--target", "findng"], "finding"),
+        (["--with", "anatomie"], "anatomy"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(
+    in_stores: Path, capsys: pytest.CaptureFixture[str], options: list[str], meant: str
+) -> None:
+    assert run(["probe", "--store", "all.store", *options]) == 2
+    assert f"Did you mean {meant!r}?" in capsys.readouterr().err
+
+
+def test_a_store_with_pending_images_says_how_many_studies_get_no_answer(
+    in_stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*PROBE, "--store", "all.store", "--out", "runs/whole"]) == 0
+    shutil.copytree("all.store", tmp_path / "half.store")
+    (tmp_path / "half.store" / "parts" / "0000" / "receipts" / "000000.json").unlink()
+    capsys.readouterr()
+    assert run(["predict", "--probe", "runs/whole", str(tmp_path / "half.store")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    manifest = pq.read_table("all.store/parts/0000/manifest.parquet")
+    studies = len(set(manifest["study_id"].to_pylist()))
+    lacking = f"{manifest.num_rows} images pending: {studies} studies get no answer; run `embed extract`"
+    assert lacking in printed.err
 
 
 def test_a_split_can_be_left_out_of_account(in_stores: Path, capsys: pytest.CaptureFixture[str]) -> None:

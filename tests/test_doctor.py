@@ -19,7 +19,7 @@ from embedstore.encoders.base import image_encoder
 from embedstore.errors import MissingWeights
 from embedstore.tested import OPTIONAL_VERSIONS, TESTED_VERSIONS
 from tests.checkpoints import cache_snapshot, write_siglip
-from tests.stores import MeanEncoder
+from tests.stores import MeanEncoder, make_store
 
 ROOT = Path(__file__).parents[1]
 URL_TEMPLATE = "http://127.0.0.1:1/{repo_id}/resolve/{revision}/{filename}"
@@ -106,6 +106,39 @@ def test_a_network_that_refuses_connections_is_found_out_in_seconds_and_in_silen
 
 
 @pytest.mark.usefixtures("_empty_cache")
+@pytest.mark.parametrize("encoder", ["medsiglip-448", "owner/model"])
+def test_a_hub_that_does_not_answer_is_asked_once_whatever_encoder_is_to_be_measured(monkeypatch, encoder):
+    asked = []
+
+    def refuse(url, timeout):
+        asked.append(url)
+        raise httpx2.ConnectTimeout("slow")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("downloads"))
+    found = {finding.topic: finding for finding in doctor.examine(None, image_encoder, encoder)}
+    assert len(asked) == 1
+    assert "google/medgemma-4b-pt" in found["medgemma-896"].fix
+    speed = found[f"speed of {encoder}"]
+    assert (speed.state, speed.found.partition(":")[0]) == (State.BROKEN, "did not run")
+    fixes = [finding.fix for finding in found.values() if f"{encoder} (revision" in finding.fix]
+    assert len(fixes) == 1
+
+
+@pytest.mark.usefixtures("_empty_cache")
+def test_weights_without_a_network_are_not_asked_for_again_and_again_beside_a_cached_configuration(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "tiny").mkdir()
+    write_siglip(tmp_path / "tiny")
+    (tmp_path / "tiny" / "model.safetensors").unlink()
+    cache_snapshot(tmp_path / "hub", "owner/model", tmp_path / "tiny")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("downloads"))
+    finding = doctor.speed_finding(image_encoder, "owner/model", timeout_s=None)
+    assert "model.safetensors of owner/model" in finding.fix
+
+
+@pytest.mark.usefixtures("_empty_cache")
 def test_a_gated_model_is_told_from_a_missing_network(monkeypatch):
     def refuse(url, timeout):
         request = httpx2.Request("HEAD", url)
@@ -135,6 +168,18 @@ def test_a_folder_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
     assert disk.values["free_bytes"] > 0
     assert fsync.state is State.BROKEN
     assert "Read-only file system" in fsync.found
+
+
+def test_a_store_that_is_not_there_is_said_and_the_folder_above_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "WEIGHTS", ())
+    wanted = tmp_path / "nostore"
+    found = {finding.topic: finding for finding in doctor.examine(wanted, lambda name: MeanEncoder(), "mean")}
+    assert (found["store"].state, found["store"].found) == (State.NOTE, f"none at {wanted}")
+    assert found["disk"].found.endswith(f"free at {tmp_path}")
+    make_store(wanted)
+    assert doctor.store_finding(wanted).state is State.FINE
+    (wanted / "store.json").write_text("{")
+    assert doctor.store_finding(wanted).state is State.BROKEN
 
 
 def test_the_speed_says_how_long_mura_takes():

@@ -12,6 +12,7 @@ import pytest
 from embedstore.errors import IdentityMismatch, StoreBusy
 from embedstore.extract import ExtractOptions, Observer, Progress, extract, retry_failed
 from embedstore.store.reader import open_store
+from embedstore.store.sources import Source, sources_of
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
 from tests.pictures import collection_of, expected_vectors, pixels_of, write_pictures
@@ -45,6 +46,14 @@ def test_batch_size_and_worker_count_change_no_byte(pictures, tmp_path, options)
     extract(collection_of(pictures, 18), tmp_path / "reference", MeanEncoder(), options=OPTIONS)
     extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=replace(OPTIONS, **options))
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
+
+
+def test_a_store_knows_the_folder_of_its_images_and_whether_it_is_a_phantom(pictures, tmp_path):
+    extract(collection_of(pictures, 2), tmp_path / "a", MeanEncoder(), options=OPTIONS)
+    (pictures / "PHANTOM.txt").write_text("drawn")
+    extract(collection_of(pictures, 2), tmp_path / "b", MeanEncoder(), options=OPTIONS)
+    assert sources_of(open_store(tmp_path / "a")) == (Source("a", "test", "images", phantom=False),)
+    assert sources_of(open_store(tmp_path / "b")) == (Source("b", "test", "images", phantom=True),)
 
 
 def test_the_same_command_twice_changes_no_byte_and_loads_no_encoder(pictures, tmp_path):

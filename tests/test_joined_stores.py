@@ -226,3 +226,15 @@ def test_labels_that_fit_no_image_of_any_store_are_refused(tmp_path: Path) -> No
         DataError, match="labels 1 study ids, but none of them is among the 2 extracted images"
     ):
         load_views(stores)
+
+
+def test_a_view_names_its_stores_and_data_sets_without_the_paths_of_a_machine(tmp_path):
+    a = make_store(tmp_path / "a.store", {"i1": "s1"})
+    b = make_store(tmp_path / "b.store", {"i2": "s2"}, first=1)
+    plan = replace(b.parts[0].plan, dataset="mura", root="/home/someone/MURA-v1.1", phantom=True)
+    b = replace(b, parts=(replace(b.parts[0], plan=plan),))
+    sources = [source.to_json() for source in load_views([a, b], "t").sources]
+    assert sources == [
+        {"store": "a.store", "dataset": "t", "folder": "r", "phantom": False},
+        {"store": "b.store", "dataset": "mura", "folder": "MURA-v1.1", "phantom": True},
+    ]

@@ -43,7 +43,11 @@ def test_label_adds_a_task_to_a_store_and_refuses_a_table_of_strangers(tmp_path,
     make_store(tmp_path / "s")
     Path("good.csv").write_text("study_id,abnormal\nstudy0,yes\nstudy1,no\nstudy999,no\n")
     assert run(["label", "s", "--name", "fracture", "--csv", "good.csv"]) == 0
-    assert "2 in the store" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "2 in the store" in printed.out
+    assert "1 of 3 study ids are not in store s: 'study999', for example; the store's look like 'study0'" in (
+        printed.err
+    )
     assert read_task(tmp_path / "s", "fracture").classes == ("no", "yes")
     Path("bad.csv").write_text("study_id,abnormal\nx,yes\ny,no\n")
     assert run(["label", "s", "--name", "other", "--csv", "bad.csv"]) == 1

@@ -182,6 +182,24 @@ def test_separable_classes_have_no_calibration_slope() -> None:
         assert np.isnan(metrics.calibration_slope(y, np.column_stack([1 - probability, probability]))[0])
 
 
+def test_a_constant_score_has_no_calibration_slope() -> None:
+    y = np.array([0, 1] * 30)
+    # 1e-13 is what a matrix product leaves between equal rows.
+    probability = 0.3 + 1e-13 * np.arange(60) / 60
+    probabilities = np.column_stack([1 - probability, probability])
+    assert np.isnan(metrics.calibration_slope(y, probabilities)[0])
+    assert np.isfinite(metrics.calibration_intercept(y, probabilities)[0])
+
+
+def test_a_draw_of_equal_scores_has_no_calibration_slope() -> None:
+    y, probabilities = _cases(2)
+    probabilities[:20] = [0.4, 0.6]
+    weights = np.stack([np.ones(len(y)), np.arange(len(y)) < 20]).astype(np.float32)
+    whole, equal = metrics.calibration_slope(y, probabilities, weights)
+    assert np.isfinite(whole)
+    assert np.isnan(equal)
+
+
 def test_precision_without_a_positive_decision_is_undefined() -> None:
     assert np.isnan(metrics.precision(np.array([0, 1]), np.array([0, 0]), n_classes=2)[0])
 

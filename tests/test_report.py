@@ -8,15 +8,20 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cli.main import run as embed
 from embedstore.errors import UsageError
-from heads.comparison import compare_runs
+from embedstore.store.sources import Source
+from heads.bootstrap import Difference, Estimate
+from heads.comparison import compare_runs, p_value_in_words
 from heads.confident_errors import confident_errors
 from heads.learning_curve import learning_curve
 from heads.logistic import LogisticFamily
 from heads.probe import probe
 from heads.report import render_report, save_report
+from heads.report_text import preprocess_rows
 from heads.run import Run, load_run, save_run
 from tests.views import make_view
 
@@ -219,3 +224,131 @@ def test_a_learning_curve_is_drawn_and_its_gaps_are_named(tmp_path: Path) -> Non
     page = render_report([save_run(tmp_path / "run", result)])
     assert 'aria-label="learning curve"' in page
     assert "4 patients skipped" in _read(page).text
+
+
+def test_a_page_names_the_data_and_a_phantom(tmp_path: Path) -> None:
+    sources = (Source("a.store", "mura", "MURA-v1.1", phantom=True), Source("b.store", "table", "<clinic>"))
+    run = save_run(tmp_path / "run", probe(make_view(sources=sources), draws=20, family=GRID))
+    text = _read(render_report([run])).text
+    assert "mura (MURA-v1.1) in a.store, phantom: computer-drawn images, not patients" in text
+    assert "table (<clinic>) in b.store" in text
+    assert "Some of the data is a phantom" in text
+    only = save_run(tmp_path / "only", probe(make_view(sources=sources[:1]), draws=20, family=GRID))
+    assert "The data is a phantom" in _read(render_report([only])).text
+
+
+def test_a_page_of_unnamed_data_says_so(run: Run) -> None:
+    text = _read(render_report([run])).text
+    assert "not named by the run" in text
+    assert "computer-drawn" not in text
+
+
+def test_bins_prevalence_and_counts_of_classes_are_on_the_page(run: Run) -> None:
+    text = _read(render_report([run])).text
+    labels = [row["label"] for row in run.predictions.to_pylist() if row["split"] == "test"]
+    assert run.document["ece_bins"] == {"finding": len(labels) // 20}
+    assert f"here {len(labels) // 20} bins" in text
+    assert f"the prevalence: {labels.count('abnormal') / len(labels):.3f}" in text
+    judged = run.document["classes"]["judged"]["finding"]
+    assert {name: entry["units"] for name, entry in judged.items()} == {
+        name: labels.count(name) for name in ("normal", "abnormal")
+    }
+    cells = run.document["classes"]["by_subgroup"]["anatomy"]
+    for name, entry in judged.items():
+        assert sum(cell["finding"][name]["units"] for cell in cells.values()) == entry["units"]
+        assert 0 < entry["patients"] <= entry["units"]
+    fitted = run.document["classes"]["fitted"]["finding"]
+    assert sum(entry["units"] for entry in fitted.values()) == run.document["counts"]["units_fitted"]
+
+
+def test_a_missing_interval_is_explained_and_an_empty_panel_left_out(tmp_path: Path) -> None:
+    view = make_view(patients=60)
+    constant = replace(view, X=np.zeros_like(view.X))
+    page = render_report([save_run(tmp_path / "run", probe(constant, draws=20, family=GRID))])
+    text = _read(page).text
+    assert "[–]: no interval, because all draws agree" in text
+    assert "No abstention curve" in text
+    assert 'aria-label="abstention curve"' not in page
+
+
+def test_two_classes_show_one_kappa_and_names_are_those_of_the_axes(run: Run) -> None:
+    page = render_report([run])
+    assert "quadratic_kappa" in run.document["metrics"]
+    assert "quadratic_kappa" not in page
+    assert re.search(r"<text[^>]*>sensitivity \(recall\)</text>", page)
+    assert "<td>sensitivity (recall)</td>" in page
+    assert "undone in the probabilities" not in page
+
+
+def test_tables_repeat_their_heads_in_print_and_intervals_do_not_wrap(run: Run) -> None:
+    page = render_report([run])
+    assert "thead { display: table-header-group; }" in page
+    assert page.count("<thead>") > 5
+    entry = run.document["metrics"]["auroc"]
+    assert f'<span class="whole">[{entry["low"]:.3f}, {entry["high"]:.3f}]</span>' in page
+
+
+def test_runs_of_the_same_head_are_told_apart_and_the_best_comes_first(run: Run, tmp_path: Path) -> None:
+    worse = make_view()
+    worse = replace(
+        worse, X=worse.X * 0 + np.random.default_rng(0).normal(size=worse.X.shape).astype(np.float32)
+    )
+    noise = save_run(tmp_path / "noise", probe(worse, draws=50, family=GRID))
+    text = _read(render_report([noise, run])).text
+    first, second = text.index("logistic, run ("), text.index("logistic, noise (")
+    assert first < second
+    assert "chosen by these same judged units" in text
+
+
+def test_runs_of_different_tasks_are_refused(run: Run, tmp_path: Path) -> None:
+    view = make_view(classes=("no", "yes"))
+    other = save_run(tmp_path / "run", probe(view, draws=20, family=GRID))
+    with pytest.raises(
+        UsageError, match=r"of one task; found 'phantom' \(study level; normal, abnormal\) in .* no, yes"
+    ):
+        render_report([run, other])
+
+
+@pytest.mark.parametrize(
+    ("p_value", "own", "smallest", "written"),
+    [
+        (2 / 2001, 2 / 2001, 2 / 2001, "<= 0.001"),
+        (6 / 2001, 2 / 2001, 2 / 2001, "<= 0.003"),
+        (2 / 51, 2 / 51, 2 / 51, "<= 0.04"),
+        (2 / 10_001, 2 / 10_001, 2 / 10_001, "<= 0.0002"),
+        (0.012, 0.004, 2 / 2001, "0.0120"),
+    ],
+)
+def test_a_p_value_that_no_draw_can_undercut_is_a_bound(
+    p_value: float, own: float, smallest: float, written: str
+) -> None:
+    difference = Difference(Estimate(0.1, 0.05, 0.15, 100), own, smallest)
+    assert p_value_in_words(p_value, difference) == written
+
+
+def test_a_preprocess_reads_as_terms() -> None:
+    preprocess = {
+        "preset": "pad",
+        "size_px": 448,
+        "recipes": {"": {"name": "radiograph"}, "CT": {"windows_hu": [[-1024.0, 1024.0], [0.0, 80.0]]}},
+    }
+    assert preprocess_rows(preprocess) == [
+        ("preset", "pad"),
+        ("size px", "448"),
+        ("recipes, other", "name radiograph"),
+        ("recipes, CT", "windows hu -1024 to 1024, 0 to 80"),
+    ]
+
+
+def test_a_page_of_several_runs_goes_beside_them(
+    run: Run, other: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = run.folder / "report.html"
+    save_report(own, [run])
+    before = own.read_bytes()
+    beside = run.folder.parent.parent
+    monkeypatch.chdir(beside)
+    assert embed(["report", str(run.folder), str(other.folder)]) == 0
+    assert capsys.readouterr().out == "wrote comparison.html\n"
+    assert "paired on the same patients" in (beside / "comparison.html").read_text()
+    assert own.read_bytes() == before

@@ -125,9 +125,20 @@ def test_patients_who_share_an_image_are_kept_in_one_fold() -> None:
     assert len(np.unique(linked)) == len(np.unique(view.patients)) - 1
 
 
+def test_a_class_without_a_training_patient_is_named_with_those_that_have_some() -> None:
+    task = replace(make_view(patients=4).task, classes=("normal", "abnormal", "severe"))
+    y = np.array([[0], [0], [1], [1], [1], [-1]])
+    with pytest.raises(
+        DataError, match=r"no training patient has 'severe'.*normal 2, abnormal 3, severe 0"
+    ) as found:
+        require_classes(y, np.arange(6), folds=5, task=task)
+    assert "['normal', 'abnormal']" in str(found.value)
+    assert "fewer folds" not in str(found.value)
+
+
 def test_a_split_with_nothing_to_judge_by_is_refused() -> None:
     view = make_view()
-    with pytest.raises(DataError, match=r"found only \['train'\]"):
+    with pytest.raises(DataError, match=r"found only \['train'\]. --cross-validate passes over the split"):
         split_units(replace(view, splits=np.full(len(view.splits), "train")))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cli.main import run
 from embedstore.errors import CorruptStore, Reason, StoreError
 from embedstore.files import FAILPOINT_EXIT_CODE
 from embedstore.store.layout import write_document
@@ -156,7 +157,18 @@ DAMAGES = {
 def test_a_sound_store_has_no_findings_and_every_row_is_counted(root):
     verification = verify_store(root)
     assert verification.findings == ()
-    assert (verification.units, verification.rows) == (3, 20)
+    assert (verification.units, verification.rows, verification.pending) == (3, 20, 0)
+
+
+def test_rows_without_a_finished_unit_are_pending_in_a_sound_store(root, capsys):
+    (root / PART / "receipts" / "000001.json").unlink()
+    verification = verify_store(root)
+    assert verification.findings == ()
+    assert (verification.units, verification.rows, verification.pending) == (2, 12, 8)
+    assert run(["verify", str(root)]) == 0
+    assert "sound (2 units, 12 rows read, every byte as committed); 8 rows pending. Run: embed extract" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

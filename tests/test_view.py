@@ -8,7 +8,7 @@ from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task
 from embedstore.store.writer import UnitResult, open_writer
 from embedstore.task import Task
-from embedstore.view import load_units, load_view, take_targets, without_split
+from embedstore.view import Lacking, lacking_units, load_units, load_view, take_targets, without_split
 from tests.stores import IDENTITY, content_of, make_store, manifest_of, vectors_of
 from tests.views import make_view
 
@@ -117,6 +117,16 @@ def test_all_units_of_a_store_can_be_loaded_without_labels(tmp_path):
     assert load_units(open_store(tmp_path / "s"), "image").unit_ids.tolist() == manifest_of(5).column(
         "image_id"
     )
+
+
+def test_units_that_cannot_be_given_are_counted(tmp_path):
+    # Studies of two images: image 1 failed; images 4 to 6 are pending, of which 6 has no second one.
+    make_store(tmp_path / "s", rows=7, chunk_rows=4, units=(0,), failures={1: (Reason.MISSING, "gone")})
+    store = open_store(tmp_path / "s")
+    assert lacking_units(store, "study") == Lacking(pending=3, failed=1, absent=2, partial=1)
+    assert lacking_units(store, "image") == Lacking(pending=3, failed=1, absent=4, partial=0)
+    make_store(tmp_path / "whole", rows=7)
+    assert lacking_units(open_store(tmp_path / "whole"), "study") == Lacking(0, 0, 0, 0)
 
 
 def test_some_targets_are_taken_in_the_order_named() -> None:

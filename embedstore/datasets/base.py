@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from embedstore.errors import UsageError
+from embedstore.datasets.phantom_folder import NOTICE
+from embedstore.errors import UsageError, did_you_mean
 from embedstore.manifest import Manifest
 from embedstore.task import Task
 
@@ -43,6 +44,11 @@ class Collection:
     tasks: tuple[Task, ...] = ()
     summary: Mapping[str, str | int] = field(default_factory=dict)
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    @property
+    def phantom(self) -> bool:
+        """Whether the folder is marked as a phantom: images drawn by a computer, which show no patient."""
+        return (self.root / NOTICE).is_file()
 
 
 class DatasetReader(Protocol):
@@ -79,7 +85,8 @@ def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> Datas
     """
     found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
     if not found:
-        raise UsageError(f"dataset must be one of {', '.join(dataset_names())}; found {name!r}")
+        hint = did_you_mean(name, dataset_names())
+        raise UsageError(f"dataset must be one of {', '.join(dataset_names())}; found {name!r}{hint}")
     reader_class = found[0].load()
     try:
         reader: DatasetReader = reader_class(**(options or {}))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from embedstore.datasets.rows import as_text, read_rows, sort_classes
-from embedstore.errors import DataError
+from embedstore.errors import DataError, did_you_mean
 from embedstore.task import UNIT_ID, Task, Unit
 
 # More different labels are measurements or names.
@@ -46,7 +46,8 @@ def read_label_task(
     wanted = list(targets) or [column for column in rows.columns if column != key]
     for column in (key, *wanted):
         if column not in rows.columns:
-            raise DataError(f"{path}: needs the column {column!r}; found {', '.join(rows.columns)}")
+            hint = did_you_mean(column, rows.columns)
+            raise DataError(f"{path}: needs the column {column!r}; found {', '.join(rows.columns)}{hint}")
     if not wanted:
         raise DataError(f"{path}: needs a label column beside {key!r}")
     ids = [as_text(cell) for cell in rows.columns[key]]

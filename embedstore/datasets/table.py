@@ -6,7 +6,6 @@ columns by which results can be split.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.datasets.rows import Cell, Rows, as_text, read_rows, sort_classes
 from embedstore.datasets.summary import absent_files, count_records, describe_absent
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
 from embedstore.task import Task, Unit
 
@@ -93,9 +92,8 @@ class Table:
 def _require_column(rows: Rows, name: str, what: str) -> None:
     if name in rows.columns:
         return
-    near = difflib.get_close_matches(name, rows.columns, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise DataError(f"{rows.path}: {what} needs the column {name!r}; found {', '.join(rows.columns)}.{hint}")
+    hint = did_you_mean(name, rows.columns)
+    raise DataError(f"{rows.path}: {what} needs the column {name!r}; found {', '.join(rows.columns)}{hint}")
 
 
 def _build_manifest(

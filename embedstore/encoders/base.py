@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PreprocessSpec
 
@@ -140,6 +140,7 @@ def _factory(name: str, revision: str | None) -> Callable[..., Encoder]:
         return encoder_for_checkpoint(name, revision=revision)
     raise UsageError(
         f"encoder must be one of {', '.join(encoder_names())}, a folder or a hub id; found {name!r}"
+        f"{did_you_mean(name, encoder_names())}"
     )
 
 

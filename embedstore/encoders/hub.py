@@ -58,7 +58,7 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None) -> Pat
         return None
 
 
-def knock(repo_id: str, filename: str, *, revision: str | None = None, timeout_s: float) -> None:
+def knock(repo_id: str, filename: str, *, revision: str | None = None, timeout_s: float | None) -> None:
     """Ask the hub, once and briefly, whether it gives a file that is not cached; nothing is fetched.
 
     `hf_hub_download` itself tries again and again for half a minute, and prints each time.
@@ -68,12 +68,13 @@ def knock(repo_id: str, filename: str, *, revision: str | None = None, timeout_s
     repo_id, filename, revision
         As `hub_file`.
     timeout_s
-        Seconds to wait for a connection, and for the answer.
+        Seconds to wait for a connection, and for the answer; None where the hub is known not to answer, and only
+        the cache is looked at.
 
     Raises
     ------
     HubUnreachable
-        If the hub does not answer, or is not to be asked (``HF_HUB_OFFLINE``).
+        If the hub does not answer, or is not to be asked (``HF_HUB_OFFLINE``, or without `timeout_s`).
     MissingWeights, UsageError
         As `hub_file`.
     """
@@ -84,6 +85,8 @@ def knock(repo_id: str, filename: str, *, revision: str | None = None, timeout_s
     # A repository without the file has answered.
     with suppress(EntryNotFoundError), _explained(repo_id, filename, wanted):
         known, _ = _cached(repo_id, filename, wanted)
+        if not known and timeout_s is None:
+            raise _offline(repo_id, filename, wanted)
         if not known:
             url = huggingface_hub.hf_hub_url(repo_id, filename, revision=wanted)
             huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s)

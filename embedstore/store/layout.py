@@ -126,6 +126,8 @@ class PartPlan:
         UTC time in ISO 8601.
     identity
         A copy of the store's identity, from which a damaged ``store.json`` is healed.
+    phantom
+        Whether the images are drawn by a computer and show no patient; for information.
     """
 
     number: int
@@ -139,6 +141,7 @@ class PartPlan:
     root: str
     created: str
     identity: Identity
+    phantom: bool = False
 
     CIRCUMSTANCES = ("created",)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedstore.errors import CorruptStore, DataError, UsageError
+from embedstore.errors import CorruptStore, DataError, UsageError, did_you_mean
 from embedstore.files import (
     make_folder_durable,
     parquet_bytes,
@@ -40,7 +40,7 @@ def read_task(root: Path, name: str) -> Task:
     names = task_names(root)
     if name not in names:
         listed = ", ".join(names) or "none; add one with `embed label`"
-        raise UsageError(f"store {root} has no task {name!r}; its tasks: {listed}")
+        raise UsageError(f"store {root} has no task {name!r}; its tasks: {listed}{did_you_mean(name, names)}")
     folder = StoreLayout(root).tasks / name
     document, _ = read_document(folder / TASK_FILE)
     try:

@@ -75,11 +75,14 @@ class Verification:
         What is wrong, in store order; empty for a sound store.
     units, rows
         Finished units and rows whose every byte was read.
+    pending
+        Planned rows without a finished unit.
     """
 
     findings: tuple[Finding, ...]
     units: int
     rows: int
+    pending: int = 0
 
 
 def verify_store(
@@ -101,10 +104,11 @@ def verify_store(
     """
     findings: list[Finding] = []
     plans, identity = _check_documents(root, findings)
-    units = rows = 0
+    units = rows = planned = 0
     for plan in plans:
         layout = StoreLayout(root).part(plan.number)
         receipts = _check_part(layout, plan, findings)
+        planned += plan.rows
         for done, receipt in enumerate(receipts.values(), start=1):
             finding = _check_unit(layout, plan, receipt, receipts)
             if finding:
@@ -113,7 +117,7 @@ def verify_store(
             progress(done, len(receipts))
     if identity is not None:
         _check_tasks(root, findings)
-    return Verification(tuple(findings), units, rows)
+    return Verification(tuple(findings), units, rows, planned - rows)
 
 
 FORGET_UNIT = "forget the unit, so that the next extraction does it again"

@@ -68,6 +68,7 @@ class StoreWriter(UnitWriter):
         chunk_rows: int,
         dtype: str,
         tables: Mapping[str, pa.Table] | None = None,
+        phantom: bool = False,
     ) -> PartPlan:
         """Plan a new part; its shape never changes afterwards.
 
@@ -83,6 +84,8 @@ class StoreWriter(UnitWriter):
             ``float16`` or ``float32``.
         tables
             Further tables to keep with the part.
+        phantom
+            Whether the images are drawn by a computer, kept for information.
         """
         if dtype not in STORE_DTYPES:
             raise UsageError(f"store dtype must be one of {', '.join(STORE_DTYPES)}; found {dtype!r}")
@@ -114,6 +117,7 @@ class StoreWriter(UnitWriter):
             root=data_root,
             created=timestamp(),
             identity=self.identity,
+            phantom=phantom,
         )
         # Importing Zarr costs more than the rest of a run that finds nothing to do, so only planning does it.
         from embedstore.store.arrays import create_arrays
