@@ -9,6 +9,7 @@ TESTED_VERSIONS = {
     "google-crc32c": "1.9.0",
     "h5py": "3.16.0",
     "jinja2": "3.1.6",
+    "markupsafe": "3.0.4",
     "matplotlib": "3.11.2",
     "numpy": "2.4.6",
     "pillow": "13.0.0",
