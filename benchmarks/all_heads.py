@@ -45,8 +45,8 @@ def measure(head: str, options: Namespace) -> dict[str, Any]:
     """Probe with one head and return its row of the table."""
     from synthetic import synthetic_view
 
-    from heads.base import head_family
-    from heads.probe import probe
+    from heads.protocol.probe import probe
+    from heads.registry import head_family
 
     view = synthetic_view(
         options.rows, options.dim, options.patients, 0, targets=options.targets, classes=options.classes

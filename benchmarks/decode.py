@@ -27,8 +27,8 @@ from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from embedstore.images.decode import DecodeJob, EncoderInput, SerialDecoder
-from embedstore.images.pool import DecoderPool
+from embedstore.decoding.decode import DecodeJob, EncoderInput, SerialDecoder
+from embedstore.decoding.pool import DecoderPool
 from embedstore.images.preprocess import PRESETS, PreprocessSpec, preprocess
 
 PROMISED_PER_S = 150.0

@@ -26,13 +26,13 @@ from PIL import Image
 from table import parse, show
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from embedstore.compute_device import DTYPES, resolve_device, resolve_dtype
 from embedstore.datasets.base import Collection
-from embedstore.encoders.device import DTYPES, resolve_device, resolve_dtype
 from embedstore.encoders.execution import BACKENDS, prepare_forward
 from embedstore.encoders.passes import default_pass_rows
 from embedstore.encoders.siglip import SiglipEncoder
-from embedstore.encoders.vision import PooledTower
-from embedstore.extract import ExtractOptions, extract
+from embedstore.encoders.vision_tower import PooledTower
+from embedstore.extraction.extract import ExtractOptions, extract
 from embedstore.manifest import manifest_from_columns
 
 FULL = {

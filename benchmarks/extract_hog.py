@@ -13,9 +13,9 @@ from pathlib import Path
 from table import parse, show
 
 from embedstore.datasets.mura import Mura
-from embedstore.datasets.phantom import write_phantom_mura
 from embedstore.encoders.hog import HogEncoder
-from embedstore.extract import ExtractOptions, extract
+from embedstore.extraction.extract import ExtractOptions, extract
+from embedstore.phantoms.mura import write_phantom_mura
 
 
 def main() -> None:

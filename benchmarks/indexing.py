@@ -19,9 +19,9 @@ from pathlib import Path
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.mura import FOLDER, Mura
-from embedstore.datasets.phantom_anatomy import ANATOMIES
-from embedstore.datasets.phantom_lumbar import write_phantom_lumbar
 from embedstore.datasets.rsna_lumbar import RsnaLumbar
+from embedstore.phantoms.bones import ANATOMIES
+from embedstore.phantoms.lumbar import write_phantom_lumbar
 
 MURA_ROWS, MURA_PROMISE_S = 40_561, 3.0
 LUMBAR_SLICES, LUMBAR_PROMISE_S = 147_218, 180.0

@@ -25,13 +25,14 @@ from sklearn.linear_model import LogisticRegression
 from synthetic import synthetic_view
 from threadpoolctl import threadpool_limits
 
-from embedstore.metrics import log_loss
 from embedstore.view import View
-from heads.base import Training, probabilities_from_scores
-from heads.fitting import Rows
-from heads.leakage import leakage_groups
-from heads.logistic import STRENGTHS, LogisticFamily
-from heads.probe import probe
+from heads.base import Training
+from heads.estimators.logistic import STRENGTHS, LogisticFamily
+from heads.protocol.fitting import Rows
+from heads.protocol.leakage import leakage_groups
+from heads.protocol.probe import probe
+from heads.scores import probabilities_from_scores
+from heads.statistics.metrics import log_loss
 
 FOLDS = 5
 _REFERENCE_ITERATIONS = 1000

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from table import parse, show
 
-from embedstore.index import Index, normalized, scan_of
+from embedstore.queries.search import Index, normalized, scan_of
 
 DIM = 1152
 K = 10

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import click
 
+from cli.exit_codes import DONE, FAILED, WRONG_USAGE
 from embedstore.errors import EmbedError, UsageError
-
-DONE, FAILED, WRONG_USAGE, IMAGES_FAILED = 0, 1, 2, 3
 
 # Command -> what it does, so that `embed --help` imports no command. In the order a new user meets them.
 COMMANDS = {
@@ -41,7 +40,7 @@ class LazyGroup(click.Group):
         """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"cli.commands.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -62,7 +61,7 @@ def cli() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are one line on stderr."""
     try:
-        outcome = cli.main(args=list(arguments), prog_name="embed", standalone_mode=False)
+        outcome = cli.main(args=list(arguments), prog_name="embed", standalone_mode=False, obj=run)
     except click.ClickException as error:
         error.show()
         return WRONG_USAGE if isinstance(error, click.UsageError) else FAILED

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
-from typing import Any, Protocol, Self, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError, did_you_mean
-
-ENTRY_POINTS = "embedstore.heads"
-Floats = npt.NDArray[np.float64]
+from heads.scores import Floats
 
 
 @dataclass(frozen=True)
@@ -150,70 +146,6 @@ class HeadFamily(Protocol):
         """
 
 
-def head_names() -> list[str]:
-    """Return the names of the installed heads."""
-    return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
-
-
-def head_package(name: str) -> str | None:
-    """Return the name of the installed package that offers a head, None where none does; imports nothing of it."""
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name and entry.dist is not None:
-            return str(entry.dist.name)
-    return None
-
-
-def head_class(name: str) -> type[Head]:
-    """Return the head's class; its module, with the libraries it needs, is imported only now.
-
-    Raises
-    ------
-    UsageError
-        If no installed package offers a head of that name.
-    """
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            found: type[Head] = entry.load()
-            return found
-    installed = head_names()
-    raise UsageError(
-        f"--head: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"
-    )
-
-
-def head_family(name: str) -> HeadFamily:
-    """Return the default grid of a head by name; raises as `head_class`."""
-    return head_class(name).family()
-
-
-def on_device(family: HeadFamily, device: str) -> HeadFamily:
-    """Return the grid to be fitted on ``auto``, ``cpu`` or ``cuda``; one without a choice stays as it is."""
-    # A grid of another package need not be a dataclass.
-    if "device" not in getattr(family, "__dataclass_fields__", {}):
-        return family
-    moved: HeadFamily = replace(cast(Any, family), device=device)
-    return moved
-
-
-def probabilities_from_scores(scores: npt.NDArray[Any]) -> Floats:
-    """Turn decision scores into probabilities.
-
-    Parameters
-    ----------
-    scores
-        (..., 1) logits of the second class, or (..., n_classes) logits.
-
-    Returns
-    -------
-    ndarray
-        (..., n_classes) float64; no entry is NaN, rows sum to 1. Each row depends on nothing but itself.
-    """
-    wide = np.asarray(scores, np.float64)
-    if wide.shape[-1] == 1:
-        wide = np.concatenate([np.zeros_like(wide), wide], axis=-1)
-    exponentials = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    # Summed class by class: the order of a library's reduction may depend on the shape.
-    total = exponentials[..., :1].copy()
-    for k in range(1, wide.shape[-1]):
-        total += exponentials[..., k : k + 1]
-    return np.asarray(exponentials / total, np.float64)
+def learnable(training: Training, target: int) -> npt.NDArray[np.bool_]:
+    """Return the (n,) rows that a target can be learned from: with a label, and a weight above 0."""
+    return np.asarray((training.y[:, target] >= 0) & (training.sample_weight[:, target] > 0))

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from embedstore.datasets.base import Collection, DatasetReader
-from embedstore.encoders.base import Encoder
-from embedstore.encoders.capabilities import open_stream
+from embedstore.encoders.base import Encoder, open_stream
 from embedstore.errors import UsageError
 from embedstore.identity import identity_from_json
 from embedstore.manifest import FIXED_COLUMNS, path_from_manifest

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-import embedstore.store.arrays  # noqa: F401 - preloaded, so that a killed process dies in the write path
+import embedstore.store.zarr_arrays  # noqa: F401 - preloaded, so that a killed process dies in the write path
 from embedstore.datasets.base import Collection
-from embedstore.extract import ExtractOptions, extract
+from embedstore.extraction.extract import ExtractOptions, extract
 from embedstore.files import FAILPOINT_VARIABLE
 from embedstore.task import Task
 from tests.pictures import collection_of

@@ -12,7 +12,8 @@ import pytest
 import safetensors.numpy
 
 from embedstore.errors import DataError
-from heads.base import Head, HeadFamily, Training, probabilities_from_scores
+from heads.base import Head, HeadFamily, Training
+from heads.scores import probabilities_from_scores
 
 MISSING = -1
 

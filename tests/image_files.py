@@ -22,8 +22,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import compress
 
+from embedstore.decoding.decode import DecodeJob, DecodeLimits, EncoderInput, decode
 from embedstore.errors import ImageRefused, Reason
-from embedstore.images.decode import DecodeJob, DecodeLimits, EncoderInput, decode
 from embedstore.images.preprocess import PreprocessSpec
 
 PYDICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"
@@ -187,8 +187,8 @@ def sabotage(kind: str) -> bytes:
 
 def sabotaged_main(settings: str) -> None:
     """Run a decoding process whose picture reader does what a `sabotage` file says, and logs each attempt."""
-    from embedstore.images import decode as decode_module
-    from embedstore.images import worker
+    from embedstore.decoding import decode as decode_module
+    from embedstore.decoding import worker
 
     read_raster = decode_module.read_raster
 

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from embedstore.datasets.phantom_folder import NOTICE
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.manifest import Manifest
 from embedstore.task import Task
 
 ENTRY_POINT_GROUP = "embedstore.datasets"
+# The file that marks a folder as drawn by a computer.
+NOTICE = "PHANTOM.txt"
 
 
 @dataclass(frozen=True)

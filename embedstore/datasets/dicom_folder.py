@@ -20,8 +20,8 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.datasets.dicom_headers import DicomHeader, Kind, ScannedFile
 from embedstore.datasets.dicom_scan import scan_headers
-from embedstore.datasets.slices import slice_columns
-from embedstore.datasets.summary import count_records, refuse_folder
+from embedstore.datasets.folder_summary import count_records, refuse_folder
+from embedstore.datasets.slice_columns import slice_columns
 from embedstore.errors import DataError, UsageError
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table, path_to_manifest
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from embedstore.datasets.base import Collection
-from embedstore.datasets.phantom_folder import NOTICE
-from embedstore.datasets.summary import absent_files, count_records, describe_absent, refuse_folder
+from embedstore.datasets.base import NOTICE, Collection
+from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent, refuse_folder
 from embedstore.errors import DataError
 from embedstore.files import iter_lines
 from embedstore.manifest import Manifest, manifest_from_columns

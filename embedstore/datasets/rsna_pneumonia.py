@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.datasets.base import Collection
-from embedstore.datasets.rows import Rows, read_rows
-from embedstore.datasets.summary import absent_files, count_records, describe_absent, refuse_folder
+from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent, refuse_folder
+from embedstore.datasets.table_rows import Rows, read_rows
 from embedstore.errors import DataError
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
 from embedstore.task import Task

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from embedstore.datasets.base import Collection
-from embedstore.datasets.rows import Cell, Rows, as_text, read_rows, sort_classes
-from embedstore.datasets.summary import absent_files, count_records, describe_absent
+from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent
+from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows, sort_classes
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
 from embedstore.task import Task, Unit

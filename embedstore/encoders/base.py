@@ -1,21 +1,21 @@
-"""What an encoder is, and how one is found by name, folder or hub id."""
+"""What an encoder is: the contract, and what it may offer beyond it.
+
+An encoder of an entry point needs `Encoder` and nothing else. One that offers more is used for more: batches that
+overlap on the device, a count of operations, notices for people.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PreprocessSpec
-
-ENTRY_POINT_GROUP = "embedstore.encoders"
 
 
 class Encoder(Protocol):
@@ -23,7 +23,7 @@ class Encoder(Protocol):
 
     The constructor stores its arguments; `load` touches weights and devices. `identity` is known
     without `load`, so that a finished store is recognised without loading a model. What an encoder may
-    offer beyond this is in `embedstore.encoders.capabilities`.
+    offer beyond this is in `embedstore.encoders.base`.
     """
 
     name: str
@@ -63,91 +63,75 @@ class Encoder(Protocol):
         ...
 
 
-def encoder_names() -> list[str]:
-    """Return the registered names, sorted."""
-    return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
-
-
-def encoder_options(name: str, *, revision: str | None = None) -> frozenset[str]:
-    """Return which options of `image_encoder` an encoder takes; raises as `image_encoder`."""
-    return frozenset(inspect.signature(_factory(name, revision)).parameters)
-
-
-def image_encoder(
-    name: str,
-    *,
-    preset: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    revision: str | None = None,
-    pooling: str | None = None,
-    pass_rows: int | None = None,
-    execution: str | None = None,
-) -> Encoder:
-    """Build an encoder; nothing is read or loaded yet, except the configuration behind a folder or hub id.
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A batch that is through.
 
     Parameters
     ----------
-    name
-        A registered name, the folder of a checkpoint, or a hub id (``google/siglip-base-patch16-224``).
-        A registered name wins over a folder, a folder over a hub id.
-    preset
-        Preprocess preset, or None for the encoder's own default.
-    device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
-    dtype
-        ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-    revision
-        Branch, tag or commit of a hub id; None for what the cache has, else ``main``.
-    pooling
-        ``map`` or ``mean``; None for the encoder's own default.
-    pass_rows
-        Images in one forward pass; None for the device's default (`embedstore.encoders.passes`).
-    execution
-        ``eager``, ``compile`` or ``graph``; None for the device's default.
-
-    Raises
-    ------
-    UsageError
-        If no encoder has that name, or it does not offer an option or its value.
-    MissingWeights
-        If a hub id's configuration is neither cached nor to be fetched.
-    DataError
-        If a folder or hub id holds another architecture.
+    vectors
+        (n, dim) float32, as `Encoder.encode` returns them.
+    busy_s
+        Seconds that the device worked on it, waiting and copying left out where the device can tell.
     """
-    factory = _factory(name, revision)
-    options: dict[str, Any] = {"preset": preset, "device": device, "dtype": dtype}
-    wanted = {
-        "revision": revision,
-        "pooling": pooling,
-        "pass_rows": pass_rows,
-        "execution": execution,
-    }
-    options |= _offered(factory, wanted, name)
-    encoder: Encoder = factory(**options)
-    return encoder
+
+    vectors: npt.NDArray[np.float32]
+    busy_s: float
 
 
-def _factory(name: str, revision: str | None) -> Callable[..., Encoder]:
-    found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
-    if found:
-        registered: Callable[..., Encoder] = found[0].load()
-        return registered
-    if "/" in name or Path(name).is_dir():
-        # Reached only here, so that the names above cost no deep-learning import.
-        from embedstore.encoders.architecture import encoder_for_checkpoint
+class EncoderStream(Protocol):
+    """Batches on their way through an encoder; they come out in the order in which they went in."""
 
-        return encoder_for_checkpoint(name, revision=revision)
-    raise UsageError(
-        f"encoder must be one of {', '.join(encoder_names())}, a folder or a hub id; found {name!r}"
-        f"{did_you_mean(name, encoder_names())}"
-    )
+    def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
+        """Take a batch, as `Encoder.encode` does, and return the batches that are through.
+
+        On a device that works beside the host that is not this batch but the one before: it is waited for
+        only when this one stands in the queue, so that the device never runs dry.
+        """
+        ...
+
+    def drain(self) -> Sequence[Encoded]:
+        """Wait for every batch that is still on its way and return them."""
+        ...
 
 
-def _offered(factory: Callable[..., Encoder], wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the options that were given; refuse one that the encoder does not know."""
-    given = {option: setting for option, setting in wanted.items() if setting is not None}
-    unknown = sorted(given.keys() - inspect.signature(factory).parameters.keys())
-    if unknown:
-        raise UsageError(f"encoder {name!r} has no {' and no '.join(unknown)}; leave it out")
-    return given
+class OneByOne:
+    """A stream that encodes each batch while it is put; the device is taken to work all that time.
+
+    Parameters
+    ----------
+    encode
+        As `Encoder.encode`.
+    """
+
+    def __init__(self, encode: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]) -> None:
+        self.encode = encode
+
+    def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
+        """Encode a batch and return it."""
+        started = perf_counter()
+        vectors = self.encode(pixels)
+        return [Encoded(vectors, perf_counter() - started)]
+
+    def drain(self) -> Sequence[Encoded]:
+        """Return nothing: no batch is ever on its way."""
+        return []
+
+
+def open_stream(encoder: Encoder) -> EncoderStream:
+    """Return the stream that a loaded encoder offers as ``open_stream()``, or else one batch after the other."""
+    offered: Callable[[], EncoderStream] | None = getattr(encoder, "open_stream", None)
+    return OneByOne(encoder.encode) if offered is None else offered()
+
+
+def flops_per_image(encoder: Encoder) -> float | None:
+    """Return the floating-point operations of one picture, or None for an encoder without ``flops_per_image``."""
+    flops: float | None = getattr(encoder, "flops_per_image", None)
+    return flops
+
+
+def report_to(encoder: Encoder, say: Callable[[str], None]) -> None:
+    """Have the encoder's notices for people said; one without ``report_to(say)`` has none."""
+    listen: Callable[[Callable[[str], None]], None] | None = getattr(encoder, "report_to", None)
+    if listen is not None:
+        listen(say)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from embedstore.encoders.passes import Forward
-from embedstore.encoders.vision import CHANNELS, VisionShape
+from embedstore.encoders.vision_tower import CHANNELS, VisionShape
 from embedstore.errors import UsageError
 
 EXECUTIONS = ("auto", "eager", "compile", "graph")

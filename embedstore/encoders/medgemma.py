@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from embedstore.encoders.pretrained import frozen, headless_vision_model, require_all
-from embedstore.encoders.shards import Shard, damaged_tensors
+from embedstore.checkpoints.checkpoint import Checkpoint, open_shards, weight_map
+from embedstore.checkpoints.safetensors_header import Shard, damaged_tensors
 from embedstore.encoders.tower import TowerEncoder
-from embedstore.encoders.vision import VisionShape, vision_shape
-from embedstore.encoders.weights import Checkpoint, open_shards, weight_map
+from embedstore.encoders.transformers_models import frozen, headless_vision_model, require_all
+from embedstore.encoders.vision_tower import VisionShape, vision_shape
 from embedstore.errors import DataError
 
 MODEL = "gemma3"

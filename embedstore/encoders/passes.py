@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedstore.encoders.capabilities import Encoded
-from embedstore.encoders.device import device_lost
+from embedstore.compute_device import device_lost
+from embedstore.encoders.base import Encoded
 from embedstore.encoders.lanes import Lane, lane_of
-from embedstore.encoders.vision import normalise
+from embedstore.encoders.vision_tower import normalise
 from embedstore.errors import UsageError
 
 CUDA_PASS_TOKENS = 32_768
@@ -137,7 +137,7 @@ class QueuedPass:
 
 
 class PassStream:
-    """Batches through the passes of a tower: an `embedstore.encoders.capabilities.EncoderStream`.
+    """Batches through the passes of a tower: an `embedstore.encoders.base.EncoderStream`.
 
     While a batch is computed on a CUDA device, the pictures of the next are copied and its passes queued;
     only then are the vectors of the first waited for.

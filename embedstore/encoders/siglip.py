@@ -8,13 +8,13 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 
+from embedstore.checkpoints.checkpoint import Checkpoint, open_shards, weight_map
+from embedstore.checkpoints.safetensors_header import Shard
 from embedstore.encoders.passes import Vectors
-from embedstore.encoders.pretrained import load_pretrained
-from embedstore.encoders.shards import Shard
-from embedstore.encoders.text import SiglipText
+from embedstore.encoders.siglip_text import SiglipText
 from embedstore.encoders.tower import TowerEncoder
-from embedstore.encoders.vision import VisionShape, vision_shape
-from embedstore.encoders.weights import Checkpoint, open_shards, weight_map
+from embedstore.encoders.transformers_models import load_pretrained
+from embedstore.encoders.vision_tower import VisionShape, vision_shape
 from embedstore.errors import DataError
 
 MODEL = "siglip"

@@ -11,31 +11,31 @@ import numpy as np
 import torch
 from torch import nn
 
-from embedstore.encoders.capabilities import EncoderStream
-from embedstore.encoders.device import (
+from embedstore.checkpoints.checkpoint import (
+    Checkpoint,
+    check_blobs,
+    check_normalisation,
+    open_checkpoint,
+    weights_sha256,
+)
+from embedstore.checkpoints.safetensors_header import Shard
+from embedstore.compute_device import (
     DTYPES,
     check_device_name,
     check_dtype_name,
     resolve_device,
     resolve_dtype,
 )
+from embedstore.encoders.base import EncoderStream
 from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
 from embedstore.encoders.lanes import Lane, lane_of
 from embedstore.encoders.passes import FixedPasses, PassStream, Pixels, Vectors, default_pass_rows
-from embedstore.encoders.shards import Shard
-from embedstore.encoders.vision import (
+from embedstore.encoders.vision_tower import (
     POOLINGS,
     PooledTower,
     VisionShape,
     check_pooling,
     normalised_levels,
-)
-from embedstore.encoders.weights import (
-    Checkpoint,
-    check_blobs,
-    check_normalisation,
-    open_checkpoint,
-    weights_sha256,
 )
 from embedstore.errors import UsageError
 from embedstore.identity import Identity

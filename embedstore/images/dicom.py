@@ -15,12 +15,12 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options
 
 from embedstore.errors import ImageRefused, Reason
-from embedstore.images.codestream import CodestreamSize, ends_properly, jpeg2000_size, jpeg_size
+from embedstore.images.dicom_codestream import CodestreamSize, ends_properly, jpeg2000_size, jpeg_size
 from embedstore.images.dicom_header import pixel_element, read_header
 from embedstore.images.dicom_meaning import grey_meaning
+from embedstore.images.dicom_syntax import Codec, codec_for
 from embedstore.images.hostile import BoundedReader, kind_of, refusing
-from embedstore.images.stored import DICOM, StoredImage, grey_if_equal
-from embedstore.images.syntax import Codec, codec_for
+from embedstore.images.stored_image import DICOM, StoredImage, grey_if_equal
 from embedstore.images.window import GreyMeaning, StoredArray
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")

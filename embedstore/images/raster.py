@@ -11,7 +11,7 @@ from PIL.ImageFile import ImageFile
 
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.hostile import refusing
-from embedstore.images.stored import RASTER, StoredImage, grey_if_equal
+from embedstore.images.stored_image import RASTER, StoredImage, grey_if_equal
 from embedstore.images.window import StoredArray
 
 _EXIF_ORIENTATION = 0x0112

@@ -14,7 +14,6 @@ import numpy as np
 
 from embedstore.errors import CorruptStore, StoreError
 from embedstore.files import fsync_folder, make_folder_durable, remove_temporaries, write_durable
-from embedstore.store.arrays import create_arrays
 from embedstore.store.layout import (
     CONTENT,
     SET_ASIDE_FOLDER,
@@ -27,8 +26,8 @@ from embedstore.store.layout import (
     read_store_document,
     write_store_document,
 )
-from embedstore.store.lock import writer_lock
 from embedstore.store.reader import open_part
+from embedstore.store.store_lock import writer_lock
 from embedstore.store.verify import (
     ARRAYS,
     CLEAR_FAILED_ROWS,
@@ -42,6 +41,7 @@ from embedstore.store.verify import (
     readable_plans,
     verify_store,
 )
+from embedstore.store.zarr_arrays import create_arrays
 
 
 def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:

@@ -2,42 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
 
 from embedstore.store.reader import Store
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set in a store.
-
-    Parameters
-    ----------
-    store
-        Name of the store's folder.
-    dataset
-        Registered name of the reader.
-    folder
-        Name of the data set's folder.
-    phantom
-        Whether the images are drawn by a computer and show no patient.
-    """
-
-    store: str
-    dataset: str
-    folder: str
-    phantom: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            "store": self.store,
-            "dataset": self.dataset,
-            "folder": self.folder,
-            "phantom": self.phantom,
-        }
+from embedstore.view import Source
 
 
 def sources_of(store: Store) -> tuple[Source, ...]:

@@ -12,7 +12,6 @@ import numpy as np
 from embedstore.errors import CorruptStore, EmbedError, StoreError
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
 from embedstore.identity import Identity
-from embedstore.store.arrays import metadata_problem
 from embedstore.store.layout import (
     CONTENT,
     CONTENT_BYTES,
@@ -29,6 +28,7 @@ from embedstore.store.layout import (
     read_store_document,
 )
 from embedstore.store.tasks import read_task, task_names
+from embedstore.store.zarr_arrays import metadata_problem
 
 ARRAYS = (VECTORS, CONTENT)
 

@@ -25,6 +25,7 @@ from embedstore.files import (
 )
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
+from embedstore.store.commit import UnitResult, UnitWriter, round_vectors, timestamp
 from embedstore.store.layout import (
     STORE_DTYPES,
     PartLayout,
@@ -34,9 +35,8 @@ from embedstore.store.layout import (
     write_document,
     write_store_document,
 )
-from embedstore.store.lock import PLANNING, WRITING, worker_lock, writer_lock
-from embedstore.store.units import UnitResult, UnitWriter, round_vectors, timestamp
-from embedstore.store.workers import has_traces
+from embedstore.store.store_lock import PLANNING, WRITING, worker_lock, writer_lock
+from embedstore.store.worker_locks import has_traces
 
 __all__ = [
     "FAILPOINTS",
@@ -120,7 +120,7 @@ class StoreWriter(UnitWriter):
             phantom=phantom,
         )
         # Importing Zarr costs more than the rest of a run that finds nothing to do, so only planning does it.
-        from embedstore.store.arrays import create_arrays
+        from embedstore.store.zarr_arrays import create_arrays
 
         create_arrays(layout, plan)
         digest = write_document(layout.plan_file, plan.to_json(), label="part")

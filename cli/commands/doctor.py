@@ -1,0 +1,60 @@
+"""``embed doctor``: what is there, what is missing, and the fix."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+
+from cli.exit_codes import DONE, FAILED
+from cli.options import ProjectCommand, json_option, print_json, store_option
+from embedstore.encoders.registry import image_encoder
+from embedstore.extraction.doctor import Finding, State, examine
+
+_MARKS = {State.FINE: "ok", State.NOTE: "note", State.BROKEN: "BROKEN"}
+
+
+@click.command(name="doctor", cls=ProjectCommand)
+@store_option
+@click.option("--encoder", default="hog", show_default=True, help="Encoder whose speed is measured.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@json_option
+def command(store: Path | None, encoder: str, device: str, as_json: bool) -> int:
+    """Check versions, devices, weights, disk and speed; say the fix for each problem.
+
+    \b
+    Example:
+      embed doctor --store mura.store --encoder hog
+    """
+    findings = []
+    for finding in examine(store, partial(image_encoder, device=device), encoder):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    broken = any(finding.state is State.BROKEN for finding in findings)
+    if as_json:
+        print_json(
+            {
+                "sound": not broken,
+                "findings": [
+                    {
+                        "topic": finding.topic,
+                        "state": finding.state.value,
+                        "found": finding.found,
+                        "fix": finding.fix,
+                        **finding.values,
+                    }
+                    for finding in findings
+                ],
+            }
+        )
+    return FAILED if broken else DONE
+
+
+def _print(finding: Finding) -> None:
+    click.echo(f"{_MARKS[finding.state]:<6}  {finding.topic}: {finding.found}")
+    if finding.fix:
+        click.echo(f"        fix: {finding.fix}")
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""What commands do, callable from Python: stores and heads meet here; no click, no printing."""

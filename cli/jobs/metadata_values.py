@@ -1,0 +1,80 @@
+"""Metadata that a run's head needs beside the vectors: from a store's table, or as COLUMN=VALUE of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import click
+import numpy as np
+
+from embedstore.errors import UsageError
+from embedstore.view import Units
+from heads.runs.run import Run
+
+
+def given_metadata(run: Run, pairs: Sequence[str]) -> dict[str, str]:
+    """Return column -> value of ``--with COLUMN=VALUE`` options.
+
+    Raises
+    ------
+    UsageError
+        If one is no pair, names a column that the run's head does not get, or one that was named before.
+    """
+    blocks = run.predictor.blocks
+    wanted = () if blocks is None else blocks.columns
+    given: dict[str, str] = {}
+    for pair in pairs:
+        column, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--with takes COLUMN=VALUE; found {pair!r}")
+        if column not in wanted:
+            raise UsageError(
+                f"--with {pair}: the head of run {run.folder} gets {', '.join(wanted) or 'no metadata'}"
+            )
+        if column in given:
+            raise UsageError(f"--with {column} is given twice")
+        given[column] = value
+    return given
+
+
+def require_metadata(run: Run, present: Sequence[str], *, what: str) -> None:
+    """Refuse inputs that lack a column that the run's head needs.
+
+    Parameters
+    ----------
+    run
+        The loaded run.
+    present
+        Columns that are there, or were given.
+    what
+        What lacks the others, for the message.
+
+    Raises
+    ------
+    UsageError
+        With the columns and the levels that the head knows.
+    """
+    blocks = run.predictor.blocks
+    if blocks is None:
+        return
+    for column, levels in zip(blocks.columns, blocks.levels, strict=True):
+        if column not in present:
+            raise UsageError(
+                f"--with {column}=VALUE is needed: the head of run {run.folder} was fitted with {column}, and {what}; "
+                f"known values: {', '.join(level or 'nothing (unknown)' for level in levels)}"
+            )
+
+
+def with_metadata(run: Run, units: Units, given: Mapping[str, str]) -> Units:
+    """Return `units` with the given values for all images; say on stderr which values the head never saw."""
+    same = {column: np.full(len(units.image_ids), value) for column, value in given.items()}
+    units = replace(units, metadata={**units.metadata, **same})
+    blocks = run.predictor.blocks
+    for column, values in (blocks.unseen(units.metadata) if blocks else {}).items():
+        click.echo(
+            f"{column}: {', '.join(map(repr, values))} not among the images that the head was fitted on; taken "
+            "for none of its values",
+            err=True,
+        )
+    return units

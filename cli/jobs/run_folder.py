@@ -1,0 +1,150 @@
+"""Where ``embed probe`` leaves its run: a name that tells options apart, and a folder that may be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cli.project import shown
+from embedstore.errors import UsageError
+from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
+from heads.reporting.page import REPORT_FILE
+from heads.runs.run import FILES, RUN_FILE
+
+_NAMED_FILES = 3
+# File systems end a name at 255 bytes; the task and the head come before.
+_LONGEST_CHOICE = 60
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Options of a probe that make another run of the same task and head; the defaults leave no trace in the name.
+
+    Parameters
+    ----------
+    stores
+        Names of the stores, where they are not the project's own one.
+    targets
+        Targets of the task, where not all.
+    cross_validate
+        Whether an official split is passed over.
+    pooling
+        How a study's images give one answer, where it is not left to the task.
+    with_columns
+        Metadata beside the vectors.
+    select_inputs
+        Whether pooling and metadata are chosen.
+    class_weights
+        Weights in training, where there are any.
+    folds, coverage, seed
+        Where they are not the default.
+    learning_curve
+        Whether there is one.
+    prompts
+        Name of the file of prompts.
+    """
+
+    stores: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    cross_validate: bool = False
+    pooling: str | None = None
+    with_columns: Sequence[str] = ()
+    select_inputs: bool = False
+    class_weights: str | None = None
+    folds: int | None = None
+    coverage: float | None = None
+    seed: int | None = None
+    learning_curve: bool = False
+    prompts: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """``""``, or what stands behind task and head: ``-with-anatomy-select``."""
+        several = (("on", self.stores), ("target", self.targets), ("with", self.with_columns))
+        listed = [f"-{word}-{_listed(names)}" for word, names in several if names]
+        settings = (
+            ("pool", self.pooling),
+            ("weights", self.class_weights),
+            ("folds", self.folds),
+            ("coverage", self.coverage),
+            ("seed", self.seed),
+            ("prompts", self.prompts and _listed([self.prompts])),
+        )
+        flags = (
+            ("select", self.select_inputs),
+            ("cv", self.cross_validate),
+            ("curve", self.learning_curve),
+        )
+        return "".join(
+            [
+                *listed,
+                *(f"-{word}" for word, is_set in flags if is_set),
+                *(f"-{word}-{setting}" for word, setting in settings if setting is not None),
+            ]
+        )
+
+
+def require_run_folder(folder: Path) -> None:
+    """Refuse a place where a run cannot be written, or would lie among other files; before anything is fitted.
+
+    Raises
+    ------
+    UsageError
+        If the place or a folder above it is a file or may not be written, or the folder holds files and no run.
+    """
+    require_folder(folder)
+    if not folder.is_dir() or (folder / RUN_FILE).is_file():
+        return
+    own = {*FILES, REPORT_FILE}  # of a run that was stopped while it was written
+    others = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name not in own and not entry.name.endswith(TEMPORARY_SUFFIX)
+    )
+    if others:
+        named = ", ".join(others[:_NAMED_FILES])
+        more = f" and {len(others) - _NAMED_FILES:,} more" if len(others) > _NAMED_FILES else ""
+        raise UsageError(
+            f"--out: {shown(folder)} must be new, empty or a run; it holds {named}{more} and no {RUN_FILE}; "
+            "choose another folder"
+        )
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse a folder that is a file, lies below one, or may not be written; raises UsageError."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not existing.is_dir():
+        where = "" if existing == folder else f", and {shown(existing)} above it is a file"
+        found = "; found a file" if existing == folder else ""
+        raise UsageError(f"--out: {shown(folder)} must be a folder{found}{where}; choose another place")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"--out: {shown(existing)} may not be written; choose another place for {folder}")
+
+
+def replaced_run(folder: Path) -> str | None:
+    """Return ``the run of 2026-07-01 12:30 UTC in runs/...`` where a run will be replaced, else None."""
+    try:
+        payload = (folder / RUN_FILE).read_bytes()
+    except OSError:
+        return None
+    try:
+        created = datetime.fromisoformat(json.loads(payload)["created"]).astimezone(UTC)
+    except (ValueError, KeyError, TypeError):
+        return f"a run that cannot be read in {shown(folder)}"
+    return f"the run of {created:%Y-%m-%d %H:%M} UTC in {shown(folder)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as one part of a file's name; where characters have to go, digits keep two names apart."""
+    joined = "+".join(names)
+    kept = "+".join(re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") for name in names)
+    if kept == joined and len(kept) <= _LONGEST_CHOICE:
+        return kept
+    digits = sha256_bytes("\0".join(names).encode())[:_DIGITS]
+    return f"{kept[:_LONGEST_CHOICE].rstrip('-+.')}-{digits}"

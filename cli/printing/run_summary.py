@@ -1,0 +1,147 @@
+"""What ``embed probe`` prints of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import plural, print_facts
+from cli.project import shown
+from heads.reporting.words import data_in_words
+from heads.runs.run import Run
+from heads.statistics.evaluation import LEAST_ECE_UNITS
+
+# What the terminal shows; the run and its report hold every metric.
+_HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
+
+
+def print_run(run: Run, folder: Path, report: Path) -> None:
+    """Print the task, what was chosen, the headline metrics with their intervals, and where the rest lies."""
+    document = run.document
+    counts, settings, unit = document["counts"], document["settings"], document["task"]["unit"]
+    judged = (
+        f"{settings['mode']}, {settings['evaluation_split']}"
+        if settings["evaluation_split"]
+        else settings["mode"]
+    )
+    print_facts(
+        {
+            **({"data": data_in_words(document["sources"])} if document["sources"] else {}),
+            "task": f"{document['task']['name']}: {unit} level, {_classes(run.classes)}",
+            "learned from": f"{_counted(counts, 'fitted', unit)}",
+            "judged by": f"{_counted(counts, 'judged', unit)} ({judged})",
+            **({"patients": _strangers(counts, unit)} if counts["units_of_unknown_patient"] else {}),
+            **({"beside the vectors": ", ".join(settings["metadata"])} if settings["metadata"] else {}),
+            **({"left out": _listed(document["excluded"])} if document["excluded"] else {}),
+        }
+    )
+    _print_inputs(document["inputs"])
+    for entry in document["heads"]:
+        chosen = ", ".join(f"{name} {_number(value)}" for name, value in entry["point"].items())
+        unsolved = "; not solved to the end" if entry["converged"] is False else ""
+        click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
+    click.echo(f"\n{'metric':<9} {'value':>7}  95 % interval, patient bootstrap")
+    for name in _HEADLINE:
+        if name in document["metrics"]:
+            absent = f"needs {LEAST_ECE_UNITS} units" if name == "ece" else "undefined"
+            click.echo(f"{name:<9} {_estimate(document['metrics'][name], absent=absent)}")
+    _print_sets(document)
+    _print_curve(document)
+    for column, cells in document["by_subgroup"].items():
+        click.echo(f"\n{settings_metric(document)} by {column}")
+        for cell, metrics in cells.items():
+            click.echo(f"{cell or 'unknown':<12} {_estimate(metrics[settings_metric(document)])}")
+    spent = sum(document["seconds"].values())
+    click.echo(f"\n{shown(folder)}: run {run.run_id}, {spent:.1f} s; report: {shown(report)}")
+    click.echo("Research software, not a medical device.")
+
+
+def inputs_in_words(way: Mapping[str, Any]) -> str:
+    """Return ``mean-vector with anatomy`` for one way of giving units to a head, as ``run.json`` names it."""
+    columns = ", ".join(way["metadata"])
+    return f"{way['pooling']} with {columns}" if columns else str(way["pooling"])
+
+
+def _print_inputs(inputs: Mapping[str, Any]) -> None:
+    if not inputs["tried"]:
+        return
+    names = [inputs_in_words(way) for way in inputs["tried"]]
+    chosen, width = inputs_in_words(inputs["chosen"]), max(map(len, names))
+    click.echo(f"\n{'inputs tried':<{width}}  out-of-fold log loss")
+    for name, way in zip(names, inputs["tried"], strict=True):
+        click.echo(f"{name:<{width}}  {way['log_loss']:.4f}{'  chosen' if name == chosen else ''}")
+    click.echo()
+
+
+def _print_sets(document: Mapping[str, Any]) -> None:
+    for entry in document["heads"]:
+        target, sets = entry["target"], document["conformal_sets"].get(entry["target"])
+        if sets:
+            click.echo(
+                f"\nconformal sets at {entry['conformal']['coverage']:.0%}, {target}: "
+                f"hold the truth in {_share(sets['coverage'])}, {sets['size']['value']:.2f} classes on average"
+            )
+        elif entry["conformal"]["refused"]:
+            click.echo(f"\nno conformal sets, {target}: {entry['conformal']['refused']}")
+
+
+def _print_curve(document: Mapping[str, Any]) -> None:
+    if "learning_curve" not in document:
+        return
+    metric = settings_metric(document)
+    click.echo(f"\n{metric} by patients learned from")
+    for point in document["learning_curve"]["points"]:
+        if metric in point["metrics"]:
+            click.echo(f"{point['patients']:<9,} {_estimate(point['metrics'][metric])}")
+    for size, reason in document["learning_curve"]["skipped"].items():
+        click.echo(f"{int(size):<9,} skipped: {reason}")
+
+
+def settings_metric(document: Mapping[str, Any]) -> str:
+    """Return the task's primary metric, or AUROC where the run has no such metric."""
+    name: str = document["task"]["primary_metric"]
+    return name if name in document["metrics"] else "auroc"
+
+
+def _classes(classes: Sequence[str]) -> str:
+    listed = ", ".join(classes)
+    return f"{listed} (positive)" if len(classes) == 2 else listed
+
+
+def _strangers(counts: Mapping[str, int], unit: str) -> str:
+    unknown = counts["units_of_unknown_patient"]
+    return f"unknown of {plural(unknown, unit)}: each is taken for another patient"
+
+
+def _counted(counts: Mapping[str, int], role: str, unit: str) -> str:
+    units = "studies" if unit == "study" else "images"
+    return f"{counts[f'units_{role}']:,} {units} of {counts[f'patients_{role}']:,} patients"
+
+
+def _estimate(entry: Mapping[str, Any], *, absent: str = "undefined") -> str:
+    value, low, high = (_padded(entry[key]) for key in ("value", "low", "high"))
+    interval = f"{low} to {high}"
+    if entry["low"] is None:
+        interval = f"{absent if entry['value'] is None else 'no interval':>{len(interval)}}"
+    return f"{value}  {interval}  n={entry['n']:,}"
+
+
+def _share(entry: Mapping[str, Any]) -> str:
+    if entry["low"] is None:
+        return f"{entry['value']:.1%}"
+    return f"{entry['value']:.1%} ({entry['low']:.1%} to {entry['high']:.1%})"
+
+
+def _padded(number: float | None) -> str:
+    return "      -" if number is None else f"{number:7.3f}"
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())

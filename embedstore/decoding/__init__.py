@@ -1,0 +1,1 @@
+"""Images decoded in processes that may die: jobs, workers, limits."""

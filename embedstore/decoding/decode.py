@@ -1,0 +1,237 @@
+"""One image file -> one encoder input, or a refusal: header checks, decoding, recipe, preprocessing.
+
+`decode` runs in the calling process and trusts only the checks that a header allows; a hostile file can
+still crash or stall a codec, so `embedstore.decoding.pool` runs it in processes of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import ImageRefused, Reason, UsageError
+from embedstore.images.hostile import BoundedReader, open_regular
+from embedstore.images.preprocess import PreprocessSpec, preprocess
+from embedstore.images.raster import raster_format, read_raster
+from embedstore.images.rendering import needs_series_range, render
+from embedstore.images.series_range import ValueCounts, count_values, merge_counts, series_range
+from embedstore.images.stored_image import StoredImage, content_sha256
+
+_HEAD_BYTES = 132  # a DICOM file says so at 128
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """One image to decode.
+
+    Parameters
+    ----------
+    path
+        Absolute path; a name that is not UTF-8 has its bytes surrogate-escaped, as from `os.fsdecode`.
+    frame
+        Frame or page, from 0.
+    modality
+        DICOM modality code that overrides the file's own, or ``""``.
+    value_range
+        For MR: the modality values of the whole series that become 0 and 255 (`series_range`). None says
+        that this file is a series of its own: the range is then taken over all its frames.
+    """
+
+    path: str
+    frame: int = 0
+    modality: str = ""
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not os.path.isabs(self.path):
+            raise UsageError(f"path must be absolute; found {self.path!r}")
+        if self.frame < 0:
+            raise UsageError(f"frame must be 0 or more; found {self.frame}")
+        if self.value_range is not None:
+            low, high = self.value_range
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise UsageError(f"value_range must be finite and ascending; found {self.value_range}")
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What a file may cost before it is refused.
+
+    Parameters
+    ----------
+    file_bytes
+        Size of the file; also of a deflated DICOM file once inflated. 1 GiB holds a 2,000-frame CT.
+    pixels
+        Rows x columns of one frame; 100 million is four times the largest mammogram.
+    frames
+        NumberOfFrames that a header may claim.
+    timeout_s
+        Seconds one image may take, start-up of a process not counted. Enforced by `DecoderPool` only.
+    memory_bytes
+        Address space of one decoding process. Enforced by `DecoderPool` only, and not by macOS.
+    """
+
+    file_bytes: int = 1 << 30
+    pixels: int = 100_000_000
+    frames: int = 20_000
+    timeout_s: float = 60.0
+    memory_bytes: int = 2 << 30
+
+    def __post_init__(self) -> None:
+        for name in ("file_bytes", "pixels", "frames", "timeout_s", "memory_bytes"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be more than 0; found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderInput:
+    """One image as the encoder takes it.
+
+    Parameters
+    ----------
+    pixels
+        (size, size) grey or (size, size, 3) RGB uint8.
+    content_sha256
+        32 bytes: digest of the decoded stored pixels, before windowing (`stored.content_sha256`).
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    content_sha256: bytes
+
+
+class Decoder(Protocol):
+    """What turns jobs into outcomes, in order: `SerialDecoder`, or `DecoderPool` for hostile files."""
+
+    def decode(self, jobs: Iterable[DecodeJob], *, ahead: int) -> Iterator[EncoderInput | ImageRefused]:
+        """Yield one outcome for each job, in order, pulling at most `ahead` jobs beyond the current one."""
+        ...
+
+    def count_values(self, jobs: Iterable[DecodeJob], *, ahead: int) -> Iterator[ValueCounts | ImageRefused]:
+        """Yield the value counts of each job's frame, in order (`series_range`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SerialDecoder:
+    """Decodes in this process: for tests and a handful of trusted images; no time or memory limit."""
+
+    spec: PreprocessSpec
+    limits: DecodeLimits = DecodeLimits()
+
+    def decode(self, jobs: Iterable[DecodeJob], *, ahead: int = 0) -> Iterator[EncoderInput | ImageRefused]:
+        """Yield one outcome for each job, in order; `ahead` is 0 here whatever is asked for."""
+        del ahead
+        for job in jobs:
+            try:
+                outcome: EncoderInput | ImageRefused = decode(job, self.spec, self.limits)
+            except ImageRefused as refusal:
+                outcome = refusal
+            yield outcome
+
+    def count_values(
+        self, jobs: Iterable[DecodeJob], *, ahead: int = 0
+    ) -> Iterator[ValueCounts | ImageRefused]:
+        """Yield the value counts of each job's frame, in order."""
+        del ahead
+        for job in jobs:
+            try:
+                outcome: ValueCounts | ImageRefused = count_values_of(job, self.limits)
+            except ImageRefused as refusal:
+                outcome = refusal
+            yield outcome
+
+
+def decode(job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> EncoderInput:
+    """Decode, render and preprocess one image.
+
+    Raises
+    ------
+    ImageRefused
+        For everything that can be wrong with a file; the message does not repeat the path, which stands in
+        the job. Any other exception is a defect of this program.
+    """
+    try:
+        with open_regular(job.path, max_bytes=limits.file_bytes) as file:
+            image, source = _read(file, job, limits)
+            value_range = job.value_range
+            if value_range is None and needs_series_range(image):
+                frames = (_with_modality(source.read(frame), job) for frame in range(source.frames))
+                value_range = series_range(merge_counts(map(count_values, frames)), spec.mri_range)
+        return EncoderInput(preprocess(render(image, value_range), spec), content_sha256(image.pixels))
+    except MemoryError as error:
+        raise _too_much_memory() from error
+    except OSError as error:  # the file was readable when it was opened: a disk or network failed since
+        raise ImageRefused(Reason.UNREADABLE, f"reading the file failed: {error.strerror}") from error
+
+
+def count_values_of(job: DecodeJob, limits: DecodeLimits) -> ValueCounts:
+    """Count the modality values of one frame, for the range of its series.
+
+    Raises
+    ------
+    ImageRefused
+        As `decode`.
+    """
+    try:
+        with open_regular(job.path, max_bytes=limits.file_bytes) as file:
+            return count_values(_read(file, job, limits)[0])
+    except MemoryError as error:
+        raise _too_much_memory() from error
+    except OSError as error:
+        raise ImageRefused(Reason.UNREADABLE, f"reading the file failed: {error.strerror}") from error
+
+
+class _Source(Protocol):
+    @property
+    def frames(self) -> int: ...
+
+    def read(self, frame: int) -> StoredImage: ...
+
+
+@dataclass(frozen=True)
+class _SinglePicture:
+    """A picture as a source of one frame: pages of a TIFF are images of their own, not a series."""
+
+    image: StoredImage
+    frames: int = 1
+
+    def read(self, frame: int) -> StoredImage:
+        del frame
+        return self.image
+
+
+def _read(file: BoundedReader, job: DecodeJob, limits: DecodeLimits) -> tuple[StoredImage, _Source]:
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    # DICOM first: its preamble may hold a TIFF header (PS3.10 7.1).
+    name = None if head[128:132] == b"DICM" else raster_format(head)
+    if name is not None:
+        image = read_raster(file.read(), name, frame=job.frame, max_pixels=limits.pixels)
+        return _with_modality(image, job), _SinglePicture(_with_modality(image, job))
+    # pydicom takes 0.3 s to import, which a process that sees only PNGs need not pay.
+    from embedstore.images.dicom import open_dicom
+    from embedstore.images.dicom_header import looks_like_dicom
+
+    if not looks_like_dicom(head):
+        raise ImageRefused(
+            Reason.UNREADABLE,
+            f"the file is neither DICOM nor a known picture: it begins with {head[:8].hex(' ')}",
+        )
+    source = open_dicom(
+        file, max_pixels=limits.pixels, max_frames=limits.frames, max_inflated_bytes=limits.file_bytes
+    )
+    return _with_modality(source.read(job.frame), job), source
+
+
+def _with_modality(image: StoredImage, job: DecodeJob) -> StoredImage:
+    return replace(image, modality=job.modality) if job.modality else image
+
+
+def _too_much_memory() -> ImageRefused:
+    return ImageRefused(Reason.TOO_LARGE, "decoding the image needs more memory than is allowed")

@@ -1,1 +1,0 @@
-"""Ways to run an extraction: on this machine, or on many."""

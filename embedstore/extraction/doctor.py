@@ -1,0 +1,325 @@
+"""Looks at what an extraction stands on: versions, processor, devices, weights, disk, speed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
+from embedstore.checkpoints.hub import HubUnreachable, hub_file, knock
+from embedstore.encoders.base import Encoder
+from embedstore.errors import CorruptStore, EmbedError, StoreError
+from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
+from embedstore.store.reader import VALID, open_store
+
+WEIGHTS = ("medsiglip-448", "medgemma-896")
+MURA_IMAGES = 40_005  # train and valid together, https://arxiv.org/abs/1712.06957
+_FSYNCS = 20
+_FSYNC_BYTES = 64 * 1024
+_SLOW_FSYNC_MS = 50.0
+_LITTLE_DISK = 2 * 10**9
+_TRIAL_S = 5.0
+_HUB_TIMEOUT_S = 3.0
+_ABSENT = "weights are not there"
+_OFFLINE = "weights are not there, and this is offline"
+
+
+class State(StrEnum):
+    """How a finding is to be taken; ``broken`` means that extractions fail."""
+
+    FINE = "fine"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Parameters
+    ----------
+    topic
+        What it is.
+    state
+        How it is.
+    found
+        What was found, with numbers.
+    fix
+        What to do about it; empty if nothing.
+    values
+        The numbers, for machines.
+    """
+
+    topic: str
+    state: State
+    found: str
+    fix: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -> Iterator[Finding]:
+    """Look at everything, quick things first; what an examination raises becomes a finding.
+
+    The hub is not asked again after it has not answered once.
+
+    Parameters
+    ----------
+    store
+        The store's folder, or where it will be; None to look at the current folder's disk only.
+    build
+        Makes an encoder from its name.
+    encoder
+        Name of the one whose speed is measured.
+    """
+    yield from library_findings()
+    yield processor_finding()
+    yield from device_findings()
+    timeout_s: float | None = _HUB_TIMEOUT_S
+    lacking = set()
+    for name in WEIGHTS:
+        finding = weights_finding(name, build, timeout_s=timeout_s)
+        if finding.found == _OFFLINE:
+            timeout_s = None
+        if finding.found in (_ABSENT, _OFFLINE):
+            lacking.add(name)
+        yield finding
+    if store is not None:
+        yield store_finding(store)
+    yield from disk_findings(store or Path.cwd())
+    if encoder in lacking:
+        yield Finding(_speed_of(encoder), State.BROKEN, f"did not run: {_ABSENT}", f"see {encoder} above")
+    else:
+        yield speed_finding(build, encoder, timeout_s=timeout_s)
+
+
+def library_findings() -> Iterator[Finding]:
+    """Compare Python and the libraries with the versions that the project is tested with."""
+    running = platform.python_version()
+    if sys.version_info[:2] in TESTED_PYTHON:
+        yield Finding("python", State.FINE, running)
+    else:
+        known = ", ".join(f"{major}.{minor}" for major, minor in TESTED_PYTHON)
+        yield Finding("python", State.NOTE, f"{running}; tested with {known}", f"use Python {known}")
+    for name, tested in TESTED_VERSIONS.items():
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            if name not in OPTIONAL_VERSIONS:
+                yield Finding(name, State.BROKEN, "not installed", f"pip install {name}=={tested}")
+            continue
+        if installed.partition("+")[0] == tested:
+            yield Finding(name, State.FINE, installed)
+        else:
+            yield Finding(
+                name, State.NOTE, f"{installed}; tested with {tested}", f"pip install {name}=={tested}"
+            )
+
+
+def processor_finding() -> Finding:
+    """Say whether the processor multiplies bfloat16 in hardware."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    names = ("avx2", "avx512_f", "avx512_bf16", "amx_tile", "amx_bf16")
+    held = {name: bool(capabilities.get(name)) for name in names}
+    listed = ", ".join(name for name, there in held.items() if there) or "none of " + ", ".join(names)
+    return Finding("processor", State.FINE, f"{os.cpu_count()} cores; {listed}", values=dict(held))
+
+
+def device_findings() -> Iterator[Finding]:
+    """List the CUDA devices with their memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding(
+            "gpu", State.NOTE, "none that torch sees", "MedSigLIP runs on a CPU, slowly; hog runs well"
+        )
+        return
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        yield Finding(
+            f"cuda:{index}",
+            State.FINE,
+            f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free",
+            values={"name": name, "free_bytes": free, "total_bytes": total},
+        )
+
+
+def weights_finding(
+    name: str, build: Callable[[str], Encoder], *, timeout_s: float | None = _HUB_TIMEOUT_S
+) -> Finding:
+    """Say whether an encoder's weights are there; nothing but a configuration is ever fetched for it.
+
+    `timeout_s` is that of `embedstore.checkpoints.hub.knock`.
+    """
+    try:
+        origin = getattr(build(name), "origin", name)
+        knock(origin, CONFIG_FILE, timeout_s=timeout_s)
+        config = hub_file(origin, CONFIG_FILE)
+    except HubUnreachable as error:
+        return Finding(name, State.NOTE, _OFFLINE, str(error))
+    except (EmbedError, OSError) as error:
+        return Finding(name, State.NOTE, _ABSENT, " ".join(str(error).split()))
+    if config is None or not any(config.parent.glob("*.safetensors")):
+        found = "access is granted, weights are not downloaded yet"
+        return Finding(
+            name, State.NOTE, found, f"run `hf download {origin}`, or let the first extraction do it"
+        )
+    return Finding(name, State.FINE, f"weights of {origin} are in the cache")
+
+
+def store_finding(path: Path) -> Finding:
+    """Say whether there is a store, and how many vectors it holds."""
+    try:
+        store = open_store(path)
+    except CorruptStore as error:
+        return Finding("store", State.BROKEN, f"{path} is damaged", str(error))
+    except StoreError as error:
+        if (path / "store.json").exists():
+            return Finding("store", State.BROKEN, f"{path} cannot be read", str(error))
+        fix = "check --store; the first `embed extract` makes a store there"
+        return Finding("store", State.NOTE, f"none at {path}", fix)
+    held = int((store.status == VALID).sum())
+    return Finding("store", State.FINE, f"{path}: {held:,} of {store.rows:,} images have a vector")
+
+
+def disk_findings(folder: Path) -> Iterator[Finding]:
+    """Measure free space and the time of a durable write where the store lies."""
+    existing = folder.resolve()
+    while not existing.is_dir():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    fix = "a MURA store takes 0.1 GB; make room before larger ones" if free < _LITTLE_DISK else ""
+    state = State.NOTE if fix else State.FINE
+    yield Finding("disk", state, f"{free / 1e9:.1f} GB free at {existing}", fix, {"free_bytes": free})
+    try:
+        milliseconds = _fsync_ms(existing)
+    except OSError as error:
+        yield Finding(
+            "fsync",
+            State.BROKEN,
+            f"cannot write at {existing}: {error.strerror}",
+            "choose another folder with --store, or ask for write permission",
+        )
+        return
+    slow = milliseconds > _SLOW_FSYNC_MS
+    yield Finding(
+        "fsync",
+        State.NOTE if slow else State.FINE,
+        f"{milliseconds:.1f} ms for 64 KiB",
+        "keep the store on a local disk, or raise --chunk-rows" if slow else "",
+        {"fsync_ms": milliseconds},
+    )
+
+
+def speed_finding(
+    build: Callable[[str], Encoder], name: str, *, timeout_s: float | None = _HUB_TIMEOUT_S
+) -> Finding:
+    """Decode and encode generated pictures for five seconds; `timeout_s` as in `weights_finding`."""
+    try:
+        _knock_for_weights(build, name, timeout_s)
+        encoder = build(name)
+        encoder.load()
+        per_s = _images_per_s(encoder)
+    except (EmbedError, OSError) as error:
+        return Finding(_speed_of(name), State.BROKEN, "did not run", " ".join(str(error).split()))
+    hours = MURA_IMAGES / per_s / 3600
+    return Finding(
+        _speed_of(name),
+        State.FINE,
+        f"{per_s:.1f} images/s on {encoder.device}; MURA would take {_duration(hours)}",
+        values={"images_per_s": per_s, "mura_hours": hours},
+    )
+
+
+def _speed_of(encoder: str) -> str:
+    return f"speed of {encoder}"
+
+
+def _knock_for_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
+    """Ask once for what loading would ask for again and again, if the encoder's weights come from the hub."""
+    origin = name if _is_hub_id(name) else getattr(build(name), "origin", "")
+    if not _is_hub_id(origin):
+        return
+    knock(origin, CONFIG_FILE, timeout_s=timeout_s)
+    config = hub_file(origin, CONFIG_FILE)
+    if config is not None and not any(config.parent.glob("*.safetensors")):
+        knock(origin, SINGLE_FILE, timeout_s=timeout_s)
+
+
+def _is_hub_id(origin: str) -> bool:
+    return "/" in origin and not origin.startswith((".", "/", "~")) and not Path(origin).is_dir()
+
+
+def _fsync_ms(folder: Path) -> float:
+    payload = os.urandom(_FSYNC_BYTES)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".embed-doctor-") as file:
+        started = time.perf_counter()
+        for _ in range(_FSYNCS):
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        return (time.perf_counter() - started) / _FSYNCS * 1000
+
+
+def _images_per_s(encoder: Encoder) -> float:
+    """Return the speed of decoding and encoding side by side, on pictures of MURA's size."""
+    from embedstore.decoding.decode import DecodeJob
+    from embedstore.decoding.pool import DecoderPool
+    from embedstore.errors import ImageRefused
+    from embedstore.pipeline.run_chunks import stack_pixels
+
+    with tempfile.TemporaryDirectory() as name:
+        paths = _write_pictures(Path(name))
+        done = 0
+        with DecoderPool(encoder.preprocess, workers=min(os.cpu_count() or 1, 16)) as decoder:
+
+            def jobs() -> Iterator[DecodeJob]:
+                while True:
+                    yield from (DecodeJob(str(path), 0, "") for path in paths)
+
+            outcomes = decoder.decode(jobs(), ahead=32)
+            first = next(outcomes)  # the processes start outside the measurement
+            if isinstance(first, ImageRefused):
+                raise first
+            encoder.encode(stack_pixels([first.pixels]))
+            started = time.perf_counter()
+            while time.perf_counter() - started < _TRIAL_S:
+                pictures = [
+                    outcome.pixels for outcome in _take(outcomes, 4) if not isinstance(outcome, ImageRefused)
+                ]
+                encoder.encode(stack_pixels(pictures))
+                done += len(pictures)
+            return done / (time.perf_counter() - started)
+
+
+def _take(outcomes: Iterator[Any], count: int) -> list[Any]:
+    return [next(outcomes) for _ in range(count)]
+
+
+def _write_pictures(folder: Path) -> list[Path]:
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(8):
+        coarse = Image.fromarray(generator.integers(0, 256, (64, 48), dtype=np.uint8))
+        paths.append(folder / f"{number}.png")
+        coarse.resize((384, 512)).save(paths[-1])
+    return paths
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"

@@ -1,0 +1,167 @@
+"""What an extraction would do: counts, refusals, time and disk, without writing a byte."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedstore.datasets.base import Collection
+from embedstore.decoding.decode import DecodeJob
+from embedstore.decoding.pool import DecoderPool
+from embedstore.encoders.base import Encoder
+from embedstore.errors import ImageRefused, Reason
+from embedstore.extraction.extract import ExtractOptions
+from embedstore.manifest import Manifest, Record, path_from_manifest
+from embedstore.pipeline.run_chunks import stack_pixels
+from embedstore.store.layout import CONTENT_BYTES, STORE_DTYPES
+from embedstore.store.reader import open_store
+
+SAMPLE = 64
+_GROUPS = ("modality", "plane", "split")
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What an extraction would meet.
+
+    Parameters
+    ----------
+    images
+        Records that would be computed.
+    known
+        Records that the store holds already.
+    groups
+        (modality, plane, split) -> number of images; ``""`` where unknown.
+    absent
+        Reason -> image ids that no decoding is needed to refuse: missing and empty files, of all records.
+    sampled
+        Records that were decoded to learn the rest, spread evenly.
+    refused
+        ``image_id`` -> refusal, among the sampled ones.
+    decode_per_s, encode_per_s
+        Images per second of the decoding processes together and of the encoder, on this machine; NaN where
+        nothing could be measured.
+    disk_bytes
+        Size of the new part.
+    """
+
+    images: int
+    known: int
+    groups: Mapping[tuple[str, str, str], int]
+    absent: Mapping[Reason, tuple[str, ...]]
+    sampled: int
+    refused: Mapping[str, ImageRefused]
+    decode_per_s: float
+    encode_per_s: float
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time: the slower of decoding and encoding, which run side by side."""
+        return self.images / min(self.decode_per_s, self.encode_per_s)
+
+
+def dry_run(
+    collection: Collection, store_path: Path, encoder: Encoder, *, options: ExtractOptions | None = None
+) -> DryRun:
+    """Look at every file's size and at a sample's pixels.
+
+    Parameters
+    ----------
+    collection, store_path, encoder, options
+        As `embedstore.extraction.extract.extract`.
+
+    Raises
+    ------
+    IdentityMismatch
+        If the store holds embeddings of another identity.
+    """
+    options = options or ExtractOptions()
+    wanted = Manifest(collection.manifest.table.slice(0, options.limit))
+    new = wanted
+    if (store_path / "store.json").exists():
+        store = open_store(store_path)
+        store.identity.require_same(encoder.identity, holder=f"store {store_path}")
+        if store.parts:
+            new = wanted.without(store.table.column("image_id").combine_chunks())
+    absent = _absent(new, collection.root)
+    gone = {image_id for image_ids in absent.values() for image_id in image_ids}
+    present = [record for record in new.records() if record.image_id not in gone]
+    sample = (
+        [present[row] for row in np.unique(np.linspace(0, len(present) - 1, SAMPLE).astype(int))]
+        if present
+        else []
+    )
+    refused, decode_per_s, encode_per_s = _measure(sample, collection.root, encoder, options)
+    row_bytes = encoder.identity.dim * STORE_DTYPES[options.store_dtype].itemsize + CONTENT_BYTES
+    return DryRun(
+        images=len(new),
+        known=len(wanted) - len(new),
+        groups=_grouped(new),
+        absent=absent,
+        sampled=len(sample),
+        refused=refused,
+        decode_per_s=decode_per_s,
+        encode_per_s=encode_per_s,
+        disk_bytes=len(new) * row_bytes + len(new.to_parquet()),
+    )
+
+
+def _grouped(manifest: Manifest) -> dict[tuple[str, str, str], int]:
+    names = manifest.table.column_names
+    columns = [
+        [cell or "" for cell in manifest.column(name)] if name in names else [""] * len(manifest)
+        for name in _GROUPS
+    ]
+    counts = Counter(zip(*columns, strict=True))
+    return {key: counts[key] for key in sorted(counts)}
+
+
+def _absent(manifest: Manifest, root: Path) -> dict[Reason, tuple[str, ...]]:
+    found: dict[Reason, list[str]] = {}
+    for record in manifest.records():
+        try:
+            size = os.stat(path_from_manifest(root, record.path)).st_size
+        except FileNotFoundError:
+            found.setdefault(Reason.MISSING, []).append(record.image_id)
+        except OSError:
+            found.setdefault(Reason.UNREADABLE, []).append(record.image_id)
+        else:
+            if not size:
+                found.setdefault(Reason.NO_PIXELS, []).append(record.image_id)
+    return {reason: tuple(image_ids) for reason, image_ids in found.items()}
+
+
+def _measure(
+    sample: list[Record], root: Path, encoder: Encoder, options: ExtractOptions
+) -> tuple[dict[str, ImageRefused], float, float]:
+    """Decode and encode the sample; return refusals and both speeds."""
+    if not sample:
+        return {}, float("nan"), float("nan")
+    jobs = [
+        DecodeJob(str(path_from_manifest(root, entry.path)), entry.frame, entry.modality) for entry in sample
+    ]
+    refused, pictures = {}, []
+    with DecoderPool(encoder.preprocess, workers=options.workers, limits=options.limits) as decoder:
+        next(decoder.decode(jobs[:1], ahead=0))  # processes start and import outside the measurement
+        started = time.perf_counter()
+        for record, outcome in zip(sample, decoder.decode(jobs, ahead=len(jobs)), strict=True):
+            if isinstance(outcome, ImageRefused):
+                refused[record.image_id] = outcome
+            else:
+                pictures.append(outcome.pixels)
+        decode_per_s = len(sample) / (time.perf_counter() - started)
+    if not pictures:
+        return refused, decode_per_s, float("nan")
+    encoder.load()
+    batch = stack_pixels(pictures[: options.batch_size])
+    encoder.encode(batch[:1])
+    started = time.perf_counter()
+    encoder.encode(batch)
+    return refused, decode_per_s, len(batch) / (time.perf_counter() - started)

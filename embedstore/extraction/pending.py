@@ -1,0 +1,124 @@
+"""Units that need work, and how a retried unit is completed from the store's own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from embedstore.extraction.shard import WHOLE, Shard
+from embedstore.manifest import Manifest
+from embedstore.pipeline.chunk_work import UnitVectors, UnitWork
+from embedstore.store.commit import UnitResult
+from embedstore.store.layout import PartPlan
+from embedstore.store.reader import Part, Store
+
+
+@dataclass(frozen=True)
+class PendingUnit:
+    """A unit to compute.
+
+    Parameters
+    ----------
+    plan
+        The part's plan.
+    work
+        What the engine gets.
+    part
+        Set when failed rows are retried: the unit's other rows come from here.
+    """
+
+    plan: PartPlan
+    work: UnitWork
+    part: Part | None = None
+
+
+class Chooser(Protocol):
+    """Finds what is to be done in a store for a data set, within a shard."""
+
+    def __call__(
+        self, store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
+    ) -> list[PendingUnit]:
+        """Return the units to compute, in order."""
+        ...
+
+
+def unfinished(
+    store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
+) -> list[PendingUnit]:
+    """Return the units without a receipt whose images `manifest` holds; say how many others there are."""
+    ours = set(manifest.column("image_id"))
+    chosen, foreign = [], 0
+    for part in store.parts:
+        for unit in filter(shard.holds, part.pending):
+            start, stop = part.plan.bounds(unit)
+            records = tuple(part.manifest.records(start, stop))
+            if all(record.image_id in ours for record in records):
+                work = UnitWork(part.plan.number, unit, tuple(range(start, stop)), records)
+                chosen.append(PendingUnit(part.plan, work))
+            else:
+                foreign += 1
+    if foreign:
+        say(
+            f"{foreign} unfinished unit(s) of the store hold images that this data set does not; "
+            "run the command that planned them to finish them"
+        )
+    return chosen
+
+
+def unfinished_or_failed(
+    store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
+) -> list[PendingUnit]:
+    """Return the unfinished units, and the failed rows of the finished ones."""
+    ours = set(manifest.column("image_id"))
+    chosen = unfinished(store, manifest, say, shard=shard)
+    for part in store.parts:
+        for unit, receipt in sorted(part.receipts.items()):
+            if not shard.holds(unit):
+                continue
+            rows = [failure.row for failure in receipt.failures]
+            records = [record for row in rows for record in part.manifest.records(row, row + 1)]
+            kept = [
+                (row, record) for row, record in zip(rows, records, strict=True) if record.image_id in ours
+            ]
+            if kept:
+                rows_kept, records_kept = zip(*kept, strict=True)
+                work = UnitWork(part.plan.number, unit, rows_kept, records_kept)
+                # Only its own receipt, for the entry may travel to another machine.
+                chosen.append(PendingUnit(part.plan, work, replace(part, receipts={unit: receipt})))
+    return chosen
+
+
+def unit_result(pending: PendingUnit, output: UnitVectors, *, device: str) -> UnitResult:
+    """Turn an engine's output into what the writer commits; rows that were not retried stay as they are."""
+    result = UnitResult(
+        vectors=output.vectors,
+        content=output.content,
+        failures=output.failures,
+        series_ranges=output.work.series_ranges,
+        seconds=output.seconds,
+        device=device,
+    )
+    if pending.part is None:
+        return result
+    part, unit = pending.part, output.work.unit
+    receipt = part.receipts[unit]
+    vectors = part.read_unit(unit).astype(np.float32)
+    content = part.read_content(unit)
+    positions = [row - receipt.start for row in output.work.rows]
+    vectors[positions], content[positions] = output.vectors, output.content
+    untouched = {
+        failure.row: (failure.reason, failure.message)
+        for failure in receipt.failures
+        if failure.row not in output.work.rows
+    }
+    return replace(
+        result,
+        vectors=vectors,
+        content=content,
+        failures={**untouched, **output.failures},
+        series_ranges={**receipt.series_ranges, **output.work.series_ranges},
+        rounding_error=receipt.rounding_error,
+    )

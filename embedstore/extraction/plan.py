@@ -1,0 +1,112 @@
+"""Plans what a data set needs in a store: a part for its new records, and its tasks."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from embedstore.datasets.base import Collection
+from embedstore.errors import StoreBusy
+from embedstore.extraction.options import ExtractOptions
+from embedstore.identity import Identity
+from embedstore.manifest import Manifest
+from embedstore.store.layout import StoreLayout
+from embedstore.store.reader import Store, open_store
+from embedstore.store.store_lock import BRIEF_WAIT_S, PLANNING, BrieflyBusy
+from embedstore.store.tasks import holds_task, write_task
+from embedstore.store.writer import StoreWriter, open_writer
+
+_NOTED_LIBRARIES = ("embedstore", "numpy", "pillow", "pydicom", "torch", "zarr")
+_POLL_S = 0.1
+
+
+def wanted_records(collection: Collection, options: ExtractOptions) -> Manifest:
+    """Return the records that are asked for."""
+    return Manifest(collection.manifest.table.slice(0, options.limit))
+
+
+def is_planned(store_path: Path, identity: Identity, collection: Collection, wanted: Manifest) -> bool:
+    """Whether the store has a row for every record of `wanted`, and every task of the data set.
+
+    Raises
+    ------
+    IdentityMismatch
+        If the store holds embeddings of another identity.
+    """
+    if not StoreLayout(store_path).store_file.exists():
+        return False
+    store = open_store(store_path)
+    store.identity.require_same(identity, holder=f"store {store_path}")
+    return not len(_unknown(store, wanted)) and all(holds_task(store_path, task) for task in collection.tasks)
+
+
+def write_plan(
+    writer: StoreWriter, collection: Collection, wanted: Manifest, options: ExtractOptions
+) -> None:
+    """Write the tasks, and plan a part for records that no part holds yet."""
+    new = _unknown(open_store(writer.root), wanted)
+    if len(new):
+        writer.plan_part(
+            new,
+            dataset=collection.dataset,
+            data_root=str(collection.root),
+            chunk_rows=options.chunk_rows,
+            dtype=options.store_dtype,
+            tables=collection.tables,
+            phantom=collection.phantom,
+        )
+    for task in collection.tasks:
+        write_task(writer.root, task)
+
+
+def ensure_planned(
+    store_path: Path,
+    identity: Identity,
+    collection: Collection,
+    wanted: Manifest,
+    options: ExtractOptions,
+    *,
+    say: Callable[[str], None],
+    wait_s: float = BRIEF_WAIT_S,
+) -> None:
+    """Plan what is missing, or wait until another process has: whoever comes first does it for all.
+
+    Raises
+    ------
+    StoreBusy
+        If the store is held by a process that does not plan, or workers are busy with an older plan.
+    """
+    deadline = time.monotonic() + wait_s
+    told = False
+    while not is_planned(store_path, identity, collection, wanted):
+        try:
+            with open_writer(
+                store_path, identity, say=say, versions=library_versions(), purpose=PLANNING
+            ) as writer:
+                write_plan(writer, collection, wanted, options)
+        except BrieflyBusy as error:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                say(f"waiting: {error}")
+                told = True
+            time.sleep(_POLL_S)
+        except StoreBusy:
+            # The holders may be workers that began as soon as another process had planned.
+            if not is_planned(store_path, identity, collection, wanted):
+                raise
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that receipts note."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _NOTED_LIBRARIES}}
+
+
+def _unknown(store: Store, wanted: Manifest) -> Manifest:
+    """Return the records of `wanted` that no part of the store holds."""
+    if not store.parts:
+        return wanted
+    return wanted.without(store.table.column("image_id").combine_chunks())

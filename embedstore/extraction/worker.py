@@ -1,0 +1,152 @@
+"""The loop of one worker: decode, encode and commit whole units, one being written while the next is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+from embedstore.datasets.base import Collection
+from embedstore.decoding.pool import DecoderPool
+from embedstore.encoders.base import Encoder
+from embedstore.extraction.options import ExtractOptions
+from embedstore.extraction.pending import PendingUnit, unit_result
+from embedstore.pipeline.chunk_work import Stopwatch
+from embedstore.pipeline.run_chunks import run_units
+from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
+from embedstore.store.commit import UnitWriter
+from embedstore.store.layout import Receipt
+
+
+@dataclass(frozen=True)
+class FinishedUnit:
+    """A unit that was committed.
+
+    Parameters
+    ----------
+    images
+        Rows of it that this run computed or tried.
+    failed
+        Those of them without a vector.
+    receipt
+        Its receipt.
+    """
+
+    images: int
+    failed: int
+    receipt: Receipt
+
+
+class UnitLoop:
+    """Decoding processes and a writing thread around one encoder; use it as a context manager.
+
+    Parameters
+    ----------
+    collection
+        The data set; its records say where files lie and what belongs to an MR series.
+    encoder
+        The encoder; loaded on entry.
+    writer
+        Commits the units.
+    known
+        Ranges of MR series that the store holds already.
+    options
+        As `embedstore.extraction.extract.extract`.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        encoder: Encoder,
+        writer: UnitWriter,
+        *,
+        known: Mapping[str, tuple[float, float]],
+        options: ExtractOptions,
+    ) -> None:
+        self.collection = collection
+        self.encoder = encoder
+        self.writer = writer
+        self.known = dict(known)
+        self.options = options
+        self._resources = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.encoder.load()
+        spec, options = self.encoder.preprocess, self.options
+        with ExitStack() as opening:
+            self._decoder = opening.enter_context(
+                DecoderPool(spec, workers=options.workers, limits=options.limits)
+            )
+            self._writing = opening.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writer"))
+            self._resources = opening.pop_all()
+        self._ranges = SeriesRanges(
+            root=self.collection.root,
+            members=series_members(self.collection.manifest.records()),
+            mri_range=spec.mri_range,
+            decoder=self._decoder,
+            known=self.known,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.__exit__(kind, error, trace)
+
+    def run(
+        self, pending: Iterable[PendingUnit], *, stopping: Callable[[], bool], stopwatch: Stopwatch
+    ) -> Iterator[FinishedUnit]:
+        """Compute and commit units in order.
+
+        Parameters
+        ----------
+        pending
+            The units.
+        stopping
+            Asked between batches; when true, the unit at hand is abandoned and fewer come back.
+        stopwatch
+            Adds up where the time went.
+        """
+        started = perf_counter()
+        stopwatch.on_gpu = stopwatch.on_gpu or self.encoder.device.startswith("cuda")
+        try:
+            yield from self._committed(pending, stopping=stopping, stopwatch=stopwatch)
+        finally:
+            stopwatch.wall_s += perf_counter() - started
+
+    def _committed(
+        self, pending: Iterable[PendingUnit], *, stopping: Callable[[], bool], stopwatch: Stopwatch
+    ) -> Iterator[FinishedUnit]:
+        by_place = {(entry.work.part, entry.work.unit): entry for entry in pending}
+        outputs = run_units(
+            with_series_ranges((entry.work for entry in by_place.values()), self._ranges),
+            root=self.collection.root,
+            encoder=self.encoder,
+            decoder=self._decoder,
+            batch_size=self.options.batch_size,
+            stopwatch=stopwatch,
+            stopping=stopping,
+        )
+        # A second finished unit waits until the first is written, so that memory stays bounded.
+        waiting: tuple[PendingUnit, Future[Receipt]] | None = None
+        for output in outputs:
+            entry = by_place[output.work.part, output.work.unit]
+            result = unit_result(entry, output, device=self.encoder.device)
+            if waiting is not None:
+                yield _finished(*waiting, stopwatch)
+            waiting = entry, self._writing.submit(self.writer.commit, entry.plan, entry.work.unit, result)
+        if waiting is not None:
+            yield _finished(*waiting, stopwatch)
+
+
+def _finished(entry: PendingUnit, future: Future[Receipt], stopwatch: Stopwatch) -> FinishedUnit:
+    started = perf_counter()
+    receipt = future.result()
+    stopwatch.write_s += perf_counter() - started
+    tried = frozenset(entry.work.rows)
+    failed = sum(failure.row in tried for failure in receipt.failures)
+    return FinishedUnit(len(tried), failed, receipt)

@@ -1,0 +1,124 @@
+"""Stored image -> 8-bit picture, by modality; the names and parameters stand in `PreprocessSpec.to_json`."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import ImageRefused, Reason
+from embedstore.images.preprocess import CT_WINDOWS_HU, ByteImage
+from embedstore.images.stored_image import DICOM, RASTER, StoredImage
+from embedstore.images.window import FloatArray, Levels, apply_voi, levels_of, to_modality
+
+
+def needs_series_range(image: StoredImage) -> bool:
+    """Return whether the value range of its series is needed to render the image: grey MR, no picture."""
+    return image.modality == "MR" and image.pixels.ndim == 2 and not _is_picture(image)
+
+
+def render(image: StoredImage, value_range: tuple[float, float] | None) -> ByteImage:
+    """Render one stored image by the recipe of its modality.
+
+    Parameters
+    ----------
+    image
+        The stored pixels and their meaning.
+    value_range
+        For an image that `needs_series_range`: the modality values that become 0 and 255.
+
+    Returns
+    -------
+    (h, w) grey or (h, w, 3) RGB uint8.
+
+    Raises
+    ------
+    ImageRefused
+        With ``unsupported`` for a CT that does not say how its values become Hounsfield units; as
+        `levels_of`, `to_modality` and `apply_voi` otherwise.
+    """
+    if image.pixels.ndim == 3:
+        return (
+            _as_bytes(image.pixels)
+            if image.pixels.dtype == np.uint8 and image.bits == 8
+            else _scaled_colour(image)
+        )
+    if _is_picture(image):
+        return _as_bytes(image.pixels)
+    if image.modality == "CT" and image.container == DICOM:
+        return render_ct(image)
+    if needs_series_range(image):
+        if value_range is None:
+            raise ValueError("value_range must be the range of the series for an MR image; found None")
+        return render_mr(image, value_range)
+    return render_radiograph(image)
+
+
+def render_radiograph(image: StoredImage) -> ByteImage:
+    """Stretch the image's own range to 0 ... 255 after modality LUT and VOI, where the file has them.
+
+    MONOCHROME1 is inverted. Padding takes no part in the range and is black; so is an image of one value.
+    """
+    levels = levels_of(image.pixels, image.meaning)
+    shown = to_modality(levels.stored, image.meaning.modality)
+    if image.meaning.voi is not None:
+        shown = apply_voi(shown, image.meaning.voi)
+    used = shown[levels.present()]
+    if not len(used):
+        return np.zeros(image.pixels.shape, np.uint8)
+    unit = _unit_range(shown, float(used.min()), float(used.max()))
+    if image.meaning.inverted and used.min() < used.max():
+        unit = 1 - unit
+    return _looked_up(_to_bytes(unit), levels)
+
+
+def render_ct(image: StoredImage) -> ByteImage:
+    """Show three windows in Hounsfield units as red, green and blue (h, w, 3), rounded; padding is black."""
+    if image.meaning.modality is None:
+        raise ImageRefused(
+            Reason.UNSUPPORTED,
+            "a CT must say how its values become Hounsfield units; found neither RescaleSlope and"
+            " RescaleIntercept nor a Modality LUT",
+        )
+    levels = levels_of(image.pixels, image.meaning)
+    hounsfield = to_modality(levels.stored, image.meaning.modality)
+    channels = [_to_bytes(_unit_range(hounsfield, low, high)) for low, high in CT_WINDOWS_HU]
+    return _looked_up(np.stack(channels, axis=-1), levels)
+
+
+def render_mr(image: StoredImage, value_range: tuple[float, float]) -> ByteImage:
+    """Stretch the range of the series to 0 ... 255 and clip beyond; no window; padding is black."""
+    levels = levels_of(image.pixels, image.meaning)
+    unit = _unit_range(to_modality(levels.stored, image.meaning.modality), *value_range)
+    if image.meaning.inverted and value_range[0] < value_range[1]:
+        unit = 1 - unit
+    return _looked_up(_to_bytes(unit), levels)
+
+
+def _looked_up(table: ByteImage, levels: Levels) -> ByteImage:
+    table[levels.padding] = 0
+    return np.take(table, levels.index, axis=0)
+
+
+def _is_picture(image: StoredImage) -> bool:
+    # An 8-bit PNG or JPEG was rendered by whoever wrote it; stretching it again would undo their window.
+    return image.container == RASTER and image.pixels.dtype == np.uint8
+
+
+def _scaled_colour(image: StoredImage) -> ByteImage:
+    # Colour has no window: the whole range of its bits is shown, so that hues stay what they are.
+    return _to_bytes(np.clip(image.pixels / (2.0**image.bits - 1), 0.0, 1.0))
+
+
+def _unit_range(values: FloatArray, low: float, high: float) -> FloatArray:
+    if not low < high:
+        return np.zeros_like(values)
+    # Halving keeps the difference of two values near the largest float64 finite.
+    return np.clip((values / 2 - low / 2) / (high / 2 - low / 2), 0.0, 1.0)
+
+
+def _to_bytes(unit: FloatArray) -> ByteImage:
+    return np.rint(unit * 255).astype(np.uint8)
+
+
+def _as_bytes(pixels: npt.NDArray[np.generic]) -> ByteImage:
+    return np.ascontiguousarray(pixels, dtype=np.uint8)

@@ -1,0 +1,93 @@
+"""Vectors of images outside any store: for predictions and searches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.decoding.decode import DecodeLimits
+from embedstore.decoding.pool import DecoderPool
+from embedstore.encoders.base import Encoder
+from embedstore.errors import Reason
+from embedstore.manifest import Record
+from embedstore.pipeline.chunk_work import Stopwatch, UnitWork
+from embedstore.pipeline.run_chunks import run_units
+from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
+from embedstore.store.writer import UnitResult, round_vectors
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of records that were not kept.
+
+    Parameters
+    ----------
+    records
+        The records.
+    vectors
+        (n, dim) float32, rounded as a store would round them; NaN where the image failed.
+    content_sha256
+        (n, 32) uint8 digests of the decoded pixels, as in a store; zeros where the image failed.
+    failures
+        ``{row: (reason, message)}``.
+    """
+
+    records: tuple[Record, ...]
+    vectors: npt.NDArray[np.float32]
+    content_sha256: npt.NDArray[np.uint8]
+    failures: Mapping[int, tuple[Reason, str]]
+
+
+def embed_records(
+    records: Sequence[Record],
+    root: Path,
+    encoder: Encoder,
+    *,
+    store_dtype: str = "float16",
+    known_ranges: Mapping[str, tuple[float, float]] | None = None,
+    batch_size: int = 32,
+    workers: int = 2,
+    limits: DecodeLimits | None = None,
+) -> Embedded:
+    """Compute the vectors of records without keeping them.
+
+    Parameters
+    ----------
+    records
+        What to encode, at least one; paths are relative to `root`.
+    root
+        Folder of the paths.
+    encoder
+        The encoder; loaded here.
+    store_dtype
+        Vectors are rounded to it, so that an image has the same vector in and outside a store.
+    known_ranges
+        Value ranges of MR series that a store holds already; others are taken over the records given.
+    batch_size, workers, limits
+        As in `embedstore.extraction.extract.ExtractOptions`.
+    """
+    listed = tuple(records)
+    work = UnitWork(0, 0, tuple(range(len(listed))), listed)
+    encoder.load()
+    with DecoderPool(encoder.preprocess, workers=min(workers, len(listed)), limits=limits) as decoder:
+        ranges = SeriesRanges(
+            root, series_members(listed), encoder.preprocess.mri_range, decoder, dict(known_ranges or {})
+        )
+        (output,) = run_units(
+            with_series_ranges([work], ranges),
+            root=root,
+            encoder=encoder,
+            decoder=decoder,
+            batch_size=batch_size,
+            stopwatch=Stopwatch(),
+            stopping=lambda: False,
+        )
+    stored, failures = round_vectors(
+        UnitResult(output.vectors, output.content, output.failures), dtype=store_dtype, start=0
+    )
+    named = {failure.row: (failure.reason, failure.message) for failure in failures}
+    return Embedded(listed, stored.astype(np.float32), output.content, named)

@@ -1,0 +1,183 @@
+"""The engine for one machine: decoding processes feed one encoder, unit after unit."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
+from embedstore.encoders.base import Encoded, Encoder, flops_per_image, open_stream
+from embedstore.errors import ImageRefused, Reason
+from embedstore.manifest import path_from_manifest
+from embedstore.pipeline.chunk_work import Stopwatch, UnitVectors, UnitWork
+
+CONTENT_BYTES = 32
+
+
+def run_units(
+    works: Iterable[UnitWork],
+    *,
+    root: Path,
+    encoder: Encoder,
+    decoder: Decoder,
+    batch_size: int,
+    stopwatch: Stopwatch,
+    stopping: Callable[[], bool],
+) -> Iterator[UnitVectors]:
+    """Compute units one after the other, decoding and queueing ahead across their borders.
+
+    Parameters
+    ----------
+    works
+        The units; pulled as decoding proceeds.
+    root
+        Folder that record paths are relative to.
+    encoder
+        Loaded encoder.
+    decoder
+        Source of pixels.
+    batch_size
+        Images per forward pass. A batch never crosses a unit, so a unit's bytes do not depend on its
+        neighbours.
+    stopwatch
+        Adds up where the time went.
+    stopping
+        Asked between batches; when true, the unit at hand is abandoned and the iterator ends.
+    """
+    queue: deque[UnitWork] = deque()
+    outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
+    line = _Line(queue, encoder, batch_size, stopwatch)
+    while (outcome := _awaited(outcomes, stopwatch)) is not None and not stopping():
+        line.add(outcome)
+        yield from line.finished()
+    # An abandoned unit never becomes whole; those before it may still be on their way.
+    line.drain()
+    yield from line.finished()
+
+
+def _awaited(
+    outcomes: Iterator[EncoderInput | ImageRefused], stopwatch: Stopwatch
+) -> EncoderInput | ImageRefused | None:
+    started = time.perf_counter()
+    outcome = next(outcomes, None)
+    stopwatch.decode_s += time.perf_counter() - started
+    return outcome
+
+
+def _jobs(works: Iterable[UnitWork], root: Path, queue: deque[UnitWork]) -> Iterator[DecodeJob]:
+    for work in works:
+        queue.append(work)
+        for record in work.records:
+            yield DecodeJob(
+                path=str(path_from_manifest(root, record.path)),
+                frame=record.frame,
+                modality=record.modality,
+                value_range=work.series_ranges.get(record.series_id),
+            )
+
+
+class _OpenUnit:
+    """A unit's arrays, and how far it has come."""
+
+    def __init__(self, work: UnitWork, dim: int) -> None:
+        self.work = work
+        self.started = time.perf_counter()
+        self.vectors = np.full((len(work.rows), dim), np.nan, dtype=np.float32)
+        self.content = np.zeros((len(work.rows), CONTENT_BYTES), dtype=np.uint8)
+        self.failures: dict[int, tuple[Reason, str]] = {}
+        self.taken = 0  # rows whose outcome is here
+        self.settled = 0  # rows with a vector or a reason
+
+    @property
+    def is_taken(self) -> bool:
+        return self.taken == len(self.work.rows)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.settled == len(self.work.rows)
+
+    def refuse(self, position: int, refusal: ImageRefused) -> None:
+        self.failures[self.work.rows[position]] = (refusal.reason, refusal.message)
+        self.settled += 1
+
+    def fill(self, positions: list[int], vectors: npt.NDArray[np.float32]) -> None:
+        self.vectors[positions] = vectors
+        self.settled += len(positions)
+
+    def result(self) -> UnitVectors:
+        seconds = time.perf_counter() - self.started
+        return UnitVectors(self.work, self.vectors, self.content, self.failures, seconds)
+
+
+class _Line:
+    """Units on their way through the encoder: outcomes go in, whole units come out, in order."""
+
+    def __init__(
+        self, works: deque[UnitWork], encoder: Encoder, batch_size: int, stopwatch: Stopwatch
+    ) -> None:
+        self._works = works
+        self._stream = open_stream(encoder)
+        self._dim = encoder.identity.dim
+        self._flops = flops_per_image(encoder) or 0.0
+        self._batch_size = batch_size
+        self._stopwatch = stopwatch
+        self._units: deque[_OpenUnit] = deque()
+        self._batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
+        self._batches: deque[tuple[_OpenUnit, list[int]]] = deque()
+
+    def add(self, outcome: EncoderInput | ImageRefused) -> None:
+        """Take the next image; a batch that is full, or the last of its unit, goes to the encoder."""
+        if not self._units or self._units[-1].is_taken:
+            self._units.append(_OpenUnit(self._works.popleft(), self._dim))
+        unit = self._units[-1]
+        position = unit.taken
+        unit.taken += 1
+        if isinstance(outcome, ImageRefused):
+            unit.refuse(position, outcome)
+        else:
+            unit.content[position] = np.frombuffer(outcome.content_sha256, dtype=np.uint8)
+            self._batch.append((position, outcome.pixels))
+        if len(self._batch) == self._batch_size or (self._batch and unit.is_taken):
+            self._put(unit)
+        elif unit.is_whole:
+            # Nothing but failures may follow for long, and failures push nothing on.
+            self.drain()
+
+    def drain(self) -> None:
+        """Wait for all that is on its way."""
+        started = time.perf_counter()
+        self._take(self._stream.drain())
+        self._stopwatch.encode_s += time.perf_counter() - started
+
+    def finished(self) -> Iterator[UnitVectors]:
+        """Yield the units that are through."""
+        while self._units and self._units[0].is_whole:
+            yield self._units.popleft().result()
+
+    def _put(self, unit: _OpenUnit) -> None:
+        started = time.perf_counter()
+        batch, self._batch = self._batch, []
+        self._batches.append((unit, [position for position, _ in batch]))
+        self._take(self._stream.put(stack_pixels([pixels for _, pixels in batch])))
+        self._stopwatch.encode_s += time.perf_counter() - started
+
+    def _take(self, through: Sequence[Encoded]) -> None:
+        for encoded in through:
+            unit, positions = self._batches.popleft()
+            unit.fill(positions, encoded.vectors)
+            self._stopwatch.busy_s += encoded.busy_s
+            self._stopwatch.flops += self._flops * len(positions)
+
+
+def stack_pixels(pictures: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Stack grey (size, size) and RGB (size, size, 3) pictures; with any RGB among them, grey becomes RGB."""
+    if all(picture.ndim == 2 for picture in pictures):
+        return np.stack(pictures)
+    return np.stack(
+        [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in pictures]
+    )

@@ -1,0 +1,92 @@
+"""Value ranges of MR series, computed one unit ahead of the decoding that needs them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from embedstore.decoding.decode import DecodeJob, Decoder
+from embedstore.errors import ImageRefused
+from embedstore.images.series_range import merge_counts, series_range
+from embedstore.manifest import Record, path_from_manifest
+from embedstore.pipeline.chunk_work import UnitWork
+
+_MODALITY = "MR"
+_AHEAD = 32
+
+
+@dataclass
+class SeriesRanges:
+    """Looks up or computes the range of each series; `known` grows as it does.
+
+    Parameters
+    ----------
+    root
+        Folder that record paths are relative to.
+    members
+        Series id -> the records of the whole series, extracted or not: a slice encodes the same alone or
+        among its series because the range is always that of all of them.
+    mri_range
+        Which values of a series become 0 and 255 (`PreprocessSpec.mri_range`).
+    decoder
+        Source of value counts.
+    known
+        Ranges that the store holds already; they are not computed again.
+    """
+
+    root: Path
+    members: Mapping[str, Sequence[Record]]
+    mri_range: str
+    decoder: Decoder
+    known: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def of(self, work: UnitWork) -> UnitWork:
+        """Return the work with the ranges of its series; a series without a readable slice has none."""
+        series = {record.series_id for record in work.records if record.series_id in self.members}
+        for name in sorted(series - self.known.keys()):
+            found = self._compute(self.members[name])
+            if found is not None:
+                self.known[name] = found
+        return replace(
+            work, series_ranges={name: self.known[name] for name in sorted(series & self.known.keys())}
+        )
+
+    def _compute(self, records: Sequence[Record]) -> tuple[float, float] | None:
+        jobs = (
+            DecodeJob(str(path_from_manifest(self.root, record.path)), record.frame, record.modality)
+            for record in records
+        )
+        # A slice that cannot be read has no say in the range; it fails under its own name when it is decoded.
+        counts = [
+            found
+            for found in self.decoder.count_values(jobs, ahead=_AHEAD)
+            if not isinstance(found, ImageRefused)
+        ]
+        return series_range(merge_counts(counts), self.mri_range) if counts else None
+
+
+def series_members(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the records of each MR series among `records`."""
+    members: dict[str, list[Record]] = {}
+    for record in records:
+        if record.modality == _MODALITY and record.series_id:
+            members.setdefault(record.series_id, []).append(record)
+    return members
+
+
+def with_series_ranges(works: Iterable[UnitWork], ranges: SeriesRanges) -> Iterator[UnitWork]:
+    """Yield the works with their ranges, which a thread computes one unit ahead of the consumer."""
+    if not ranges.members:
+        yield from works
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="series") as pool:
+        waiting: deque[Future[UnitWork]] = deque()
+        for work in works:
+            waiting.append(pool.submit(ranges.of, work))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,1 @@
+"""What is asked of a filled store: views for heads, similar images, thumbnails."""

@@ -1,0 +1,65 @@
+"""Small pictures of the units that a report shows, from the images that stores were made of."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.decoding.decode import DecodeJob
+from embedstore.decoding.pool import DecoderPool
+from embedstore.errors import ImageRefused
+from embedstore.images.preprocess import PreprocessSpec
+from embedstore.manifest import path_from_manifest
+from embedstore.store.reader import Store
+
+SIZE_PX = 160
+_QUALITY = 75
+
+
+def thumbnails_of_units(stores: Sequence[Store], unit_ids: Iterable[str], unit: str) -> dict[str, bytes]:
+    """Return a JPEG of the first image of each unit.
+
+    Parameters
+    ----------
+    stores
+        The opened stores; each manifest says where its own images lie.
+    unit_ids
+        Wanted image or study ids.
+    unit
+        ``image`` or ``study``.
+
+    Returns
+    -------
+    dict
+        Unit id -> JPEG of `SIZE_PX` pixels square. A unit whose file has moved or cannot be decoded is left
+        out: a report is worth having without its pictures.
+    """
+    wanted = set(unit_ids)
+    jobs: dict[str, DecodeJob] = {}
+    for part in (part for store in stores for part in store.parts):
+        for row in part.manifest.table.to_pylist():
+            name = row["image_id"] if unit == "image" else row.get("study_id")
+            if name in wanted and name not in jobs:
+                path = path_from_manifest(Path(part.plan.root), row["path"]).absolute()
+                jobs[name] = DecodeJob(str(path), row.get("frame") or 0, row.get("modality") or "")
+    jobs = {name: job for name, job in jobs.items() if Path(job.path).is_file()}
+    if not jobs:
+        return {}
+    found = {}
+    with DecoderPool(PreprocessSpec(size_px=SIZE_PX), workers=1) as decoder:
+        for name, outcome in zip(jobs, decoder.decode(iter(jobs.values()), ahead=2), strict=True):
+            if not isinstance(outcome, ImageRefused):
+                found[name] = _jpeg(outcome.pixels)
+    return found
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()

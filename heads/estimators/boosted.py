@@ -1,0 +1,287 @@
+"""Gradient-boosted trees on embeddings (XGBoost): the estimator, and a grid that shares its quantised rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+from xgboost.core import XGBoostError
+
+from embedstore.errors import DataError, UsageError
+from heads.base import Head, HeadFamily, OutOfFold, Training, learnable
+from heads.estimators.classifier import EmbeddingClassifier, require_arrays
+from heads.scores import Floats, columns_of
+from heads.solvers.boosted_rows import Design, device_of, margins, threads_for
+from heads.solvers.early_stopping import usual_stop
+from heads.solvers.principal_axes import Projection
+
+
+class BoostedHead(EmbeddingClassifier):
+    """Boosted trees by histograms, stopped by the log loss of held-out groups.
+
+    Parameters
+    ----------
+    max_depth
+        Of a tree.
+    learning_rate
+        Shrinkage of each tree.
+    rounds
+        Trees (of each class, with more than two) at most.
+    patience
+        Rounds without a smaller held-out loss after which boosting stops; trees after the best are dropped.
+    min_child_weight
+        Smallest sum of curvatures in a leaf.
+    reg_lambda
+        L2 penalty of leaf values.
+    subsample
+        Share of the rows that each tree sees.
+    colsample
+        Share of the columns that each tree sees.
+    max_bin
+        Bins of a column.
+    components
+        Principal axes of the training rows that vectors are projected on; 0 leaves them as they are.
+    validation_share
+        Share of the groups held out; 0 makes all rounds.
+    random_state
+        Of subsampling and held-out groups.
+    device
+        ``auto`` (a GPU that XGBoost finds, else the CPU), ``cpu`` or ``cuda``, for fitting; scores are always
+        computed on the CPU.
+
+    Attributes
+    ----------
+    booster_
+        The trees.
+    projection_
+        The fitted `heads.solvers.principal_axes.Projection`.
+    n_iter_
+        Rounds kept.
+    classes_
+        (n_classes,) labels in order.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]] * 10)
+    >>> BoostedHead(rounds=20).fit(X, [0, 1, 1, 0] * 10).predict([[0.0], [1.5], [3.0]])
+    array([0, 1, 0])
+    """
+
+    def __init__(
+        self,
+        max_depth: int = 4,
+        *,
+        learning_rate: float = 0.1,
+        rounds: int = 300,
+        patience: int = 20,
+        min_child_weight: float = 1.0,
+        reg_lambda: float = 1.0,
+        subsample: float = 1.0,
+        colsample: float = 1.0,
+        max_bin: int = 64,
+        components: int = 0,
+        validation_share: float = 0.1,
+        random_state: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.max_depth = max_depth
+        self.learning_rate = learning_rate
+        self.rounds = rounds
+        self.patience = patience
+        self.min_child_weight = min_child_weight
+        self.reg_lambda = reg_lambda
+        self.subsample = subsample
+        self.colsample = colsample
+        self.max_bin = max_bin
+        self.components = components
+        self.validation_share = validation_share
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Learn from (n, dim) vectors, (n,) labels and optionally (n,) weights.
+
+        `groups` names the patient of each row; by default each row is its own.
+
+        Raises
+        ------
+        ValueError
+            If the input is not finite, lengths differ or there is one class only.
+        UsageError
+            If a parameter is wrong.
+        """
+        training = self._training(X, y, sample_weight, groups)
+        design = Design.create(
+            training,
+            np.flatnonzero(learnable(training, 0)),
+            components=self.components,
+            max_bin=self.max_bin,
+        )
+        return self._set_learned(self.boost(design, 0), design.projection, self.classes_)
+
+    def boost(self, design: Design, target: int) -> xgboost.Booster:
+        """Return the trees of a target, up to the best round."""
+        matrix, held_out = design.labelled(target, share=self.validation_share, seed=self.random_state)
+        try:
+            booster = xgboost.train(
+                self._parameters(design),
+                matrix,
+                self.rounds,
+                evals=[(held_out, "held_out")] if held_out is not None else [],
+                early_stopping_rounds=self.patience if held_out is not None else None,
+                verbose_eval=False,
+            )
+        except (XGBoostError, ValueError) as error:
+            message = str(error).splitlines()[0]
+            raise UsageError(f"xgboost refuses a parameter of {self}: {message}") from error
+        # The loss that stops is the held-out one: trees after the best would only add noise.
+        return booster[: booster.best_iteration + 1] if held_out is not None else booster
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the trees as UBJSON bytes, the projection, and classes, which must be numbers."""
+        return {
+            "classes": self._whole_classes(),
+            "model": np.frombuffer(self.booster_.save_raw("ubj"), np.uint8).copy(),
+            "mean": self.projection_.mean,
+            "axes": self.projection_.axes,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], params: Mapping[str, Any]) -> Self:
+        """Build the fitted head again from `to_arrays` and `get_params`.
+
+        Raises
+        ------
+        DataError
+            If an array is missing, shapes do not belong together or the bytes are no model of XGBoost.
+        """
+        require_arrays(arrays, ["axes", "classes", "mean", "model"], head="an xgboost head")
+        mean, axes = arrays["mean"], arrays["axes"]
+        if mean.ndim != 1 or axes.ndim != 2 or axes.shape[1] != len(mean):
+            raise DataError(
+                f"an xgboost head needs axes as long as its mean; found {axes.shape}, {mean.shape}"
+            )
+        booster = xgboost.Booster()
+        try:
+            booster.load_model(bytearray(arrays["model"].tobytes()))
+        except XGBoostError as error:
+            raise DataError(
+                f"an xgboost head's model is not readable: {str(error).splitlines()[0]}"
+            ) from error
+        columns = len(axes) or len(mean)
+        if booster.num_features() != columns:
+            raise DataError(
+                f"an xgboost head's model takes {booster.num_features()} columns; its arrays make {columns}"
+            )
+        return cls(**params)._set_learned(booster, Projection(mean, axes), arrays["classes"])
+
+    @staticmethod
+    def family() -> HeadFamily:
+        """Return shallow and deeper trees on principal axes."""
+        return BoostedFamily()
+
+    def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
+        return margins(self.booster_, self.projection_(X), columns_of(self.classes_))
+
+    def _parameters(self, design: Design) -> dict[str, Any]:
+        n_classes = design.training.n_classes
+        binary = n_classes == 2
+        objective = {"objective": "binary:logistic", "eval_metric": "logloss"}
+        if not binary:
+            objective = {"objective": "multi:softprob", "eval_metric": "mlogloss"}
+        return {
+            **objective,
+            **({} if binary else {"num_class": n_classes}),
+            "tree_method": "hist",
+            "device": device_of(self.device),
+            "max_depth": self.max_depth,
+            "learning_rate": self.learning_rate,
+            "min_child_weight": self.min_child_weight,
+            "reg_lambda": self.reg_lambda,
+            "subsample": self.subsample,
+            "colsample_bytree": self.colsample,
+            "max_bin": self.max_bin,
+            "seed": self.random_state,
+            "nthread": threads_for(design.projected.size),
+            "verbosity": 0,
+        }
+
+    def _set_learned(
+        self, booster: xgboost.Booster, projection: Projection, classes: npt.NDArray[Any]
+    ) -> Self:
+        # A GPU adds a row's trees in another order than the CPU, on which a run may be used later.
+        booster.set_param({"device": "cpu", "verbosity": 0})
+        self.booster_, self.projection_, self.classes_ = booster, projection, classes
+        self.n_iter_ = int(booster.num_boosted_rounds())
+        self.n_features_in_ = len(projection.mean)
+        return self
+
+
+@dataclass(frozen=True)
+class BoostedFamily:
+    """A grid of boosted trees; points with the same axes and bins share one quantised matrix per fold.
+
+    Parameters
+    ----------
+    points
+        Parameters of `BoostedHead` at each grid point. By default trees of two and of four levels, on
+        64 principal axes: on all columns of an embedding a grid takes ten times as long.
+    device
+        As `BoostedHead`.
+    """
+
+    points: tuple[Mapping[str, Any], ...] = tuple({"max_depth": depth, "components": 64} for depth in (2, 4))
+    device: str = "auto"
+
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
+        """Score every row by trees, bins and axes that never saw its fold; how many rounds they kept is settled."""
+        heads = self._heads(self.points, seed)
+        n_targets, names = training.y.shape[1], np.unique(folds)
+        scores = np.empty((len(heads), *training.y.shape, training.columns), np.float32)
+        kept = np.empty((len(heads), n_targets, len(names)), np.int64)
+        for place, fold in enumerate(names):
+            outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            designs: dict[tuple[int, int], Design] = {}
+            for point, head in enumerate(heads):
+                design = _design(designs, training, outside, head)
+                rows = design.projection(training.X[scored])
+                for target in range(n_targets):
+                    booster = head.boost(design, target)
+                    scores[point, scored, target] = margins(booster, rows, training.columns)
+                    kept[point, target, place] = booster.num_boosted_rounds()
+        settled = [
+            [{"rounds": usual_stop(of_target), "validation_share": 0.0} for of_target in of_point]
+            for of_point in kept
+        ]
+        return OutOfFold(scores, settled)
+
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
+        """Fit one head per target on all rows, for as many rounds as the folds' heads kept (their median)."""
+        designs: dict[tuple[int, int], Design] = {}
+        fitted: list[Head] = []
+        for target, head in enumerate(self._heads(params_of_target, seed)):
+            design = _design(designs, training, np.arange(len(training.X)), head)
+            booster = head.boost(design, target)
+            fitted.append(head._set_learned(booster, design.projection, np.arange(training.n_classes)))
+        return fitted
+
+    def _heads(self, params: Sequence[Mapping[str, Any]], seed: int) -> list[BoostedHead]:
+        return [BoostedHead(**{"device": self.device, **each}, random_state=seed) for each in params]
+
+
+def _design(
+    designs: dict[tuple[int, int], Design],
+    training: Training,
+    rows: npt.NDArray[np.int64],
+    head: BoostedHead,
+) -> Design:
+    key = (head.components, head.max_bin)
+    if key not in designs:
+        designs[key] = Design.create(training, rows, components=head.components, max_bin=head.max_bin)
+    return designs[key]

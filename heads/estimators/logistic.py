@@ -1,0 +1,233 @@
+"""Logistic regression on embeddings: the estimator, and its grid solved at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import DataError
+from heads.base import Head, HeadFamily, OutOfFold, Training
+from heads.estimators.classifier import EmbeddingClassifier, require_arrays
+from heads.exact_products import reproducible_norms, reproducible_product
+from heads.scores import Floats, columns_of
+from heads.solvers.logistic_grid import MAX_ITERATIONS, NOTHING_HELD_OUT, Normalisation, solve, working_copy
+
+# 1e-6 to 1e5 as in the linear probes of DINOv2 (arXiv 2304.07193), 16 in place of 45 values.
+STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
+
+# Grid points differ by far more than this in log loss; the chosen one is solved to the end.
+_SELECTION_TOLERANCE = 1e-8
+# Of many rows, only weak strengths on classes that can nearly be parted need more: they never win, and are left out.
+_SELECTION_PRODUCTS = 40
+
+
+class LogisticHead(EmbeddingClassifier):
+    """L2-regularised logistic regression, binary or multinomial.
+
+    Parameters
+    ----------
+    C
+        Strength, as scikit-learn's: the larger, the weaker the regularisation.
+    normalisation
+        ``none``, ``standardise`` (fitted with the coefficients and folded into them) or ``l2``.
+    max_iterations
+        Iterations of the solver at most.
+    device
+        As `embedstore.compute_device.torch_device`, for fitting; scores are always computed on the CPU.
+
+    Attributes
+    ----------
+    coef_
+        (columns, dim) float64, in terms of the vectors as they are given; one column for two classes.
+    intercept_
+        (columns,) float64.
+    classes_
+        (n_classes,) labels in order.
+    converged_
+        Whether the solver reached its tolerance.
+    n_iter_
+        Iterations that the solver took.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> LogisticHead(C=10.0).fit(X, [0, 0, 1, 1]).predict([[0.5], [2.5]])
+    array([0, 1])
+    """
+
+    _dtypes = (np.float64, np.float32)
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        normalisation: Normalisation = "none",
+        max_iterations: int = MAX_ITERATIONS,
+        device: str = "cpu",
+    ) -> None:
+        self.C = C
+        self.normalisation = normalisation
+        self.max_iterations = max_iterations
+        self.device = device
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from (n, dim) vectors, (n,) labels and optionally (n,) weights.
+
+        Raises
+        ------
+        ValueError
+            If the input is not finite, lengths differ or there is one class only.
+        """
+        training = self._training(X, y, sample_weight)
+        solution = solve(
+            training,
+            np.zeros(len(training.X), np.int64),
+            held_out=[NOTHING_HELD_OUT],
+            strengths=[self.C],
+            normalisation=self.normalisation,
+            max_iterations=self.max_iterations,
+            device=self.device,
+        )
+        self.coef_ = solution.coef[0, 0, 0]
+        self.intercept_ = solution.intercept[0, 0, 0]
+        self.converged_ = bool(solution.converged[0, 0, 0])
+        self.n_iter_ = int(solution.iterations[0, 0, 0])
+        return self
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return coefficients, intercept and classes; the classes must be numbers."""
+        return {"classes": self._whole_classes(), "coef": self.coef_, "intercept": self.intercept_}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], params: Mapping[str, Any]) -> Self:
+        """Build the fitted head again from `to_arrays` and `get_params`.
+
+        Raises
+        ------
+        DataError
+            If an array is missing or their shapes do not belong together.
+        """
+        require_arrays(arrays, ["classes", "coef", "intercept"], head="a logistic head")
+        head = cls(**params)
+        coef, intercept, classes = (arrays[name] for name in ("coef", "intercept", "classes"))
+        columns = columns_of(classes)
+        if coef.ndim != 2 or len(coef) != columns or intercept.shape != (columns,):
+            raise DataError(
+                f"a logistic head of {len(classes)} classes needs {columns} rows of coefficients; "
+                f"found coef {coef.shape}, intercept {intercept.shape}"
+            )
+        return head._set_learned(coef.astype(np.float64), intercept.astype(np.float64), classes)
+
+    @staticmethod
+    def family() -> HeadFamily:
+        """Return 16 strengths, on raw and on standardised vectors."""
+        return LogisticFamily()
+
+    def _scores(self, X: npt.NDArray[np.floating]) -> Floats:
+        scores: Floats = reproducible_product(X, self.coef_)
+        if self.normalisation == "l2":
+            norms = reproducible_norms(X)
+            scores = np.divide(scores, norms, out=np.zeros_like(scores), where=norms > 0)
+        scores += self.intercept_
+        return scores
+
+    def _set_learned(self, coef: Floats, intercept: Floats, classes: npt.NDArray[np.int64]) -> Self:
+        self.coef_, self.intercept_, self.classes_ = coef, intercept, classes
+        self.n_features_in_ = coef.shape[1]
+        return self
+
+
+@dataclass(frozen=True)
+class LogisticFamily:
+    """The grid of logistic heads: every normalisation with every strength.
+
+    Parameters
+    ----------
+    strengths
+        Values of C.
+    normalisations
+        Any of ``none``, ``standardise``, ``l2``.
+    device
+        As `embedstore.compute_device.torch_device`.
+    """
+
+    # Read by `heads.protocol.select_inputs`: targets share the working copy of the vectors only.
+    targets_share_work: ClassVar[bool] = False
+
+    strengths: tuple[float, ...] = STRENGTHS
+    normalisations: tuple[Normalisation, ...] = ("none", "standardise")
+    device: str = "cpu"
+
+    @property
+    def points(self) -> tuple[Mapping[str, Any], ...]:
+        """Parameters of `LogisticHead` at each grid point."""
+        return tuple(
+            {"C": strength, "normalisation": normalisation}
+            for normalisation in self.normalisations
+            for strength in self.strengths
+        )
+
+    def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
+        """Score every row by models that never saw its fold; `seed` has no part in it."""
+        scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
+        for index, normalisation in enumerate(self.normalisations):
+            own = scores[index * len(self.strengths) :][: len(self.strengths)]
+            solution = solve(
+                training,
+                folds,
+                held_out=np.unique(folds).tolist(),
+                strengths=self.strengths,
+                normalisation=normalisation,
+                tolerance=_SELECTION_TOLERANCE,
+                newton_products=_SELECTION_PRODUCTS,
+                device=self.device,
+                scores=own,
+            )
+            # A problem that was not solved says nothing of what its point would do.
+            for strength, target in zip(*np.nonzero(~solution.converged.all(axis=1)), strict=True):
+                own[strength, :, target] = np.nan
+        return OutOfFold(scores)
+
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]:
+        """Fit one head per target on all rows; targets with the same parameters share their products."""
+        heads: dict[int, Head] = {}
+        for normalisation in self.normalisations:
+            strengths = {
+                target: params["C"]
+                for target, params in enumerate(params_of_target)
+                if params["normalisation"] == normalisation
+            }
+            if strengths:
+                heads |= self._refit_normalised(normalisation, strengths, training)
+        return [heads[target] for target in range(len(params_of_target))]
+
+    def _refit_normalised(
+        self, normalisation: Normalisation, strengths: Mapping[int, float], training: Training
+    ) -> dict[int, Head]:
+        """Fit targets by their strengths on one working copy of the vectors."""
+        design = working_copy(training.X, normalisation, self.device)
+        heads: dict[int, Head] = {}
+        for strength in sorted(set(strengths.values())):
+            targets = [target for target, own in strengths.items() if own == strength]
+            solution = solve(
+                replace(training, y=training.y[:, targets], sample_weight=training.sample_weight[:, targets]),
+                np.zeros(len(training.X), np.int64),
+                held_out=[NOTHING_HELD_OUT],
+                strengths=[strength],
+                normalisation=normalisation,
+                device=self.device,
+                design=design,
+            )
+            for index, target in enumerate(targets):
+                head = LogisticHead(strength, normalisation=normalisation)._set_learned(
+                    solution.coef[0, 0, index], solution.intercept[0, 0, index], np.arange(training.n_classes)
+                )
+                head.converged_ = bool(solution.converged[0, 0, index])
+                heads[target] = head
+        return heads

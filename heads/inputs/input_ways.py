@@ -1,0 +1,121 @@
+"""What a head gets of a unit: how its images are pooled, and which metadata stands beside the vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import UsageError
+from embedstore.task import POOLINGS
+from embedstore.view import View
+from heads.inputs.metadata import Cells, MetadataBlocks, require_metadata_columns
+from heads.inputs.pooling import pool_vectors
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """One way of giving units to a head.
+
+    Parameters
+    ----------
+    pooling
+        As `heads.inputs.pooling`.
+    metadata
+        Manifest columns beside the vectors.
+    """
+
+    pooling: str
+    metadata: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"pooling": self.pooling, "metadata": list(self.metadata)}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way that was tried.
+
+    Parameters
+    ----------
+    inputs
+        The way.
+    log_loss
+        Mean over targets of the out-of-fold log loss at the unit, of the grid point selected for it.
+    """
+
+    inputs: HeadInputs
+    log_loss: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**self.inputs.to_json(), "log_loss": self.log_loss}
+
+
+def named_inputs(
+    view: View, pooling: str | None, inputs: Sequence[HeadInputs] | None = None
+) -> tuple[HeadInputs, ...]:
+    """Return the ways that were asked for: `inputs`, or `pooling` (the task's by default) with all metadata.
+
+    Raises
+    ------
+    UsageError
+        If both are given, a way has no column of its name, or a column must not be seen by a head.
+    """
+    require_metadata_columns(tuple(view.metadata), view.task)
+    if inputs is None:
+        return (HeadInputs(pooling or view.task.pooling, tuple(view.metadata)),)
+    if pooling is not None:
+        raise UsageError(
+            f"the pooling is to be chosen among the inputs, so pooling={pooling!r} has no meaning"
+        )
+    lacking = {column for way in inputs for column in way.metadata} - set(view.metadata)
+    if lacking or not inputs:
+        raise UsageError(
+            f"inputs need one way or more, with metadata of the view ({', '.join(view.metadata) or 'none'}); "
+            f"found {len(inputs)} ways, unknown: {sorted(lacking)}"
+        )
+    return tuple(inputs)
+
+
+def all_inputs(view: View) -> tuple[HeadInputs, ...]:
+    """Return every way to choose from, the plainest first: poolings, each without and with the view's metadata.
+
+    Poolings differ only for a task of studies in which some study has more than one image.
+    """
+    several = view.task.unit == "study" and len(view.image_ids) > len(view.unit_ids)
+    first = view.task.pooling
+    poolings = (first, *(name for name in POOLINGS if name != first)) if several else (first,)
+    columns = ((), tuple(view.metadata)) if view.metadata else ((),)
+    return tuple(HeadInputs(pooling, some) for some in columns for pooling in poolings)
+
+
+def head_rows(
+    X: npt.NDArray[np.float32],
+    metadata: Cells | None,
+    unit_of_image: npt.NDArray[np.int64],
+    *,
+    n_units: int,
+    pooling: str,
+    blocks: MetadataBlocks | None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the rows that a head sees and the unit of each, in training as in prediction.
+
+    Metadata joins the images before they are pooled: a study's mean vector then holds the share of its images
+    at each level, and its maximum whether there is one.
+
+    Parameters
+    ----------
+    X, unit_of_image, n_units, pooling
+        As `heads.inputs.pooling.pool_vectors`.
+    metadata
+        Column -> (n_images,) str, where `blocks` wants it.
+    blocks
+        How metadata becomes numbers; None without.
+    """
+    wide = X if blocks is None else blocks.append(X, metadata)
+    return pool_vectors(wide, unit_of_image, n_units=n_units, pooling=pooling)

@@ -1,0 +1,105 @@
+"""Everything that is measured on the units that a head is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.view import MISSING, View
+from heads.protocol.fitting import Fitted
+from heads.protocol.probe_result import Evaluation, Predictions, Settings
+from heads.statistics.abstention import Answered, abstention_curve
+from heads.statistics.bootstrap import Draws, draw_patients
+from heads.statistics.conformal import judge_sets
+from heads.statistics.decision_curve import DecisionCurve, decision_curve
+from heads.statistics.evaluation import DECISION_METRICS, SUBGROUP_METRICS, Scored, evaluate
+
+UNCALIBRATED_METRICS = (
+    "log_loss",
+    "brier",
+    "ece",
+    "calibration_slope",
+    "calibration_intercept",
+    "accuracy",
+    "kappa",
+)
+
+
+def judge(
+    view: View, judged: Predictions, units: npt.NDArray[np.bool_], fitted: Fitted, settings: Settings
+) -> Evaluation:
+    """Compute all metrics, curves and counts of the judged units, on the same draws of patients.
+
+    Parameters
+    ----------
+    view
+        The units with their task and subgroups.
+    judged
+        What was predicted.
+    units
+        (n_units,) bool: which units of the view these are.
+    fitted
+        For thresholds, and for the probabilities before calibration.
+    settings
+        Draws and seed.
+    """
+    from_patients = draw_patients(judged.patients, draws=settings.draws, seed=settings.seed)
+    scored = Scored(judged.y, judged.probabilities, from_patients, view.task.class_weights)
+    uncalibrated = replace(scored, probabilities=fitted.uncalibrated(judged.scores))
+    overall = evaluate(scored)
+    targets = view.task.targets
+    by_target = (
+        {targets[0]: overall}
+        if len(targets) == 1
+        else {target: evaluate(scored.take_target(index)) for index, target in enumerate(targets)}
+    )
+    by_subgroup = {}
+    for name in view.task.subgroups:
+        if name not in view.subgroups:
+            continue
+        cells = view.subgroups[name][units]
+        by_subgroup[name] = {
+            str(cell) or "unknown": evaluate(scored.take(np.flatnonzero(cells == cell)), SUBGROUP_METRICS)
+            for cell in np.unique(cells)
+        }
+    decisions = tuple(DECISION_METRICS)
+    at_threshold = {
+        rule: evaluate(scored, decisions, thresholds=[of_target[rule] for of_target in fitted.thresholds])
+        for rule in (fitted.thresholds[0] if fitted.thresholds else ())
+    }
+    classes = view.task.classes
+    sets = {
+        target: judge_sets(judged.members[:, index], judged.y[:, index], from_patients, classes=classes)
+        for index, target in enumerate(targets)
+    }
+    curves, answered = _curves(scored, targets)
+    return Evaluation(
+        overall=overall,
+        before_calibration=evaluate(uncalibrated, UNCALIBRATED_METRICS),
+        by_target=by_target,
+        by_subgroup=by_subgroup,
+        at_threshold=at_threshold,
+        sets=sets,
+        decision_curves=curves,
+        abstention=answered,
+    )
+
+
+def _curves(
+    scored: Scored, targets: tuple[str, ...]
+) -> tuple[dict[str, DecisionCurve], dict[str, tuple[Answered, ...]]]:
+    """Return the curves of the targets that have a label here."""
+    curves, answered = {}, {}
+    for index, target in enumerate(targets):
+        units = np.flatnonzero(scored.y[:, index] != MISSING)
+        if not len(units):
+            continue
+        y, probabilities = scored.y[units, index], scored.probabilities[units, index]
+        draws = Draws(scored.draws.counts, scored.draws.patient_of_unit[units])
+        # Of several classes the last: classes are in order, and the last is the gravest.
+        last = probabilities.shape[1] - 1
+        curves[target] = decision_curve(y == last, probabilities[:, last], draws)
+        answered[target] = abstention_curve(y, probabilities, draws)
+    return curves, answered

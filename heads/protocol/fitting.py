@@ -1,0 +1,149 @@
+"""Select, calibrate and refit on the units that may be learned from; nothing here sees another unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.task import Task
+from embedstore.view import MISSING
+from heads.base import HeadFamily
+from heads.folds import assign_folds, require_classes
+from heads.inputs.class_weights import ClassWeights, training_weights
+from heads.inputs.input_ways import HeadInputs, Trial
+from heads.inputs.unit_images import Rows
+from heads.protocol.predictor import Predictor
+from heads.protocol.select_inputs import Labelled, select_inputs
+from heads.scores import Floats, probabilities_from_scores
+from heads.statistics.calibration import Calibration, calibrate
+from heads.statistics.thresholds import choose_thresholds
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned, with the out-of-fold evidence.
+
+    Parameters
+    ----------
+    predictor
+        Heads and calibrators, fitted on all rows.
+    inputs
+        What of a unit the heads get: the only way, or the one with the smallest loss.
+    trials
+        Every way that was tried, in order.
+    points
+        Chosen grid point of each target.
+    losses
+        (points, targets) out-of-fold log loss at the unit.
+    calibrations
+        Chosen calibrator of each target with its evidence.
+    thresholds
+        Rule -> threshold, by target; empty with more than two classes.
+    folds
+        (n_units,) int64.
+    out_of_fold_scores, out_of_fold_probabilities
+        (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label.
+    """
+
+    predictor: Predictor
+    inputs: HeadInputs
+    trials: tuple[Trial, ...]
+    points: tuple[Mapping[str, Any], ...]
+    losses: npt.NDArray[np.float64]
+    calibrations: tuple[Calibration, ...]
+    thresholds: tuple[Mapping[str, float], ...]
+    folds: npt.NDArray[np.int64]
+    out_of_fold_scores: Floats
+    out_of_fold_probabilities: Floats
+
+    def uncalibrated(self, scores: Floats) -> Floats:
+        """Return the probabilities that the heads alone would state."""
+        return probabilities_from_scores(scores)
+
+
+def fit(
+    rows: Rows,
+    grid: HeadFamily,
+    task: Task,
+    *,
+    inputs: Sequence[HeadInputs],
+    folds: int,
+    class_weights: ClassWeights,
+    seed: int,
+) -> Fitted:
+    """Select, calibrate and refit one head per target.
+
+    Parameters
+    ----------
+    rows
+        Units to learn from, all of them.
+    grid
+        The grid that selection searches.
+    task
+        Targets and classes.
+    inputs
+        Ways of giving units to the head, one or more; the smallest mean of the targets' out-of-fold log losses
+        wins, the first of equals. Each costs one selection.
+    folds
+        Patient folds.
+    class_weights
+        Weights of training.
+    seed
+        Of folds and heads.
+
+    Raises
+    ------
+    DataError
+        If the labels cannot be learned in that many folds (`heads.folds.require_classes`).
+    UsageError
+        If a metadata column has too many levels (`heads.inputs.metadata.MetadataBlocks.learn`).
+    """
+    n_classes = len(task.classes)
+    require_classes(rows.y, rows.groups, folds=folds, task=task)
+    fold_of_unit = assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
+    weights = training_weights(rows.y, task, class_weights)
+    labelled = Labelled(rows, weights, fold_of_unit, n_classes)
+    tried = select_inputs(labelled, inputs, grid, seed=seed)
+    best = min(tried, key=lambda selected: selected.trial.log_loss)
+    training, _ = labelled.training(best.way)
+    calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
+    predictor = Predictor(
+        grid.refit(training, best.params, seed=seed),
+        [calibration.calibrator for calibration in calibrations],
+        best.way.inputs.pooling,
+        weights,
+        best.way.blocks,
+    )
+    return Fitted(
+        predictor,
+        best.way.inputs,
+        tuple(selected.trial for selected in tried),
+        tuple(grid.points[point] for point in best.points),
+        best.losses,
+        calibrations,
+        thresholds,
+        fold_of_unit,
+        best.scores,
+        probabilities,
+    )
+
+
+def _calibrated(
+    scores: Floats, y: npt.NDArray[np.int64], fold_of_unit: npt.NDArray[np.int64], n_classes: int
+) -> tuple[tuple[Calibration, ...], tuple[Mapping[str, float], ...], Floats]:
+    """Return calibrations and thresholds by target, and cross-fitted (n_units, targets, n_classes) probabilities."""
+    calibrations, thresholds = [], []
+    probabilities = np.full((*y.shape, n_classes), np.nan)
+    for target in range(y.shape[1]):
+        labelled = y[:, target] != MISSING
+        known = y[labelled, target]
+        calibration = calibrate(scores[labelled, target], known, fold_of_unit[labelled])
+        probabilities[labelled, target] = calibration.probabilities
+        calibrations.append(calibration)
+        if n_classes == 2:
+            thresholds.append(choose_thresholds(known, calibration.probabilities[:, 1]))
+    return tuple(calibrations), tuple(thresholds), probabilities

@@ -1,0 +1,168 @@
+"""What a probe leaves behind, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.view import View
+from heads.inputs.class_weights import ClassWeights
+from heads.protocol.fitting import Fitted
+from heads.protocol.learning_curve import LearningCurve
+from heads.protocol.splits import Mode
+from heads.scores import Floats
+from heads.statistics.abstention import Answered
+from heads.statistics.bootstrap import Estimate
+from heads.statistics.conformal import ConformalSets
+from heads.statistics.decision_curve import DecisionCurve
+from heads.statistics.outliers import Outliers
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a probe was run.
+
+    Parameters
+    ----------
+    head
+        Name of the head.
+    mode
+        Whether the data set's split or an outer cross-validation judged it.
+    fit_splits, evaluation_split
+        The splits it learned from and was judged by; ``()`` and ``""`` in cross-validation.
+    pooling
+        How a study's images give one answer.
+    metadata
+        Manifest columns that the head gets beside the vectors.
+    class_weights
+        ``none``, ``balanced`` or ``task``: weights in training, undone in the probabilities.
+    folds, draws, seed
+        Patient folds, bootstrap draws, and the seed of both.
+    coverage
+        Rate at which conformal sets shall hold the true class.
+    preset
+        Name of the published protocol whose grid was searched, or ``""``.
+    """
+
+    head: str
+    mode: Mode
+    fit_splits: tuple[str, ...]
+    evaluation_split: str
+    pooling: str
+    class_weights: ClassWeights
+    folds: int
+    draws: int
+    seed: int
+    coverage: float
+    preset: str = ""
+    metadata: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of the units that the head was judged by.
+
+    Parameters
+    ----------
+    overall
+        Metric -> estimate at threshold 0.5 (or the likeliest of several classes), the mean over targets.
+    before_calibration
+        The same without calibrator: with ``mean-probability`` and 0.5, MURA's official rule.
+    by_target
+        Target -> metric -> estimate.
+    by_subgroup
+        Column -> value -> metric -> estimate.
+    at_threshold
+        Rule -> metric -> estimate, with thresholds from out-of-fold probabilities; two classes only.
+    sets
+        Target -> what the conformal sets held (`judge_sets`); ``{}`` where they were refused.
+    decision_curves
+        Target -> net benefit of acting on the last class.
+    abstention
+        Target -> accuracy of the surest answers.
+    """
+
+    overall: Mapping[str, Estimate]
+    before_calibration: Mapping[str, Estimate]
+    by_target: Mapping[str, Mapping[str, Estimate]]
+    by_subgroup: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+    at_threshold: Mapping[str, Mapping[str, Estimate]]
+    sets: Mapping[str, Mapping[str, Estimate]]
+    decision_curves: Mapping[str, DecisionCurve]
+    abstention: Mapping[str, Sequence[Answered]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores and probabilities of units, out of fold or of the units judged.
+
+    Parameters
+    ----------
+    unit_ids, patients
+        (n_units,) str.
+    fold
+        (n_units,) int64; -1 where an official split left no fold.
+    y
+        (n_units, targets) int64.
+    scores
+        (n_units, targets, columns) before calibration.
+    probabilities
+        (n_units, targets, n_classes) calibrated.
+    members
+        (n_units, targets, n_classes) int8: which classes are in the conformal set; `heads.statistics.conformal.UNKNOWN`
+        out of fold, where the bars come from, and where sets were refused.
+    """
+
+    unit_ids: npt.NDArray[np.str_]
+    patients: npt.NDArray[np.str_]
+    fold: npt.NDArray[np.int64]
+    y: npt.NDArray[np.int64]
+    scores: Floats
+    probabilities: Floats
+    members: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One head on one task.
+
+    Parameters
+    ----------
+    view
+        What it was run on.
+    settings
+        How.
+    fitted
+        Heads, calibrators and thresholds, fitted on all rows that may be learned from.
+    conformal
+        Bars of the conformal sets, by target.
+    outliers
+        Distances of the units learned from.
+    out_of_fold
+        Units learned from, each by models that never saw its patient.
+    judged
+        Units judged: the evaluation split, or every unit by the outer fold's model.
+    evaluation
+        Metrics of `judged`.
+    excluded
+        Reason -> how many images or units had no part.
+    seconds
+        Step -> seconds.
+    learning_curve
+        Metrics by number of patients, where it was asked for.
+    """
+
+    view: View
+    settings: Settings
+    fitted: Fitted
+    conformal: tuple[ConformalSets, ...]
+    outliers: Outliers
+    out_of_fold: Predictions
+    judged: Predictions
+    evaluation: Evaluation
+    excluded: Mapping[str, int]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    learning_curve: LearningCurve | None = None

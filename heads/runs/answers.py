@@ -1,0 +1,194 @@
+"""Predictions as plain JSON values: probabilities, decision, conformal set, strangeness, and what made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import UsageError
+from heads.scores import Floats
+from heads.statistics.conformal import UNKNOWN
+from heads.inputs.metadata import Cells
+from heads.statistics.prevalence import Prevalence, prevalence_of
+from heads.runs.run import Run
+from heads.statistics.thresholds import HALF
+
+NOTICE = "Research software, not a medical device."
+
+
+def predict_units(
+    run: Run,
+    X: npt.NDArray[np.float32],
+    unit_of_image: npt.NDArray[np.int64],
+    unit_ids: Sequence[str],
+    *,
+    threshold: str = "half",
+    prevalence: str | None = None,
+    metadata: Cells | None = None,
+    content_sha256: npt.NDArray[np.uint8] | None = None,
+) -> list[dict[str, Any]]:
+    """Predict every unit.
+
+    Parameters
+    ----------
+    run
+        A loaded run; the caller has checked the identity (`Run.require_identity`).
+    X
+        (n_images, dim) float32, finite.
+    unit_of_image
+        (n_images,) int64: row in `unit_ids`; every unit has at least one image.
+    unit_ids
+        Names of the units.
+    threshold
+        Rule of the decision between two classes: one that the run holds, or a number between 0 and 1. The
+        run's own rules keep their sensitivity and specificity when the prevalence is another; ``half`` and
+        numbers are thresholds of the probability that is stated.
+    prevalence
+        As `heads.statistics.prevalence.prevalence_of`; that of training by default. With ``em`` the probabilities of a
+        unit depend on the other units of the call.
+    metadata
+        As `heads.runs.run.Run.predict`.
+    content_sha256
+        (n_images, 32) uint8 digests of the decoded pixels, by which images are known again under another name.
+
+    Returns
+    -------
+    list of dict
+        Per unit: ``unit_id``, ``images``, ``learned_from`` (whether the run learned from a unit of this id, or from
+        one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
+        class, ``decision``, with
+        two classes ``threshold``, ``conformal_set`` or None where the run refused it, and ``prevalence``),
+        ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``; where the heads get metadata
+        also ``metadata``: column -> the different values of the unit's images, and where some of them were not among
+        the images that the heads were fitted on, ``metadata_unseen``: column -> those, each of which counts as none
+        of the column's values. Conformal sets hold class by class and so whatever the prevalence: they do not move
+        with it.
+
+    Raises
+    ------
+    UsageError
+        If the run has no such threshold, the prevalence is none, or metadata is missing.
+    """
+    probabilities = run.predict(X, unit_of_image, n_units=len(unit_ids), metadata=metadata)
+    learned_from = _learned_from(run, unit_of_image, unit_ids, content_sha256)
+    images = np.bincount(unit_of_image, minlength=len(unit_ids))
+    strangeness = run.outliers.p_values(X, unit_of_image, n_units=len(unit_ids))
+    stated = _metadata(run, metadata, unit_of_image, len(unit_ids))
+    answers = [
+        _answers(run, index, probabilities[:, index], threshold, prevalence)
+        for index in range(len(run.targets))
+    ]
+    return [
+        {
+            "unit_id": unit_id,
+            "images": int(images[row]),
+            "learned_from": bool(learned_from[row]),
+            "targets": {
+                target: of_target[row] for target, of_target in zip(run.targets, answers, strict=True)
+            },
+            **(_with_unseen(run, stated[row]) if stated else {}),
+            "conformal_coverage": run.conformal[0].coverage,
+            "ood_p_value": {method: float(p_values[row]) for method, p_values in strangeness.items()},
+            "run_id": run.run_id,
+            "notice": NOTICE,
+        }
+        for row, unit_id in enumerate(unit_ids)
+    ]
+
+
+def _learned_from(
+    run: Run,
+    unit_of_image: npt.NDArray[np.int64],
+    unit_ids: Sequence[str],
+    content_sha256: npt.NDArray[np.uint8] | None,
+) -> npt.NDArray[np.bool_]:
+    """Return (n_units,) whether the run learned from the unit, by its id or by the pixels of one of its images."""
+    columns = run.predictions.select(["unit_id", "split"]).to_pydict()
+    units = zip(columns["unit_id"], columns["split"], strict=True)
+    learned = frozenset(unit for unit, split in units if split == "oof")
+    known = np.array([unit in learned for unit in unit_ids], np.bool_)
+    if content_sha256 is not None:
+        digests = frozenset(digest.tobytes() for digest in run.learned_images)
+        again = [digest.tobytes() in digests for digest in content_sha256]
+        known[unit_of_image[again]] = True
+    return known
+
+
+def _metadata(
+    run: Run, metadata: Cells | None, unit_of_image: npt.NDArray[np.int64], n_units: int
+) -> list[dict[str, list[str]]]:
+    """Return, by unit, the sorted different values of each column that the heads get; ``[]`` where they get none."""
+    blocks = run.predictor.blocks
+    if blocks is None:
+        return []
+    found: list[dict[str, list[str]]] = [{column: [] for column in blocks.columns} for _ in range(n_units)]
+    for column in blocks.columns:
+        levels, code = np.unique(blocks.require(metadata)[column], return_inverse=True)
+        for unit, level in np.unique(np.stack([unit_of_image, code], axis=1), axis=0):
+            found[unit][column].append(str(levels[level]))
+    return found
+
+
+def _with_unseen(run: Run, stated: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return a unit's metadata, and its values that stand for none because no head was fitted on them."""
+    blocks = run.predictor.blocks
+    unseen = {
+        column: strange
+        for column, levels in (zip(blocks.columns, blocks.levels, strict=True) if blocks else ())
+        if (strange := [value for value in stated[column] if value not in levels])
+    }
+    return {"metadata": stated, **({"metadata_unseen": unseen} if unseen else {})}
+
+
+def _answers(
+    run: Run, index: int, probabilities: Floats, rule: str, wanted: str | None
+) -> list[Mapping[str, Any]]:
+    members = run.conformal[index].members(probabilities)
+    prevalence = prevalence_of(wanted, probabilities, run.document["heads"][index]["prevalence"])
+    threshold = _threshold(run, index, rule, prevalence)
+    stated = prevalence.to_json(run.classes)
+    shifted = prevalence.apply(probabilities)
+    return [
+        {
+            **_decided(run.classes, shifted[row], threshold),
+            "conformal_set": _named(run.classes, members[row]),
+            "prevalence": stated,
+        }
+        for row in range(len(probabilities))
+    ]
+
+
+def _decided(
+    classes: Sequence[str], probabilities: npt.NDArray[Any], threshold: float | None
+) -> Mapping[str, Any]:
+    named = {name: float(probability) for name, probability in zip(classes, probabilities, strict=True)}
+    if threshold is None:
+        return {"probabilities": named, "decision": classes[int(np.argmax(probabilities))]}
+    decision = classes[int(probabilities[1] >= threshold)]
+    return {"probabilities": named, "decision": decision, "threshold": threshold}
+
+
+def _named(classes: Sequence[str], members: npt.NDArray[np.int8]) -> list[str] | None:
+    if members[0] == UNKNOWN:
+        return None
+    return [name for name, inside in zip(classes, members, strict=True) if inside]
+
+
+def _threshold(run: Run, index: int, rule: str, prevalence: Prevalence) -> float | None:
+    if len(run.classes) > 2:
+        return None
+    known: Mapping[str, float] = run.document["heads"][index]["thresholds"]
+    if rule in known:
+        return HALF if rule == "half" else prevalence.apply_to_threshold(known[rule])
+    try:
+        number = float(rule)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise UsageError(
+            f"threshold must be one of {', '.join(known)} or a number from 0 to 1; found {rule!r}"
+        )
+    return number

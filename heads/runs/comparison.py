@@ -1,0 +1,145 @@
+"""Runs against each other, paired on the same units and the same draws of patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+import numpy as np
+
+from embedstore.errors import UsageError
+from heads.statistics.bootstrap import DRAWS, Difference, holm, paired_difference
+from heads.statistics.evaluation import Drawn, draw_metrics
+from heads.runs.evaluated_units import judged_units
+from heads.runs.run import Run
+
+METRICS = ("auroc", "log_loss", "brier", "kappa")
+_SMALLER_IS_BETTER = frozenset({"log_loss", "weighted_log_loss", "brier", "ece"})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run against the best one, in one metric.
+
+    Parameters
+    ----------
+    run, best
+        Positions in the list of runs.
+    metric
+        Lower-case name.
+    difference
+        The run minus the best, with interval and p-value.
+    corrected_p
+        After Holm, over all comparisons of this metric.
+    """
+
+    run: int
+    best: int
+    metric: str
+    difference: Difference
+    corrected_p: float
+
+
+def require_one_task(runs: Sequence[Run]) -> None:
+    """Refuse runs that answer different questions: their numbers do not belong side by side.
+
+    Raises
+    ------
+    UsageError
+        If tasks differ in name, unit or classes; targets may differ.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        differing = [
+            name
+            for name in ("name", "unit", "classes")
+            if first.document["task"][name] != other.document["task"][name]
+        ]
+        if differing:
+            (one, found) = (_task_in_words(run) for run in (first, other))
+            raise UsageError(
+                f"runs on one page must be of one task; found {one} in {first.folder} and {found} in "
+                f"{other.folder}. Make a report of each"
+            )
+
+
+def leading_metric(run: Run) -> str:
+    """Return the metric by which runs are ranked: the task's primary one where it is compared, else AUROC."""
+    primary: str = run.document["task"]["primary_metric"]
+    return primary if primary in METRICS else "auroc"
+
+
+def best_first(runs: Sequence[Run]) -> list[int]:
+    """Return the positions of the runs, the best in the leading metric first; undefined ones come last."""
+    metric = leading_metric(runs[0])
+    sign = 1 if metric in _SMALLER_IS_BETTER else -1
+
+    def rank(position: int) -> float:
+        value = runs[position].document["metrics"].get(metric, {}).get("value")
+        return float("inf") if value is None else sign * value
+
+    return sorted(range(len(runs)), key=rank)
+
+
+def compare_runs(runs: Sequence[Run], *, draws: int = DRAWS, seed: int = 0) -> list[Comparison]:
+    """Compare runs with the best of them in each of `METRICS`.
+
+    Returns
+    -------
+    list of Comparison
+        Empty when there are fewer than two runs, or when they were not judged by the same units with the
+        same labels: then nothing is paired.
+    """
+    judged = [judged_units(run) for run in runs]
+    if len(runs) < 2 or any(run.classes != runs[0].classes or run.targets != runs[0].targets for run in runs):
+        return []
+    first = judged[0]
+    for other in judged[1:]:
+        if not np.array_equal(first.unit_ids, other.unit_ids) or not np.array_equal(first.y, other.y):
+            return []
+    drawn = [draw_metrics(entry.scored(draws=draws, seed=seed), METRICS) for entry in judged]
+    return [comparison for metric in METRICS for comparison in _compare(drawn, metric)]
+
+
+def _compare(drawn: list[dict[str, Drawn]], metric: str) -> list[Comparison]:
+    values = [of_run[metric].value for of_run in drawn]
+    if not np.isfinite(values).all():
+        return []
+    best = int(np.argmin(values) if metric in _SMALLER_IS_BETTER else np.argmax(values))
+    others = [index for index in range(len(drawn)) if index != best]
+    differences = [
+        paired_difference(
+            (values[index], values[best]),
+            (drawn[index][metric].drawn, drawn[best][metric].drawn),
+            n=drawn[index][metric].n,
+        )
+        for index in others
+    ]
+    corrected = holm([difference.p_value for difference in differences])
+    return [
+        Comparison(index, best, metric, difference, p)
+        for index, difference, p in zip(others, differences, corrected, strict=True)
+    ]
+
+
+def p_value_in_words(p_value: float, difference: Difference) -> str:
+    """Write a p-value of a difference, corrected or not: as a bound where no draw lies on the other side.
+
+    Examples
+    --------
+    >>> from heads.statistics.bootstrap import Difference, Estimate
+    >>> at_floor = Difference(Estimate(0.1, 0.05, 0.15, 100), p_value=2 / 2001, smallest_p=2 / 2001)
+    >>> p_value_in_words(at_floor.p_value, at_floor)
+    '<= 0.001'
+    """
+    if difference.p_value > difference.smallest_p:
+        return f"{p_value:.4f}"
+    # Two digits, upwards: a bound must not lie below what it bounds.
+    digit = 10.0 ** (floor(log10(p_value)) - 1)
+    return f"<= {ceil(p_value / digit - 1e-9) * digit:.2g}"
+
+
+def _task_in_words(run: Run) -> str:
+    task = run.document["task"]
+    return f"{task['name']!r} ({task['unit']} level; {', '.join(task['classes'])})"

@@ -1,0 +1,292 @@
+"""The run folder: everything needed to use a head, and to doubt it. No pickle.
+
+```
+run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
+head.safetensors     one head per target; an array that several share is there once (`heads.runs.shared_arrays`)
+calibrator.json      one calibrator per target
+outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
+learned.safetensors  digests of the images learned from
+predictions.parquet  every unit out of fold and judged
+label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
+report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from embedstore.errors import DataError
+from embedstore.files import (
+    canonical_json,
+    content_sha256,
+    make_folder_durable,
+    parquet_bytes,
+    sealed,
+    sha256_bytes,
+    table_of_parquet,
+    write_durable,
+)
+from embedstore.identity import Identity, identity_from_json
+from heads.scores import Floats
+from heads.registry import head_class
+from heads.statistics.calibration import calibrator_from_json
+from heads.statistics.conformal import ConformalSets, conformal_sets_from_json
+from heads.inputs.metadata import Cells, metadata_from_json
+from heads.statistics.outliers import Outliers
+from heads.protocol.predictor import Predictor
+from heads.protocol.probe_result import ProbeResult
+from heads.runs.run_document import FORMAT_VERSION, run_document
+from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
+from heads.runs.run_tables import label_noise_table, predictions_table
+
+RUN_FILE = "run.json"
+HEAD_FILE = "head.safetensors"
+CALIBRATOR_FILE = "calibrator.json"
+PREDICTIONS_FILE = "predictions.parquet"
+OUTLIERS_FILE = "outliers.safetensors"
+LEARNED_FILE = "learned.safetensors"
+LABEL_NOISE_FILE = "label_noise.parquet"
+FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A saved probe.
+
+    Parameters
+    ----------
+    folder
+        Where it lies.
+    document
+        The content of ``run.json``.
+    identity
+        What vectors it may be used on.
+    predictor
+        Heads and calibrators.
+    conformal
+        Bars of the conformal sets, by target.
+    outliers
+        Distances of the units learned from.
+    learned_images
+        (n, 32) uint8 digests of the decoded pixels of the images learned from, sorted, each once.
+    predictions
+        Arrow table of every unit (`heads.runs.run_tables.predictions_table`).
+    label_noise
+        Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
+    """
+
+    folder: Path
+    document: Mapping[str, Any]
+    identity: Identity
+    predictor: Predictor
+    conformal: tuple[ConformalSets, ...]
+    outliers: Outliers
+    learned_images: npt.NDArray[np.uint8]
+    predictions: pa.Table
+    label_noise: pa.Table
+
+    @property
+    def run_id(self) -> str:
+        """First 12 digits of the digest of what ``run.json`` says."""
+        return str(self.document["sha256"])[:12]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of probabilities."""
+        return tuple(self.document["task"]["classes"])
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Target names, in the order of probabilities."""
+        return tuple(self.document["task"]["targets"])
+
+    def require_identity(self, identity: Identity) -> None:
+        """Refuse vectors of another identity; raises `IdentityMismatch` with the fields that differ."""
+        self.identity.require_same(identity, holder=f"run {self.folder}")
+
+    def predict(
+        self,
+        X: npt.NDArray[np.float32],
+        unit_of_image: npt.NDArray[np.int64],
+        *,
+        n_units: int | None = None,
+        metadata: Cells | None = None,
+    ) -> Floats:
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X
+            (n_images, dim) float32 vectors of this run's identity (`require_identity`), finite.
+        unit_of_image
+            (n_images,) int64: the unit (study or image) of each vector, from 0 and without gaps.
+        n_units
+            Number of units; by default the largest of `unit_of_image` and one.
+        metadata
+            Manifest column -> (n_images,) str, with those that the run was fitted with
+            (``predictor.blocks``); a value that was not seen then counts as none.
+
+        Returns
+        -------
+        ndarray
+            (n_units, targets, n_classes) float64. A unit's bits depend on its own vectors and metadata only.
+
+        Raises
+        ------
+        DataError
+            If vectors have another length.
+        UsageError
+            If a unit has no vector, a number is NaN, or metadata is missing.
+        """
+        dim = self.identity.dim
+        if X.ndim != 2 or X.shape[1] != dim:
+            raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {X.shape}")
+        count = int(unit_of_image.max(initial=-1)) + 1 if n_units is None else n_units
+        scores = self.predictor.scores(X, unit_of_image, n_units=count, metadata=metadata)
+        return self.predictor.probabilities(scores)
+
+
+def save_run(folder: Path, result: ProbeResult) -> Run:
+    """Write a probe's result and return it as a run; a run already there is replaced.
+
+    ``run.json`` goes first when an old run is replaced and comes last: a folder without it is no run.
+    """
+    make_folder_durable(folder)
+    (folder / RUN_FILE).unlink(missing_ok=True)
+    predictions = predictions_table(result)
+    label_noise = label_noise_table(result)
+    learned_images = _learned_images(result)
+    files = {
+        HEAD_FILE: arrays_to_bytes([head.to_arrays() for head in result.fitted.predictor.heads]),
+        CALIBRATOR_FILE: canonical_json(
+            {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
+        ),
+        PREDICTIONS_FILE: parquet_bytes(predictions),
+        OUTLIERS_FILE: bytes(safetensors.numpy.save(result.outliers.to_arrays())),
+        LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
+        LABEL_NOISE_FILE: parquet_bytes(label_noise),
+    }
+    for name, payload in files.items():
+        write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
+    document = run_document(result) | {"files": {name: sha256_bytes(files[name]) for name in sorted(files)}}
+    # As it will be read: keys that are numbers become text, and change places in the digest.
+    document = sealed(json.loads(canonical_json(document)))
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_durable(folder / RUN_FILE, text.encode(), label="run")
+    return Run(
+        folder,
+        document,
+        result.view.identity,
+        result.fitted.predictor,
+        result.conformal,
+        result.outliers,
+        learned_images,
+        predictions,
+        label_noise,
+    )
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run and check that nothing was changed.
+
+    Raises
+    ------
+    DataError
+        If the folder is no run, of another format version, or a file is missing or was edited.
+    """
+    document = _read_document(folder / RUN_FILE)
+    payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
+    identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
+    try:
+        head = head_class(document["settings"]["head"])
+        arrays = arrays_from_bytes(payloads[HEAD_FILE], len(document["heads"]))
+        heads = [
+            head.from_arrays(of_head, entry["params"])
+            for of_head, entry in zip(arrays, document["heads"], strict=True)
+        ]
+        calibrators = [
+            calibrator_from_json(entry, source=str(folder / CALIBRATOR_FILE))
+            for entry in json.loads(payloads[CALIBRATOR_FILE])["calibrators"]
+        ]
+        predictor = Predictor(
+            heads,
+            calibrators,
+            document["settings"]["pooling"],
+            tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
+            metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
+        )
+        conformal = tuple(
+            conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
+            for entry in document["heads"]
+        )
+        outliers = Outliers.from_arrays(safetensors.numpy.load(payloads[OUTLIERS_FILE]))
+        learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
+        predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
+        label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
+    except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
+        raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
+    return Run(
+        folder, document, identity, predictor, conformal, outliers, learned_images, predictions, label_noise
+    )
+
+
+def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
+    view = result.view
+    learned = np.isin(view.unit_ids, result.out_of_fold.unit_ids)[view.unit_of_image]
+    return np.ascontiguousarray(np.unique(view.content_sha256[learned], axis=0))
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path.parent} is not a run: it has no {RUN_FILE}; `embed probe` makes one"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    found = document.get("format_version") if isinstance(document, dict) else None
+    if found != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format version must be {FORMAT_VERSION}, found {found!r}; probe again, or use the release "
+            "that wrote it"
+        )
+    needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
+    needed |= {"ece_bins", "classes"}
+    missing = needed - set(document)
+    lacking = set(FILES) - set(document.get("files", ()))
+    if missing or lacking:
+        raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
+    digest = content_sha256(document)
+    if digest != document["sha256"]:
+        raise DataError(
+            f"{path} was changed after the run: its content has sha256 {digest[:12]}…, it says "
+            f"{str(document['sha256'])[:12]}…; probe again"
+        )
+    return dict(document)
+
+
+def _read_checked(path: Path, digest: str) -> bytes:
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"run {path.parent} is not whole: {path.name} cannot be read ({error}); probe again"
+        ) from error
+    if sha256_bytes(payload) != digest:
+        raise DataError(
+            f"run {path.parent}: {path.name} was changed after the run: its digest is "
+            f"{sha256_bytes(payload)[:12]}…, {RUN_FILE} says {digest[:12]}…; probe again"
+        )
+    return payload

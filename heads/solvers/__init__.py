@@ -1,0 +1,1 @@
+"""How heads are fitted: whole grids of problems at once."""

@@ -1,0 +1,177 @@
+"""Logistic problems that share their rows, and their curvature in the eigenbasis of these rows.
+
+Nothing here or in `lbfgs` and `newton` knows of strengths, folds or targets: a problem is a group of
+`columns` adjacent scores (one for a binary problem, one per class otherwise). Scores stand first in every array, rows
+or dimensions last: there are few scores, and sums over a last axis that short, and products with the transpose of the
+rows, take twice the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# A loss that has all but vanished still bends: dividing by less would overflow.
+_LEAST_CURVATURE = 1e-12
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Weighted logistic losses with a quadratic penalty.
+
+    Parameters
+    ----------
+    rows
+        (n, dim + 1), the last column ones.
+    weights
+        (problems, n), summing to 1 in each problem; 0 leaves a row out.
+    truth
+        (problems, columns, n), 1 for the true class.
+    penalty
+        (problems * columns, dim + 1): factors of half the squared coefficients.
+    columns
+        1 for a sigmoid, else the number of classes of a softmax.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    truth: Tensor
+    penalty: Tensor
+    columns: int
+
+    def take(self, kept: Tensor) -> Problems:
+        """Return only the problems of a (problems,) mask."""
+        return replace(
+            self,
+            weights=self.weights[kept],
+            truth=self.truth[kept],
+            penalty=self.penalty[self.per_column(kept)],
+        )
+
+    def scores(self, coefficients: Tensor) -> Tensor:
+        """Return the (problems * columns, n) scores of (problems * columns, dim + 1) coefficients."""
+        return coefficients @ self.rows.T
+
+    def gradient(self, residuals: Tensor, coefficients: Tensor) -> Tensor:
+        """Return the objective's (problems * columns, dim + 1) gradient, given the loss's derivative by score."""
+        return torch.addcmul(residuals @ self.rows, self.penalty, coefficients)
+
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """Return the coefficients of the best constant, and the loss's curvature there (as `curvature`)."""
+        share = (self.weights[:, None] * self.truth).sum(2).clamp(1e-6, 1 - 1e-6)
+        logits = torch.logit(share) if self.columns == 1 else share.log() - share.log().mean(1, keepdim=True)
+        start = torch.zeros_like(self.penalty)
+        start[:, -1] = logits.flatten()
+        if self.columns == 1:
+            return start, (share * (1 - share))[:, :, None]
+        return start, torch.diag_embed(share) - share[:, :, None] * share[:, None, :]
+
+    def expected(self, scores: Tensor) -> Tensor:
+        """Return the probabilities that scores state, (problems, columns, n)."""
+        shaped = scores.view(-1, self.columns, scores.shape[1])
+        return torch.sigmoid(shaped) if self.columns == 1 else torch.softmax(shaped, dim=1)
+
+    def curvature(self, scores: Tensor) -> Tensor:
+        """Return the mean of the loss's second derivatives by a row's scores, (problems, columns, columns)."""
+        expected = self.expected(scores)
+        weighted = expected * self.weights[:, None]
+        if self.columns == 1:
+            return (weighted * (1 - expected)).sum(2)[:, :, None]
+        return torch.diag_embed(weighted.sum(2)) - weighted @ expected.mT
+
+    def mean_curvature(self, scores: Tensor) -> Tensor:
+        """Return the mean of the diagonal of `curvature`, (problems,)."""
+        expected = self.expected(scores)
+        bends = torch.addcmul(expected, expected, expected, value=-1).sum(1)
+        return (bends * self.weights).sum(1) / self.columns
+
+    def residuals(self, scores: Tensor) -> Tensor:
+        """Return the loss's derivative by score, (problems * columns, n)."""
+        expected = self.expected(scores)
+        expected -= self.truth
+        expected *= self.weights[:, None]
+        return expected.view_as(scores)
+
+    def per_problem(self, of_columns: Tensor) -> Tensor:
+        """Sum (problems * columns,) over each problem's columns."""
+        return of_columns.view(-1, self.columns).sum(1)
+
+    def per_column(self, of_problems: Tensor) -> Tensor:
+        """Repeat (problems,) for each problem's columns."""
+        return of_problems.repeat_interleave(self.columns)
+
+    def each(self, of_problems: Tensor) -> Tensor:
+        """Repeat (problems,) for each problem's columns and stand it up, (problems * columns, 1)."""
+        return self.per_column(of_problems)[:, None]
+
+    def dot(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return each problem's (problems,) product of two arrays of (problems * columns, n or dim + 1)."""
+        return self.per_problem((left * right).sum(1))
+
+
+@dataclass(frozen=True)
+class Preconditioner:
+    """The inverse curvature in the eigenbases of the rows' Gram matrix and of the classes.
+
+    Parameters
+    ----------
+    eigenvectors
+        (dim, k): all, or those along which fewer rows than dimensions vary.
+    eigenvalues
+        (k,) of the mean outer product of the rows; 0 along all other directions.
+    ridge
+        (problems,) curvature of the penalty.
+    curvature
+        (problems, columns, columns) mean curvature of the loss by score.
+    free
+        (problems * columns, dim + 1) bool, False where a coefficient stays as it is; None if all may change.
+    """
+
+    eigenvectors: Tensor
+    eigenvalues: Tensor
+    ridge: Tensor
+    curvature: Tensor
+    free: Tensor | None = None
+
+    def take(self, kept: Tensor) -> Preconditioner:
+        """Return only the problems of a mask."""
+        of_columns = kept.repeat_interleave(self.curvature.shape[1])
+        free = None if self.free is None else self.free[of_columns]
+        return replace(self, ridge=self.ridge[kept], curvature=self.curvature[kept], free=free)
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Multiply a (problems * columns, dim + 1) gradient by the inverse curvature."""
+        bends, classes, seen = self._classes
+        dim, found = self.eigenvectors.shape
+        if self.free is not None:
+            gradient = gradient * self.free
+        by_class = classes.mT @ gradient.view(*bends.shape, dim + 1)
+        ridge = self.ridge[:, None, None]
+        bends, seen = bends[:, :, None], seen[:, :, None]
+        inverse = seen / (self.eigenvalues * bends + ridge)
+        rotated = by_class[:, :, :-1] @ self.eigenvectors
+        both = torch.empty_like(by_class)
+        if found == dim:
+            both[:, :, :-1] = (rotated * inverse) @ self.eigenvectors.T
+        else:
+            elsewhere = seen / ridge
+            both[:, :, :-1] = (rotated * (inverse - elsewhere)) @ self.eigenvectors.T
+            both[:, :, :-1] += by_class[:, :, :-1] * elsewhere
+        both[:, :, -1:] = by_class[:, :, -1:] * seen / bends
+        step = (classes @ both).view_as(gradient)
+        return step if self.free is None else step * self.free
+
+    @cached_property
+    def _classes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvalues (problems, columns), eigenvectors, and 1 but for the direction that a softmax does not see.
+
+        That is all classes alike: the smallest of its eigenvalues is zero, and what a gradient has there is rounding.
+        """
+        values, vectors = torch.linalg.eigh(self.curvature)
+        seen = torch.ones_like(values)
+        if values.shape[1] > 1:
+            seen[:, 0] = 0
+        return values.clamp_min(_LEAST_CURVATURE), vectors, seen

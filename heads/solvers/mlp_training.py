@@ -1,0 +1,310 @@
+"""Train many networks in one batched pass: configurations, folds, targets and seeds side by side.
+
+Each network has its own rows, order, learning rate and clock, so that it becomes what it would become alone;
+only the products are shared. AdamW (arXiv 1711.05101) is written out because a rate per network inside one
+tensor is more than torch's optimisers know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from embedstore.compute_device import torch_device
+from heads.base import Training
+from heads.solvers.mlp_batches import Feed, Indices, Problem, padded
+from heads.solvers.mlp_network import Network, Recipe, forward, losses, normaliser, untrained
+from heads.torch_threads import SMALL_CELLS, one_thread
+
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+# Parameters of networks trained side by side; each takes about 24 bytes with its moments, gradient and best.
+_BLOCK_PARAMETERS = 1 << 25
+# Cells of the gathered vectors when networks are only applied.
+_APPLY_CELLS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, its (s, columns) float32 scores of `Problem.scored`, and the round it was best in."""
+
+    network: Network
+    scores: npt.NDArray[np.float32]
+    best_round: int
+
+
+def train(training: Training, problems: Sequence[Problem], *, device: str) -> list[Trained]:
+    """Train every problem's network; those of one shape are trained together.
+
+    Parameters
+    ----------
+    training
+        Vectors, labels and weights.
+    problems
+        What to train.
+    device
+        As `embedstore.compute_device.torch_device`; the same seed on the same device gives the same networks.
+    """
+    with one_thread(only_if=training.X.size <= SMALL_CELLS):
+        return _train(training, problems, torch_device(device))
+
+
+def _train(training: Training, problems: Sequence[Problem], place: torch.device) -> list[Trained]:
+    # torch does not support read-only vectors; others are not copied, being the largest array of all.
+    own = training.X if training.X.flags.writeable else np.array(training.X)
+    vectors = torch.from_numpy(own).to(place)
+    trained: dict[int, Trained] = {}
+    for shape in dict.fromkeys(problem.recipe.shape for problem in problems):
+        members = [index for index, problem in enumerate(problems) if problem.recipe.shape == shape]
+        widths = [training.X.shape[1], *shape[0], training.columns]
+        size = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
+        step = max(1, _BLOCK_PARAMETERS // size)
+        for start in range(0, len(members), step):
+            block = members[start : start + step]
+            results = _Block.create(training, vectors, [problems[index] for index in block]).train()
+            trained |= dict(zip(block, results, strict=True))
+    return [trained[index] for index in range(len(problems))]
+
+
+@dataclass(frozen=True)
+class _Lot:
+    """Parts of stacked networks that shrink when some are finished."""
+
+    members: Indices  # (models,) which problems these are
+    tensors: list[Tensor]
+    first: list[Tensor]  # AdamW's moments
+    second: list[Tensor]
+    best: list[Tensor]
+    steps: Tensor  # (models, 1, 1) updates so far
+
+    def take(self, kept: npt.NDArray[np.bool_]) -> _Lot:
+        where = torch.from_numpy(kept).to(self.steps.device)
+
+        def some(stack: list[Tensor]) -> list[Tensor]:
+            return [tensor.detach()[where].clone() for tensor in stack]
+
+        return _Lot(
+            self.members[kept],
+            some(self.tensors),
+            some(self.first),
+            some(self.second),
+            some(self.best),
+            self.steps[where],
+        )
+
+    def without(self, over: npt.NDArray[np.bool_], finished: dict[int, list[Tensor]]) -> _Lot:
+        """Return the networks that go on, and put the best weights of the others into `finished`."""
+        for index in np.flatnonzero(over):
+            finished[int(self.members[index])] = [best[index : index + 1].clone() for best in self.best]
+        return self.take(~over) if over.any() else self
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Networks of one shape, and all that does not change while they are trained."""
+
+    training: Training
+    vectors: Tensor  # (n, dim)
+    problems: list[Problem]
+    mean: Tensor  # (models, 1, dim)
+    factor: Tensor
+    inverse_length: Tensor  # (models or 0, n): one where vectors are used at their own length
+    start: list[Tensor]
+
+    @classmethod
+    def create(cls, training: Training, vectors: Tensor, problems: list[Problem]) -> _Block:
+        fitted: dict[tuple[int, int, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
+        means, factors, starts = [], [], []
+        for problem in problems:
+            key = (id(problem.rows), problem.target, problem.recipe.normalisation)
+            weight = training.sample_weight[problem.rows, problem.target]
+            if key not in fitted:
+                fitted[key] = normaliser(training.X, problem.rows, weight, problem.recipe.normalisation)
+            means.append(fitted[key][0])
+            factors.append(fitted[key][1])
+            prior = _prior(training, training.y[problem.rows, problem.target], weight)
+            sizes = [training.X.shape[1], *problem.recipe.hidden, training.columns]
+            starts.append(untrained(sizes, prior, seed=problem.seed))
+        lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        inverse = torch.where(lengths > 0, 1 / lengths, 0)
+        l2 = torch.tensor([p.recipe.normalisation == "l2" for p in problems], device=vectors.device)
+        return cls(
+            training,
+            vectors,
+            problems,
+            torch.from_numpy(np.stack(means)).to(vectors.device)[:, None],
+            torch.from_numpy(np.stack(factors)).to(vectors.device)[:, None],
+            torch.where(l2[:, None], inverse.T, torch.ones_like(inverse.T)) if l2.any() else inverse.T[:0],
+            [torch.stack(layer).to(vectors.device) for layer in zip(*starts, strict=True)],
+        )
+
+    def train(self) -> list[Trained]:
+        """Train round by round; a network leaves after its last, or when its loss has not fallen for its patience."""
+        count = len(self.problems)
+        lot = _Lot(
+            np.arange(count),
+            [tensor.clone() for tensor in self.start],
+            [torch.zeros_like(tensor) for tensor in self.start],
+            [torch.zeros_like(tensor) for tensor in self.start],
+            [tensor.clone() for tensor in self.start],
+            torch.zeros(count, 1, 1, device=self.vectors.device),
+        )
+        best_loss, best_round = self._held_out_losses(lot), np.zeros(count, np.int64)
+        feed = Feed(self.training, self.problems)
+        patience = np.array([problem.recipe.patience for problem in self.problems])
+        stopping = np.array([len(problem.held_out) > 0 for problem in self.problems])
+        last = np.array([problem.recipe.last_epoch for problem in self.problems])
+        finished: dict[int, list[Tensor]] = {}
+        generators = self._generators()
+        lot = lot.without(last == 0, finished)
+        for done in range(1, int(last.max()) + 1):
+            self._round(lot, feed, generators)
+            loss, members = self._held_out_losses(lot), lot.members
+            improved = ~stopping[members] | (loss < best_loss[members])
+            best_loss[members[improved]], best_round[members[improved]] = loss[improved], done
+            where = torch.from_numpy(improved).to(self.vectors.device)
+            for best, tensor in zip(lot.best, lot.tensors, strict=True):
+                best[where] = tensor.detach()[where]
+            over = (done - best_round[members] >= patience[members]) | (done == last[members])
+            lot = lot.without(over, finished)
+            if not len(lot.members):
+                break
+        return [self._result(index, finished[index], int(best_round[index])) for index in range(count)]
+
+    def _round(self, lot: _Lot, feed: Feed, generators: list[torch.Generator]) -> None:
+        """Take each network through its share of steps; one that has fewer than the others rests."""
+        for tensor in lot.tensors:
+            tensor.requires_grad_(True)
+        recipes = [self.problems[member].recipe for member in lot.members]
+        per_round = feed.steps_per_round[lot.members]
+        for step in range(int(per_round.max())):
+            live = self._column((step < per_round).astype(np.float32))
+            rows, weight = feed.batch(lot.members, step < per_round)
+            truth = self._truth(lot.members, rows)
+            drops = self._drops(lot.members, rows.shape[1], generators)
+            scores = forward(lot.tensors, self._gather(lot.members, rows), drops)
+            loss = (losses(scores, truth) * torch.from_numpy(weight).to(scores)).sum()
+            gradients = torch.autograd.grad(loss, lot.tensors)
+            lot.steps.add_(live)
+            total = self._column(feed.steps_per_round[lot.members] * np.array([r.epochs for r in recipes]))
+            _update(lot, gradients, recipes, live=live, progress=(lot.steps - 1) / total)
+        for tensor in lot.tensors:
+            tensor.requires_grad_(False)
+
+    def _gather(self, members: Indices, rows: Indices) -> Tensor:
+        """Return (models, k, dim) normalised vectors of (models, k) rows."""
+        index = torch.from_numpy(rows).to(self.vectors.device)
+        models = torch.from_numpy(members).to(self.vectors.device)
+        gathered = self.vectors[index]
+        if len(self.inverse_length):
+            gathered *= self.inverse_length[models[:, None], index][:, :, None]
+        gathered -= self.mean[models]
+        gathered *= self.factor[models]
+        return gathered
+
+    def _truth(self, members: Indices, rows: Indices) -> Tensor:
+        targets = np.array([self.problems[member].target for member in members])
+        truth = np.maximum(self.training.y[rows, targets[:, None]], 0)
+        return torch.from_numpy(truth).to(self.vectors.device)
+
+    def _drops(self, members: Indices, rows: int, generators: list[torch.Generator]) -> list[Tensor]:
+        """Return dropout's factors, drawn network by network so that none changes with its neighbours."""
+        recipes = [self.problems[member].recipe for member in members]
+        if not any(any(recipe.dropout) for recipe in recipes):
+            return []
+        drops = []
+        for layer, width in enumerate(recipes[0].hidden):
+            factor = torch.empty(len(members), rows, width, device=self.vectors.device)
+            for place, member in enumerate(members):
+                factor[place].uniform_(generator=generators[member])
+            share = self._column(np.array([recipe.dropout[layer] for recipe in recipes]))
+            drops.append((factor >= share) / (1 - share))
+        return drops
+
+    def _generators(self) -> list[torch.Generator]:
+        return [torch.Generator(self.vectors.device).manual_seed(problem.seed) for problem in self.problems]
+
+    def _held_out_losses(self, lot: _Lot) -> npt.NDArray[np.float64]:
+        """Return the weighted log loss of each network's held-out rows; infinite without any, or if NaN."""
+        which = [self.problems[member].held_out for member in lot.members]
+        total = np.zeros(len(lot.members))
+        for rows, there in padded(which, self._apply_rows(len(which))):
+            scores = forward(lot.tensors, self._gather(lot.members, rows))
+            of_row = losses(scores, self._truth(lot.members, rows)).double().cpu().numpy()
+            targets = [self.problems[member].target for member in lot.members]
+            weight = self.training.sample_weight[rows, np.array(targets)[:, None]] * there
+            total += (of_row * weight).sum(1)
+        weights = [
+            self.training.sample_weight[rows, self.problems[member].target].sum(dtype=np.float64)
+            for rows, member in zip(which, lot.members, strict=True)
+        ]
+        mean = np.divide(total, weights, out=np.full(len(total), np.inf), where=np.array(weights) > 0)
+        return np.where(np.isnan(mean), np.inf, mean)
+
+    def _result(self, index: int, tensors: list[Tensor], best_round: int) -> Trained:
+        problem, member = self.problems[index], np.array([index])
+        parts = [np.zeros((0, self.training.columns), np.float32)]
+        step = self._apply_rows(1)
+        for start in range(0, len(problem.scored), step):
+            rows = problem.scored[None, start : start + step]
+            parts.append(forward(tensors, self._gather(member, rows))[0].cpu().numpy())
+        plain = [tensor[0].cpu().numpy() for tensor in tensors]
+        network = Network(
+            tuple(plain[::2]),
+            tuple(bias[0] for bias in plain[1::2]),
+            self.mean[index, 0].cpu().numpy(),
+            self.factor[index, 0].cpu().numpy(),
+            problem.recipe.normalisation,
+        )
+        return Trained(network, np.concatenate(parts), best_round)
+
+    def _apply_rows(self, models: int) -> int:
+        return max(1, _APPLY_CELLS // (models * self.vectors.shape[1]))
+
+    def _column(self, values: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.vectors.device)[:, None, None]
+
+
+@torch.no_grad()
+def _update(
+    lot: _Lot, gradients: Sequence[Tensor], recipes: Sequence[Recipe], *, live: Tensor, progress: Tensor
+) -> None:
+    """Take one AdamW step; a network that rests (`live` 0) keeps weights and moments."""
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(recipe, name) for recipe in recipes]).to(live)[:, None, None]
+
+    cosine = torch.tensor([recipe.schedule == "cosine" for recipe in recipes], device=live.device)
+    falling = 0.5 * (1 + torch.cos(torch.pi * progress))
+    rate = live * column("learning_rate") * torch.where(cosine[:, None, None], falling, 1.0)
+    decay, l2 = column("weight_decay"), column("l2")
+    steps = lot.steps.clamp_min(1)
+    bias_first, bias_second = 1 - _BETAS[0] ** steps, 1 - _BETAS[1] ** steps
+    for place, (tensor, gradient) in enumerate(zip(lot.tensors, gradients, strict=True)):
+        # Only weights are regularised; a bias has no scale that noise could inflate.
+        if place % 2 == 0:
+            if l2.any():
+                gradient.addcmul_(tensor, 2 * l2)
+            if decay.any():
+                tensor.mul_(1 - rate * decay)
+        first, second = lot.first[place], lot.second[place]
+        first.lerp_(gradient, live * (1 - _BETAS[0]))
+        second.lerp_(gradient.square_(), live * (1 - _BETAS[1]))
+        # The gradient's memory holds what follows: these tensors are large, and new ones cost more than the sums.
+        scale = torch.sqrt(second, out=gradient).mul_(bias_second.rsqrt()).add_(_EPSILON)
+        tensor.addcmul_(torch.div(first, scale, out=gradient), -rate / bias_first)
+
+
+def _prior(
+    training: Training, y: npt.NDArray[np.int64], weight: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the (columns,) logits of the classes' weighted frequencies, a class never seen not at minus infinity."""
+    counts = np.bincount(y, weight, minlength=training.n_classes) + 1e-3 * weight.sum() / len(y)
+    logits = np.log(counts / counts.sum())
+    return np.asarray(logits[1:] - logits[:1] if training.columns == 1 else logits, np.float32)

@@ -1,0 +1,1 @@
+"""From arrays to numbers with intervals; nothing here knows a head or a file."""

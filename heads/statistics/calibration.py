@@ -1,0 +1,282 @@
+"""From decision scores to probabilities that mean what they say, fitted on out-of-fold scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from sklearn.isotonic import IsotonicRegression
+
+from embedstore.errors import DataError, UsageError
+from heads.scores import Floats, log_probabilities, probabilities_from_scores
+from heads.statistics.metrics import log_loss
+
+Labels = npt.NDArray[np.int64]
+# In order of freedom: of equally good ones the first is taken.
+KINDS = ("identity", "temperature", "platt", "vector", "dirichlet", "isotonic")
+# Below about 1,000 points isotonic regression overfits (Niculescu-Mizil & Caruana 2005, ICML, section 4).
+ISOTONIC_POINTS = 1000
+# Off-diagonal and intercept regularisation of Dirichlet calibration (Kull et al. 2019, arXiv 1910.12656).
+_DIRICHLET_PENALTY = 1e-3
+_NO_BETTER = 1e-6
+
+
+class Calibrator(Protocol):
+    """Maps scores to probabilities; every row on its own."""
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Return (n, n_classes) probabilities, none of them 0 or 1, of (n, columns) scores."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for `calibrator_from_json`."""
+
+
+@dataclass(frozen=True)
+class LinearCalibrator:
+    """A linear map of the log probabilities, then a softmax: identity to Dirichlet.
+
+    Parameters
+    ----------
+    kind
+        ``identity``, ``temperature`` (one factor), ``platt`` (factor and intercept, two classes), ``vector``
+        (factor and intercept per class) or ``dirichlet`` (full matrix; two classes: beta calibration).
+    matrix
+        (n_classes, n_classes) rows of tuples.
+    offset
+        (n_classes,).
+    """
+
+    kind: str
+    matrix: tuple[tuple[float, ...], ...]
+    offset: tuple[float, ...]
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Return (n, n_classes) probabilities."""
+        return _never_certain(probabilities_from_scores(_mapped(log_probabilities(scores), self)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"kind": self.kind, "matrix": [list(row) for row in self.matrix], "offset": list(self.offset)}
+
+
+@dataclass(frozen=True)
+class IsotonicCalibrator:
+    """A monotone curve per class (of the second class of two), scaled to sum 1.
+
+    Parameters
+    ----------
+    knots, levels
+        For each curve the log odds at its knots and the probabilities there.
+    """
+
+    knots: tuple[tuple[float, ...], ...]
+    levels: tuple[tuple[float, ...], ...]
+    kind: str = "isotonic"
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Return (n, n_classes) probabilities."""
+        odds = _curve_inputs(scores)
+        curves = [np.interp(odds[:, k], self.knots[k], self.levels[k]) for k in range(len(self.knots))]
+        if len(curves) == 1:
+            return _never_certain(np.column_stack([1 - curves[0], curves[0]]))
+        total = curves[0].copy()
+        for curve in curves[1:]:
+            total += curve
+        return _never_certain(np.column_stack([curve / total for curve in curves]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "kind": self.kind,
+            "knots": [list(curve) for curve in self.knots],
+            "levels": [list(curve) for curve in self.levels],
+        }
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A chosen calibrator with its evidence.
+
+    Parameters
+    ----------
+    calibrator
+        Fitted on all out-of-fold scores.
+    losses
+        Kind -> cross-fitted log loss.
+    probabilities
+        (n, n_classes): every case by a calibrator of the chosen kind that never saw its fold.
+    """
+
+    calibrator: Calibrator
+    losses: Mapping[str, float]
+    probabilities: Floats
+
+
+def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibration:
+    """Choose and fit a calibrator on out-of-fold scores.
+
+    Each kind is fitted on the other folds' scores and judged on the fold left out; the smallest log loss wins
+    and is fitted again on all.
+
+    Parameters
+    ----------
+    scores
+        (n, columns) out-of-fold scores at the task's unit.
+    y
+        (n,) int64.
+    folds
+        (n,) int64; a patient is in one fold.
+    """
+    found = {kind: _cross_fitted(kind, scores, y, folds) for kind in _kinds_for(scores, y, folds)}
+    losses = {kind: float(log_loss(y, probabilities)[0]) for kind, probabilities in found.items()}
+    least = min(losses.values())
+    chosen = next(kind for kind, loss in losses.items() if loss <= least + _NO_BETTER)
+    return Calibration(fit_calibrator(chosen, scores, y), losses, found[chosen])
+
+
+def fit_calibrator(kind: str, scores: Floats, y: Labels) -> Calibrator:
+    """Fit one kind of calibrator on (n, columns) scores and (n,) labels.
+
+    Raises
+    ------
+    UsageError
+        If the kind is unknown or does not suit the number of classes.
+    """
+    n_classes = 2 if scores.shape[1] == 1 else scores.shape[1]
+    if kind not in KINDS or (kind == "platt" and n_classes > 2) or (kind == "vector" and n_classes == 2):
+        raise UsageError(
+            f"calibration must be one of {', '.join(KINDS)} that suits the classes; found {kind!r}"
+        )
+    if kind == "identity":
+        return LinearCalibrator(kind, _rows(np.eye(n_classes)), (0.0,) * n_classes)
+    if kind == "isotonic":
+        return _fit_isotonic(scores, y)
+    return _fit_linear(kind, scores, y, n_classes)
+
+
+def calibrator_from_json(document: Mapping[str, Any], *, source: str) -> Calibrator:
+    """Build a calibrator from `Calibrator.to_json`.
+
+    Raises
+    ------
+    DataError
+        If the document is not one; `source` names the file.
+    """
+    try:
+        if document["kind"] == "isotonic":
+            return IsotonicCalibrator(_rows(document["knots"]), _rows(document["levels"]))
+        if document["kind"] in KINDS:
+            offset = tuple(float(number) for number in document["offset"])
+            return LinearCalibrator(document["kind"], _rows(document["matrix"]), offset)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{source}: not a calibrator: {error!r}") from error
+    raise DataError(
+        f"{source}: calibrator kind must be one of {', '.join(KINDS)}; found {document['kind']!r}"
+    )
+
+
+def _kinds_for(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> list[str]:
+    unsuitable = {"vector"} if scores.shape[1] == 1 else {"platt"}
+    smallest = len(y) - np.bincount(folds).max()
+    if smallest < ISOTONIC_POINTS:
+        unsuitable.add("isotonic")
+    return [kind for kind in KINDS if kind not in unsuitable]
+
+
+def _cross_fitted(kind: str, scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Floats:
+    n_classes = 2 if scores.shape[1] == 1 else scores.shape[1]
+    probabilities = np.empty((len(y), n_classes))
+    for fold in np.unique(folds):
+        left_out = folds == fold
+        probabilities[left_out] = fit_calibrator(kind, scores[~left_out], y[~left_out])(scores[left_out])
+    return probabilities
+
+
+def _never_certain(probabilities: Floats) -> Floats:
+    """Keep a certain wrong answer from an infinite log loss; 1e-12 is below any evidence."""
+    return np.clip(probabilities, 1e-12, 1 - 1e-12)
+
+
+def _mapped(logs: Floats, calibrator: LinearCalibrator) -> Floats:
+    # Column by column, never by a matrix product: a row's bits must not depend on the batch.
+    mapped = np.empty_like(logs)
+    for k, row in enumerate(calibrator.matrix):
+        mapped[:, k] = calibrator.offset[k]
+        for j, factor in enumerate(row):
+            if factor:
+                mapped[:, k] += factor * logs[:, j]
+    return mapped
+
+
+def _curve_inputs(scores: Floats) -> Floats:
+    return scores if scores.shape[1] == 1 else log_probabilities(scores)
+
+
+def _smoothed(y: Labels, n_classes: int) -> Floats:
+    """Return targets a little off 0 and 1 as Platt (1999) has them, so that separable scores end finite."""
+    count = np.bincount(y, minlength=n_classes)[y][:, None]
+    return np.asarray((np.eye(n_classes)[y] * count + 1) / (count + n_classes), np.float64)
+
+
+def _fit_linear(kind: str, scores: Floats, y: Labels, n_classes: int) -> LinearCalibrator:
+    logs, targets = log_probabilities(scores), _smoothed(y, n_classes)
+    full = kind == "dirichlet" and n_classes > 2
+    n_factors = {"temperature": 1, "platt": 1}.get(kind, n_classes * n_classes if full else n_classes)
+    n_offsets = 0 if kind == "temperature" else n_classes
+    off_diagonal = 1 - np.eye(n_classes)
+
+    def unpack(parameters: Floats) -> tuple[Floats, Floats]:
+        factors = parameters[:n_factors]
+        matrix = (
+            factors.reshape(n_classes, n_classes) if full else np.diag(np.broadcast_to(factors, n_classes))
+        )
+        return matrix, parameters[n_factors:] if n_offsets else np.zeros(n_classes)
+
+    def objective(parameters: Floats) -> tuple[float, Floats]:
+        matrix, offset = unpack(parameters)
+        mapped = logs @ matrix.T + offset
+        mapped -= mapped.max(1, keepdims=True)
+        total = np.log(np.exp(mapped).sum(1, keepdims=True))
+        residual = (np.exp(mapped - total) - targets) / len(y)
+        slope = residual.T @ logs
+        loss = float((targets * (total - mapped)).sum() / len(y))
+        if full:
+            loss += _DIRICHLET_PENALTY * float((matrix**2 * off_diagonal).sum() + (offset**2).sum())
+            slope = slope + 2 * _DIRICHLET_PENALTY * matrix * off_diagonal
+        by_factor = slope.ravel() if full else np.diag(slope)
+        by_factor = by_factor if len(by_factor) == n_factors else by_factor.sum(keepdims=True)
+        by_offset = residual.sum(0) + (2 * _DIRICHLET_PENALTY * offset if full else 0)
+        return loss, np.concatenate([by_factor, by_offset[:n_offsets]])
+
+    start = np.concatenate([(np.eye(n_classes).ravel() if full else np.ones(n_factors)), np.zeros(n_offsets)])
+    # A negative factor would turn the order of the cases around; then the score says nothing and 0 is right.
+    lowest = None if full else 0.0
+    bounds = [(lowest, None)] * n_factors + [(None, None)] * n_offsets
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})
+    matrix, offset = unpack(found.x)
+    return LinearCalibrator(kind, _rows(matrix), tuple(float(number) for number in offset))
+
+
+def _fit_isotonic(scores: Floats, y: Labels) -> IsotonicCalibrator:
+    inputs = _curve_inputs(scores)
+    positives = [1] if scores.shape[1] == 1 else list(range(scores.shape[1]))
+    # A block of n cases of one class says no more than 1 in n + 2 (Laplace's rule).
+    floor = 1 / (len(y) + 2)
+    knots, levels = [], []
+    for column, positive in enumerate(positives):
+        curve = IsotonicRegression(y_min=floor, y_max=1 - floor).fit(inputs[:, column], y == positive)
+        knots.append(curve.X_thresholds_.tolist())
+        levels.append(curve.y_thresholds_.tolist())
+    return IsotonicCalibrator(_rows(knots), _rows(levels))
+
+
+def _rows(matrix: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(number) for number in row) for row in matrix)

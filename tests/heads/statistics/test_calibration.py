@@ -1,0 +1,151 @@
+"""Calibrators: what they must find, never break, and bring back from JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.isotonic import IsotonicRegression
+
+from embedstore.errors import DataError, UsageError
+from heads.scores import probabilities_from_scores
+from heads.statistics import metrics
+from heads.statistics.calibration import KINDS, calibrate, calibrator_from_json, fit_calibrator
+
+BINARY = ("identity", "temperature", "platt", "dirichlet", "isotonic")
+SEVERAL = ("identity", "temperature", "vector", "dirichlet", "isotonic")
+
+
+def _binary(
+    n: int = 4000, *, factor: float = 1.0, shift: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return scores that overstate a true logit by `factor` and `shift`, labels, and folds."""
+    generator = np.random.default_rng(0)
+    logit = generator.normal(size=n) * 1.5
+    y = (generator.random(n) < 1 / (1 + np.exp(-logit))).astype(int)
+    return (factor * logit + shift)[:, None], y, np.arange(n) % 5
+
+
+def _several(n: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(n, 3)) * 1.5
+    y = (logits + generator.gumbel(size=logits.shape)).argmax(1)
+    return 3 * logits + np.array([0.0, 1.0, -1.0]), y, np.arange(n) % 5
+
+
+@pytest.mark.parametrize("kind", BINARY[1:])
+def test_every_kind_lowers_the_error_of_an_overconfident_head(kind: str) -> None:
+    scores, y, folds = _binary(factor=3.0)
+    calibrated = fit_calibrator(kind, scores[folds > 0], y[folds > 0])(scores[folds == 0])
+    uncalibrated = probabilities_from_scores(scores[folds == 0])
+    assert metrics.ece(y[folds == 0], calibrated)[0] < metrics.ece(y[folds == 0], uncalibrated)[0] / 2
+    assert (
+        metrics.log_loss(y[folds == 0], calibrated)[0]
+        < metrics.log_loss(y[folds == 0], uncalibrated)[0] - 0.1
+    )
+
+
+def test_temperature_is_the_factor_that_the_scores_were_overstated_by() -> None:
+    scores, y, _ = _binary(n=20_000, factor=4.0)
+    matrix = fit_calibrator("temperature", scores, y).to_json()["matrix"]
+    assert matrix[0][0] == pytest.approx(1 / 4, rel=0.05)
+
+
+def test_platt_takes_a_shift_back() -> None:
+    scores, y, _ = _binary(n=20_000, factor=2.0, shift=1.0)
+    calibrated = fit_calibrator("platt", scores, y)(scores)
+    truth = probabilities_from_scores((scores - 1) / 2)
+    assert np.abs(calibrated - truth).max() < 0.02
+
+
+@pytest.mark.parametrize("kind", SEVERAL[1:])
+def test_every_kind_helps_several_classes(kind: str) -> None:
+    scores, y, folds = _several()
+    calibrated = fit_calibrator(kind, scores[folds > 0], y[folds > 0])(scores[folds == 0])
+    before = metrics.log_loss(y[folds == 0], probabilities_from_scores(scores[folds == 0]))[0]
+    assert metrics.log_loss(y[folds == 0], calibrated)[0] < before
+    assert calibrated.sum(1) == pytest.approx(1)
+
+
+def test_isotonic_is_scikit_learns() -> None:
+    scores, y, _ = _binary()
+    expected = IsotonicRegression(out_of_bounds="clip").fit(scores[:, 0], y).predict(scores[:, 0])
+    assert fit_calibrator("isotonic", scores, y)(scores)[:, 1] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", BINARY[1:])
+def test_classes_that_look_the_same_get_their_prevalence(kind: str) -> None:
+    scores, y = np.zeros((4000, 1)), (np.arange(4000) % 10 < 3).astype(int)
+    if kind == "temperature":
+        pytest.skip("a factor alone cannot move a score of 0")
+    assert fit_calibrator(kind, scores, y)(scores)[:, 1] == pytest.approx(0.3, abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["temperature", "platt", "dirichlet", "isotonic"])
+def test_scores_that_point_the_wrong_way_are_never_turned_around(kind: str) -> None:
+    scores, y, _ = _binary(factor=-1.0)
+    rising = np.sort(scores, axis=0)
+    calibrated = fit_calibrator(kind, scores, y)(rising)[:, 1]
+    assert (np.diff(calibrated) >= -1e-12).all()
+    assert np.ptp(calibrated) < 0.05
+
+
+@pytest.mark.parametrize("kind", BINARY)
+def test_separable_scores_end_finite_and_never_certain(kind: str) -> None:
+    scores = np.concatenate([np.full(600, -50.0), np.full(600, 50.0)])[:, None]
+    y = np.repeat([0, 1], 600)
+    calibrated = fit_calibrator(kind, scores, y)(np.array([[-1e6], [-800.0], [0.0], [800.0], [1e6]]))
+    assert np.isfinite(calibrated).all()
+    assert (calibrated > 0).all()
+    assert (calibrated < 1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_calibrator_comes_back_from_json_to_the_bit(kind: str) -> None:
+    scores, y, _ = _several() if kind == "vector" else _binary()
+    calibrator = fit_calibrator(kind, scores, y)
+    again = calibrator_from_json(json.loads(json.dumps(calibrator.to_json())), source="here")
+    assert again == calibrator
+    assert again(scores).tobytes() == calibrator(scores).tobytes()
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_a_probability_has_the_same_bits_in_every_batch(kind: str) -> None:
+    scores, y, _ = _several()
+    calibrator = fit_calibrator(kind, scores, y)
+    whole = calibrator(scores)
+    for batch in (1, 3, 5, 17):
+        rows = np.arange(100, 100 + batch)
+        assert calibrator(scores[rows]).tobytes() == whole[rows].tobytes()
+
+
+def test_the_choice_is_by_loss_on_folds_that_were_not_fitted() -> None:
+    scores, y, folds = _binary(factor=3.0)
+    chosen = calibrate(scores, y, folds)
+    assert chosen.calibrator.kind == min(chosen.losses, key=lambda kind: chosen.losses[kind])
+    other = fit_calibrator(chosen.calibrator.kind, scores[folds != 2], y[folds != 2])
+    assert (chosen.probabilities[folds == 2] == other(scores[folds == 2])).all()
+
+
+def test_scores_that_are_right_already_are_hardly_changed() -> None:
+    scores, y, folds = _binary(n=20_000)
+    chosen = calibrate(scores, y, folds)
+    assert np.abs(chosen.calibrator(scores) - probabilities_from_scores(scores)).max() < 0.03
+
+
+def test_isotonic_needs_a_thousand_points() -> None:
+    scores, y, folds = _binary(n=1200)
+    assert "isotonic" not in calibrate(scores, y, folds).losses
+    scores, y, folds = _binary(n=1300)
+    assert "isotonic" in calibrate(scores, y, folds).losses
+
+
+def test_a_kind_that_does_not_suit_is_refused() -> None:
+    scores, y, _ = _several()
+    with pytest.raises(UsageError, match="found 'platt'"):
+        fit_calibrator("platt", scores, y)
+    with pytest.raises(DataError, match=r"here: calibrator kind must be one of .*; found 'magic'"):
+        calibrator_from_json({"kind": "magic"}, source="here")
+    with pytest.raises(DataError, match="here: not a calibrator"):
+        calibrator_from_json({"kind": "platt"}, source="here")

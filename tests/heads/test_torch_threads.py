@@ -1,0 +1,84 @@
+"""Where heads are fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from embedstore.compute_device import torch_device
+from embedstore.errors import UsageError
+from heads.estimators.boosted import BoostedFamily
+from heads.estimators.logistic import LogisticFamily
+from heads.estimators.mlp import MlpFamily
+from heads.estimators.neighbors import NeighborsFamily
+from heads.protocol.probe import probe
+from heads.registry import head_family, on_device
+from heads.torch_threads import one_thread
+from tests.head_contract import folds_of, make_training
+from tests.views import make_view
+
+NO_GPU = not torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("head", ["logistic", "mlp", "xgboost"])
+def test_a_grid_is_moved_to_a_device(head: str) -> None:
+    moved = on_device(head_family(head), "cuda")
+    assert moved.device == "cuda"
+    assert moved.points == head_family(head).points
+
+
+def test_a_grid_without_a_choice_stays_as_it_is() -> None:
+    grid = NeighborsFamily(ks=(3,))
+    assert on_device(grid, "cuda") is grid
+
+
+@pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("family", "library"),
+    [
+        (LogisticFamily((1.0,)), "torch sees"),
+        (MlpFamily(points=({"hidden": (4,)},)), "torch sees"),
+        (BoostedFamily(), "XGBoost finds"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_named(family: object, library: str) -> None:
+    with pytest.raises(UsageError, match=f"device 'cuda' is not there: {library} no GPU; use cpu"):
+        probe(make_view(), draws=2, family=family, device="cuda")
+
+
+def test_auto_is_the_cpu_without_a_gpu() -> None:
+    assert torch_device("auto").type == ("cpu" if NO_GPU else "cuda")
+
+
+@pytest.mark.parametrize("name", ["abacus", "meta", "cuda:9"])
+def test_another_device_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"auto, cpu or cuda; found {name!r}"):
+        torch_device(name)
+
+
+def test_threads_come_back() -> None:
+    before = torch.get_num_threads()
+    with one_thread():
+        inside = torch.get_num_threads()
+    with one_thread(only_if=False):
+        left_alone = torch.get_num_threads()
+    assert (inside, left_alone, torch.get_num_threads()) == (1, before, before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("family", "tolerance"),
+    [
+        (LogisticFamily((0.01, 1.0, 100.0)), 1e-4),
+        (MlpFamily(points=({"hidden": (16,), "minimum_steps": 60},)), 1e-2),
+        (BoostedFamily(points=({"rounds": 20},)), 0.2),
+    ],
+)
+def test_a_gpu_finds_what_the_cpu_finds(family: object, tolerance: float) -> None:
+    training = make_training(n_classes=3)
+    here, there = (
+        on_device(family, device).out_of_fold(training, folds_of(training), seed=0).scores
+        for device in ("cpu", "cuda")
+    )
+    assert np.abs(here - there).mean() < tolerance
