@@ -74,7 +74,7 @@ def measure(encoder: str, folder: Path, table: Path) -> dict[str, Any]:
     whole, killed = folder / f"{encoder}-whole.store", folder / f"{encoder}-killed.store"
     summary = json.loads(_finish(_start(checkpoint, table, whole)))
     first = _start(checkpoint, table, killed)
-    finished = _kill_after_a_unit(first, killed)
+    finished = _kill_after_a_chunk(first, killed)
     resumed = json.loads(_finish(_start(checkpoint, table, killed)))
     subprocess.run([*_embed(), "verify", str(killed)], check=True, stdout=subprocess.DEVNULL)
     size_gb = sum(path.stat().st_size for path in checkpoint.iterdir()) / 1e9
@@ -82,7 +82,7 @@ def measure(encoder: str, folder: Path, table: Path) -> dict[str, Any]:
         "checkpoint": f"{encoder}, {parameters / 1e6:,.0f} M parameters, {size_gb:.1f} GB",
         "images": summary["computed"],
         "images/s": summary["images_per_s"],
-        "killed with": f"{finished} of {-(-summary['computed'] // CHUNK_ROWS)} units done",
+        "killed with": f"{finished} of {-(-summary['computed'] // CHUNK_ROWS)} chunks done",
         "images left for the second run": resumed["computed"],
         "TFLOP/s": summary["tflops_per_s"],
         "same bytes": _digest(whole) == _digest(killed),
@@ -157,7 +157,7 @@ def _finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def _kill_after_a_unit(process: subprocess.Popen[str], store: Path) -> int:
+def _kill_after_a_chunk(process: subprocess.Popen[str], store: Path) -> int:
     receipts = store / "parts" / "0000" / "receipts"
     while process.poll() is None and not list(receipts.glob("*.json")):
         time.sleep(0.05)

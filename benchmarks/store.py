@@ -19,8 +19,9 @@ from table import parse, show
 
 from embedstore.identity import Identity
 from embedstore.manifest import manifest_from_columns
+from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 
 DIM = 1152
 IDENTITY = Identity("benchmark", "1", "none", {"preset": "pad", "size_px": 448}, "none", "float32", DIM)
@@ -87,9 +88,9 @@ def write(root: Path, count: int) -> float:
             manifest, dataset="benchmark", data_root="none", chunk_rows=256, dtype="float16"
         )
         started = time.perf_counter()
-        for unit in range(plan.units):
-            start, stop = plan.bounds(unit)
-            writer.commit(plan, unit, UnitResult(block[: stop - start] + unit, content[: stop - start]))
+        for chunk in range(plan.chunks):
+            start, stop = plan.bounds(chunk)
+            writer.commit(plan, chunk, ChunkResult(block[: stop - start] + chunk, content[: stop - start]))
         return time.perf_counter() - started
 
 

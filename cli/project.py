@@ -24,7 +24,7 @@ KEYS: dict[str, tuple[type, str]] = {
     "dtype": (str, "arithmetic of the encoder: auto, float32, bfloat16, float16"),
     "batch_size": (int, "images per forward pass"),
     "workers": (int, "decoding processes"),
-    "chunk_rows": (int, "rows of a unit in new parts"),
+    "chunk_rows": (int, "rows of a chunk in new parts"),
     "store_dtype": (str, "float16 or float32, for new parts"),
     "max_failed": (float, "share of failed images up to which extract succeeds"),
     "task": (str, "task to probe"),

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import Manifest, manifest_from_columns
+from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import PartPlan
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 
 DIM = 4
 
@@ -78,18 +79,18 @@ def make_store(
     rows: int = 20,
     chunk_rows: int = 8,
     dtype: str = "float16",
-    units: tuple[int, ...] | None = None,
+    chunks: tuple[int, ...] | None = None,
     failures: dict[int, tuple[object, str]] | None = None,
 ) -> PartPlan:
-    """Write a store of one part with known vectors; `units` names the ones to finish (all by default)."""
+    """Write a store of one part with known vectors; `chunks` names the ones to finish (all by default)."""
     with open_writer(root, IDENTITY, say=lambda line: None) as writer:
         plan = writer.plan_part(
             manifest_of(rows), dataset="test", data_root="images", chunk_rows=chunk_rows, dtype=dtype
         )
-        for unit in range(plan.units) if units is None else units:
-            start, stop = plan.bounds(unit)
+        for chunk in range(plan.chunks) if chunks is None else chunks:
+            start, stop = plan.bounds(chunk)
             inside = {row: failure for row, failure in (failures or {}).items() if start <= row < stop}
-            writer.commit(plan, unit, UnitResult(vectors_of(start, stop), content_of(start, stop), inside))  # type: ignore[arg-type]
+            writer.commit(plan, chunk, ChunkResult(vectors_of(start, stop), content_of(start, stop), inside))  # type: ignore[arg-type]
     return plan
 
 

@@ -76,7 +76,7 @@ from embedstore.store.layout import read_store_document
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="Rows of a unit in new parts.",
+    help="Rows of a chunk in new parts.",
 )
 @click.option(
     "--store-dtype",
@@ -96,7 +96,9 @@ from embedstore.store.layout import read_store_document
     "--ray-address", default="local", show_default=True, help="Ray cluster: local, auto or HOST:PORT."
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of the data set.")
-@click.option("--shard", metavar="I/N", help="Only this share of the units, while other processes do others.")
+@click.option(
+    "--shard", metavar="I/N", help="Only this share of the chunks, while other processes do others."
+)
 @click.option("--retry-failed", "retry", is_flag=True, help="Also try images again that failed before.")
 @click.option(
     "--max-failed",
@@ -233,7 +235,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
         asked = True
         signal.signal(number, before[number])
         click.echo(
-            "\nstopping: the unit at hand is abandoned, finished ones stay (again to stop at once)", err=True
+            "\nstopping: the chunk at hand is abandoned, finished ones stay (again to stop at once)", err=True
         )
 
     before: dict[int, Any] = {

@@ -46,7 +46,7 @@ def command(store_argument: Path | None, store: Path | None, all_failures: bool,
     for part in document["parts"]:
         click.echo(
             f"  part {part['number']}: {part['dataset']}, {plural(part['rows'], 'row')}, {part['dtype']}, "
-            f"{part['finished_units']} of {plural(part['units'], 'unit')} finished, "
+            f"{part['finished_chunks']} of {plural(part['chunks'], 'chunk')} finished, "
             f"largest rounding error {part['rounding_error']:.2g}"
         )
     for task in document["tasks"]:
@@ -79,8 +79,8 @@ def describe(store: Store) -> dict[str, Any]:
                 "rows": part.plan.rows,
                 "chunk_rows": part.plan.chunk_rows,
                 "dtype": part.plan.dtype,
-                "units": part.plan.units,
-                "finished_units": len(part.receipts),
+                "chunks": part.plan.chunks,
+                "finished_chunks": len(part.receipts),
                 "created": part.plan.created,
                 "rounding_error": max(
                     (receipt.rounding_error for receipt in part.receipts.values()), default=0.0

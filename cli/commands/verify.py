@@ -19,11 +19,11 @@ from embedstore.store.verify import Verification, verify_store
 @click.option(
     "--repair",
     is_flag=True,
-    help="Heal what can be healed; damaged units are done again by the next extract.",
+    help="Heal what can be healed; damaged chunks are done again by the next extract.",
 )
 @json_option
 def command(store_argument: Path | None, store: Path | None, repair: bool, as_json: bool) -> int:
-    """Re-read every byte of a store against its receipts; name what is wrong by unit and rows.
+    """Re-read every byte of a store against its receipts; name what is wrong by chunk and rows.
 
     \b
     Example:
@@ -54,7 +54,7 @@ def _print(path: Path, verification: Verification, *, as_json: bool) -> None:
         return
     for finding in verification.findings:
         click.echo(f"{finding}")
-    counted = f"{plural(verification.units, 'unit')}, {plural(verification.rows, 'row')}"
+    counted = f"{plural(verification.chunks, 'chunk')}, {plural(verification.rows, 'row')}"
     if verification.findings:
         click.echo(
             f"{shown(path)}: {plural(len(verification.findings), 'problem')} in {counted}{_pending(verification)}. "
@@ -75,7 +75,7 @@ def _as_json(path: Path, verification: Verification) -> dict[str, object]:
     return {
         "store": str(path),
         "sound": not verification.findings,
-        "units": verification.units,
+        "chunks": verification.chunks,
         "rows": verification.rows,
         "pending": verification.pending,
         "findings": [asdict(finding) for finding in verification.findings],

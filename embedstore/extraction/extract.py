@@ -1,4 +1,4 @@
-"""Phase one: plan what is missing, run an engine over it, commit unit by unit.
+"""Phase one: plan what is missing, run an engine over it, commit chunk by chunk.
 
 The same call continues an interrupted extraction, adds new images as a new part, and does nothing when
 there is nothing to do; a finished store is recognised without loading the encoder or taking the lock.
@@ -15,7 +15,7 @@ from pathlib import Path
 from embedstore.datasets.base import Collection
 from embedstore.encoders.base import Encoder, report_to
 from embedstore.extraction.options import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
-from embedstore.extraction.pending import Chooser, PendingUnit, unfinished, unfinished_or_failed
+from embedstore.extraction.pending import Chooser, PendingChunk, unfinished, unfinished_or_failed
 from embedstore.extraction.plan import (
     ensure_planned,
     is_planned,
@@ -24,9 +24,9 @@ from embedstore.extraction.plan import (
     write_plan,
 )
 from embedstore.extraction.shard import WHOLE
-from embedstore.extraction.worker import UnitLoop
+from embedstore.extraction.worker import ChunkLoop
 from embedstore.manifest import Manifest
-from embedstore.store.commit import UnitWriter
+from embedstore.store.commit import ChunkWriter
 from embedstore.store.reader import open_store
 from embedstore.store.writer import join_writers, open_writer
 
@@ -125,7 +125,7 @@ class _Extraction:
             and not self._pending()
         )
 
-    def _pending(self) -> list[PendingUnit]:
+    def _pending(self) -> list[PendingChunk]:
         return self.choose(
             open_store(self.store_path),
             self.collection.manifest,
@@ -134,7 +134,7 @@ class _Extraction:
         )
 
     @contextmanager
-    def _writer(self, wanted: Manifest) -> Iterator[UnitWriter]:
+    def _writer(self, wanted: Manifest) -> Iterator[ChunkWriter]:
         """Plan, and hold the store: alone, or as one of many workers."""
         say, identity = self.observer.say, self.encoder.identity
         if self.options.shard is None:
@@ -148,12 +148,12 @@ class _Extraction:
         ) as worker:
             yield worker
 
-    def _run(self, writer: UnitWriter, pending: list[PendingUnit]) -> None:
-        """Compute and commit the pending units."""
+    def _run(self, writer: ChunkWriter, pending: list[PendingChunk]) -> None:
+        """Compute and commit the pending chunks."""
         started = time.perf_counter()
         total = sum(len(entry.work.rows) for entry in pending)
-        failed = units = 0
-        with UnitLoop(
+        failed = chunks = 0
+        with ChunkLoop(
             self.collection,
             self.encoder,
             writer,
@@ -161,10 +161,10 @@ class _Extraction:
             options=self.options,
         ) as loop:
             for finished in loop.run(pending, stopping=self.observer.stopping, stopwatch=self.work.stopwatch):
-                units, self.work.computed = units + 1, self.work.computed + finished.images
+                chunks, self.work.computed = chunks + 1, self.work.computed + finished.images
                 failed += finished.failed
                 speed = self.work.computed / (time.perf_counter() - started)
                 self.observer.progress(
-                    Progress(self.work.computed, total, failed, units, len(pending), speed)
+                    Progress(self.work.computed, total, failed, chunks, len(pending), speed)
                 )
-        self.work.interrupted = units < len(pending)
+        self.work.interrupted = chunks < len(pending)

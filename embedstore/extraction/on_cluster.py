@@ -1,4 +1,4 @@
-"""An extraction on a Ray cluster: actors commit units into the shared folder, and the driver counts receipts."""
+"""An extraction on a Ray cluster: actors commit chunks into the shared folder, and the driver counts receipts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from embedstore.datasets.base import Collection
 from embedstore.encoders.base import Encoder, report_to
 from embedstore.extraction.on_devices import EncoderSource
 from embedstore.extraction.options import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
-from embedstore.extraction.pending import Chooser, PendingUnit, unfinished, unfinished_or_failed
+from embedstore.extraction.pending import Chooser, PendingChunk, unfinished, unfinished_or_failed
 from embedstore.extraction.plan import ensure_planned, library_versions, wanted_records
 from embedstore.extraction.ray_crew import LOCAL, Crew, open_crew
 from embedstore.extraction.shard import WHOLE
-from embedstore.extraction.worker import FinishedUnit, UnitLoop
+from embedstore.extraction.worker import ChunkLoop, FinishedChunk
 from embedstore.identity import Identity
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.store.reader import open_store
@@ -93,7 +93,7 @@ class _ClusterRun:
     work: Work = field(default_factory=Work)
 
     def summary(self, choose: Chooser, *, address: str, device: str) -> ExtractSummary:
-        """Plan, hand out the units, and add up."""
+        """Plan, hand out the chunks, and add up."""
         started = time.perf_counter()
         say, shard = self.observer.say, self.options.shard or WHOLE
         wanted = wanted_records(self.collection, self.options)
@@ -115,15 +115,15 @@ class _ClusterRun:
         seconds = time.perf_counter() - started
         return summarise(self.store_path, wanted, self.options.shard, self.work, seconds=seconds)
 
-    def _run(self, crew: Crew, pending: list[PendingUnit]) -> None:
+    def _run(self, crew: Crew, pending: list[PendingChunk]) -> None:
         started = time.perf_counter()
         total = sum(len(entry.work.rows) for entry in pending)
-        failed = units = 0
+        failed = chunks = 0
         said: set[str] = set()
         for report in crew.do(pending, stopping=self.observer.stopping):
-            units += len(report.finished)
-            failed += sum(unit.failed for unit in report.finished)
-            self.work.computed += sum(unit.images for unit in report.finished)
+            chunks += len(report.finished)
+            failed += sum(chunk.failed for chunk in report.finished)
+            self.work.computed += sum(chunk.images for chunk in report.finished)
             self.work.stopwatch.add(report.stopwatch)
             for notice in report.notices:
                 # What holds for the weights comes from every actor of a host.
@@ -131,8 +131,8 @@ class _ClusterRun:
                     said.add(notice)
                     self.observer.say(notice)
             speed = self.work.computed / (time.perf_counter() - started)
-            self.observer.progress(Progress(self.work.computed, total, failed, units, len(pending), speed))
-        self.work.interrupted = units < len(pending)
+            self.observer.progress(Progress(self.work.computed, total, failed, chunks, len(pending), speed))
+        self.work.interrupted = chunks < len(pending)
 
     def _await_lost(self, name: str) -> None:
         """Wait until no actor of the run `name` holds a lock; those that ended in good order hold none."""
@@ -143,7 +143,7 @@ class _ClusterRun:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """Makes a unit worker inside an actor."""
+    """Makes a chunk worker inside an actor."""
 
     collection: Collection
     store_path: Path
@@ -151,30 +151,30 @@ class _Recipe:
     options: ExtractOptions
 
     @contextmanager
-    def __call__(self, *, name: str, device: str, cpus: int) -> Iterator[_UnitWorker]:
+    def __call__(self, *, name: str, device: str, cpus: int) -> Iterator[_ChunkWorker]:
         options = replace(self.options, workers=max(1, min(self.options.workers, cpus)))
         with ExitStack() as resources:
-            yield _UnitWorker(replace(self, options=options), name, self.build(device=device), resources)
+            yield _ChunkWorker(replace(self, options=options), name, self.build(device=device), resources)
 
 
 @dataclass(frozen=True)
 class _Report:
-    """What an actor did with a few units, and its notices for people since the last report."""
+    """What an actor did with a few chunks, and its notices for people since the last report."""
 
-    finished: list[FinishedUnit]
+    finished: list[FinishedChunk]
     stopwatch: Stopwatch
     notices: list[str]
 
 
 @dataclass
-class _UnitWorker:
+class _ChunkWorker:
     """The local loop in an actor; the store is joined by the first piece of work, when it is planned."""
 
     recipe: _Recipe
     name: str
     encoder: Encoder
     resources: ExitStack
-    loop: UnitLoop | None = None
+    loop: ChunkLoop | None = None
     notices: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -185,14 +185,14 @@ class _UnitWorker:
         """Return the identity of the vectors that this actor makes."""
         return self.encoder.identity
 
-    def do(self, pieces: Sequence[PendingUnit], stopping: Callable[[], bool]) -> _Report:
-        """Compute and commit units; return their receipts."""
+    def do(self, pieces: Sequence[PendingChunk], stopping: Callable[[], bool]) -> _Report:
+        """Compute and commit chunks; return their receipts."""
         stopwatch = Stopwatch()
         finished = list(self._opened().run(pieces, stopping=stopping, stopwatch=stopwatch))
         notices, self.notices = self.notices, []
         return _Report(finished, stopwatch, notices)
 
-    def _opened(self) -> UnitLoop:
+    def _opened(self) -> ChunkLoop:
         if self.loop is None:
             recipe = self.recipe
             writer = self.resources.enter_context(
@@ -205,7 +205,7 @@ class _UnitWorker:
                 )
             )
             self.loop = self.resources.enter_context(
-                UnitLoop(
+                ChunkLoop(
                     recipe.collection,
                     self.encoder,
                     writer,

@@ -1,4 +1,4 @@
-"""More than one device of this machine: one process per device, each doing its share of the units."""
+"""More than one device of this machine: one process per device, each doing its share of the chunks."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class _DeviceRun:
         child.process.join()
         if child.summary is None and child.error is None:
             child.error = WorkerFailed(
-                f"the process of device {child.device} ended with exit code {child.process.exitcode}. Its unit at "
+                f"the process of device {child.device} ended with exit code {child.process.exitcode}. Its chunk at "
                 "hand is abandoned, finished ones stay; run the same command again to continue"
             )
             self.observer.say(str(child.error))
@@ -290,8 +290,8 @@ def _added_up(states: Sequence[Progress | None], seconds: float) -> Progress:
         done=done,
         total=sum(state.total for state in known),
         failed=sum(state.failed for state in known),
-        units_done=sum(state.units_done for state in known),
-        units_total=sum(state.units_total for state in known),
+        chunks_done=sum(state.chunks_done for state in known),
+        chunks_total=sum(state.chunks_total for state in known),
         images_per_s=done / seconds,
     )
 

@@ -25,7 +25,7 @@ class ExtractOptions:
     Parameters
     ----------
     chunk_rows
-        Rows of a unit in a newly planned part.
+        Rows of a chunk in a newly planned part.
     store_dtype
         ``float16`` or ``float32`` for a newly planned part.
     batch_size
@@ -37,7 +37,7 @@ class ExtractOptions:
     limit
         Plan at most the first so many records of the data set; None for all.
     shard
-        Do this share of the units only, while other processes do others; None to have the store alone.
+        Do this share of the chunks only, while other processes do others; None to have the store alone.
     """
 
     chunk_rows: int = DEFAULT_CHUNK_ROWS
@@ -59,8 +59,8 @@ class Progress:
         Images of this run.
     failed
         Images of this run without a vector so far.
-    units_done, units_total
-        Units of this run.
+    chunks_done, chunks_total
+        Chunks of this run.
     images_per_s
         Average over this run.
     """
@@ -68,13 +68,13 @@ class Progress:
     done: int
     total: int
     failed: int
-    units_done: int
-    units_total: int
+    chunks_done: int
+    chunks_total: int
     images_per_s: float
 
     @property
     def eta_s(self) -> float:
-        """Seconds left at the average speed; infinite before the first unit."""
+        """Seconds left at the average speed; infinite before the first chunk."""
         return (self.total - self.done) / self.images_per_s if self.images_per_s else float("inf")
 
 
@@ -85,7 +85,7 @@ class ExtractSummary:
     Parameters
     ----------
     images
-        Records of the data set that were asked for; of a shard, those in its units.
+        Records of the data set that were asked for; of a shard, those in its chunks.
     valid, pending
         Those with a vector, and those that still wait for one.
     failed
@@ -125,9 +125,9 @@ class Observer:
     say
         Receives lines for people.
     progress
-        Receives the state after every unit.
+        Receives the state after every chunk.
     stopping
-        Asked between batches; when true, the unit at hand is abandoned and the run ends.
+        Asked between batches; when true, the chunk at hand is abandoned and the run ends.
     """
 
     say: Callable[[str], None] = lambda line: None
@@ -178,6 +178,6 @@ def summarise(
 
 
 def _share_of_rows(store: Store, shard: Shard) -> npt.NDArray[np.bool_]:
-    units = [np.arange(part.plan.rows) // part.plan.chunk_rows for part in store.parts]
-    numbers = np.concatenate([np.zeros(0, np.int64), *units])
+    chunks = [np.arange(part.plan.rows) // part.plan.chunk_rows for part in store.parts]
+    numbers = np.concatenate([np.zeros(0, np.int64), *chunks])
     return np.asarray(numbers % shard.count == shard.number - 1)

@@ -1,4 +1,4 @@
-"""Units that need work, and how a retried unit is completed from the store's own bytes."""
+"""Chunks that need work, and how a retried chunk is completed from the store's own bytes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.manifest import Manifest
-from embedstore.pipeline.chunk_work import UnitVectors, UnitWork
-from embedstore.store.commit import UnitResult
+from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork
+from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import PartPlan
 from embedstore.store.reader import Part, Store
 
 
 @dataclass(frozen=True)
-class PendingUnit:
-    """A unit to compute.
+class PendingChunk:
+    """A chunk to compute.
 
     Parameters
     ----------
@@ -27,11 +27,11 @@ class PendingUnit:
     work
         What the engine gets.
     part
-        Set when failed rows are retried: the unit's other rows come from here.
+        Set when failed rows are retried: the chunk's other rows come from here.
     """
 
     plan: PartPlan
-    work: UnitWork
+    work: ChunkWork
     part: Part | None = None
 
 
@@ -40,29 +40,29 @@ class Chooser(Protocol):
 
     def __call__(
         self, store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
-    ) -> list[PendingUnit]:
-        """Return the units to compute, in order."""
+    ) -> list[PendingChunk]:
+        """Return the chunks to compute, in order."""
         ...
 
 
 def unfinished(
     store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
-) -> list[PendingUnit]:
-    """Return the units without a receipt whose images `manifest` holds; say how many others there are."""
+) -> list[PendingChunk]:
+    """Return the chunks without a receipt whose images `manifest` holds; say how many others there are."""
     ours = set(manifest.column("image_id"))
     chosen, foreign = [], 0
     for part in store.parts:
-        for unit in filter(shard.holds, part.pending):
-            start, stop = part.plan.bounds(unit)
+        for chunk in filter(shard.holds, part.pending):
+            start, stop = part.plan.bounds(chunk)
             records = tuple(part.manifest.records(start, stop))
             if all(record.image_id in ours for record in records):
-                work = UnitWork(part.plan.number, unit, tuple(range(start, stop)), records)
-                chosen.append(PendingUnit(part.plan, work))
+                work = ChunkWork(part.plan.number, chunk, tuple(range(start, stop)), records)
+                chosen.append(PendingChunk(part.plan, work))
             else:
                 foreign += 1
     if foreign:
         say(
-            f"{foreign} unfinished unit(s) of the store hold images that this data set does not; "
+            f"{foreign} unfinished chunk(s) of the store hold images that this data set does not; "
             "run the command that planned them to finish them"
         )
     return chosen
@@ -70,13 +70,13 @@ def unfinished(
 
 def unfinished_or_failed(
     store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
-) -> list[PendingUnit]:
-    """Return the unfinished units, and the failed rows of the finished ones."""
+) -> list[PendingChunk]:
+    """Return the unfinished chunks, and the failed rows of the finished ones."""
     ours = set(manifest.column("image_id"))
     chosen = unfinished(store, manifest, say, shard=shard)
     for part in store.parts:
-        for unit, receipt in sorted(part.receipts.items()):
-            if not shard.holds(unit):
+        for chunk, receipt in sorted(part.receipts.items()):
+            if not shard.holds(chunk):
                 continue
             rows = [failure.row for failure in receipt.failures]
             records = [record for row in rows for record in part.manifest.records(row, row + 1)]
@@ -85,15 +85,15 @@ def unfinished_or_failed(
             ]
             if kept:
                 rows_kept, records_kept = zip(*kept, strict=True)
-                work = UnitWork(part.plan.number, unit, rows_kept, records_kept)
+                work = ChunkWork(part.plan.number, chunk, rows_kept, records_kept)
                 # Only its own receipt, for the entry may travel to another machine.
-                chosen.append(PendingUnit(part.plan, work, replace(part, receipts={unit: receipt})))
+                chosen.append(PendingChunk(part.plan, work, replace(part, receipts={chunk: receipt})))
     return chosen
 
 
-def unit_result(pending: PendingUnit, output: UnitVectors, *, device: str) -> UnitResult:
+def chunk_result(pending: PendingChunk, output: ChunkVectors, *, device: str) -> ChunkResult:
     """Turn an engine's output into what the writer commits; rows that were not retried stay as they are."""
-    result = UnitResult(
+    result = ChunkResult(
         vectors=output.vectors,
         content=output.content,
         failures=output.failures,
@@ -103,10 +103,10 @@ def unit_result(pending: PendingUnit, output: UnitVectors, *, device: str) -> Un
     )
     if pending.part is None:
         return result
-    part, unit = pending.part, output.work.unit
-    receipt = part.receipts[unit]
-    vectors = part.read_unit(unit).astype(np.float32)
-    content = part.read_content(unit)
+    part, chunk = pending.part, output.work.chunk
+    receipt = part.receipts[chunk]
+    vectors = part.read_chunk(chunk).astype(np.float32)
+    content = part.read_content(chunk)
     positions = [row - receipt.start for row in output.work.rows]
     vectors[positions], content[positions] = output.vectors, output.content
     untouched = {

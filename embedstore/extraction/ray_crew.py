@@ -1,6 +1,6 @@
-"""The engine for many machines: actors of a Ray cluster, each with a device of its own, do whole units.
+"""The engine for many machines: actors of a Ray cluster, each with a device of its own, do whole chunks.
 
-Work is handed out a few units at a time, so that a fast device does more of it. What an actor had at hand
+Work is handed out a few chunks at a time, so that a fast device does more of it. What an actor had at hand
 when it died is handed to another; a machine that joins later gets actors too. Nothing big travels: records
 go out, receipts come back, pixels and vectors stay with the actor and the store's folder.
 """
@@ -225,7 +225,7 @@ class Crew:
         self.ray.kill(member.actor)
         if self._first_error is None:
             self._first_error = error if isinstance(error, EmbedError) else ClusterLost(str(error))
-        self.say(f"{error}; its units go to others")
+        self.say(f"{error}; its chunks go to others")
 
     def _nobody_left(self) -> EmbedError:
         if self._first_error is not None:

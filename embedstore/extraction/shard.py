@@ -1,4 +1,4 @@
-"""A share of the units of a store, by which many processes divide the work without talking to each other."""
+"""A share of the chunks of a store, by which many processes divide the work without talking to each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embedstore.errors import UsageError
 
 @dataclass(frozen=True)
 class Shard:
-    """Share `number` of `count`: the units whose number leaves ``number - 1`` when divided by `count`.
+    """Share `number` of `count`: the chunks whose number leaves ``number - 1`` when divided by `count`.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Shard:
 
     Examples
     --------
-    >>> [unit for unit in range(10) if Shard(2, 4).holds(unit)]
+    >>> [chunk for chunk in range(10) if Shard(2, 4).holds(chunk)]
     [1, 5, 9]
     >>> [str(share) for share in Shard(2, 4).split(2)]
     ['2/8', '6/8']
@@ -43,12 +43,12 @@ class Shard:
         """Name of the worker that does this share."""
         return f"shard-{self.number}-of-{self.count}"
 
-    def holds(self, unit: int) -> bool:
-        """Whether the unit of this number belongs to the share."""
-        return unit % self.count == self.number - 1
+    def holds(self, chunk: int) -> bool:
+        """Whether the chunk of this number belongs to the share."""
+        return chunk % self.count == self.number - 1
 
     def split(self, ways: int) -> list[Self]:
-        """Return shares that hold the units of this one between them, each unit once."""
+        """Return shares that hold the chunks of this one between them, each chunk once."""
         return [type(self)(self.number + self.count * way, self.count * ways) for way in range(ways)]
 
 

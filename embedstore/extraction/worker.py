@@ -1,4 +1,4 @@
-"""The loop of one worker: decode, encode and commit whole units, one being written while the next is computed."""
+"""The loop of one worker: decode, encode and commit whole chunks, one being written while the next is computed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from embedstore.datasets.base import Collection
 from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
-from embedstore.extraction.pending import PendingUnit, unit_result
+from embedstore.extraction.pending import PendingChunk, chunk_result
 from embedstore.pipeline.chunk_work import Stopwatch
-from embedstore.pipeline.run_chunks import run_units
+from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
-from embedstore.store.commit import UnitWriter
+from embedstore.store.commit import ChunkWriter
 from embedstore.store.layout import Receipt
 
 
 @dataclass(frozen=True)
-class FinishedUnit:
-    """A unit that was committed.
+class FinishedChunk:
+    """A chunk that was committed.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class FinishedUnit:
     receipt: Receipt
 
 
-class UnitLoop:
+class ChunkLoop:
     """Decoding processes and a writing thread around one encoder; use it as a context manager.
 
     Parameters
@@ -51,7 +51,7 @@ class UnitLoop:
     encoder
         The encoder; loaded on entry.
     writer
-        Commits the units.
+        Commits the chunks.
     known
         Ranges of MR series that the store holds already.
     options
@@ -62,7 +62,7 @@ class UnitLoop:
         self,
         collection: Collection,
         encoder: Encoder,
-        writer: UnitWriter,
+        writer: ChunkWriter,
         *,
         known: Mapping[str, tuple[float, float]],
         options: ExtractOptions,
@@ -98,16 +98,16 @@ class UnitLoop:
         self._resources.__exit__(kind, error, trace)
 
     def run(
-        self, pending: Iterable[PendingUnit], *, stopping: Callable[[], bool], stopwatch: Stopwatch
-    ) -> Iterator[FinishedUnit]:
-        """Compute and commit units in order.
+        self, pending: Iterable[PendingChunk], *, stopping: Callable[[], bool], stopwatch: Stopwatch
+    ) -> Iterator[FinishedChunk]:
+        """Compute and commit chunks in order.
 
         Parameters
         ----------
         pending
-            The units.
+            The chunks.
         stopping
-            Asked between batches; when true, the unit at hand is abandoned and fewer come back.
+            Asked between batches; when true, the chunk at hand is abandoned and fewer come back.
         stopwatch
             Adds up where the time went.
         """
@@ -119,10 +119,10 @@ class UnitLoop:
             stopwatch.wall_s += perf_counter() - started
 
     def _committed(
-        self, pending: Iterable[PendingUnit], *, stopping: Callable[[], bool], stopwatch: Stopwatch
-    ) -> Iterator[FinishedUnit]:
-        by_place = {(entry.work.part, entry.work.unit): entry for entry in pending}
-        outputs = run_units(
+        self, pending: Iterable[PendingChunk], *, stopping: Callable[[], bool], stopwatch: Stopwatch
+    ) -> Iterator[FinishedChunk]:
+        by_place = {(entry.work.part, entry.work.chunk): entry for entry in pending}
+        outputs = run_chunks(
             with_series_ranges((entry.work for entry in by_place.values()), self._ranges),
             root=self.collection.root,
             encoder=self.encoder,
@@ -131,22 +131,22 @@ class UnitLoop:
             stopwatch=stopwatch,
             stopping=stopping,
         )
-        # A second finished unit waits until the first is written, so that memory stays bounded.
-        waiting: tuple[PendingUnit, Future[Receipt]] | None = None
+        # A second finished chunk waits until the first is written, so that memory stays bounded.
+        waiting: tuple[PendingChunk, Future[Receipt]] | None = None
         for output in outputs:
-            entry = by_place[output.work.part, output.work.unit]
-            result = unit_result(entry, output, device=self.encoder.device)
+            entry = by_place[output.work.part, output.work.chunk]
+            result = chunk_result(entry, output, device=self.encoder.device)
             if waiting is not None:
                 yield _finished(*waiting, stopwatch)
-            waiting = entry, self._writing.submit(self.writer.commit, entry.plan, entry.work.unit, result)
+            waiting = entry, self._writing.submit(self.writer.commit, entry.plan, entry.work.chunk, result)
         if waiting is not None:
             yield _finished(*waiting, stopwatch)
 
 
-def _finished(entry: PendingUnit, future: Future[Receipt], stopwatch: Stopwatch) -> FinishedUnit:
+def _finished(entry: PendingChunk, future: Future[Receipt], stopwatch: Stopwatch) -> FinishedChunk:
     started = perf_counter()
     receipt = future.result()
     stopwatch.write_s += perf_counter() - started
     tried = frozenset(entry.work.rows)
     failed = sum(failure.row in tried for failure in receipt.failures)
-    return FinishedUnit(len(tried), failed, receipt)
+    return FinishedChunk(len(tried), failed, receipt)

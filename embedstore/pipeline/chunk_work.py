@@ -1,4 +1,4 @@
-"""What an engine is given and what it returns: whole units, so that any worker does any unit alike."""
+"""What an engine is given and what it returns: whole chunks, so that any worker does any chunk alike."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from embedstore.manifest import Record
 
 
 @dataclass(frozen=True)
-class UnitWork:
-    """Rows of one unit that need a vector.
+class ChunkWork:
+    """Rows of one chunk that need a vector.
 
     Parameters
     ----------
-    part, unit
+    part, chunk
         Numbers.
     rows
-        Rows of the part to compute, ascending; the whole unit, or its failed rows when these are retried.
+        Rows of the part to compute, ascending; the whole chunk, or its failed rows when these are retried.
     records
         One record per row.
     series_ranges
@@ -29,15 +29,15 @@ class UnitWork:
     """
 
     part: int
-    unit: int
+    chunk: int
     rows: tuple[int, ...]
     records: tuple[Record, ...]
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class UnitVectors:
-    """What became of the rows of a `UnitWork`.
+class ChunkVectors:
+    """What became of the rows of a `ChunkWork`.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ class UnitVectors:
     failures
         ``{row of the part: (reason, message)}``.
     seconds
-        Time that the unit took.
+        Time that the chunk took.
     """
 
-    work: UnitWork
+    work: ChunkWork
     vectors: npt.NDArray[np.float32]
     content: npt.NDArray[np.uint8]
     failures: Mapping[int, tuple[Reason, str]]
@@ -72,7 +72,7 @@ class Stopwatch:
     busy_s
         Seconds that the device worked: by the clock around a pass on a CPU, by the device's own on CUDA.
     wall_s
-        Seconds from the first unit's beginning to the last one's receipt, of every worker.
+        Seconds from the first chunk's beginning to the last one's receipt, of every worker.
     flops
         Floating-point operations of the pictures that were encoded; 0 for an encoder without a count.
     on_gpu

@@ -14,10 +14,10 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.errors import Reason
 from embedstore.manifest import Record
-from embedstore.pipeline.chunk_work import Stopwatch, UnitWork
-from embedstore.pipeline.run_chunks import run_units
+from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
+from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
-from embedstore.store.writer import UnitResult, round_vectors
+from embedstore.store.commit import ChunkResult, round_vectors
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ def embed_records(
         As in `embedstore.extraction.extract.ExtractOptions`.
     """
     listed = tuple(records)
-    work = UnitWork(0, 0, tuple(range(len(listed))), listed)
+    work = ChunkWork(0, 0, tuple(range(len(listed))), listed)
     encoder.load()
     with DecoderPool(encoder.preprocess, workers=min(workers, len(listed)), limits=limits) as decoder:
         ranges = SeriesRanges(
             root, series_members(listed), encoder.preprocess.mri_range, decoder, dict(known_ranges or {})
         )
-        (output,) = run_units(
+        (output,) = run_chunks(
             with_series_ranges([work], ranges),
             root=root,
             encoder=encoder,
@@ -87,7 +87,7 @@ def embed_records(
             stopping=lambda: False,
         )
     stored, failures = round_vectors(
-        UnitResult(output.vectors, output.content, output.failures), dtype=store_dtype, start=0
+        ChunkResult(output.vectors, output.content, output.failures), dtype=store_dtype, start=0
     )
     named = {failure.row: (failure.reason, failure.message) for failure in failures}
     return Embedded(listed, stored.astype(np.float32), output.content, named)

@@ -1,4 +1,4 @@
-"""The engine for one machine: decoding processes feed one encoder, unit after unit."""
+"""The engine for one machine: decoding processes feed one encoder, chunk after chunk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
 from embedstore.encoders.base import Encoded, Encoder, flops_per_image, open_stream
 from embedstore.errors import ImageRefused, Reason
 from embedstore.manifest import path_from_manifest
-from embedstore.pipeline.chunk_work import Stopwatch, UnitVectors, UnitWork
+from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork, Stopwatch
 
 CONTENT_BYTES = 32
 
 
-def run_units(
-    works: Iterable[UnitWork],
+def run_chunks(
+    works: Iterable[ChunkWork],
     *,
     root: Path,
     encoder: Encoder,
@@ -28,13 +28,13 @@ def run_units(
     batch_size: int,
     stopwatch: Stopwatch,
     stopping: Callable[[], bool],
-) -> Iterator[UnitVectors]:
-    """Compute units one after the other, decoding and queueing ahead across their borders.
+) -> Iterator[ChunkVectors]:
+    """Compute chunks one after the other, decoding and queueing ahead across their borders.
 
     Parameters
     ----------
     works
-        The units; pulled as decoding proceeds.
+        The chunks; pulled as decoding proceeds.
     root
         Folder that record paths are relative to.
     encoder
@@ -42,20 +42,20 @@ def run_units(
     decoder
         Source of pixels.
     batch_size
-        Images per forward pass. A batch never crosses a unit, so a unit's bytes do not depend on its
+        Images per forward pass. A batch never crosses a chunk, so a chunk's bytes do not depend on its
         neighbours.
     stopwatch
         Adds up where the time went.
     stopping
-        Asked between batches; when true, the unit at hand is abandoned and the iterator ends.
+        Asked between batches; when true, the chunk at hand is abandoned and the iterator ends.
     """
-    queue: deque[UnitWork] = deque()
+    queue: deque[ChunkWork] = deque()
     outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
     line = _Line(queue, encoder, batch_size, stopwatch)
     while (outcome := _awaited(outcomes, stopwatch)) is not None and not stopping():
         line.add(outcome)
         yield from line.finished()
-    # An abandoned unit never becomes whole; those before it may still be on their way.
+    # An abandoned chunk never becomes whole; those before it may still be on their way.
     line.drain()
     yield from line.finished()
 
@@ -69,7 +69,7 @@ def _awaited(
     return outcome
 
 
-def _jobs(works: Iterable[UnitWork], root: Path, queue: deque[UnitWork]) -> Iterator[DecodeJob]:
+def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[ChunkWork]) -> Iterator[DecodeJob]:
     for work in works:
         queue.append(work)
         for record in work.records:
@@ -81,10 +81,10 @@ def _jobs(works: Iterable[UnitWork], root: Path, queue: deque[UnitWork]) -> Iter
             )
 
 
-class _OpenUnit:
-    """A unit's arrays, and how far it has come."""
+class _OpenChunk:
+    """A chunk's arrays, and how far it has come."""
 
-    def __init__(self, work: UnitWork, dim: int) -> None:
+    def __init__(self, work: ChunkWork, dim: int) -> None:
         self.work = work
         self.started = time.perf_counter()
         self.vectors = np.full((len(work.rows), dim), np.nan, dtype=np.float32)
@@ -109,16 +109,16 @@ class _OpenUnit:
         self.vectors[positions] = vectors
         self.settled += len(positions)
 
-    def result(self) -> UnitVectors:
+    def result(self) -> ChunkVectors:
         seconds = time.perf_counter() - self.started
-        return UnitVectors(self.work, self.vectors, self.content, self.failures, seconds)
+        return ChunkVectors(self.work, self.vectors, self.content, self.failures, seconds)
 
 
 class _Line:
     """Units on their way through the encoder: outcomes go in, whole units come out, in order."""
 
     def __init__(
-        self, works: deque[UnitWork], encoder: Encoder, batch_size: int, stopwatch: Stopwatch
+        self, works: deque[ChunkWork], encoder: Encoder, batch_size: int, stopwatch: Stopwatch
     ) -> None:
         self._works = works
         self._stream = open_stream(encoder)
@@ -126,25 +126,25 @@ class _Line:
         self._flops = flops_per_image(encoder) or 0.0
         self._batch_size = batch_size
         self._stopwatch = stopwatch
-        self._units: deque[_OpenUnit] = deque()
+        self._chunks: deque[_OpenChunk] = deque()
         self._batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
-        self._batches: deque[tuple[_OpenUnit, list[int]]] = deque()
+        self._batches: deque[tuple[_OpenChunk, list[int]]] = deque()
 
     def add(self, outcome: EncoderInput | ImageRefused) -> None:
-        """Take the next image; a batch that is full, or the last of its unit, goes to the encoder."""
-        if not self._units or self._units[-1].is_taken:
-            self._units.append(_OpenUnit(self._works.popleft(), self._dim))
-        unit = self._units[-1]
-        position = unit.taken
-        unit.taken += 1
+        """Take the next image; a batch that is full, or the last of its chunk, goes to the encoder."""
+        if not self._chunks or self._chunks[-1].is_taken:
+            self._chunks.append(_OpenChunk(self._works.popleft(), self._dim))
+        chunk = self._chunks[-1]
+        position = chunk.taken
+        chunk.taken += 1
         if isinstance(outcome, ImageRefused):
-            unit.refuse(position, outcome)
+            chunk.refuse(position, outcome)
         else:
-            unit.content[position] = np.frombuffer(outcome.content_sha256, dtype=np.uint8)
+            chunk.content[position] = np.frombuffer(outcome.content_sha256, dtype=np.uint8)
             self._batch.append((position, outcome.pixels))
-        if len(self._batch) == self._batch_size or (self._batch and unit.is_taken):
-            self._put(unit)
-        elif unit.is_whole:
+        if len(self._batch) == self._batch_size or (self._batch and chunk.is_taken):
+            self._put(chunk)
+        elif chunk.is_whole:
             # Nothing but failures may follow for long, and failures push nothing on.
             self.drain()
 
@@ -154,22 +154,22 @@ class _Line:
         self._take(self._stream.drain())
         self._stopwatch.encode_s += time.perf_counter() - started
 
-    def finished(self) -> Iterator[UnitVectors]:
-        """Yield the units that are through."""
-        while self._units and self._units[0].is_whole:
-            yield self._units.popleft().result()
+    def finished(self) -> Iterator[ChunkVectors]:
+        """Yield the chunks that are through."""
+        while self._chunks and self._chunks[0].is_whole:
+            yield self._chunks.popleft().result()
 
-    def _put(self, unit: _OpenUnit) -> None:
+    def _put(self, chunk: _OpenChunk) -> None:
         started = time.perf_counter()
         batch, self._batch = self._batch, []
-        self._batches.append((unit, [position for position, _ in batch]))
+        self._batches.append((chunk, [position for position, _ in batch]))
         self._take(self._stream.put(stack_pixels([pixels for _, pixels in batch])))
         self._stopwatch.encode_s += time.perf_counter() - started
 
     def _take(self, through: Sequence[Encoded]) -> None:
         for encoded in through:
-            unit, positions = self._batches.popleft()
-            unit.fill(positions, encoded.vectors)
+            chunk, positions = self._batches.popleft()
+            chunk.fill(positions, encoded.vectors)
             self._stopwatch.busy_s += encoded.busy_s
             self._stopwatch.flops += self._flops * len(positions)
 

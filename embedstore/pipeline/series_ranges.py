@@ -1,4 +1,4 @@
-"""Value ranges of MR series, computed one unit ahead of the decoding that needs them."""
+"""Value ranges of MR series, computed one chunk ahead of the decoding that needs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedstore.decoding.decode import DecodeJob, Decoder
 from embedstore.errors import ImageRefused
 from embedstore.images.series_range import merge_counts, series_range
 from embedstore.manifest import Record, path_from_manifest
-from embedstore.pipeline.chunk_work import UnitWork
+from embedstore.pipeline.chunk_work import ChunkWork
 
 _MODALITY = "MR"
 _AHEAD = 32
@@ -43,7 +43,7 @@ class SeriesRanges:
     decoder: Decoder
     known: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def of(self, work: UnitWork) -> UnitWork:
+    def of(self, work: ChunkWork) -> ChunkWork:
         """Return the work with the ranges of its series; a series without a readable slice has none."""
         series = {record.series_id for record in work.records if record.series_id in self.members}
         for name in sorted(series - self.known.keys()):
@@ -77,13 +77,13 @@ def series_members(records: Iterable[Record]) -> dict[str, list[Record]]:
     return members
 
 
-def with_series_ranges(works: Iterable[UnitWork], ranges: SeriesRanges) -> Iterator[UnitWork]:
-    """Yield the works with their ranges, which a thread computes one unit ahead of the consumer."""
+def with_series_ranges(works: Iterable[ChunkWork], ranges: SeriesRanges) -> Iterator[ChunkWork]:
+    """Yield the works with their ranges, which a thread computes one chunk ahead of the consumer."""
     if not ranges.members:
         yield from works
         return
     with ThreadPoolExecutor(1, thread_name_prefix="series") as pool:
-        waiting: deque[Future[UnitWork]] = deque()
+        waiting: deque[Future[ChunkWork]] = deque()
         for work in works:
             waiting.append(pool.submit(ranges.of, work))
             if len(waiting) > 1:

@@ -1,4 +1,4 @@
-"""Commits units: chunks first, then the receipt that makes them exist."""
+"""Commits chunks: the files of their arrays first, then the receipt that makes them exist."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from embedstore.store.layout import (
 
 
 @dataclass(frozen=True)
-class UnitResult:
-    """What an engine computed for one unit.
+class ChunkResult:
+    """What an engine computed for one chunk.
 
     Parameters
     ----------
     vectors
-        (rows of the unit, dim) float32; rows named in `failures` are ignored.
+        (rows of the chunk, dim) float32; rows named in `failures` are ignored.
     content
-        (rows of the unit, 32) uint8: digest of each image's decoded pixels.
+        (rows of the chunk, 32) uint8: digest of each image's decoded pixels.
     failures
         ``{row of the part: (reason, message)}``.
     series_ranges
-        Value range of each MR series with a row in the unit.
+        Value range of each MR series with a row in the chunk.
     rounding_error
         Largest rounding error of rows that were rounded before and are carried over.
     seconds
-        Time spent on the unit.
+        Time spent on the chunk.
     device
         Where the encoder ran.
     """
@@ -62,8 +62,8 @@ class UnitResult:
 
 
 @dataclass(frozen=True)
-class UnitWriter:
-    """The right to commit units of planned parts; `join_writers` gives it to many at once.
+class ChunkWriter:
+    """The right to commit chunks of planned parts; `join_writers` gives it to many at once.
 
     Parameters
     ----------
@@ -79,25 +79,25 @@ class UnitWriter:
     identity: Identity
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def commit(self, plan: PartPlan, unit: int, result: UnitResult) -> Receipt:
-        """Write a unit's chunks and then its receipt; the unit exists when this returns.
+    def commit(self, plan: PartPlan, chunk: int, result: ChunkResult) -> Receipt:
+        """Write a chunk's files and then its receipt; the chunk exists when this returns.
 
-        A unit that has a receipt may be committed again when more of its rows have a vector: digests cover
+        A chunk that has a receipt may be committed again when more of its rows have a vector: digests cover
         the rows with a vector only, so every moment in between is valid under the old receipt. Two writers
-        that commit the same unit write the same bytes, so their renames may interleave in any order.
+        that commit the same chunk write the same bytes, so their renames may interleave in any order.
 
         Raises
         ------
         OSError
-            If the disk refuses (full, read-only); the unit is then as it was before.
+            If the disk refuses (full, read-only); the chunk is then as it was before.
         """
-        start, stop = plan.bounds(unit)
+        start, stop = plan.bounds(chunk)
         if result.vectors.shape != (stop - start, plan.dim) or result.content.shape != (
             stop - start,
             CONTENT_BYTES,
         ):
             raise StoreError(
-                f"unit {unit} needs {stop - start} vectors of {plan.dim} and digests of {CONTENT_BYTES} bytes; "
+                f"chunk {chunk} needs {stop - start} vectors of {plan.dim} and digests of {CONTENT_BYTES} bytes; "
                 f"found {result.vectors.shape} and {result.content.shape}"
             )
         stored, failures = round_vectors(result, dtype=plan.dtype, start=start)
@@ -106,18 +106,18 @@ class UnitWriter:
         content = np.where(valid[:, None], result.content, 0).astype(np.uint8)
         layout = StoreLayout(self.root).part(plan.number)
         _write_chunk(
-            layout.chunk(VECTORS, unit),
+            layout.chunk(VECTORS, chunk),
             encode_chunk(stored, chunk_rows=plan.chunk_rows, fill=np.nan),
             VECTORS,
         )
         _write_chunk(
-            layout.chunk(CONTENT, unit), encode_chunk(content, chunk_rows=plan.chunk_rows, fill=0), CONTENT
+            layout.chunk(CONTENT, chunk), encode_chunk(content, chunk_rows=plan.chunk_rows, fill=0), CONTENT
         )
         error = np.abs(stored[valid].astype(np.float32) - result.vectors[valid]).max(
             initial=result.rounding_error
         )
         receipt = Receipt(
-            unit=unit,
+            chunk=chunk,
             start=start,
             stop=stop,
             vectors_sha256=sha256_bytes(stored[valid].tobytes()),
@@ -132,12 +132,12 @@ class UnitWriter:
             device=result.device,
             versions=self.versions,
         )
-        write_document(layout.receipt(unit), receipt.to_json(), label="receipt")
+        write_document(layout.receipt(chunk), receipt.to_json(), label="receipt")
         return receipt
 
 
 def round_vectors(
-    result: UnitResult, *, dtype: str, start: int
+    result: ChunkResult, *, dtype: str, start: int
 ) -> tuple[npt.NDArray[Any], tuple[Failure, ...]]:
     """Round vectors to the store's dtype; rows that have none, or do not fit, become NaN.
 
@@ -148,7 +148,7 @@ def round_vectors(
     dtype
         ``float16`` or ``float32``.
     start
-        First row of the unit in its part.
+        First row of the chunk in its part.
 
     Returns
     -------

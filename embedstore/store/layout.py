@@ -48,12 +48,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof that a unit is finished.
+    """Proof that a chunk is finished.
 
     Parameters
     ----------
-    unit
-        Number of the unit in its part.
+    chunk
+        Number of the chunk in its part.
     start, stop
         Rows of the part, `stop` excluded.
     vectors_sha256, content_sha256
@@ -65,12 +65,12 @@ class Receipt:
     rounding_error
         Largest absolute difference between a computed value and the stored one.
     series_ranges
-        Values that became 0 and 255, for each MR series with a row in this unit.
+        Values that became 0 and 255, for each MR series with a row in this chunk.
     seconds, finished, host, device, versions
         Circumstances: they vary between runs and say nothing about the vectors.
     """
 
-    unit: int
+    chunk: int
     start: int
     stop: int
     vectors_sha256: str
@@ -115,7 +115,7 @@ class PartPlan:
     number
         Number of the part, from 0.
     rows, chunk_rows, dim, dtype
-        Shape of the vectors, rows of a unit, and store dtype (``float16`` or ``float32``).
+        Shape of the vectors, rows of a chunk, and store dtype (``float16`` or ``float32``).
     manifest_sha256
         Digest of ``manifest.parquet``.
     tables
@@ -146,13 +146,13 @@ class PartPlan:
     CIRCUMSTANCES = ("created",)
 
     @property
-    def units(self) -> int:
-        """Number of units."""
+    def chunks(self) -> int:
+        """Number of chunks."""
         return -(-self.rows // self.chunk_rows)
 
-    def bounds(self, unit: int) -> tuple[int, int]:
-        """Return first row and end (excluded) of a unit."""
-        return unit * self.chunk_rows, min((unit + 1) * self.chunk_rows, self.rows)
+    def bounds(self, chunk: int) -> tuple[int, int]:
+        """Return first row and end (excluded) of a chunk."""
+        return chunk * self.chunk_rows, min((chunk + 1) * self.chunk_rows, self.rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
@@ -221,18 +221,18 @@ class PartLayout:
         """Return the path of a further table."""
         return self.folder / "tables" / f"{name}.parquet"
 
-    def receipt(self, unit: int) -> Path:
-        """Return the path of a unit's receipt."""
-        return Path(f"{self.folder}/receipts/{unit:06d}.json")
+    def receipt(self, chunk: int) -> Path:
+        """Return the path of a chunk's receipt."""
+        return Path(f"{self.folder}/receipts/{chunk:06d}.json")
 
     def array(self, name: str) -> Path:
         """Folder of the Zarr array `name`."""
         return self.folder / name
 
-    def chunk(self, name: str, unit: int) -> Path:
-        """Return the path of a unit's chunk in the Zarr array `name`."""
+    def chunk(self, name: str, chunk: int) -> Path:
+        """Return the path of a chunk's file in the Zarr array `name`."""
         # One string and not four joins: opening a store asks for every chunk's path.
-        return Path(f"{self.folder}/{name}/c/{unit}/0")
+        return Path(f"{self.folder}/{name}/c/{chunk}/0")
 
 
 def crc32c(array: npt.NDArray[Any]) -> int:
@@ -357,23 +357,23 @@ def read_part_plan(layout: PartLayout) -> tuple[PartPlan, str]:
         raise CorruptStore(f"{layout.plan_file} is damaged: {error}{_ADVICE}") from error
 
 
-def read_receipt(layout: PartLayout, plan: PartPlan, unit: int) -> Receipt:
-    """Read a unit's receipt.
+def read_receipt(layout: PartLayout, plan: PartPlan, chunk: int) -> Receipt:
+    """Read a chunk's receipt.
 
     Raises
     ------
     CorruptStore
-        If it is missing, damaged, or belongs to another unit.
+        If it is missing, damaged, or belongs to another chunk.
     """
-    path = layout.receipt(unit)
+    path = layout.receipt(chunk)
     document, _ = read_document(path)
     try:
         receipt = Receipt.from_json(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptStore(f"{path} is damaged: {error}{_ADVICE}") from error
-    if (receipt.unit, receipt.start, receipt.stop) != (unit, *plan.bounds(unit)):
+    if (receipt.chunk, receipt.start, receipt.stop) != (chunk, *plan.bounds(chunk)):
         raise CorruptStore(
-            f"{path} belongs to unit {receipt.unit}, rows {receipt.start} to {receipt.stop - 1}{_ADVICE}"
+            f"{path} belongs to chunk {receipt.chunk}, rows {receipt.start} to {receipt.stop - 1}{_ADVICE}"
         )
     return receipt
 

@@ -1,7 +1,7 @@
 """Reads a store: a row exists if and only if a receipt says so.
 
 Chunks are read straight into the result, past Zarr: Zarr fills missing chunks silently and is slower.
-Every load checks each unit's bytes against the CRC-32C in its receipt, so a flipped, truncated, zeroed,
+Every load checks each chunk's bytes against the CRC-32C in its receipt, so a flipped, truncated, zeroed,
 swapped or missing chunk raises instead of answering.
 """
 
@@ -46,7 +46,7 @@ _READ_THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Part:
-    """One part: its plan and the receipts of its finished units, by unit number."""
+    """One part: its plan and the receipts of its finished chunks, by chunk number."""
 
     layout: PartLayout
     plan: PartPlan
@@ -67,13 +67,13 @@ class Part:
 
     @property
     def pending(self) -> list[int]:
-        """Units without a receipt."""
-        return [unit for unit in range(self.plan.units) if unit not in self.receipts]
+        """Chunks without a receipt."""
+        return [chunk for chunk in range(self.plan.chunks) if chunk not in self.receipts]
 
     @property
     def failures(self) -> list[Failure]:
-        """Failed rows of the finished units, in row order."""
-        return [failure for unit in sorted(self.receipts) for failure in self.receipts[unit].failures]
+        """Failed rows of the finished chunks, in row order."""
+        return [failure for chunk in sorted(self.receipts) for failure in self.receipts[chunk].failures]
 
     def status(self) -> npt.NDArray[np.uint8]:
         """Return (rows,) uint8: `PENDING`, `VALID` or `FAILED`."""
@@ -83,41 +83,41 @@ class Part:
         status[[failure.row for failure in self.failures]] = FAILED
         return status
 
-    def read_unit(self, unit: int, *, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """Return the checked vectors of a finished unit; failed rows are NaN.
+    def read_chunk(self, chunk: int, *, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Return the checked vectors of a finished chunk; failed rows are NaN.
 
         Parameters
         ----------
-        unit
-            A unit with a receipt.
+        chunk
+            A chunk with a receipt.
         out
-            Optional (rows of the unit, dim) target of the store's dtype.
+            Optional (rows of the chunk, dim) target of the store's dtype.
         """
-        receipt, plan = self.receipts[unit], self.plan
+        receipt, plan = self.receipts[chunk], self.plan
         rows = receipt.stop - receipt.start
         if out is None:
             out = np.empty((rows, plan.dim), dtype=STORE_DTYPES[plan.dtype])
-        _read_chunk(self.layout.chunk(VECTORS, unit), out)
+        _read_chunk(self.layout.chunk(VECTORS, chunk), out)
         failed = [failure.row - receipt.start for failure in receipt.failures]
         covered = np.delete(out, failed, axis=0) if failed else out
         if crc32c(covered) != receipt.vectors_crc32c:
             raise CorruptStore(
-                f"{self.layout.chunk(VECTORS, unit)}: rows {receipt.start} to {receipt.stop - 1} are not the "
+                f"{self.layout.chunk(VECTORS, chunk)}: rows {receipt.start} to {receipt.stop - 1} are not the "
                 "vectors that were committed. Run: embed verify --repair"
             )
         # An interrupted retry may have left a value below a failure that still stands.
         out[failed] = np.nan
         return out
 
-    def read_content(self, unit: int) -> npt.NDArray[np.uint8]:
-        """Return (rows of the unit, 32) uint8: digests of decoded pixels, zero for failed rows."""
-        receipt = self.receipts[unit]
+    def read_content(self, chunk: int) -> npt.NDArray[np.uint8]:
+        """Return (rows of the chunk, 32) uint8: digests of decoded pixels, zero for failed rows."""
+        receipt = self.receipts[chunk]
         content = np.empty((receipt.stop - receipt.start, CONTENT_BYTES), dtype=np.uint8)
-        _read_chunk(self.layout.chunk(CONTENT, unit), content)
+        _read_chunk(self.layout.chunk(CONTENT, chunk), content)
         failed = [failure.row - receipt.start for failure in receipt.failures]
         if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
             raise CorruptStore(
-                f"{self.layout.chunk(CONTENT, unit)}: rows {receipt.start} to {receipt.stop - 1} are not the "
+                f"{self.layout.chunk(CONTENT, chunk)}: rows {receipt.start} to {receipt.stop - 1} are not the "
                 "digests that were committed. Run: embed verify --repair"
             )
         content[failed] = 0
@@ -204,14 +204,14 @@ class Store:
         Raises
         ------
         CorruptStore
-            If any unit's bytes are not the committed ones.
+            If any chunk's bytes are not the committed ones.
         """
         wanted = np.dtype(dtype) if dtype is not None else self.dtype
         if wanted not in (np.dtype(np.float16), np.dtype(np.float32)):
             raise UsageError(f"dtype must be float16 or float32; found {wanted}")
         valid = self.status == VALID
         vectors = np.empty((int((self.status != PENDING).sum()), self.identity.dim), dtype=wanted)
-        jobs = self._placed_units()
+        jobs = self._placed_chunks()
         # Each thread fills one run of the result: neighbours would touch the same huge page for the first time
         # at once, and the kernel would clear it for both.
         runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
@@ -238,10 +238,10 @@ class Store:
         for offset, part in self._offsets():
             local = rows - offset
             inside = np.flatnonzero((local >= 0) & (local < part.plan.rows))
-            units = local[inside] // part.plan.chunk_rows
-            for unit in np.unique(units):
-                chosen = inside[units == unit]
-                vectors[chosen] = part.read_unit(int(unit))[local[chosen] - unit * part.plan.chunk_rows]
+            chunks = local[inside] // part.plan.chunk_rows
+            for chunk in np.unique(chunks):
+                chosen = inside[chunks == chunk]
+                vectors[chosen] = part.read_chunk(int(chunk))[local[chosen] - chunk * part.plan.chunk_rows]
         return Embeddings(self.image_ids[rows] if len(rows) else np.array([], dtype=object), vectors, rows)
 
     def vector(self, image_id: str) -> npt.NDArray[Any]:
@@ -252,8 +252,8 @@ class Store:
         """Return (rows, 32) uint8: digest of each image's decoded pixels, zero for failed and pending rows."""
         content = np.zeros((self.rows, CONTENT_BYTES), dtype=np.uint8)
         for offset, part in self._offsets():
-            for unit, receipt in part.receipts.items():
-                content[offset + receipt.start : offset + receipt.stop] = part.read_content(unit)
+            for chunk, receipt in part.receipts.items():
+                content[offset + receipt.start : offset + receipt.stop] = part.read_content(chunk)
         return content
 
     def series_ranges(self) -> dict[str, tuple[float, float]]:
@@ -269,13 +269,13 @@ class Store:
         starts = np.cumsum([0, *(part.plan.rows for part in self.parts)])
         return [(int(start), part) for start, part in zip(starts, self.parts, strict=False)]
 
-    def _placed_units(self) -> list[tuple[Part, int, int, int]]:
-        """Return ``(part, unit, first output row, end)`` of every finished unit, packed without gaps."""
+    def _placed_chunks(self) -> list[tuple[Part, int, int, int]]:
+        """Return ``(part, chunk, first output row, end)`` of every finished chunk, packed without gaps."""
         placed, at = [], 0
         for part in self.parts:
-            for unit in sorted(part.receipts):
-                receipt = part.receipts[unit]
-                placed.append((part, unit, at, at + receipt.stop - receipt.start))
+            for chunk in sorted(part.receipts):
+                receipt = part.receipts[chunk]
+                placed.append((part, chunk, at, at + receipt.stop - receipt.start))
                 at += receipt.stop - receipt.start
         return placed
 
@@ -326,12 +326,12 @@ def open_part(layout: PartLayout, plan: PartPlan) -> Part:
     names = {entry.name for entry in os.scandir(layout.receipts)} if layout.receipts.is_dir() else set()
     widths = {VECTORS: plan.dim * STORE_DTYPES[plan.dtype].itemsize, CONTENT: CONTENT_BYTES}
     receipts = {}
-    for unit in range(plan.units):
-        if f"{unit:06d}.json" not in names:
+    for chunk in range(plan.chunks):
+        if f"{chunk:06d}.json" not in names:
             continue
-        receipts[unit] = read_receipt(layout, plan, unit)
+        receipts[chunk] = read_receipt(layout, plan, chunk)
         for name, width in widths.items():
-            _check_size(layout.chunk(name, unit), plan.chunk_rows * width + CRC_BYTES)
+            _check_size(layout.chunk(name, chunk), plan.chunk_rows * width + CRC_BYTES)
     return Part(layout, plan, receipts)
 
 
@@ -358,9 +358,9 @@ def _read_chunk(path: Path, out: npt.NDArray[Any]) -> None:
 
 
 def _fill(out: npt.NDArray[Any], jobs: Sequence[tuple[Part, int, int, int]]) -> None:
-    """Read units into their rows of `out`."""
-    for part, unit, start, stop in jobs:
+    """Read chunks into their rows of `out`."""
+    for part, chunk, start, stop in jobs:
         if out.dtype == STORE_DTYPES[part.plan.dtype]:
-            part.read_unit(unit, out=out[start:stop])
+            part.read_chunk(chunk, out=out[start:stop])
         else:
-            out[start:stop] = part.read_unit(unit)
+            out[start:stop] = part.read_chunk(chunk)

@@ -1,6 +1,6 @@
 """Heals what a verification found, without inventing a vector.
 
-A damaged unit is forgotten, so that the next extraction does it again; a damaged document is rebuilt only
+A damaged chunk is forgotten, so that the next extraction does it again; a damaged document is rebuilt only
 from copies whose digests agree; what cannot be trusted is set aside.
 """
 
@@ -114,27 +114,27 @@ def _heal(root: Path, finding: Finding, say: Callable[[str], None]) -> None:
         plan, _ = read_part_plan(layout)
         if finding.remedy == REWRITE_METADATA:
             create_arrays(layout, plan)
-        elif finding.unit is not None and finding.remedy == CLEAR_FAILED_ROWS:
-            _clear_failed_rows(layout, plan, finding.unit)
-        elif finding.unit is not None:
-            forget_unit(layout, finding.unit)
+        elif finding.chunk is not None and finding.remedy == CLEAR_FAILED_ROWS:
+            _clear_failed_rows(layout, plan, finding.chunk)
+        elif finding.chunk is not None:
+            forget_chunk(layout, finding.chunk)
     say(f"{finding}: {finding.remedy}")
 
 
-def forget_unit(layout: PartLayout, unit: int) -> None:
-    """Take a unit's receipt away, then its chunks: the unit is pending from the first step on."""
-    layout.receipt(unit).unlink(missing_ok=True)
+def forget_chunk(layout: PartLayout, chunk: int) -> None:
+    """Take a chunk's receipt away, then its files: the chunk is pending from the first step on."""
+    layout.receipt(chunk).unlink(missing_ok=True)
     fsync_folder(layout.receipts)
     for name in ARRAYS:
-        layout.chunk(name, unit).unlink(missing_ok=True)
+        layout.chunk(name, chunk).unlink(missing_ok=True)
 
 
-def _clear_failed_rows(layout: PartLayout, plan: PartPlan, unit: int) -> None:
+def _clear_failed_rows(layout: PartLayout, plan: PartPlan, chunk: int) -> None:
     part = open_part(layout, plan)
-    payload = encode_chunk(part.read_unit(unit), chunk_rows=plan.chunk_rows, fill=np.nan)
-    write_durable(layout.chunk(VECTORS, unit), payload, label=VECTORS)
-    payload = encode_chunk(part.read_content(unit), chunk_rows=plan.chunk_rows, fill=0)
-    write_durable(layout.chunk(CONTENT, unit), payload, label=CONTENT)
+    payload = encode_chunk(part.read_chunk(chunk), chunk_rows=plan.chunk_rows, fill=np.nan)
+    write_durable(layout.chunk(VECTORS, chunk), payload, label=VECTORS)
+    payload = encode_chunk(part.read_content(chunk), chunk_rows=plan.chunk_rows, fill=0)
+    write_durable(layout.chunk(CONTENT, chunk), payload, label=CONTENT)
 
 
 def _move_aside(root: Path, path: Path) -> None:

@@ -43,10 +43,10 @@ class Finding:
         File or folder, relative to the store.
     problem
         What is wrong with it, for people.
-    part, unit
-        Numbers, where the finding concerns a part or a unit.
+    part, chunk
+        Numbers, where the finding concerns a part or a chunk.
     rows
-        First row and end (excluded) in the part, for a unit.
+        First row and end (excluded) in the part, for a chunk.
     remedy
         What ``--repair`` does about it.
     """
@@ -55,13 +55,13 @@ class Finding:
     problem: str
     remedy: str
     part: int | None = None
-    unit: int | None = None
+    chunk: int | None = None
     rows: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         where = self.place
-        if self.unit is not None and self.rows is not None:
-            where += f" (part {self.part}, unit {self.unit}, rows {self.rows[0]} to {self.rows[1] - 1})"
+        if self.chunk is not None and self.rows is not None:
+            where += f" (part {self.part}, chunk {self.chunk}, rows {self.rows[0]} to {self.rows[1] - 1})"
         return f"{where}: {self.problem}"
 
 
@@ -73,14 +73,14 @@ class Verification:
     ----------
     findings
         What is wrong, in store order; empty for a sound store.
-    units, rows
-        Finished units and rows whose every byte was read.
+    chunks, rows
+        Finished chunks and rows whose every byte was read.
     pending
-        Planned rows without a finished unit.
+        Planned rows without a finished chunk.
     """
 
     findings: tuple[Finding, ...]
-    units: int
+    chunks: int
     rows: int
     pending: int = 0
 
@@ -95,7 +95,7 @@ def verify_store(
     root
         The store's folder.
     progress
-        Called with finished and total units of the current part.
+        Called with finished and total chunks of the current part.
 
     Raises
     ------
@@ -104,23 +104,23 @@ def verify_store(
     """
     findings: list[Finding] = []
     plans, identity = _check_documents(root, findings)
-    units = rows = planned = 0
+    chunks = rows = planned = 0
     for plan in plans:
         layout = StoreLayout(root).part(plan.number)
         receipts = _check_part(layout, plan, findings)
         planned += plan.rows
         for done, receipt in enumerate(receipts.values(), start=1):
-            finding = _check_unit(layout, plan, receipt, receipts)
+            finding = _check_chunk(layout, plan, receipt, receipts)
             if finding:
                 findings.append(finding)
-            units, rows = units + 1, rows + receipt.stop - receipt.start
+            chunks, rows = chunks + 1, rows + receipt.stop - receipt.start
             progress(done, len(receipts))
     if identity is not None:
         _check_tasks(root, findings)
-    return Verification(tuple(findings), units, rows, planned - rows)
+    return Verification(tuple(findings), chunks, rows, planned - rows)
 
 
-FORGET_UNIT = "forget the unit, so that the next extraction does it again"
+FORGET_CHUNK = "forget the chunk, so that the next extraction does it again"
 CLEAR_FAILED_ROWS = "write NaN below the failed rows again"
 REWRITE_METADATA = "write it again from part.json"
 SET_ASIDE_PART = "set the part aside, so that the next extraction plans its images again"
@@ -144,7 +144,7 @@ def _check_documents(root: Path, findings: list[Finding]) -> tuple[list[PartPlan
     for folder in _part_folders(root):
         # Without receipts it is a part whose planning was interrupted; the next one takes its place.
         if int(folder.name) not in numbers and any(PartLayout(folder).receipts.glob("*.json")):
-            problem = "holds finished units but store.json does not list it"
+            problem = "holds finished chunks but store.json does not list it"
             findings.append(
                 Finding(str(folder.relative_to(root)), problem, SET_ASIDE_PART, part=int(folder.name))
             )
@@ -199,23 +199,23 @@ def _check_part(layout: PartLayout, plan: PartPlan, findings: list[Finding]) -> 
             place = str((layout.array(name) / "zarr.json").relative_to(root))
             findings.append(Finding(place, problem, REWRITE_METADATA, part=plan.number))
     receipts = {}
-    known = {layout.receipt(unit).name: unit for unit in range(plan.units)}
+    known = {layout.receipt(chunk).name: chunk for chunk in range(plan.chunks)}
     for path in sorted(layout.receipts.glob("*")):
         if path.name.endswith(TEMPORARY_SUFFIX):
             continue  # of a write that was interrupted; the next writer removes it
-        unit = known.get(path.name)
+        chunk = known.get(path.name)
         place = str(path.relative_to(root))
-        if unit is None:
-            findings.append(Finding(place, "belongs to no unit of the part", REMOVE, part=plan.number))
+        if chunk is None:
+            findings.append(Finding(place, "belongs to no chunk of the part", REMOVE, part=plan.number))
             continue
         try:
-            receipts[unit] = read_receipt(layout, plan, unit)
+            receipts[chunk] = read_receipt(layout, plan, chunk)
         except CorruptStore as error:
-            findings.append(_unit_finding(place, _words(error), plan, unit))
+            findings.append(_chunk_finding(place, _words(error), plan, chunk))
     return receipts
 
 
-def _check_unit(
+def _check_chunk(
     layout: PartLayout, plan: PartPlan, receipt: Receipt, receipts: dict[int, Receipt]
 ) -> Finding | None:
     root = layout.folder.parent.parent
@@ -225,38 +225,38 @@ def _check_unit(
         CONTENT: (CONTENT_BYTES, np.dtype(np.uint8)),
     }
     for name, (width, dtype) in shapes.items():
-        path = layout.chunk(name, receipt.unit)
+        path = layout.chunk(name, receipt.chunk)
         place = str(path.relative_to(root))
         try:
             payload = path.read_bytes()
         except OSError as error:
-            return _unit_finding(place, f"cannot be read: {error.strerror}", plan, receipt.unit)
+            return _chunk_finding(place, f"cannot be read: {error.strerror}", plan, receipt.chunk)
         wanted = plan.chunk_rows * width * dtype.itemsize + CRC_BYTES
         if len(payload) != wanted:
             problem = f"must have {wanted:,} bytes, found {len(payload):,}"
-            return _unit_finding(place, problem, plan, receipt.unit)
+            return _chunk_finding(place, problem, plan, receipt.chunk)
         rows = np.frombuffer(payload[:-CRC_BYTES], dtype).reshape(plan.chunk_rows, width)
         rows = rows[: receipt.stop - receipt.start]
         digest = sha256_bytes(np.delete(rows, failed, axis=0).tobytes())
         if digest != _digest(receipt, name):
-            return _unit_finding(place, _what_it_holds(digest, name, receipts), plan, receipt.unit)
+            return _chunk_finding(place, _what_it_holds(digest, name, receipts), plan, receipt.chunk)
         if name == VECTORS and failed and not np.isnan(rows[failed].astype(np.float32)).all():
             problem = "holds values below failed rows: a retry was interrupted"
-            return replace(_unit_finding(place, problem, plan, receipt.unit), remedy=CLEAR_FAILED_ROWS)
+            return replace(_chunk_finding(place, problem, plan, receipt.chunk), remedy=CLEAR_FAILED_ROWS)
         # The rows are sound; this finds a flipped bit in the padding or the checksum itself, over which
         # plain Zarr would stumble.
         if (
             crc32c(np.frombuffer(payload[:-CRC_BYTES], np.uint8)).to_bytes(CRC_BYTES, "little")
             != payload[-CRC_BYTES:]
         ):
-            return _unit_finding(place, "its checksum does not belong to its bytes", plan, receipt.unit)
+            return _chunk_finding(place, "its checksum does not belong to its bytes", plan, receipt.chunk)
     return None
 
 
 def _what_it_holds(digest: str, name: str, receipts: dict[int, Receipt]) -> str:
-    for unit, receipt in receipts.items():
+    for chunk, receipt in receipts.items():
         if _digest(receipt, name) == digest:
-            return f"holds the bytes of unit {unit}"
+            return f"holds the bytes of chunk {chunk}"
     return "its bytes are not the committed ones"
 
 
@@ -264,8 +264,8 @@ def _digest(receipt: Receipt, name: str) -> str:
     return receipt.vectors_sha256 if name == VECTORS else receipt.content_sha256
 
 
-def _unit_finding(place: str, problem: str, plan: PartPlan, unit: int) -> Finding:
-    return Finding(place, problem, FORGET_UNIT, part=plan.number, unit=unit, rows=plan.bounds(unit))
+def _chunk_finding(place: str, problem: str, plan: PartPlan, chunk: int) -> Finding:
+    return Finding(place, problem, FORGET_CHUNK, part=plan.number, chunk=chunk, rows=plan.bounds(chunk))
 
 
 def _check_tasks(root: Path, findings: list[Finding]) -> None:

@@ -1,6 +1,6 @@
 """Opens a store for writing, alone or among other workers, and plans its parts.
 
-Order is everything here. A part belongs to the store once ``store.json`` lists it, and a unit is finished
+Order is everything here. A part belongs to the store once ``store.json`` lists it, and a chunk is finished
 once its receipt lies in place; whatever was written before is invisible until then.
 """
 
@@ -25,7 +25,7 @@ from embedstore.files import (
 )
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
-from embedstore.store.commit import UnitResult, UnitWriter, round_vectors, timestamp
+from embedstore.store.commit import ChunkWriter, timestamp
 from embedstore.store.layout import (
     STORE_DTYPES,
     PartLayout,
@@ -38,17 +38,6 @@ from embedstore.store.layout import (
 from embedstore.store.store_lock import PLANNING, WRITING, worker_lock, writer_lock
 from embedstore.store.worker_locks import has_traces
 
-__all__ = [
-    "FAILPOINTS",
-    "StoreWriter",
-    "UnitResult",
-    "UnitWriter",
-    "clean_up_after_workers",
-    "join_writers",
-    "open_writer",
-    "round_vectors",
-]
-
 FAILPOINTS = (
     *failpoint_names("store", "manifest", "table", "part"),
     *failpoint_names("vectors", "content", "receipt", "labels", "task"),
@@ -56,8 +45,8 @@ FAILPOINTS = (
 
 
 @dataclass(frozen=True)
-class StoreWriter(UnitWriter):
-    """The right to plan parts and commit units, held alone; `open_writer` gives it."""
+class StoreWriter(ChunkWriter):
+    """The right to plan parts and commit chunks, held alone; `open_writer` gives it."""
 
     def plan_part(
         self,
@@ -79,7 +68,7 @@ class StoreWriter(UnitWriter):
         dataset, data_root
             Reader and folder, kept for information.
         chunk_rows
-            Rows of a unit.
+            Rows of a chunk.
         dtype
             ``float16`` or ``float32``.
         tables
@@ -187,8 +176,8 @@ def join_writers(
     worker: str,
     say: Callable[[str], None],
     versions: Mapping[str, str] | None = None,
-) -> Iterator[UnitWriter]:
-    """Open an existing store to commit units while other workers do the same.
+) -> Iterator[ChunkWriter]:
+    """Open an existing store to commit chunks while other workers do the same.
 
     The last worker to leave cleans up after those that died.
 
@@ -211,7 +200,7 @@ def join_writers(
     held, _ = read_store_document(root)
     held.require_same(identity, holder=f"store {root}")
     with worker_lock(StoreLayout(root).lock_file, worker, say=say):
-        yield UnitWriter(root, identity, versions or {})
+        yield ChunkWriter(root, identity, versions or {})
     clean_up_after_workers(root, say=say)
 
 
@@ -230,7 +219,7 @@ def _discard_unlisted(layout: PartLayout) -> None:
     """Remove a part that was being planned when the process died; refuse if it was ever extracted into."""
     if layout.receipts.is_dir() and any(layout.receipts.glob("*.json")):
         raise CorruptStore(
-            f"{layout.folder} holds finished units but store.json does not list it. "
+            f"{layout.folder} holds finished chunks but store.json does not list it. "
             "Run: embed verify --repair"
         )
     shutil.rmtree(layout.folder)

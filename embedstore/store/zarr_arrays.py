@@ -11,7 +11,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from embedstore.files import fsync_folder, make_folder_durable
 from embedstore.store.layout import CONTENT, CONTENT_BYTES, VECTORS, PartLayout, PartPlan
 
-# A unit that is not done reads as NaN through plain Zarr, which returns the fill value for a missing chunk.
+# A chunk that is not done reads as NaN through plain Zarr, which returns the fill value for a missing chunk.
 _FILL = {VECTORS: float("nan"), CONTENT: 0}
 
 

@@ -91,7 +91,7 @@ def test_a_notice_of_an_actor_travels_with_its_report_and_names_the_host(build, 
     pending = unfinished(open_store(tmp_path / "s"), collection.manifest, print)
     recipe = _Recipe(collection, tmp_path / "s", build, OPTIONS)
     with recipe(name="actor", device="cpu", cpus=1) as worker:
-        first, second = (worker.do([unit], lambda: False) for unit in pending)
+        first, second = (worker.do([chunk], lambda: False) for chunk in pending)
     assert [line.partition(".")[0] for line in first.notices] == [f"node7: {HALVED}"]
     assert second.notices == []
     flops = build(device="cpu").flops_per_image

@@ -10,6 +10,7 @@ import pytest
 
 from embedstore.errors import IdentityMismatch, StoreBusy
 from embedstore.extraction.extract import ExtractOptions, Observer, Progress, extract, retry_failed
+from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.sources import sources_of
 from embedstore.store.verify import verify_store
@@ -156,7 +157,7 @@ def test_two_extractions_at_once_are_refused(pictures, tmp_path):
         extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS)
 
 
-def test_stopping_keeps_finished_units_and_the_same_call_continues(pictures, tmp_path):
+def test_stopping_keeps_finished_chunks_and_the_same_call_continues(pictures, tmp_path):
     states: list[Progress] = []
     observer = Observer(progress=states.append, stopping=lambda: len(states) >= 2)
     summary = extract(
@@ -171,7 +172,7 @@ def test_stopping_keeps_finished_units_and_the_same_call_continues(pictures, tmp
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
-def test_progress_counts_images_units_and_failures(pictures, tmp_path):
+def test_progress_counts_images_chunks_and_failures(pictures, tmp_path):
     (pictures / "image5.png").unlink()
     states: list[Progress] = []
     extract(
@@ -181,7 +182,7 @@ def test_progress_counts_images_units_and_failures(pictures, tmp_path):
         options=OPTIONS,
         observer=Observer(progress=states.append),
     )
-    assert [(state.done, state.total, state.failed, state.units_done) for state in states] == [
+    assert [(state.done, state.total, state.failed, state.chunks_done) for state in states] == [
         (4, 18, 0, 1),
         (8, 18, 1, 2),
         (12, 18, 1, 3),
@@ -203,7 +204,7 @@ def test_a_full_disk_loses_nothing_and_the_run_resumes(pictures, tmp_path, monke
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
-def test_units_of_another_data_set_are_left_to_their_own_command(pictures, tmp_path):
+def test_chunks_of_another_data_set_are_left_to_their_own_command(pictures, tmp_path):
     said: list[str] = []
     with open_writer(tmp_path / "s", IDENTITY, say=print) as writer:
         writer.plan_part(
@@ -217,21 +218,20 @@ def test_units_of_another_data_set_are_left_to_their_own_command(pictures, tmp_p
         observer=Observer(say=said.append),
     )
     assert open_store(tmp_path / "s").parts[0].pending == [0]
-    assert any("1 unfinished unit(s)" in line for line in said)
+    assert any("1 unfinished chunk(s)" in line for line in said)
 
 
 def test_rerunning_a_finished_extraction_of_40_000_rows_takes_under_3_seconds(tmp_path):
-    from embedstore.store.writer import UnitResult
     from tests.stores import DIM
 
     manifest = manifest_of(40_000)
     with open_writer(tmp_path / "s", IDENTITY, say=print) as writer:
         plan = writer.plan_part(manifest, dataset="test", data_root="x", chunk_rows=256, dtype="float16")
-        for unit in range(plan.units):
-            start, stop = plan.bounds(unit)
+        for chunk in range(plan.chunks):
+            start, stop = plan.bounds(chunk)
             rows = stop - start
             writer.commit(
-                plan, unit, UnitResult(np.ones((rows, DIM), np.float32), np.ones((rows, 32), np.uint8))
+                plan, chunk, ChunkResult(np.ones((rows, DIM), np.float32), np.ones((rows, 32), np.uint8))
             )
     collection = replace(collection_of(tmp_path, 1), manifest=manifest)
     started = time.perf_counter()
@@ -240,7 +240,7 @@ def test_rerunning_a_finished_extraction_of_40_000_rows_takes_under_3_seconds(tm
     assert time.perf_counter() - started < 3
 
 
-def test_memory_stays_bounded_over_many_units(tmp_path):
+def test_memory_stays_bounded_over_many_chunks(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
         "from embedstore.extraction.extract import ExtractOptions, extract\n"

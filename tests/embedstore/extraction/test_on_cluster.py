@@ -116,7 +116,7 @@ def test_a_node_lost_in_the_middle_changes_no_byte(folder, tmp_path, cluster):
 
 
 @pytest.mark.slow
-def test_a_lost_device_has_its_units_done_by_others_and_a_retry_is_shared_too(tmp_path, cluster):
+def test_a_lost_device_has_its_chunks_done_by_others_and_a_retry_is_shared_too(tmp_path, cluster):
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
     pictures = tmp_path / "images"
     write_pictures(pictures, range(PICTURES))
@@ -133,7 +133,7 @@ def test_a_lost_device_has_its_units_done_by_others_and_a_retry_is_shared_too(tm
         observer=Observer(say=said.append),
     )
     assert (summary.failed, summary.pending) == ({"missing": 1}, 0)
-    assert said == ["device cuda:0 stopped answering (unspecified launch failure); its units go to others"]
+    assert said == ["device cuda:0 stopped answering (unspecified launch failure); its chunks go to others"]
     (pictures / "image9.png").write_bytes(payload)
     summary = retry_failed_on_cluster(
         collection_of(pictures, PICTURES),
@@ -183,7 +183,7 @@ def test_an_actor_that_died_at_work_is_replaced_though_no_other_is_there(folder,
 
 
 @pytest.mark.slow
-def test_asking_to_stop_keeps_finished_units(folder, tmp_path, cluster):
+def test_asking_to_stop_keeps_finished_chunks(folder, tmp_path, cluster):
     states: list[Progress] = []
     summary = extract_on_cluster(
         collection_of(folder / "images", PICTURES),

@@ -1,4 +1,4 @@
-"""One process per device: the shares add up to the store of one process, and a lost device costs one unit."""
+"""One process per device: the shares add up to the store of one process, and a lost device costs one chunk."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_two_devices_make_the_store_of_one_and_their_progress_adds_up(pictures, 
     assert (summary.valid, summary.computed, summary.pending, summary.interrupted) == (18, 18, 0, False)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
     assert len(states) == 9
-    assert (states[-1].done, states[-1].total, states[-1].units_done) == (18, 18, 9)
+    assert (states[-1].done, states[-1].total, states[-1].chunks_done) == (18, 18, 9)
 
 
 def test_a_finished_store_starts_no_process(pictures, tmp_path, monkeypatch):
@@ -133,12 +133,14 @@ def test_retrying_on_two_devices_leads_to_the_reference(pictures, tmp_path):
         (
             "killed",
             WorkerFailed,
-            "the process of device cpu ended with exit code 9. Its unit at hand is abandoned",
+            "the process of device cpu ended with exit code 9. Its chunk at hand is abandoned",
         ),
     ],
 )
-def test_a_lost_device_costs_its_unit_and_the_same_command_continues(pictures, tmp_path, how, error, message):
-    # Picture 6 opens unit 3, the second one of the second device.
+def test_a_lost_device_costs_its_chunk_and_the_same_command_continues(
+    pictures, tmp_path, how, error, message
+):
+    # Picture 6 opens chunk 3, the second one of the second device.
     fatal = int(expected_vectors(18)[6, 1])
     others = np.delete(expected_vectors(18)[:, 1], 6)
     assert fatal not in others
@@ -177,14 +179,14 @@ def test_a_lost_device_of_one_ends_in_one_line_and_exit_code_1(tmp_path, monkeyp
     ]
 
     def lose(self, pixels):
-        raise DeviceLost("device cuda:0 stopped answering (ECC error). The unit at hand is abandoned")
+        raise DeviceLost("device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned")
 
     with monkeypatch.context() as patch:
         patch.setattr("embedstore.encoders.hog.HogEncoder.encode", lose)
         assert run(arguments) == 1
     errors = capsys.readouterr().err.splitlines()
     assert [line for line in errors if line.startswith("Error")] == [
-        "Error: device cuda:0 stopped answering (ECC error). The unit at hand is abandoned"
+        "Error: device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned"
     ]
     assert run(arguments) == 0
 
@@ -240,7 +242,7 @@ def test_sigterm_ends_the_command_in_good_order_and_it_can_be_continued(tmp_path
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "run the same command to continue" in output
-    assert "stopping: the unit at hand is abandoned" in errors
+    assert "stopping: the chunk at hand is abandoned" in errors
     assert not any(word in errors for word in ("Error", "exit code", "Traceback", "terminate"))
     assert list((tmp_path / "s.store" / "workers").iterdir()) == []
     assert run([*arguments, "--store", "reference.store"]) == 0

@@ -15,11 +15,12 @@ from embedstore.extraction.extract import ExtractOptions, Observer, extract, ret
 from embedstore.extraction.plan import ensure_planned
 from embedstore.extraction.shard import Shard, parse_shard
 from embedstore.store import commit
+from embedstore.store.commit import ChunkResult, ChunkWriter
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.store_lock import PLANNING, writer_lock
 from embedstore.store.verify import verify_store
-from embedstore.store.writer import UnitResult, clean_up_after_workers, join_writers, open_writer
+from embedstore.store.writer import clean_up_after_workers, join_writers, open_writer
 from tests.crash_driver import PICTURES, SlowEncoder, crash_collection
 from tests.pictures import write_pictures
 from tests.stores import IDENTITY, MeanEncoder, content_of, make_store, store_bytes, vectors_of
@@ -50,18 +51,21 @@ def hold_worker(store, name, taken, release):
         release.wait(30)
 
 
-def test_shards_hold_every_unit_once():
+def test_shards_hold_every_chunk_once():
     for count in (1, 2, 3, 7):
         held = [
-            unit for number in range(1, count + 1) for unit in range(20) if Shard(number, count).holds(unit)
+            chunk
+            for number in range(1, count + 1)
+            for chunk in range(20)
+            if Shard(number, count).holds(chunk)
         ]
         assert sorted(held) == list(range(20))
 
 
 def test_a_split_shard_holds_what_the_whole_one_did():
     parts = Shard(2, 3).split(4)
-    held = [unit for part in parts for unit in range(100) if part.holds(unit)]
-    assert sorted(held) == [unit for unit in range(100) if Shard(2, 3).holds(unit)]
+    held = [chunk for part in parts for chunk in range(100) if part.holds(chunk)]
+    assert sorted(held) == [chunk for chunk in range(100) if Shard(2, 3).holds(chunk)]
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", ""])
@@ -102,7 +106,7 @@ def test_overlapping_shards_at_once_are_harmless(folder, tmp_path):
 def test_a_shard_counts_its_own_images_only(folder, tmp_path):
     options = replace(OPTIONS, shard=Shard(2, 3))
     summary = extract(crash_collection(folder / "images"), tmp_path / "s", MeanEncoder(), options=options)
-    # Of the ten units of two rows, units 1, 4 and 7 leave 1 when divided by 3.
+    # Of the ten chunks of two rows, chunks 1, 4 and 7 leave 1 when divided by 3.
     assert (summary.images, summary.valid, summary.computed, summary.pending) == (6, 6, 6, 0)
     assert sorted(open_store(tmp_path / "s").parts[0].receipts) == [1, 4, 7]
     again = MeanEncoder()
@@ -246,27 +250,26 @@ def test_a_shard_beside_a_plain_extraction_is_refused_at_once(folder, tmp_path):
         )
 
 
-def test_two_commits_of_a_unit_in_any_interleaving_leave_the_bytes_of_one(tmp_path, monkeypatch):
+def test_two_commits_of_a_chunk_in_any_interleaving_leave_the_bytes_of_one(tmp_path, monkeypatch):
     """Every order in which two workers can rename their chunk, content and receipt ends alike."""
     plan = make_store(tmp_path / "reference", rows=4, chunk_rows=4)
-    result = UnitResult(vectors_of(0, 4), content_of(0, 4))
+    result = ChunkResult(vectors_of(0, 4), content_of(0, 4))
     wanted = store_bytes(tmp_path / "reference")
     for number, order in enumerate(sorted(set(itertools.permutations("AAABBB")))):
         root = tmp_path / f"s{number}"
-        make_store(root, rows=4, chunk_rows=4, units=())
+        make_store(root, rows=4, chunk_rows=4, chunks=())
         workers = {name: commit_in_steps(root, plan, result, monkeypatch) for name in "AB"}
         for name in order:
             next(workers[name])
             store = open_store(root)
             assert verify_store(root).findings == ()
-            assert all(len(part.read_unit(0)) == 4 for part in store.parts if 0 in part.receipts)
+            assert all(len(part.read_chunk(0)) == 4 for part in store.parts if 0 in part.receipts)
         assert store_bytes(root) == wanted
 
 
 def commit_in_steps(root, plan, result, monkeypatch):
     """Record the writes of one commit, and do one at each step, each under a temporary name of its own."""
     from embedstore.store import layout
-    from embedstore.store.commit import UnitWriter
 
     writes = []
 
@@ -276,7 +279,7 @@ def commit_in_steps(root, plan, result, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(commit, "write_durable", record)
         patch.setattr(layout, "write_durable", record)
-        UnitWriter(root, IDENTITY).commit(plan, 0, result)
+        ChunkWriter(root, IDENTITY).commit(plan, 0, result)
     assert [label for _, _, label in writes] == ["vectors", "content", "receipt"]
     return (_write(*entry) for entry in writes)
 

@@ -1,4 +1,4 @@
-"""Units on their way through an encoder that works beside the host, and where the time went."""
+"""Chunks on their way through an encoder that works beside the host, and where the time went."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.extract import ExtractOptions, Observer, extract
 from embedstore.extraction.on_devices import extract_on_devices
 from embedstore.phantoms.mura import write_phantom_mura
-from embedstore.pipeline.chunk_work import Stopwatch, UnitWork
-from embedstore.pipeline.run_chunks import run_units
+from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
+from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.store.reader import open_store
 from tests.checkpoints import write_siglip
 from tests.pictures import collection_of, pixels_of, write_pictures
@@ -77,12 +77,12 @@ class ListDecoder:
             yield outcome
 
 
-def units_of(*sizes):
+def chunks_of(*sizes):
     records = tuple(manifest_of(sum(sizes)).records())
     start = 0
-    for unit, size in enumerate(sizes):
+    for chunk, size in enumerate(sizes):
         rows = tuple(range(start, start + size))
-        yield UnitWork(0, unit, rows, records[start : start + size])
+        yield ChunkWork(0, chunk, rows, records[start : start + size])
         start += size
 
 
@@ -90,12 +90,12 @@ def outcome_of(number):
     return EncoderInput(pixels_of(number), bytes([number]) * 32)
 
 
-def units_through(encoder, outcomes, sizes, *, stopping=lambda: False, batch_size=2):
-    """Run units of these sizes and yield them, with a note in the log."""
+def chunks_through(encoder, outcomes, sizes, *, stopping=lambda: False, batch_size=2):
+    """Run chunks of these sizes and yield them, with a note in the log."""
     stopwatch = Stopwatch()
-    works = units_of(*sizes)
+    works = chunks_of(*sizes)
     decoder = ListDecoder(outcomes, encoder.log)
-    for output in run_units(
+    for output in run_chunks(
         works,
         root=Path("/"),
         encoder=encoder,
@@ -104,31 +104,31 @@ def units_through(encoder, outcomes, sizes, *, stopping=lambda: False, batch_siz
         stopwatch=stopwatch,
         stopping=stopping,
     ):
-        encoder.log.append(f"unit {output.work.unit}")
+        encoder.log.append(f"chunk {output.work.chunk}")
         yield output
 
 
-def test_the_next_units_batch_is_put_before_the_last_units_vectors_are_waited_for():
+def test_the_next_chunks_batch_is_put_before_the_last_chunks_vectors_are_waited_for():
     encoder = AheadEncoder()
-    outputs = list(units_through(encoder, map(outcome_of, range(5)), (3, 2)))
+    outputs = list(chunks_through(encoder, map(outcome_of, range(5)), (3, 2)))
     assert encoder.log == [
         "image 0", "image 1", "put 2", "image 2", "put 1",
-        "image 3", "image 4", "put 2", "unit 0", "drain", "unit 1",
+        "image 3", "image 4", "put 2", "chunk 0", "drain", "chunk 1",
     ]  # fmt: skip
     vectors = np.concatenate([output.vectors for output in outputs])
     np.testing.assert_array_equal(vectors, MeanEncoder().encode(np.stack([pixels_of(n) for n in range(5)])))
     np.testing.assert_array_equal(outputs[1].content, np.repeat([[3], [4]], 32, axis=1))
 
 
-def test_a_unit_of_failures_alone_pushes_out_what_is_on_its_way():
+def test_a_chunk_of_failures_alone_pushes_out_what_is_on_its_way():
     encoder = AheadEncoder()
     refused = ImageRefused(*FAILED)
     outcomes = [outcome_of(0), outcome_of(1), refused, refused, refused, refused]
-    outputs = list(units_through(encoder, outcomes, (2, 2, 2)))
+    outputs = list(chunks_through(encoder, outcomes, (2, 2, 2)))
     assert encoder.log == [
         "image 0", "image 1", "put 2",
-        "image 2", "image 3", "drain", "unit 0", "unit 1",
-        "image 4", "image 5", "drain", "unit 2", "drain",
+        "image 2", "image 3", "drain", "chunk 0", "chunk 1",
+        "image 4", "image 5", "drain", "chunk 2", "drain",
     ]  # fmt: skip
     assert [dict(output.failures) for output in outputs] == [
         {},
@@ -138,12 +138,12 @@ def test_a_unit_of_failures_alone_pushes_out_what_is_on_its_way():
     assert np.isnan(outputs[1].vectors).all()
 
 
-def test_asked_to_stop_what_is_on_its_way_is_finished_and_the_unit_at_hand_is_not():
+def test_asked_to_stop_what_is_on_its_way_is_finished_and_the_chunk_at_hand_is_not():
     encoder = AheadEncoder()
     outputs = list(
-        units_through(encoder, map(outcome_of, range(6)), (2, 4), stopping=lambda: "image 3" in encoder.log)
+        chunks_through(encoder, map(outcome_of, range(6)), (2, 4), stopping=lambda: "image 3" in encoder.log)
     )
-    assert [output.work.unit for output in outputs] == [0]
+    assert [output.work.chunk for output in outputs] == [0]
     assert np.isfinite(outputs[0].vectors).all()
 
 
@@ -221,7 +221,7 @@ def test_a_device_lost_with_batches_on_their_way_costs_no_committed_row(pictures
     extract(collection_of(pictures, 18), tmp_path / "r", MeanEncoder(), options=options)
     with pytest.raises(DeviceLost, match="stopped answering"):
         extract(collection_of(pictures, 18), tmp_path / "s", LostEncoder(), options=options)
-    # The first unit was whole when the second batch had been put; the second was still on its way.
+    # The first chunk was whole when the second batch had been put; the second was still on its way.
     assert sorted(open_store(tmp_path / "s").parts[0].receipts) == [0]
     extract(collection_of(pictures, 18), tmp_path / "s", AheadEncoder(), options=options)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "r")
@@ -275,13 +275,13 @@ def test_the_command_says_what_bounded_the_run_and_how_idle_the_device_was(tmp_p
     assert (again["bound_by"], again["device_idle_share"], again["computed"]) == (None, None, 0)
 
 
-def test_a_user_who_watches_sees_the_same_units_with_and_without_overlap(pictures, tmp_path):
+def test_a_user_who_watches_sees_the_same_chunks_with_and_without_overlap(pictures, tmp_path):
     seen = []
     extract(
         collection_of(pictures, 18),
         tmp_path / "s",
         AheadEncoder(),
         options=OPTIONS,
-        observer=Observer(progress=lambda state: seen.append((state.done, state.units_done))),
+        observer=Observer(progress=lambda state: seen.append((state.done, state.chunks_done))),
     )
     assert seen == [(4, 1), (8, 2), (12, 3), (16, 4), (18, 5)]

@@ -64,7 +64,7 @@ def test_every_failpoint_is_passed_by_an_extraction():
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
 def test_dying_at_a_failpoint_loses_nothing(folder, tmp_path, failpoint):
-    # The third unit for what is written per unit; the second time for store.json, which is first written empty.
+    # The third chunk for what is written per chunk; the second time for store.json, which is first written empty.
     label = failpoint.partition(".")[0]
     count = {"vectors": 3, "content": 3, "receipt": 3, "store": 2}.get(label, 1)
     process = SERVER.Process(

@@ -7,10 +7,11 @@ import zarr
 
 from embedstore.errors import CorruptStore, DataError, IdentityMismatch, Reason, StoreError, UsageError
 from embedstore.identity import Identity
+from embedstore.store.commit import ChunkResult
 from embedstore.store.export import export_store
 from embedstore.store.reader import FAILED, PENDING, VALID, open_store
 from embedstore.store.tasks import read_task, task_names, write_task
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 from embedstore.task import Task
 from tests.stores import DIM, IDENTITY, content_of, make_store, manifest_of, store_bytes, vectors_of
 
@@ -45,7 +46,7 @@ def test_single_rows_and_id_lists_come_in_the_order_asked_for(tmp_path):
 
 
 def test_a_row_exists_only_if_a_receipt_says_so(tmp_path):
-    make_store(tmp_path / "s", rows=20, chunk_rows=8, units=(1,))
+    make_store(tmp_path / "s", rows=20, chunk_rows=8, chunks=(1,))
     store = open_store(tmp_path / "s")
     np.testing.assert_array_equal(store.embeddings().rows, np.arange(8, 16))
     assert set(store.status[:8]) == {PENDING}
@@ -75,7 +76,7 @@ def test_content_digests_come_back_and_failed_rows_have_none(tmp_path):
 
 
 def test_plain_zarr_reads_the_vectors_and_sees_nan_for_what_is_not_there(tmp_path):
-    make_store(tmp_path / "s", rows=20, chunk_rows=8, units=(0, 2), failures={17: (Reason.TIMEOUT, "slow")})
+    make_store(tmp_path / "s", rows=20, chunk_rows=8, chunks=(0, 2), failures={17: (Reason.TIMEOUT, "slow")})
     array = zarr.open_array(tmp_path / "s" / "parts" / "0000" / "vectors", mode="r")
     assert (array.shape, array.chunks, array.dtype) == ((20, DIM), (8, DIM), np.float16)
     expected = vectors_of(0, 20)
@@ -89,7 +90,7 @@ def test_non_finite_and_overflowing_vectors_are_failures_with_their_reason(tmp_p
         plan = writer.plan_part(manifest_of(4), dataset="t", data_root="r", chunk_rows=4, dtype="float16")
         vectors = vectors_of(0, 4)
         vectors[1, 2], vectors[2, 0], vectors[3, 0] = np.inf, 65_504.0, 65_503.0
-        receipt = writer.commit(plan, 0, UnitResult(vectors, content_of(0, 4)))
+        receipt = writer.commit(plan, 0, ChunkResult(vectors, content_of(0, 4)))
     assert [(failure.row, failure.reason) for failure in receipt.failures] == [
         (1, "non-finite"),
         (2, "overflow"),
@@ -102,7 +103,7 @@ def test_the_receipt_holds_the_largest_rounding_error(tmp_path):
         plan = writer.plan_part(manifest_of(1), dataset="t", data_root="r", chunk_rows=1, dtype="float16")
         # Between 2048 and 4096 float16 counts in twos: 2049.25 is stored as 2050.
         vectors = np.array([[1.0, 2049.25, 0.0, 3.0]], np.float32)
-        receipt = writer.commit(plan, 0, UnitResult(vectors, content_of(0, 1)))
+        receipt = writer.commit(plan, 0, ChunkResult(vectors, content_of(0, 1)))
     assert receipt.rounding_error == 0.75
 
 
@@ -112,9 +113,11 @@ def test_a_second_part_continues_the_rows_of_the_first(tmp_path):
         plan = writer.plan_part(
             manifest_of(3, first=10), dataset="t", data_root="r", chunk_rows=2, dtype="float32"
         )
-        for unit in range(plan.units):
-            start, stop = plan.bounds(unit)
-            writer.commit(plan, unit, UnitResult(vectors_of(10 + start, 10 + stop), content_of(start, stop)))
+        for chunk in range(plan.chunks):
+            start, stop = plan.bounds(chunk)
+            writer.commit(
+                plan, chunk, ChunkResult(vectors_of(10 + start, 10 + stop), content_of(start, stop))
+            )
     store = open_store(tmp_path / "s")
     assert store.embeddings().vectors.dtype == np.float32
     np.testing.assert_array_equal(store.embeddings().vectors, vectors_of(0, 13))
@@ -131,10 +134,10 @@ def test_another_identity_is_refused_by_field(tmp_path):
         pass
 
 
-def test_a_unit_committed_again_with_more_rows_keeps_the_others(tmp_path):
+def test_a_chunk_committed_again_with_more_rows_keeps_the_others(tmp_path):
     plan = make_store(tmp_path / "s", failures={2: (Reason.MISSING, "gone")})
     with open_writer(tmp_path / "s", IDENTITY, say=print) as writer:
-        writer.commit(plan, 0, UnitResult(vectors_of(0, 8), content_of(0, 8)))
+        writer.commit(plan, 0, ChunkResult(vectors_of(0, 8), content_of(0, 8)))
     make_store(tmp_path / "reference")
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 

@@ -14,10 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embedstore.errors import CorruptStore, Reason
 from embedstore.files import FAILPOINT_EXIT_CODE, FAILPOINT_VARIABLE, failpoint_names
+from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.verify import verify_store
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 from tests.stores import DIM, IDENTITY, content_of, manifest_of, vectors_of
 
 COMMIT_POINTS = failpoint_names("vectors", "content", "receipt")
@@ -34,7 +35,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.vectors: dict[int, np.ndarray] = {}
         self.failed: set[int] = set()
         self.planned = 0
-        self.damaged: set[int] = set()  # numbers in units whose bytes were damaged and not repaired yet
+        self.damaged: set[int] = set()  # numbers in chunks whose bytes were damaged and not repaired yet
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -76,20 +77,20 @@ class StoreMachine(RuleBasedStateMachine):
             return
         self._die_at(point, lambda: self._commit(*found, set()))
         if point in ("receipt.renamed", "receipt.durable"):
-            part, unit = found
-            for number in self._numbers(part, unit):
+            part, chunk = found
+            for number in self._numbers(part, chunk):
                 self.vectors[number] = vectors_of(number, number + 1)[0]
 
     @rule(point=st.sampled_from([*COMMIT_POINTS, ""]))
     @precondition(lambda self: self.failed and not self.damaged)
-    def retry_a_failed_unit(self, point: str) -> None:
-        part, unit = self._unit_of(min(self.failed))
+    def retry_a_failed_chunk(self, point: str) -> None:
+        part, chunk = self._chunk_of(min(self.failed))
         if point:
-            self._die_at(point, lambda: self._commit(part, unit, set()))
+            self._die_at(point, lambda: self._commit(part, chunk, set()))
         else:
-            self._commit(part, unit, set())
+            self._commit(part, chunk, set())
         if point in ("", "receipt.renamed", "receipt.durable"):
-            for number in self._numbers(part, unit):
+            for number in self._numbers(part, chunk):
                 self.failed.discard(number)
                 self.vectors[number] = vectors_of(number, number + 1)[0]
 
@@ -98,13 +99,13 @@ class StoreMachine(RuleBasedStateMachine):
     def flip_a_bit(self, pick: int, bit: int) -> None:
         numbers = sorted(self.vectors)
         number = numbers[pick % len(numbers)]
-        part, unit = self._unit_of(number)
-        row = self._numbers(part, unit).index(number)
-        path = part.layout.chunk("vectors", unit)
+        part, chunk = self._chunk_of(number)
+        row = self._numbers(part, chunk).index(number)
+        path = part.layout.chunk("vectors", chunk)
         payload = bytearray(path.read_bytes())
         payload[row * DIM * 2] ^= 1 << bit
         path.write_bytes(payload)
-        self.damaged = set(self._numbers(part, unit))
+        self.damaged = set(self._numbers(part, chunk))
 
     @rule()
     @precondition(lambda self: self.damaged)
@@ -147,17 +148,17 @@ class StoreMachine(RuleBasedStateMachine):
                 dtype="float16",
             )
 
-    def _commit(self, part, unit, fail):
-        numbers = self._numbers(part, unit)
-        start, _ = part.plan.bounds(unit)
+    def _commit(self, part, chunk, fail):
+        numbers = self._numbers(part, chunk)
+        start, _ = part.plan.bounds(chunk)
         failures = {
             start + at: (Reason.UNREADABLE, "x") for at, number in enumerate(numbers) if number in fail
         }
         with open_writer(self.root, IDENTITY, say=lambda line: None) as writer:
-            result = UnitResult(
+            result = ChunkResult(
                 vectors_of(numbers[0], numbers[-1] + 1), content_of(numbers[0], numbers[-1] + 1), failures
             )
-            writer.commit(part.plan, unit, result)
+            writer.commit(part.plan, chunk, result)
         return numbers
 
     def _next_pending(self):
@@ -166,15 +167,15 @@ class StoreMachine(RuleBasedStateMachine):
                 return part, part.pending[0]
         return None
 
-    def _numbers(self, part, unit) -> list[int]:
-        start, stop = part.plan.bounds(unit)
+    def _numbers(self, part, chunk) -> list[int]:
+        start, stop = part.plan.bounds(chunk)
         return [int(record.image_id.removeprefix("image")) for record in part.manifest.records(start, stop)]
 
-    def _unit_of(self, number: int):
+    def _chunk_of(self, number: int):
         for part in open_store(self.root).parts:
-            for unit in part.receipts:
-                if number in self._numbers(part, unit):
-                    return part, unit
+            for chunk in part.receipts:
+                if number in self._numbers(part, chunk):
+                    return part, chunk
         raise AssertionError(number)
 
     def _die_at(self, point: str, act) -> None:

@@ -12,12 +12,13 @@ import pytest
 from cli.main import run
 from embedstore.errors import CorruptStore, Reason, StoreError
 from embedstore.files import FAILPOINT_EXIT_CODE
+from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import write_document
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.tasks import write_task
 from embedstore.store.verify import verify_store
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 from embedstore.task import Task
 from tests.stores import IDENTITY, content_of, make_store, manifest_of, store_bytes, vectors_of
 
@@ -26,7 +27,7 @@ PART = "parts/0000"
 
 @pytest.fixture
 def root(tmp_path):
-    """A store of 20 rows in units of 8, with one failed row and one task."""
+    """A store of 20 rows in chunks of 8, with one failed row and one task."""
     path = tmp_path / "s"
     make_store(path, rows=20, chunk_rows=8, failures={2: (Reason.MISSING, "gone")})
     labels = pa.table({"unit_id": ["study0", "study1"], "abnormal": ["yes", "no"]})
@@ -42,11 +43,11 @@ def extract_again(root):
                 manifest_of(20), dataset="test", data_root="images", chunk_rows=8, dtype="float16"
             )
         for part in open_store(root).parts:
-            for unit in part.pending:
-                start, stop = part.plan.bounds(unit)
-                failures = {2: (Reason.MISSING, "gone")} if unit == 0 else {}
+            for chunk in part.pending:
+                start, stop = part.plan.bounds(chunk)
+                failures = {2: (Reason.MISSING, "gone")} if chunk == 0 else {}
                 writer.commit(
-                    part.plan, unit, UnitResult(vectors_of(start, stop), content_of(start, stop), failures)
+                    part.plan, chunk, ChunkResult(vectors_of(start, stop), content_of(start, stop), failures)
                 )
 
 
@@ -68,59 +69,59 @@ def edit_json(path, change):
     path.write_text(json.dumps(document))
 
 
-def chunk(root, unit, array="vectors"):
-    return root / PART / array / "c" / str(unit) / "0"
+def chunk(root, chunk, array="vectors"):
+    return root / PART / array / "c" / str(chunk) / "0"
 
 
-def receipt(root, unit):
-    return root / PART / "receipts" / f"{unit:06d}.json"
+def receipt(root, chunk):
+    return root / PART / "receipts" / f"{chunk:06d}.json"
 
 
 DAMAGES = {
-    "a flipped bit in a vector": (lambda r: flip(chunk(r, 1)), r"unit 1, rows 8 to 15\): its bytes are not"),
+    "a flipped bit in a vector": (lambda r: flip(chunk(r, 1)), r"chunk 1, rows 8 to 15\): its bytes are not"),
     "a flipped bit in a content digest": (
         lambda r: flip(chunk(r, 2, "content")),
-        r"content/c/2/0 \(part 0, unit 2, rows 16 to 19\): its bytes are not",
+        r"content/c/2/0 \(part 0, chunk 2, rows 16 to 19\): its bytes are not",
     ),
     "a flipped bit in the padding of the last chunk": (
         lambda r: flip(chunk(r, 2), at=50),
-        r"unit 2, rows 16 to 19\): its checksum does not belong",
+        r"chunk 2, rows 16 to 19\): its checksum does not belong",
     ),
     "a truncated chunk": (
         lambda r: chunk(r, 1).write_bytes(chunk(r, 1).read_bytes()[:-7]),
-        r"unit 1, rows 8 to 15\): must have 68 bytes, found 61",
+        r"chunk 1, rows 8 to 15\): must have 68 bytes, found 61",
     ),
     "an emptied chunk": (
         lambda r: chunk(r, 0).write_bytes(b""),
-        r"unit 0, rows 0 to 7\): must have 68 bytes, found 0",
+        r"chunk 0, rows 0 to 7\): must have 68 bytes, found 0",
     ),
     "a zeroed chunk": (
         lambda r: chunk(r, 1).write_bytes(bytes(68)),
-        r"unit 1, rows 8 to 15\): its bytes are not",
+        r"chunk 1, rows 8 to 15\): its bytes are not",
     ),
     "two swapped chunks": (
         lambda r: swap(chunk(r, 1), chunk(r, 2)),
-        r"unit 1, rows 8 to 15\): (holds the bytes of unit 2|its bytes)",
+        r"chunk 1, rows 8 to 15\): (holds the bytes of chunk 2|its bytes)",
     ),
     "a deleted chunk": (
         lambda r: chunk(r, 1).unlink(),
-        r"unit 1, rows 8 to 15\): cannot be read: No such file",
+        r"chunk 1, rows 8 to 15\): cannot be read: No such file",
     ),
     "an edited receipt": (
         lambda r: edit_json(receipt(r, 1), lambda d: d.update(vectors_sha256="0" * 64)),
-        r"receipts/000001.json \(part 0, unit 1, rows 8 to 15\): .*was changed after it was written",
+        r"receipts/000001.json \(part 0, chunk 1, rows 8 to 15\): .*was changed after it was written",
     ),
     "an emptied receipt": (
         lambda r: receipt(r, 2).write_bytes(b""),
-        r"000002.json \(part 0, unit 2, rows 16 to 19\): .*must hold JSON",
+        r"000002.json \(part 0, chunk 2, rows 16 to 19\): .*must hold JSON",
     ),
     "two swapped receipts": (
         lambda r: swap(receipt(r, 0), receipt(r, 1)),
-        r"000000.json \(part 0, unit 0, rows 0 to 7\): .*belongs to unit 1",
+        r"000000.json \(part 0, chunk 0, rows 0 to 7\): .*belongs to chunk 1",
     ),
-    "a receipt of no unit": (
+    "a receipt of no chunk": (
         lambda r: shutil.copy(receipt(r, 0), r / PART / "receipts" / "000009.json"),
-        r"000009.json: belongs to no unit",
+        r"000009.json: belongs to no chunk",
     ),
     "edited array metadata": (
         lambda r: (r / PART / "vectors" / "zarr.json").write_text("{}"),
@@ -157,16 +158,16 @@ DAMAGES = {
 def test_a_sound_store_has_no_findings_and_every_row_is_counted(root):
     verification = verify_store(root)
     assert verification.findings == ()
-    assert (verification.units, verification.rows, verification.pending) == (3, 20, 0)
+    assert (verification.chunks, verification.rows, verification.pending) == (3, 20, 0)
 
 
-def test_rows_without_a_finished_unit_are_pending_in_a_sound_store(root, capsys):
+def test_rows_without_a_finished_chunk_are_pending_in_a_sound_store(root, capsys):
     (root / PART / "receipts" / "000001.json").unlink()
     verification = verify_store(root)
     assert verification.findings == ()
-    assert (verification.units, verification.rows, verification.pending) == (2, 12, 8)
+    assert (verification.chunks, verification.rows, verification.pending) == (2, 12, 8)
     assert run(["verify", str(root)]) == 0
-    assert "sound (2 units, 12 rows read, every byte as committed); 8 rows pending. Run: embed extract" in (
+    assert "sound (2 chunks, 12 rows read, every byte as committed); 8 rows pending. Run: embed extract" in (
         capsys.readouterr().out
     )
 
@@ -202,7 +203,7 @@ def test_an_interrupted_retry_is_cleared_without_losing_a_row(root, tmp_path, mo
     if child == 0:
         monkeypatch.setenv("EMBEDSTORE_FAILPOINT", point)
         with open_writer(root, IDENTITY, say=print) as writer:
-            writer.commit(open_store(root).parts[0].plan, 0, UnitResult(vectors_of(0, 8), content_of(0, 8)))
+            writer.commit(open_store(root).parts[0].plan, 0, ChunkResult(vectors_of(0, 8), content_of(0, 8)))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == FAILPOINT_EXIT_CODE
     np.testing.assert_array_equal(
@@ -216,21 +217,21 @@ def test_an_interrupted_retry_is_cleared_without_losing_a_row(root, tmp_path, mo
     assert store_bytes(root) == store_bytes(tmp_path / "reference")
 
 
-def test_only_the_damaged_unit_is_done_again(root):
+def test_only_the_damaged_chunk_is_done_again(root):
     flip(chunk(root, 1))
     repair_store(root, say=lambda line: None)
     assert open_store(root).parts[0].pending == [1]
 
 
-def test_a_deleted_receipt_is_no_damage_but_a_unit_that_is_not_done(root):
+def test_a_deleted_receipt_is_no_damage_but_a_chunk_that_is_not_done(root):
     receipt(root, 1).unlink()
     assert verify_store(root).findings == ()
     assert open_store(root).parts[0].pending == [1]
 
 
-def test_units_of_an_unlisted_part_are_found_and_set_aside(root):
+def test_chunks_of_an_unlisted_part_are_found_and_set_aside(root):
     shutil.copytree(root / PART, root / "parts" / "0001")
-    assert "parts/0001: holds finished units but store.json does not list it" in map(
+    assert "parts/0001: holds finished chunks but store.json does not list it" in map(
         str, verify_store(root).findings
     )
     repair_store(root, say=lambda line: None)
