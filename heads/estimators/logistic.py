@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError
-from heads.base import Head, HeadFamily, OutOfFold, Training
+from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.scores import Floats, columns_of
@@ -48,7 +48,7 @@ class LogisticHead(EmbeddingClassifier):
     classes_
         (n_classes,) labels in order.
     converged_
-        Whether the solver reached its tolerance.
+        Whether the solver reached its tolerance; None for a head read from a run.
     n_iter_
         Iterations that the solver took.
 
@@ -142,7 +142,7 @@ class LogisticHead(EmbeddingClassifier):
 
 
 @dataclass(frozen=True)
-class LogisticFamily:
+class LogisticFamily(FamilyDefaults):
     """The grid of logistic heads: every normalisation with every strength.
 
     Parameters
@@ -155,7 +155,7 @@ class LogisticFamily:
         As `embedstore.compute_device.torch_device`.
     """
 
-    # Read by `heads.protocol.select_inputs`: targets share the working copy of the vectors only.
+    # They share the working copy of the vectors only.
     targets_share_work: ClassVar[bool] = False
 
     strengths: tuple[float, ...] = STRENGTHS
@@ -170,6 +170,10 @@ class LogisticFamily:
             for normalisation in self.normalisations
             for strength in self.strengths
         )
+
+    def on_device(self, device: str) -> Self:
+        """Return the same grid, to be fitted there."""
+        return replace(self, device=device)
 
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row by models that never saw its fold; `seed` has no part in it."""
@@ -190,7 +194,7 @@ class LogisticFamily:
             # A problem that was not solved says nothing of what its point would do.
             for strength, target in zip(*np.nonzero(~solution.converged.all(axis=1)), strict=True):
                 own[strength, :, target] = np.nan
-        return OutOfFold(scores)
+        return OutOfFold(scores=scores)
 
     def refit(
         self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
@@ -211,7 +215,7 @@ class LogisticFamily:
         self, normalisation: Normalisation, strengths: Mapping[int, float], training: Training
     ) -> dict[int, Head]:
         """Fit targets by their strengths on one working copy of the vectors."""
-        design = working_copy(training.X, normalisation, self.device)
+        working = working_copy(training.X, normalisation, self.device)
         heads: dict[int, Head] = {}
         for strength in sorted(set(strengths.values())):
             targets = [target for target, own in strengths.items() if own == strength]
@@ -222,7 +226,7 @@ class LogisticFamily:
                 strengths=[strength],
                 normalisation=normalisation,
                 device=self.device,
-                design=design,
+                working=working,
             )
             for index, target in enumerate(targets):
                 head = LogisticHead(strength, normalisation=normalisation)._set_learned(

@@ -15,7 +15,7 @@ from embedstore.view import View
 _SHOWN = 3
 
 
-def require_disjoint(view: View, fitted: npt.NDArray[np.bool_], scored: npt.NDArray[np.bool_]) -> None:
+def require_disjoint_splits(view: View, fitted: npt.NDArray[np.bool_], scored: npt.NDArray[np.bool_]) -> None:
     """Refuse a split that shares patients or pixels.
 
     Parameters

@@ -12,6 +12,7 @@ import numpy as np
 from embedstore.view import UNKNOWN_PATIENT
 from heads.statistics.metrics import ECE_BINS
 from embedstore.view import MISSING
+from heads.base import HeadNeeds
 from heads.registry import head_package
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.runs.class_counts import classes_of_run
@@ -22,8 +23,6 @@ from heads.runs.run_tables import class_shares
 
 FORMAT_VERSION = 3
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
-# By the head's name and not by its class: naming a library must not import it.
-_LIBRARIES_OF_HEAD = {"xgboost": ("xgboost",), "zeroshot": ("transformers",)}
 
 
 def run_document(result: ProbeResult) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         },
         "excluded": dict(result.excluded),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
-        "versions": _versions(settings.head),
+        "versions": _versions(settings.head, result.fitted.predictor.heads[0].needs),
     }
 
 
@@ -79,7 +78,7 @@ def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
-        "converged": _converged(head),
+        "converged": head.converged_,
     }
 
 
@@ -111,10 +110,10 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _versions(head: str) -> dict[str, str]:
+def _versions(head: str, needs: HeadNeeds) -> dict[str, str]:
     """Return the versions of Python, of the libraries that took part, and of the package that has the head."""
     package = head_package(head)
-    named = (*_LIBRARIES, *_LIBRARIES_OF_HEAD.get(head, ()), *([package] if package else []))
+    named = (*_LIBRARIES, *needs.libraries, *([package] if package else []))
     found = {"python": platform.python_version()}
     for name in named:
         try:
@@ -123,12 +122,6 @@ def _versions(head: str) -> dict[str, str]:
             # A library can be there under another name (from conda, say); a run is not lost for that.
             found[name] = "unknown"
     return found
-
-
-def _converged(head: object) -> bool | None:
-    """Return whether the head's solver reached its tolerance; None where it does not say."""
-    converged = getattr(head, "converged_", None)
-    return None if converged is None else bool(converged)
 
 
 def _plain(value: Any) -> Any:

@@ -9,10 +9,12 @@ from embedstore.errors import UsageError
 from heads.base import Training
 from heads.folds import assign_folds
 
-Rows = npt.NDArray[np.int64]
+RowIndices = npt.NDArray[np.int64]
 
 
-def hold_out(training: Training, target: int, rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows]:
+def hold_out(
+    training: Training, target: int, rows: RowIndices, *, share: float, seed: int
+) -> tuple[RowIndices, RowIndices]:
     """Split rows into those to learn from and those to stop by.
 
     Parameters
