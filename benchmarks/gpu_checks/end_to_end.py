@@ -12,14 +12,14 @@ import torch
 import transformers
 from extract import write_pictures
 
+from embedstore.compute_device import DTYPES
 from embedstore.datasets.base import Collection
-from embedstore.encoders.device import DTYPES
 from embedstore.encoders.medgemma import MedGemmaEncoder
 from embedstore.encoders.passes import default_pass_rows
 from embedstore.encoders.siglip import SiglipEncoder
 from embedstore.encoders.tower import TowerEncoder
-from embedstore.encoders.vision import PooledTower, VisionShape
-from embedstore.extract import ExtractOptions, extract
+from embedstore.encoders.vision_tower import PooledTower, VisionShape
+from embedstore.extraction.extract import ExtractOptions, extract
 from embedstore.manifest import manifest_from_columns
 from gpu_checks.plan import Plan, attempted, choices
 from gpu_checks.towers import DTYPE, Way, fill, forward_of, geometries, seconds_of_pass, speeds

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from embedstore.encoders.passes import default_pass_rows
-from embedstore.encoders.vision import PooledTower, VisionShape, vision_shape
+from embedstore.encoders.vision_tower import PooledTower, VisionShape, vision_shape
 from gpu_checks.ceiling import ceilings
 from gpu_checks.plan import Plan, attempted
 from gpu_checks.rows import Row

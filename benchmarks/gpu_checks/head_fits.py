@@ -12,8 +12,8 @@ from xgboost.core import XGBoostError
 from embedstore.view import View
 from gpu_checks.plan import Plan, attempted
 from gpu_checks.rows import CPU, Row
-from heads.base import head_family, on_device
-from heads.probe import probe
+from heads.protocol.probe import probe
+from heads.registry import head_family, on_device
 
 # In the order in which a short time is best spent; the networks are the longest on a CPU.
 HEADS = ("logistic", "mlp", "xgboost", "knn")

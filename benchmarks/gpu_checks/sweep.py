@@ -8,7 +8,7 @@ import torch
 
 from embedstore.encoders.execution import BACKENDS
 from embedstore.encoders.passes import default_pass_rows
-from embedstore.encoders.vision import VisionShape, vision_shape
+from embedstore.encoders.vision_tower import VisionShape, vision_shape
 from gpu_checks.plan import Plan
 from gpu_checks.towers import Way, geometries, random_tower, rate
 

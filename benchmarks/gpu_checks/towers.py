@@ -12,10 +12,10 @@ import transformers
 from extract import FULL
 from torch import nn
 
-from embedstore.encoders.device import DTYPES
+from embedstore.compute_device import DTYPES
 from embedstore.encoders.execution import check_execution, prepare_forward
 from embedstore.encoders.passes import Forward, default_pass_rows
-from embedstore.encoders.vision import PooledTower, VisionShape, check_pooling, vision_shape
+from embedstore.encoders.vision_tower import PooledTower, VisionShape, check_pooling, vision_shape
 from gpu_checks.ceiling import measure as measure_ceiling
 from gpu_checks.plan import Plan, attempted, choices, peak_gb, seconds_of
 from gpu_checks.rows import Row, ceiling_flops
