@@ -61,7 +61,9 @@ def measure(view: View, options: argparse.Namespace) -> dict[str, float | int | 
     rows = UnitImages.of_view(view, leakage_groups(view)).take(train)
     folds = result.fitted.folds[rows.unit_of_row]
     y = rows.y[rows.unit_of_row]
-    training = Training(rows.X, y, np.ones(y.shape, np.float32), folds, 2)
+    training = Training.of_rows(
+        rows.X, y, sample_weight=np.ones(y.shape, np.float32), groups=folds, n_classes=2
+    )
     started = time.perf_counter()
     scores = family.out_of_fold(training, folds, seed=options.seed).scores
     grid_s = time.perf_counter() - started

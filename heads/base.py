@@ -181,18 +181,18 @@ class Head(Protocol):
         """
 
 
+class _ScoresRows(Protocol):
+    def decision_function(self, X: Any) -> Floats: ...
+
+
 class HeadDefaults:
     """What a head inherits: no needs, and units that have the mean of their rows' probabilities."""
 
     needs: ClassVar[HeadNeeds] = HeadNeeds()
     converged_: bool | None = None
 
-    def decision_function(self, X: Any) -> Floats:
-        """As `Head.decision_function`; a subclass has its own."""
-        raise NotImplementedError(f"{type(self).__name__} must have a decision_function")
-
     def unit_scores(
-        self,
+        self: _ScoresRows,
         X: npt.NDArray[np.float32],
         unit_of_row: npt.NDArray[np.int64],
         n_units: int,

@@ -28,7 +28,9 @@ def make_training(
     means *= signal / np.linalg.norm(means, axis=2, keepdims=True)
     X = generator.normal(size=(n, dim)) + sum(means[target][y[:, target]] for target in range(targets)) + 0.5
     weight = np.ones(y.shape, np.float32)
-    return Training(X.astype(np.float32), y, weight, np.arange(n) // 2, n_classes)
+    return Training.of_rows(
+        X.astype(np.float32), y, sample_weight=weight, groups=np.arange(n) // 2, n_classes=n_classes
+    )
 
 
 def folds_of(training: Training, folds: int = 3) -> np.ndarray:
@@ -130,7 +132,7 @@ def check_family(
     assert np.isfinite(scores).all()
     again = family.out_of_fold(training, folds, seed=3)
     assert again.scores.tobytes() == scores.tobytes()
-    assert again.settled == found.settled
+    assert again.refit_params == found.refit_params
     losses = log_losses(scores[0], training.y)
     assert (losses < np.log(n_classes)).all()
     _check_no_leak(family, training, folds, scores)

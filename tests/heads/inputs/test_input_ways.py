@@ -16,7 +16,7 @@ from heads.estimators.logistic import LogisticFamily
 from heads.estimators.neighbors import NeighborsFamily
 from heads.estimators.zeroshot import ZeroShotFamily, zeroshot_head
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.learning_curve import learning_curve
@@ -172,7 +172,7 @@ def test_in_cross_validation_every_fold_chooses_and_learns_without_what_it_score
     site = np.where(stranger[view.unit_of_image], "east", view.metadata["site"])
     view = replace(view, metadata={"site": site})
     result = probe(view, inputs=WAYS, draws=20, family=GRID, seed=4)
-    everyone = Rows.of_view(view, leakage_groups(view))
+    everyone = UnitImages.of_view(view, leakage_groups(view))
     with_metadata = 0
     for fold in range(5):
         left_out = result.judged.fold == fold
