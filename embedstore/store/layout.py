@@ -223,7 +223,11 @@ class PartLayout:
 
     def receipt(self, unit: int) -> Path:
         """Return the path of a unit's receipt."""
-        return Path(f"{self.folder}/receipts/{unit:06d}.json")
+        return Path(self.receipt_name(unit))
+
+    def receipt_name(self, unit: int) -> str:
+        """Return `receipt` as text."""
+        return f"{self.folder}/receipts/{unit:06d}.json"
 
     def array(self, name: str) -> Path:
         """Folder of the Zarr array `name`."""
@@ -231,8 +235,11 @@ class PartLayout:
 
     def chunk(self, name: str, unit: int) -> Path:
         """Return the path of a unit's chunk in the Zarr array `name`."""
-        # One string and not four joins: opening a store asks for every chunk's path.
-        return Path(f"{self.folder}/{name}/c/{unit}/0")
+        return Path(self.chunk_name(name, unit))
+
+    def chunk_name(self, name: str, unit: int) -> str:
+        """Return `chunk` as text: opening a store asks for every chunk, and a Path costs more than its stat."""
+        return f"{self.folder}/{name}/c/{unit}/0"
 
 
 def crc32c(array: npt.NDArray[Any]) -> int:
@@ -267,7 +274,7 @@ def write_document(path: Path, document: Mapping[str, Any], *, label: str) -> st
     return str(with_digest["sha256"])
 
 
-def read_document(path: Path) -> tuple[dict[str, Any], str]:
+def read_document(path: Path | str) -> tuple[dict[str, Any], str]:
     """Read a document that `write_document` wrote; return its content and digest.
 
     Raises
@@ -276,7 +283,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         If the file is missing, is no JSON object, or its content is not what was written.
     """
     try:
-        document = json.loads(path.read_bytes())
+        with open(path, "rb", buffering=0) as file:
+            document = json.loads(file.readall())
     except FileNotFoundError as error:
         raise CorruptStore(f"{path} is missing{_ADVICE}") from error
     except (ValueError, RecursionError) as error:
@@ -365,7 +373,7 @@ def read_receipt(layout: PartLayout, plan: PartPlan, unit: int) -> Receipt:
     CorruptStore
         If it is missing, damaged, or belongs to another unit.
     """
-    path = layout.receipt(unit)
+    path = layout.receipt_name(unit)
     document, _ = read_document(path)
     try:
         receipt = Receipt.from_json(document)
