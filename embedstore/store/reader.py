@@ -57,10 +57,9 @@ class Part:
         """The planned records; raises CorruptStore if the file is not the one that was planned."""
         return Manifest(table_of_parquet(self._read_manifest()).combine_chunks())
 
-    def read_image_ids(self) -> npt.NDArray[np.object_]:
-        """Return (rows,) object array of str; raises as `manifest`, and decodes no other column of it."""
-        table = table_of_parquet(self._read_manifest(), columns=["image_id"])
-        return np.asarray(table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
+    def image_id_table(self) -> pa.Table:
+        """Return the column ``image_id`` of `manifest`, checked as that is; no other column is decoded."""
+        return table_of_parquet(self._read_manifest(), columns=["image_id"])
 
     @property
     def pending(self) -> list[int]:
@@ -179,7 +178,10 @@ class Store:
     @cached_property
     def image_ids(self) -> npt.NDArray[np.object_]:
         """(rows,) object array of str."""
-        return np.concatenate([np.array([], dtype=object), *(part.read_image_ids() for part in self.parts)])
+        if not self.parts:
+            return np.array([], dtype=object)
+        table = pa.concat_tables([part.image_id_table() for part in self.parts])
+        return np.asarray(table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
 
     @cached_property
     def status(self) -> npt.NDArray[np.uint8]:
