@@ -223,11 +223,7 @@ class PartLayout:
 
     def receipt(self, unit: int) -> Path:
         """Return the path of a unit's receipt."""
-        return Path(self.receipt_name(unit))
-
-    def receipt_name(self, unit: int) -> str:
-        """Return `receipt` as text."""
-        return f"{self.folder}/receipts/{unit:06d}.json"
+        return Path(f"{self.folder}/receipts/{unit:06d}.json")
 
     def array(self, name: str) -> Path:
         """Folder of the Zarr array `name`."""
@@ -274,7 +270,7 @@ def write_document(path: Path, document: Mapping[str, Any], *, label: str) -> st
     return str(with_digest["sha256"])
 
 
-def read_document(path: Path | str) -> tuple[dict[str, Any], str]:
+def read_document(path: Path) -> tuple[dict[str, Any], str]:
     """Read a document that `write_document` wrote; return its content and digest.
 
     Raises
@@ -283,7 +279,7 @@ def read_document(path: Path | str) -> tuple[dict[str, Any], str]:
         If the file is missing, is no JSON object, or its content is not what was written.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             document = json.loads(file.readall())
     except FileNotFoundError as error:
         raise CorruptStore(f"{path} is missing{_ADVICE}") from error
@@ -373,7 +369,7 @@ def read_receipt(layout: PartLayout, plan: PartPlan, unit: int) -> Receipt:
     CorruptStore
         If it is missing, damaged, or belongs to another unit.
     """
-    path = layout.receipt_name(unit)
+    path = layout.receipt(unit)
     document, _ = read_document(path)
     try:
         receipt = Receipt.from_json(document)
