@@ -1,4 +1,4 @@
-"""What a head is, and what a family of heads owes the protocol."""
+"""The contract of heads and of their grids, and the defaults that they inherit."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class EmbeddingClassifier(HeadDefaults, ClassifierMixin, BaseEstimator, ABC):  #
     """Base of heads that learn from a `Training` of one target and predict decision scores of rows."""
 
     classes_: npt.NDArray[Any]
-    # What vectors are read as; the first is for those of another type.
+    # Accepted types of vectors; others are converted to the first.
     _dtypes: tuple[type[np.floating], ...] = (np.float32,)
 
     def decision_function(self, X: Any) -> Floats:

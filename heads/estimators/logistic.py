@@ -21,7 +21,8 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 
 # Grid points differ by far more than this in log loss; the chosen one is solved to the end.
 _SELECTION_TOLERANCE = 1e-8
-# Of many rows, only weak strengths on classes that can nearly be parted need more: they never win, and are left out.
+# With many rows, only weak regularisation on nearly separable classes needs more: such points never win and are
+# skipped.
 _SELECTION_PRODUCTS = 40
 
 
@@ -191,7 +192,7 @@ class LogisticFamily(FamilyDefaults):
                 device=self.device,
                 scores=own,
             )
-            # A problem that was not solved says nothing of what its point would do.
+            # The scores of an unsolved problem are no estimate of its grid point.
             for strength, target in zip(*np.nonzero(~solution.converged.all(axis=1)), strict=True):
                 own[strength, :, target] = np.nan
         return OutOfFold(scores=scores)

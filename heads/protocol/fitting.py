@@ -1,4 +1,4 @@
-"""Select, calibrate and refit on the units that may be learned from; nothing here sees another unit."""
+"""Select, calibrate and refit on the training units; nothing here sees another unit."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def fit(
     Parameters
     ----------
     rows
-        Units to learn from, all of them.
+        The training units.
     grid
         The grid that selection searches.
     task

@@ -1,4 +1,4 @@
-"""Vectors in, calibrated probabilities of units out: the one path of evaluation and of later prediction."""
+"""From vectors to calibrated probabilities of units: the one path of evaluation and of later prediction."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Predictor:
         (n_classes,) class weights that the heads were trained with, by target; all 1 where there were none.
         Their effect on the scores is undone (`heads.base.Head.unit_scores`).
     blocks
-        How metadata becomes numbers beside the vectors; None where the heads get vectors alone.
+        How metadata columns become numbers; None where the heads get vectors alone.
     """
 
     heads: Sequence[Head]

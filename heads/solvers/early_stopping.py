@@ -64,6 +64,6 @@ def hold_out(
 def usual_stop(stops: npt.ArrayLike) -> int:
     """Return the median of the rounds (or epochs) after which the heads of several folds were best, halves down.
 
-    The median and not the mean: a fold whose few held-out patients let it go on for long says little of the others.
+    The median, not the mean: one fold whose few held-out patients stopped late should not move the others.
     """
     return int(np.median(np.asarray(stops)))

@@ -201,8 +201,8 @@ def _line_search(
 ) -> tuple[Tensor, Tensor]:
     """Find where the slope along each direction has nearly vanished; also the residuals there.
 
-    The objective is convex, so its slope rises along the way and a sign change brackets the minimum. Only
-    element-wise work: the products with the rows are known.
+    The objective is convex, so its slope increases along the direction and a sign change brackets the minimum. All
+    work is element-wise: the products with the rows are known.
     """
     bend = problems.dot(problems.penalty, direction.square())
     tilt = problems.dot(problems.penalty * direction, coefficients)

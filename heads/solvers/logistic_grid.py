@@ -2,7 +2,7 @@
 
 All problems share the two matrix products of an iteration. The method is L-BFGS whose first curvature is
 that of the vectors' Gram matrix in its own eigenbasis, which takes away the ill-conditioning that makes plain
-L-BFGS slow on embeddings (their spectrum decays over decades). Convergence is judged per problem.
+L-BFGS slow on embeddings (their spectrum decays over decades). Convergence is decided per problem.
 
 The objective is scikit-learn's: ``C * sum(weight * log loss) + |w|**2 / 2``, the intercept not penalised.
 """
@@ -30,7 +30,7 @@ Normalisation = Literal["none", "standardise", "l2"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
 NOTHING_HELD_OUT = -1
 MAX_ITERATIONS = 300
-# Products that a problem may take beside its iterations: where rows are few they cost next to nothing.
+# Products that a problem may take on top of its iterations: with few rows they cost next to nothing.
 _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
@@ -107,7 +107,7 @@ def solve(
     device
         As `embedstore.compute_device.torch_device`.
     working
-        What `working_copy` made of the same vectors, normalisation and device, where several calls share it.
+        `working_copy` of the same vectors, normalisation and device, where several calls share it.
     scores
         Where `Solution.held_out_scores` are written; by default a new array.
 
@@ -246,7 +246,7 @@ def _spreads(
         square += shares @ rows.square()
     mean, square = mean / total, square / total
     variance = square - mean.square()
-    # What is left by rounding, also of the working copy's own numbers, is in proportion to the square.
+    # The rounding error, also of the working copy itself, is proportional to the square.
     constant = variance <= 10 * torch.finfo(working.rows.dtype).eps * square
     return torch.where(constant, 1, variance).to(working.rows.dtype), torch.cat(
         [constant, torch.zeros_like(constant[..., :1])], dim=-1
@@ -289,7 +289,7 @@ def _blocks(training: Training, n_held_out: int, n_strengths: int) -> list[_Bloc
 
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
-    """All problems of a call; a block of them is made and written at a time."""
+    """All problems of a call, solved block by block."""
 
     working: WorkingCopy
     training: Training
@@ -357,7 +357,7 @@ class _Grid:
         return problems, preconditioner, start
 
     def write(self, results: Solution, block: _Block, minimum: Minimum, problems: Problems) -> None:
-        """Put what was solved where it belongs, in terms of the vectors as they were given."""
+        """Write a block's solutions, in terms of the vectors as they were given."""
         held, target, strength = block
         columns = self.training.columns
         solved = minimum.coefficients.cpu().numpy().astype(np.float64).reshape(len(target), columns, -1)

@@ -1,4 +1,4 @@
-"""Which rows each of many networks sees at a step: its own order, padded to a common length."""
+"""Batches of rows for many networks: each in its own order, padded to a common length."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Feed:
         self.steps_per_round = np.array([_steps_per_round(problem) for problem in problems])
 
     def batch(self, members: Indices, live: npt.NDArray[np.bool_]) -> tuple[Indices, npt.NDArray[np.float32]]:
-        """Return (models, size) rows and their shares of the loss, 0 where a batch is padded or rests."""
+        """Return (models, size) rows and their weights in the loss, 0 for padding and for networks that rest."""
         rows = np.zeros((len(members), self._size), np.int64)
         weight = np.zeros((len(members), self._size), np.float32)
         for place, member in enumerate(members):

@@ -1,8 +1,8 @@
 """Train many networks in one batched pass: configurations, folds, targets and seeds side by side.
 
-Each network has its own rows, order, learning rate and clock, so that it becomes what it would become alone;
-only the products are shared. AdamW (arXiv 1711.05101) is written out because a rate per network inside one
-tensor is more than torch's optimisers know.
+Each network has its own rows, order, learning rate and schedule, so that it equals the network trained alone; only
+the products are shared. AdamW (arXiv 1711.05101) is written out because torch's optimisers have no learning rate per
+network inside one tensor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _APPLY_CELLS = 1 << 22
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, its (s, columns) float32 scores of `Problem.scored`, and the round it was best in."""
+    """A trained network, its (s, columns) float32 scores of `Problem.scored`, and its best round."""
 
     network: Network
     scores: npt.NDArray[np.float32]
@@ -107,7 +107,7 @@ class _ActiveNetworks:
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """Networks of one shape, and all that does not change while they are trained."""
+    """Networks of one shape, with everything that training does not change."""
 
     training: Training
     vectors: Tensor  # (n, dim)
@@ -147,7 +147,7 @@ class _Block:
         )
 
     def train(self) -> list[Trained]:
-        """Train round by round; a network leaves after its last, or when its loss has not fallen for its patience."""
+        """Train round by round; a network ends after its last, or when its loss has not fallen for its patience."""
         count = len(self.problems)
         active = _ActiveNetworks(
             members=np.arange(count),

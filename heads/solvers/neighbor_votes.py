@@ -1,4 +1,4 @@
-"""How neighbours vote: labels of the rows found become scores, for every k and temperature at once."""
+"""Votes of neighbours: their labels become scores, for every k and temperature at once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Votes:
-    """Labels and weights of the rows that may be found, and how their votes become scores.
+    """Labels and weights of the rows that vote, and the scores that their votes give.
 
     Parameters
     ----------
     labels
         (n,) int64; anything where there is no label.
     weights
-        (n,) float32; a row with 0 is passed over as if it were not there.
+        (n,) float32; a row with 0 is skipped.
     n_classes
         Number of classes.
     smoothing

@@ -241,9 +241,11 @@ def test_too_many_levels_stop_the_probe_before_anything_is_fitted(view: View) ->
 def test_inputs_that_make_no_sense_are_refused(view: View) -> None:
     with pytest.raises(UsageError, match="pooling='max-vector' has no meaning"):
         named_inputs(view, "max-vector", WAYS)
-    with pytest.raises(UsageError, match=r"metadata of the view \(site\); found 1 ways, unknown: \['age'\]"):
+    with pytest.raises(
+        UsageError, match=r"metadata of the view \(site\); found 1 choices, unknown: \['age'\]"
+    ):
         named_inputs(view, None, [HeadInputs("max-vector", ("age",))])
-    with pytest.raises(UsageError, match="found 0 ways"):
+    with pytest.raises(UsageError, match="found 0 choices"):
         named_inputs(view, None, [])
     with pytest.raises(UsageError, match="by its name the column holds the answer"):
         probe(replace(view, metadata={"finding": view.metadata["site"]}), family=GRID)
