@@ -17,7 +17,8 @@ from heads.protocol.probe import probe
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.answers import predict_units
 from heads.runs.run import load_run, save_run
-from tests.heads.bag_head import STRENGTHS, NoisyOrFamily
+from tests.head_contract import check_family, check_head
+from tests.heads.bag_head import STRENGTHS, NoisyOrFamily, NoisyOrHead
 from tests.views import make_view
 
 NAME = "noisy-or"
@@ -70,6 +71,11 @@ def bag_losses(view: View, result: ProbeResult) -> list[np.ndarray]:
 
 def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(np.log1p(np.exp(np.where(y == 1, -scores, scores)))))
+
+
+def test_the_head_keeps_the_contract_of_every_head() -> None:
+    check_head(NoisyOrHead(), n_classes=2)
+    check_family(NoisyOrFamily(), NoisyOrHead, n_classes=2)
 
 
 def test_every_score_of_the_protocol_is_that_of_a_bag(view: View) -> None:
