@@ -16,7 +16,7 @@ from embedstore.decoding.decode import DecodeJob
 from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.errors import ImageRefused, Reason
-from embedstore.extraction.extract import ExtractOptions
+from embedstore.extraction.options import ExtractOptions
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.store.layout import CONTENT_BYTES, STORE_DTYPES

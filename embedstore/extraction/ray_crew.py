@@ -25,14 +25,14 @@ _FEW = 4
 _POLL_S = 0.5
 _LOOK_FOR_NODES_S = 5.0
 _CLOSE_S = 30.0
-_KNOCK_S = 5.0
+_CONNECT_S = 5.0
 
 
 class ClusterLost(EmbedError):
     """No actor is left; nothing that was committed is affected."""
 
 
-class Hand(Protocol):
+class Worker(Protocol):
     """What an actor runs: it holds a device and does pieces of work."""
 
     def describe(self) -> Any:
@@ -44,11 +44,11 @@ class Hand(Protocol):
         ...
 
 
-class Recipe(Protocol):
-    """Makes a hand inside an actor; travels there by pickle."""
+class WorkerFactory(Protocol):
+    """Makes a worker inside an actor; travels there by pickle."""
 
-    def __call__(self, *, name: str, device: str, cpus: int) -> AbstractContextManager[Hand]:
-        """Return a hand of this name for a device, with so many CPU cores to decode with."""
+    def __call__(self, *, name: str, device: str, cpus: int) -> AbstractContextManager[Worker]:
+        """Open a worker of this name on a device, with so many CPU cores to decode with."""
         ...
 
 
@@ -73,14 +73,14 @@ class _Member:
 
 
 class _Actor:
-    """Runs a hand; Ray makes it a remote class. Opened by the first call, so that errors keep their type."""
+    """Runs a worker; Ray makes it a remote class. Opened by the first call, so that errors keep their type."""
 
-    def __init__(self, recipe: Recipe, name: str, slot: _Slot) -> None:
-        self._recipe = recipe
+    def __init__(self, factory: WorkerFactory, name: str, slot: _Slot) -> None:
+        self._factory = factory
         self._name = name
         self._slot = slot
         self._resources = ExitStack()
-        self._hand: Hand | None = None
+        self._worker: Worker | None = None
         self._stopping = False
 
     def describe(self) -> Any:
@@ -93,15 +93,15 @@ class _Actor:
         self._stopping = True
 
     def close(self) -> None:
-        self._hand = None
+        self._worker = None
         self._resources.close()
 
-    def _opened(self) -> Hand:
-        if self._hand is None:
+    def _opened(self) -> Worker:
+        if self._worker is None:
             slot = self._slot
-            hand = self._recipe(name=self._name, device=slot.device, cpus=slot.cpus)
-            self._hand = self._resources.enter_context(hand)
-        return self._hand
+            worker = self._factory(name=self._name, device=slot.device, cpus=slot.cpus)
+            self._worker = self._resources.enter_context(worker)
+        return self._worker
 
 
 class Crew:
@@ -111,8 +111,8 @@ class Crew:
     ----------
     ray
         The library.
-    recipe
-        Makes the hands.
+    factory
+        Makes the workers.
     name
         Beginning of their names.
     device
@@ -122,24 +122,24 @@ class Crew:
     """
 
     def __init__(
-        self, ray: Any, recipe: Recipe, *, name: str, device: str, say: Callable[[str], None]
+        self, ray: Any, factory: WorkerFactory, *, name: str, device: str, say: Callable[[str], None]
     ) -> None:
         self.ray = ray
-        self.recipe = recipe
+        self.factory = factory
         self.name = name
         self.device = device
         self.say = say
         self.lost = 0
         self._members: dict[_Slot, list[_Member]] = {}
         self._wanted: dict[_Slot, int] = {}
-        self._hired = 0
+        self._started_ever = 0
         self._idle: deque[_Member] = deque()
         self._looked = 0.0
         self._first_error: EmbedError | None = None
 
     def describe(self) -> Any:
         """Return what the first actor that answers says of itself."""
-        self._hire()
+        self._start_workers()
         while self._idle:
             member = self._idle[0]
             found, answer = self._answer(member.actor.describe.remote(), member)
@@ -160,7 +160,7 @@ class Crew:
         busy: dict[Any, tuple[_Member, list[Any]]] = {}
         stopped = False
         while queue or busy:
-            self._hire()
+            self._start_workers()
             if stopping() and not stopped:
                 stopped = True
                 queue.clear()
@@ -170,7 +170,7 @@ class Crew:
             if not busy:
                 if not queue:
                     return
-                self._hire_again()
+                self._replace_last_worker()
                 continue
             ready, _ = self.ray.wait(list(busy), timeout=_POLL_S)
             for reference in ready:
@@ -195,9 +195,9 @@ class Crew:
     def _hand_out(self, queue: deque[Any], busy: dict[Any, tuple[_Member, list[Any]]]) -> None:
         while queue and self._idle:
             member = self._idle.popleft()
-            hands = len(self._idle) + len(busy) + 1
-            # Few at the end, so that nobody waits for one who holds many.
-            few = max(1, min(_FEW, len(queue) // (4 * hands)))
+            workers = len(self._idle) + len(busy) + 1
+            # Few at the end, so that no worker idles while another still has many to do.
+            few = max(1, min(_FEW, len(queue) // (4 * workers)))
             at_hand = [queue.popleft() for _ in range(min(few, len(queue)))]
             busy[member.actor.do.remote(at_hand)] = (member, at_hand)
 
@@ -234,7 +234,7 @@ class Crew:
             f"device {self.device!r}: no node of the Ray cluster has it. Use --device cpu, or add nodes"
         )
 
-    def _hire(self) -> None:
+    def _start_workers(self) -> None:
         """Start an actor wherever there is room for one: on nodes that joined, and for those that were lost."""
         if self._wanted and time.monotonic() - self._looked < _LOOK_FOR_NODES_S:
             return
@@ -242,10 +242,10 @@ class Crew:
         for slot, count in _slots(self.ray.nodes(), self.device).items():
             members = self._members.setdefault(slot, [])
             for _ in range(self._wanted.setdefault(slot, count) - len(members)):
-                members.append(_Member(slot, self._started(slot)))
+                members.append(_Member(slot, self._new_actor(slot)))
                 self._idle.append(members[-1])
 
-    def _hire_again(self) -> None:
+    def _replace_last_worker(self) -> None:
         """Replace the last actor, if it did any work before it was lost.
 
         Raises
@@ -255,32 +255,32 @@ class Crew:
         """
         if any(self._wanted[slot] > len(members) for slot, members in self._members.items()):
             time.sleep(max(0.0, self._looked + _LOOK_FOR_NODES_S - time.monotonic()))
-            self._hire()
+            self._start_workers()
         if not self._idle:
             raise self._nobody_left()
 
-    def _started(self, slot: _Slot) -> Any:
+    def _new_actor(self, slot: _Slot) -> Any:
         # Reached only with Ray at hand.
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._hired += 1
+        self._started_ever += 1
         where = NodeAffinitySchedulingStrategy(slot.node_id, soft=False)
         # A second thread, so that `stop` is heard while `do` works.
         options = {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "max_concurrency": 2}
         remote = self.ray.remote(_Actor).options(scheduling_strategy=where, **options)
-        return remote.remote(self.recipe, f"{self.name}-{self._hired}", slot)
+        return remote.remote(self.factory, f"{self.name}-{self._started_ever}", slot)
 
 
 @contextmanager
 def open_crew(
-    recipe: Recipe, *, address: str, name: str, device: str, say: Callable[[str], None]
+    factory: WorkerFactory, *, address: str, name: str, device: str, say: Callable[[str], None]
 ) -> Iterator[Crew]:
     """Connect to a Ray cluster and end the actors afterwards.
 
     Parameters
     ----------
-    recipe
-        Makes the hands.
+    factory
+        Makes the workers.
     address
         ``local`` starts Ray on this machine; ``auto`` or ``host:port`` joins a running cluster.
     name, device, say
@@ -298,7 +298,7 @@ def open_crew(
             f"--engine ray takes --device auto, cpu or cuda and uses every one; found {device!r}"
         )
     with _connected(address) as ray:
-        crew = Crew(ray, recipe, name=name, device=device, say=say)
+        crew = Crew(ray, factory, name=name, device=device, say=say)
         try:
             yield crew
         finally:
@@ -318,7 +318,7 @@ def _connected(address: str) -> Iterator[Any]:
         return
     options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:
-        _knock(address)
+        _check_listening(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
@@ -332,11 +332,11 @@ def _connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _check_listening(address: str) -> None:
     """Raise `OSError` if nobody listens at ``host:port``, where Ray itself would try for many minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 
 
 def _slots(nodes: Sequence[dict[str, Any]], device: str) -> dict[_Slot, int]:

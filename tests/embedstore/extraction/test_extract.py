@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedstore.errors import IdentityMismatch, StoreBusy
-from embedstore.extraction.extract import ExtractOptions, Observer, Progress, extract, retry_failed
+from embedstore.extraction.extract import Choose, ExtractOptions, Observer, Progress, extract
 from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.sources import sources_of
@@ -116,10 +116,22 @@ def test_retrying_computes_only_the_failed_rows_and_leads_to_the_reference(pictu
     extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS)
     assert extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS).computed == 0
     (pictures / "image3.png").write_bytes(kept["image3.png"])
-    summary = retry_failed(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS)
+    summary = extract(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        MeanEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
     assert (summary.computed, summary.failed) == (2, {"missing": 1})
     (pictures / "image9.png").write_bytes(kept["image9.png"])
-    summary = retry_failed(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS)
+    summary = extract(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        MeanEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
     assert (summary.computed, summary.failed) == (1, {})
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
