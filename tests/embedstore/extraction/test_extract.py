@@ -4,14 +4,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedstore.errors import IdentityMismatch, StoreBusy
 from embedstore.extraction.extract import Choose, ExtractOptions, Observer, Progress, extract
+from embedstore.extraction.shard import Shard
 from embedstore.store.commit import ChunkResult
-from embedstore.store.reader import open_store
+from embedstore.store.reader import FAILED, VALID, open_store
 from embedstore.store.sources import sources_of
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
@@ -74,6 +76,60 @@ def test_the_same_command_twice_changes_no_byte_and_loads_no_encoder(pictures, t
     }
     assert after == before
     assert (summary.computed, encoder.loads) == (0, 0)
+
+
+def receipts_read(monkeypatch, extract_once):
+    """Return how many receipts an extraction reads."""
+    read = []
+    read_bytes = Path.read_bytes
+
+    def noting(path):
+        if path.parent.name == "receipts":
+            read.append(path.name)
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", noting)
+        extract_once()
+    return len(read)
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 1)])
+def test_a_store_is_opened_once_and_again_under_the_lock_if_there_is_work(
+    pictures, tmp_path, monkeypatch, shard
+):
+    options = replace(OPTIONS, shard=shard)
+
+    def once():
+        extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=options)
+
+    # Five chunks. Receipts of the run itself are not read back to sum it up.
+    assert receipts_read(monkeypatch, once) == 0
+    assert receipts_read(monkeypatch, once) == 5
+    (tmp_path / "s" / "parts" / "0000" / "receipts" / "000002.json").unlink()
+    assert receipts_read(monkeypatch, once) == 2 * 4
+
+
+def test_the_summary_of_a_resumed_run_is_that_of_the_store_on_disk(pictures, tmp_path):
+    kept = (pictures / "image3.png").read_bytes()
+    for number in (3, 9):
+        (pictures / f"image{number}.png").unlink()
+    states: list[Progress] = []
+    observer = Observer(progress=states.append, stopping=lambda: len(states) >= 2)
+    extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS, observer=observer)
+    (pictures / "image3.png").write_bytes(kept)
+    summary = extract(
+        collection_of(pictures, 18),
+        str(tmp_path / "s"),
+        MeanEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
+    status = open_store(tmp_path / "s").status
+    assert (summary.images, summary.valid, summary.pending) == (18, 17, 0)
+    assert (status == VALID).sum() == 17
+    assert status[9] == FAILED
+    assert summary.failed == {"missing": 1}
 
 
 def test_new_images_become_a_new_part_and_known_ones_are_skipped(pictures, tmp_path):
@@ -230,7 +286,7 @@ def test_chunks_of_another_data_set_are_left_to_their_own_command(pictures, tmp_
         observer=Observer(say=said.append),
     )
     assert open_store(tmp_path / "s").parts[0].pending == [0]
-    assert any("1 unfinished chunk(s)" in line for line in said)
+    assert [line.partition(" of ")[0] for line in said] == ["1 unfinished chunk(s)"]
 
 
 def test_rerunning_a_finished_extraction_of_40_000_rows_takes_under_3_seconds(tmp_path):

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.printing.extract_summary import _device_line
 from cli.main import run
+from cli.printing.extract_summary import _device_line
 from embedstore.compute_device import DeviceLost
 from embedstore.decoding.decode import EncoderInput
 from embedstore.decoding.dispatch import Dispatcher
