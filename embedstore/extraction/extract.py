@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -59,7 +59,7 @@ def extract(
     Parameters
     ----------
     collection
-        What a data set reader found.
+        What a data set reader found; its `root` may be a string.
     store
         Folder of the store; created if missing.
     encoder
@@ -80,6 +80,7 @@ def extract(
     StoreError
         If the store cannot be used or written; what was committed before stays.
     """
+    collection = replace(collection, root=Path(collection.root))
     extraction = Extraction(
         collection, Path(store), _Built(encoder), options or ExtractOptions(), observer or Observer()
     )

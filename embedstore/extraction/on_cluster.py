@@ -1,4 +1,4 @@
-"""An extraction on a Ray cluster: actors commit chunks into the shared folder, and the driver counts receipts."""
+"""An extraction on a Ray cluster: actors commit chunks into a shared folder, and the driver collects receipts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from embedstore.store.reader import Store, open_store
 from embedstore.store.worker_locks import living_workers
 from embedstore.store.writer import clean_up_after_workers, join_writers
 
-# The process of a lost actor may live on for moments, and holds its lock as long.
+# The process of a lost actor may survive for moments, and holds its lock until then.
 _GONE_S = 30.0
 _POLL_S = 0.5
 
@@ -59,7 +59,7 @@ class OnCluster:
         name = f"ray-{secrets.token_hex(4)}"
         try:
             with open_crew(factory, address=self.address, name=name, device=self.device, say=say) as crew:
-                # An actor says it, because the driver may have no device of that kind, nor its arithmetic.
+                # From an actor, because the driver may have no device of that kind, and so another arithmetic.
                 identity: Identity = crew.describe()
                 store = extraction.ensure_planned(identity)
                 pending = extraction.pending(store, choose, total.notice)
@@ -67,7 +67,7 @@ class OnCluster:
                     with join_writers(path, identity, worker=f"ray-{extraction.shard.name}", say=say):
                         _hand_out(crew, pending, extraction.observer.stopping, total)
         finally:
-            # Whoever is told how this run ended may go on with the same store at once.
+            # The caller may use the same store as soon as this returns or raises.
             _await_lost(path, name)
             clean_up_after_workers(path, say=say)
         return store

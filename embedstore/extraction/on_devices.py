@@ -119,7 +119,7 @@ class _Child:
     def close(self) -> None:
         """Wait for the process to end; kill it if it has not said that it does."""
         if self.process.is_alive() and not self.ended and self.error is None:
-            self.process.kill()  # it does not hear SIGTERM, and what it has committed is safe
+            self.process.kill()  # it ignores SIGTERM, and what it has committed is safe
         self.process.join()
         self.pipe.close()
 
@@ -179,17 +179,17 @@ def _started(
     process = context.Process(
         target=_work, args=(extraction, choose, device, theirs, stop), name=f"embed {device}"
     )
-    with _signals_waiting():
+    with _stop_signals_blocked():
         process.start()
     theirs.close()
     return _Child(device, process, ours)
 
 
 @contextmanager
-def _signals_waiting() -> Iterator[None]:
-    """Hold back signals that stop; a process started meanwhile holds them back until it ignores them.
+def _stop_signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM; a process started meanwhile inherits the mask, until it ignores the signals.
 
-    multiprocessing's resource tracker lets them through again when it starts, which the first `Event` made it do.
+    multiprocessing's resource tracker unblocks them when it starts, but the first `Event` has started it already.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
@@ -199,14 +199,14 @@ def _signals_waiting() -> Iterator[None]:
 
 
 def _work(extraction: Extraction, choose: Choose, device: str, pipe: Connection, stop: Event) -> None:
-    """Do a share in a process of its own and tell the parent by messages."""
-    _hear_the_parent_alone()
+    """Compute a share in a process of its own and send messages to the parent."""
+    _ignore_stop_signals()
     parent = multiprocessing.parent_process()
     observer = Observer(
         say=pipe.send, stopping=lambda: stop.is_set() or parent is None or not parent.is_alive()
     )
     total = _RelayedTotal(observer, pipe)
-    with suppress(BrokenPipeError):  # the parent is gone, and so is whoever wanted to know
+    with suppress(BrokenPipeError):  # the parent has died, and nobody is left to tell
         try:
             InProcess(device).execute(replace(extraction, observer=observer), choose, total)
             pipe.send(_Ended(total.stopwatch, total.interrupted))
@@ -228,9 +228,9 @@ class _RelayedTotal(RunningTotal):
             self._pipe.send(chunk)
 
 
-def _hear_the_parent_alone() -> None:
-    # A terminal's Ctrl-C, and a scheduler's SIGTERM, reach every process of the group; the parent decides what
-    # they mean. What came since the process began is forgotten with this.
+def _ignore_stop_signals() -> None:
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach every process of the group; the parent alone reacts to
+    # them. Ignoring also discards those that arrived since the process began.
     for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)

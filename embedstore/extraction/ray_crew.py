@@ -1,8 +1,8 @@
-"""The engine for many machines: actors of a Ray cluster, each with a device of its own, do whole chunks.
+"""Workers on many machines: actors of a Ray cluster, each with a device of its own, compute whole chunks.
 
-Work is handed out a few chunks at a time, so that a fast device does more of it. What an actor had at hand
-when it died is handed to another; a machine that joins later gets actors too. Nothing big travels: records
-go out, receipts come back, pixels and vectors stay with the actor and the store's folder.
+Work is handed out a few chunks at a time, so that a fast device does more of it. The chunks of an actor that
+died are given to another; a machine that joins later gets actors too. Only records and receipts travel between
+processes; pixels and vectors go from the actor straight to the store's folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Worker(Protocol):
         ...
 
     def do(self, pieces: Sequence[Any], stopping: Callable[[], bool]) -> Any:
-        """Do the pieces in order and return what became of them."""
+        """Do the pieces in order and return the outcome."""
         ...
 
 
@@ -138,7 +138,7 @@ class Crew:
         self._first_error: EmbedError | None = None
 
     def describe(self) -> Any:
-        """Return what the first actor that answers says of itself."""
+        """Return the description that the first actor to answer gives."""
         self._start_workers()
         while self._idle:
             member = self._idle[0]
@@ -146,10 +146,10 @@ class Crew:
             if found:
                 return answer
             self._idle.popleft()
-        raise self._nobody_left()
+        raise self._no_worker_left()
 
     def do(self, pieces: Sequence[Any], *, stopping: Callable[[], bool]) -> Iterator[Any]:
-        """Hand out pieces until all are done, and yield what comes back as it comes.
+        """Hand out pieces until all are done, and yield each outcome as it arrives.
 
         Raises
         ------
@@ -174,17 +174,17 @@ class Crew:
                 continue
             ready, _ = self.ray.wait(list(busy), timeout=_POLL_S)
             for reference in ready:
-                member, at_hand = busy.pop(reference)
+                member, assigned = busy.pop(reference)
                 found, answer = self._answer(reference, member)
                 if found:
                     member.proven = True
                     self._idle.append(member)
                     yield answer
                 elif not stopped:
-                    queue.extendleft(reversed(at_hand))
+                    queue.extendleft(reversed(assigned))
 
     def close(self) -> None:
-        """Let the actors give back their locks, and end them."""
+        """Let the actors release their locks, and end them."""
         actors = [member.actor for members in self._members.values() for member in members]
         for reference in [actor.close.remote() for actor in actors]:
             with suppress(self.ray.exceptions.RayError):
@@ -198,8 +198,8 @@ class Crew:
             workers = len(self._idle) + len(busy) + 1
             # Few at the end, so that no worker idles while another still has many to do.
             few = max(1, min(_FEW, len(queue) // (4 * workers)))
-            at_hand = [queue.popleft() for _ in range(min(few, len(queue)))]
-            busy[member.actor.do.remote(at_hand)] = (member, at_hand)
+            assigned = [queue.popleft() for _ in range(min(few, len(queue)))]
+            busy[member.actor.do.remote(assigned)] = (member, assigned)
 
     def _answer(self, reference: Any, member: _Member) -> tuple[bool, Any]:
         """Return (True, the actor's answer), or (False, None) after saying that the actor is lost."""
@@ -218,16 +218,16 @@ class Crew:
         self.lost += 1
         self._members[member.slot].remove(member)
         if not member.proven:
-            # What killed an actor there before it did anything would kill the next.
+            # Whatever killed an actor before it did any work would kill the next one there.
             self._wanted[member.slot] -= 1
-        # A node that is lost with it needs a while to be missed; until then nobody is sent there.
+        # Ray takes a while to notice a lost node; until then no actor is started there.
         self._looked = time.monotonic()
         self.ray.kill(member.actor)
         if self._first_error is None:
             self._first_error = error if isinstance(error, EmbedError) else ClusterLost(str(error))
         self.say(f"{error}; its chunks go to others")
 
-    def _nobody_left(self) -> EmbedError:
+    def _no_worker_left(self) -> EmbedError:
         if self._first_error is not None:
             return self._first_error
         return UsageError(
@@ -257,10 +257,10 @@ class Crew:
             time.sleep(max(0.0, self._looked + _LOOK_FOR_NODES_S - time.monotonic()))
             self._start_workers()
         if not self._idle:
-            raise self._nobody_left()
+            raise self._no_worker_left()
 
     def _new_actor(self, slot: _Slot) -> Any:
-        # Reached only with Ray at hand.
+        # Reached only when Ray is installed.
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._started_ever += 1
@@ -307,7 +307,7 @@ def open_crew(
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    # Ray reads this when it is imported: no report about this run leaves the machine unless the user wants one.
+    # Ray reads this when it is imported: no usage report leaves the machine unless the user asks for one.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -349,7 +349,7 @@ def _slots(nodes: Sequence[dict[str, Any]], device: str) -> dict[_Slot, int]:
         cpus, host = int(node["Resources"].get("CPU", 0)), node["NodeManagerHostname"]
         count = gpus[node["NodeID"]] if use_gpus else int(cpus > 0)
         if count:
-            # Ray shows an actor the GPU that it owns as the only one.
+            # Ray shows an actor only the GPU that it owns.
             name = "cuda:0" if use_gpus else "cpu"
             slots[_Slot(node["NodeID"], host, name, cpus // count, int(use_gpus))] = count
     return slots

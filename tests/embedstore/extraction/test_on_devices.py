@@ -20,7 +20,7 @@ from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Ob
 from embedstore.extraction.on_devices import (
     OnDevices,
     WorkerFailed,
-    _hear_the_parent_alone,
+    _ignore_stop_signals,
     device_names,
 )
 from embedstore.extraction.shard import Shard
@@ -66,7 +66,7 @@ def extract_on_two(collection, store, build, *, options, observer=None, choose=C
 
 def ignoring():
     """Begin as a device's process does, and end with a code of its own."""
-    _hear_the_parent_alone()
+    _ignore_stop_signals()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
     sys.exit(7)
 
@@ -90,6 +90,7 @@ def test_two_devices_make_the_store_of_one_and_their_progress_adds_up(pictures, 
     assert (summary.valid, summary.computed, summary.pending, summary.interrupted) == (18, 18, 0, False)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
     assert len(states) == 9
+    assert {state.total for state in states} == {18}
     assert (states[-1].done, states[-1].total, states[-1].chunks_done) == (18, 18, 9)
 
 
@@ -258,14 +259,14 @@ def test_a_process_that_has_just_begun_does_not_die_of_the_groups_sigterm(tmp_pa
     # It imports for a second before it can say that it ignores the signal.
     script = (
         "import multiprocessing, os, signal, sys, time\n"
-        "from embedstore.extraction.on_devices import _signals_waiting\n"
+        "from embedstore.extraction.on_devices import _stop_signals_blocked\n"
         "from tests.embedstore.extraction.test_on_devices import ignoring\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "    context = multiprocessing.get_context('spawn')\n"
         "    context.Event()  # starts the tracker, as in a run\n"
         "    process = context.Process(target=ignoring)\n"
-        "    with _signals_waiting():\n"
+        "    with _stop_signals_blocked():\n"
         "        process.start()\n"
         "    time.sleep(float(sys.argv[1]))\n"
         "    os.killpg(0, signal.SIGTERM)\n"
