@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cli.jobs.notify import StrPath
 from embedstore.datasets.base import Collection
 from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.dry_run import DryRun, dry_run
@@ -38,12 +39,12 @@ class EncoderChoice:
     pooling: str | None = None
     execution: str | None = None
 
-    def source(self, store: Path) -> EncoderSource:
+    def source(self, store: StrPath) -> EncoderSource:
         """Return what builds the encoder for a store, on any device."""
         dtype = self.dtype
-        if dtype == "auto" and StoreLayout(store).store_file.exists():
+        if dtype == "auto" and StoreLayout(Path(store)).store_file.exists():
             # Whatever this machine would choose, a store has one arithmetic.
-            dtype = read_store_document(store)[0].compute_dtype
+            dtype = read_store_document(Path(store))[0].compute_dtype
         return partial(
             image_encoder,
             self.name,
@@ -78,7 +79,7 @@ class ExtractJob:
     """
 
     collection: Collection
-    store: Path
+    store: StrPath
     encoder: EncoderChoice
     devices: str = "auto"
     ray_address: str | None = None
@@ -96,7 +97,9 @@ def extract_store(job: ExtractJob, *, observer: Observer) -> ExtractSummary:
     EmbedError
         As `Extraction.run`.
     """
-    extraction = Extraction(job.collection, job.store, job.encoder.source(job.store), job.options, observer)
+    extraction = Extraction(
+        job.collection, Path(job.store), job.encoder.source(job.store), job.options, observer
+    )
     return extraction.run(choose=job.choose, executor=executor_of(job.devices, ray_address=job.ray_address))
 
 

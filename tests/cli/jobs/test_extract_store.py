@@ -47,13 +47,13 @@ def test_a_job_fills_a_store_and_a_dry_run_of_it_writes_nothing(tmp_path):
     write_pictures(tmp_path / "images", range(6))
     job = ExtractJob(
         collection=collection_of(tmp_path / "images", 6),
-        store=tmp_path / "s",
+        store=str(tmp_path / "s"),
         encoder=EncoderChoice(name="hog"),
         options=OPTIONS,
     )
     found = dry_run_store(job)
     assert (found.images, found.known, found.sampled) == (6, 0, 6)
-    assert not job.store.exists()
+    assert not (tmp_path / "s").exists()
     summary = extract_store(job, observer=Observer())
     assert (summary.valid, summary.computed) == (6, 6)
     assert (open_store(job.store).status == 1).all()
