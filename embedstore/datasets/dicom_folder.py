@@ -20,7 +20,7 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.datasets.dicom_headers import DicomHeader, Kind, ScannedFile
 from embedstore.datasets.dicom_scan import scan_headers
-from embedstore.datasets.folder_summary import count_records, refuse_folder
+from embedstore.datasets.folder_summary import count_frames, count_records, refuse_folder
 from embedstore.datasets.slice_columns import slice_columns
 from embedstore.errors import DataError, UsageError
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table, path_to_manifest
@@ -34,6 +34,7 @@ _KEPT: dict[str, pa.DataType] = {
     "columns": pa.int32(),
     "bits_stored": pa.int32(),
     "photometric": pa.string(),
+    "image_type": pa.string(),
     "slice_thickness_mm": pa.float64(),
     "manufacturer": pa.string(),
     "field_strength_t": pa.float64(),
@@ -42,16 +43,18 @@ _KEPT: dict[str, pa.DataType] = {
     "transfer_syntax": pa.string(),
     "instance_number": pa.int64(),
 }
+_SPACINGS = dict.fromkeys(("row_spacing_mm", "column_spacing_mm"), pa.float64())
 _FLAGS = dict.fromkeys(("burned_in", "secondary_capture", "problem"), pa.string())
 
 
 class DicomFolder:
     """Reads every DICOM image below a folder.
 
-    A multi-frame file gives one record per frame (`image_id` ``path#frame`` from frame 1 on). A DICOM file
-    whose header is broken stays a record, with the reason in the column `problem`. Files that are not DICOM
-    or have no pixels (reports, plans, DICOMDIR) are counted. Links to folders are followed, each folder
-    once. A name that is not UTF-8 cannot stand in a manifest: such files are counted and left out.
+    A multi-frame file gives one record per frame (`image_id` ``path#frame`` from frame 1 on), placed by its
+    functional groups. What is no image is left out and counted: files that are not DICOM, DICOM without pixels
+    (reports, plans, spectra, DICOMDIR) or with a broken header, segmentations, and videos, which no codec here
+    reads. A file that cannot be opened, or kills or stalls its reader, may be an image: it stays a record, with
+    the reason in the column `problem`. Links to folders are followed, each folder once.
 
     `burned_in` is ``yes``, ``no`` or ``unknown`` (BurnedInAnnotation; only ``NO`` is no); `secondary_capture`
     is ``yes`` or ``no``: both kinds of picture may show a name.
@@ -175,7 +178,7 @@ def _read_key(path: Path | None) -> bytes:
 def _build_manifest(images: Sequence[ScannedFile], source: str) -> Manifest:
     rows = [(entry, frame) for entry in images for frame in range(entry.header.frames if entry.header else 1)]
     paths = [path_to_manifest(entry.path) for entry, _ in rows]
-    headers = [entry.header for entry, _ in rows]
+    headers = [entry.header and entry.header.of_frame(frame) for entry, frame in rows]
     series = [header.series_key if header else None for header in headers]
     columns: dict[str, list[Any]] = {
         "image_id": [
@@ -189,10 +192,17 @@ def _build_manifest(images: Sequence[ScannedFile], source: str) -> Manifest:
         "modality": [header.modality if header else None for header in headers],
     }
     columns |= {name: [getattr(header, name, None) for header in headers] for name in _KEPT}
+    for place, name in enumerate(_SPACINGS):
+        columns[name] = [
+            header.spacing_mm[place] if header and header.spacing_mm else None for header in headers
+        ]
     columns["burned_in"] = [_burned_in(header) for header in headers]
     columns["secondary_capture"] = [_yes_no(header) for header in headers]
     columns["problem"] = [entry.problem for entry, _ in rows]
-    table = {name: pa.array(cells, (FIXED_COLUMNS | _KEPT | _FLAGS)[name]) for name, cells in columns.items()}
+    table = {
+        name: pa.array(cells, (FIXED_COLUMNS | _KEPT | _SPACINGS | _FLAGS)[name])
+        for name, cells in columns.items()
+    }
     return manifest_from_table(pa.table(table | slice_columns(series, headers)), source=source)
 
 
@@ -214,7 +224,16 @@ def _describe(
     for kind in (Kind.WITHOUT_PIXELS, Kind.FOREIGN):
         if kinds[kind]:
             summary[f"files left out, {kind}"] = kinds[kind]
-    for name in ("modality", "plane"):
+    classes = Counter(entry.sop_class or "unknown" for entry in scanned if entry.kind is Kind.WITHOUT_PIXELS)
+    if classes:
+        summary["DICOM without pixels"] = ", ".join(
+            f"{name} {count:,}" for name, count in sorted(classes.items())
+        )
+    for kind in (Kind.SEGMENTATION, Kind.VIDEO, Kind.BROKEN):
+        if left_out := [entry for entry in scanned if entry.kind is kind]:
+            summary[f"files left out, {kind}"] = _describe_files(left_out)
+    summary |= count_frames(entry.header.frames for entry in images if entry.header)
+    for name in ("modality", "plane", "image_type"):
         counts = Counter(cell or "unknown" for cell in manifest.column(name))
         summary[f"images by {name}"] = ", ".join(
             f"{cell} {count:,}" for cell, count in sorted(counts.items())
@@ -225,8 +244,12 @@ def _describe(
     summary["secondary captures"] = manifest.column("secondary_capture").count("yes")
     if unknown := manifest.column("patient_id").count(None):
         summary["images without patient"] = unknown
-    if broken := [entry for entry in images if entry.problem]:
-        summary["files with a broken header"] = (
-            f"{len(broken):,}, such as {path_to_manifest(broken[0].path)}: {broken[0].problem}"
-        )
+    if unread := [entry for entry in images if entry.problem]:
+        summary["files whose header was not read"] = _describe_files(unread)
     return summary
+
+
+def _describe_files(scanned: Sequence[ScannedFile]) -> str:
+    """Say how many files they are, with the name of the first and what is wrong with it."""
+    problem = f": {scanned[0].problem}" if scanned[0].problem else ""
+    return f"{len(scanned):,}, such as {path_to_manifest(scanned[0].path)}{problem}"

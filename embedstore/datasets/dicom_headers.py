@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import os
-import re
-import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from pydicom._uid_dict import UID_dictionary
-from pydicom.dataset import Dataset
-from pydicom.filereader import dcmread, read_dataset
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
@@ -28,21 +25,21 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from embedstore.datasets.dicom_values import Values
+from embedstore.datasets.frame_geometry import GROUP_TAGS, FrameGeometry, frame_geometry
+from embedstore.datasets.modality_words import modality_code
+from embedstore.images.file_kind import DICOM, HEAD_BYTES, bare_encoding, file_kind, has_preamble
+
 _LONGEST_VALUE_BYTES = 1024  # longer values of short attributes are lies
 _DEFLATED_READ_BYTES, _INFLATED_BYTES = 8 << 20, 4 << 20
 _MOST_FRAMES = 100_000
 _KEY_HEX_DIGITS = 32  # 128 bits of HMAC-SHA256
-_PIXEL_TAGS = 0x7FE00008
-_MAGIC = b"DICM"
+_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-# Group 2 or 8, little endian, with a plausible first element: a file without preamble (DICOM PS3.10, 7.1).
-_BARE_STARTS = (
-    b"\x08\x00\x05\x00",
-    b"\x08\x00\x08\x00",
-    b"\x08\x00\x16\x00",
-    b"\x02\x00\x00\x00",
-    b"\x02\x00\x01\x00",
-)
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+# MPEG-2, MPEG-4, HEVC and SMPTE ST 2110: one stream for all frames, which no codec here reads.
+_VIDEO_NUMBERS = range(100, 110)
+_VIDEO_LIVE = "1.2.840.10008.1.2.7."
 
 
 class Kind(StrEnum):
@@ -50,16 +47,21 @@ class Kind(StrEnum):
 
     IMAGE = "image"
     WITHOUT_PIXELS = "DICOM without pixels"
+    SEGMENTATION = "segmentations"
+    VIDEO = "videos, which no codec here reads"
+    BROKEN = "broken DICOM header"
     FOREIGN = "not DICOM"
 
 
 @dataclass(frozen=True, slots=True)
 class DicomHeader:
-    """The attributes that may leave a scanning process; None where absent or not what the standard allows.
+    r"""The attributes that may leave a scanning process; None where absent or not what the standard allows.
 
     Keys are the first 32 hexadecimal digits of HMAC-SHA256 of the identifier, None without a key.
     `burned_in` is BurnedInAnnotation (``YES``, ``NO``); `orientation`, `position_mm` and `spacing_mm` are
-    ImageOrientationPatient (6), ImagePositionPatient (3) and PixelSpacing (rows, columns).
+    ImageOrientationPatient (6), ImagePositionPatient (3) and PixelSpacing (rows, columns); `image_type` the
+    first three values of ImageType, as DICOM writes them (``ORIGINAL\PRIMARY\AXIAL``). `frame_planes` has the
+    geometry of each frame where the file has functional groups; `of_frame` puts it in place.
     """
 
     modality: str | None
@@ -86,16 +88,55 @@ class DicomHeader:
     patient_key: str | None
     study_key: str | None
     series_key: str | None
+    image_type: str | None = None
+    stack: int | None = None
+    place: int | None = None
+    frame_planes: tuple[FrameGeometry, ...] | None = None
+
+    def of_frame(self, frame: int) -> DicomHeader:
+        """Return what the header says of one frame, from 0.
+
+        A file of several frames without functional groups says nothing of where each lies.
+        """
+        if self.frame_planes is None:
+            return self if self.frames == 1 else replace(self, orientation=None, position_mm=None)
+        plane, alone = self.frame_planes[frame], self.frames == 1
+        return replace(
+            self,
+            orientation=plane.orientation or (self.orientation if alone else None),
+            position_mm=plane.position_mm or (self.position_mm if alone else None),
+            spacing_mm=plane.spacing_mm or self.spacing_mm,
+            slice_thickness_mm=plane.thickness_mm or self.slice_thickness_mm,
+            image_type=plane.image_type or self.image_type,
+            stack=plane.stack,
+            place=plane.place,
+            frame_planes=None,
+        )
+
+
+def header_from_values(values: Sequence[Any]) -> DicomHeader:
+    """Return the header whose `dataclasses.astuple` went through JSON, where tuples are lists."""
+    *rest, planes = [tuple(value) if isinstance(value, list) else value for value in values]
+    if planes is not None:
+        planes = tuple(
+            FrameGeometry(*(tuple(value) if isinstance(value, list) else value for value in plane))
+            for plane in planes
+        )
+    return DicomHeader(*rest, planes)
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedFile:
-    """One file: what it is, its header if it is an image, and what is wrong with it, if anything."""
+    """One file: what it is, its header if it is an image, and what is wrong with it, if anything.
+
+    `sop_class` is the standard's name for what a DICOM file without pixels holds.
+    """
 
     path: str
     kind: Kind
     header: DicomHeader | None = None
     problem: str | None = None
+    sop_class: str | None = None
 
 
 def scan_file(folder: str, path: str, key: bytes | None) -> ScannedFile:
@@ -118,45 +159,73 @@ def scan_file(folder: str, path: str, key: bytes | None) -> ScannedFile:
     except OSError as error:
         return ScannedFile(path, Kind.IMAGE, problem=f"cannot be opened: {error.strerror}")
     with file:
-        start = file.read(132)
-        if start[128:] == _MAGIC:
-            meta, dataset = _read_with_preamble(file)
-        elif start[:4] in _BARE_STARTS:
-            file.seek(0)
-            bare = dcmread(
-                file,
-                stop_before_pixels=True,
-                force=True,
-                specific_tags=list(_TAGS),
-                defer_size=_LONGEST_VALUE_BYTES,
-            )
-            meta, dataset = bare.file_meta, bare
-        elif not start and path.lower().endswith((".dcm", ".dicom")):
-            return ScannedFile(path, Kind.IMAGE, problem="the file is empty")
-        else:
+        head = file.read(HEAD_BYTES)
+        if not head and path.lower().endswith((".dcm", ".dicom")):
+            return ScannedFile(path, Kind.BROKEN, problem="the file is empty")
+        if file_kind(head) != DICOM:
             return ScannedFile(path, Kind.FOREIGN)
-    return _describe(path, _Values(meta), _Values(dataset), key)
+        file.seek(HEAD_BYTES if has_preamble(head) else 0)
+        return _scan_dicom(file, path, key)
 
 
-def _read_with_preamble(file: BinaryIO) -> tuple[Dataset, Dataset]:
+def _scan_dicom(file: BinaryIO, path: str, key: bytes | None) -> ScannedFile:
     """Read the file meta group, then the data set up to its pixels in the transfer syntax that it names."""
-    meta = read_dataset(file, False, True, stop_when=_after_group_2, defer_size=_LONGEST_VALUE_BYTES)
-    syntax = _Values(meta).text(0x00020010)
-    source: BinaryIO = file
+    meta = Values(read_dataset(file, False, True, stop_when=_after_group_2, defer_size=_LONGEST_VALUE_BYTES))
+    syntax = meta.text(0x00020010)
+    source, start = file, file.tell()
     if syntax == DeflatedExplicitVRLittleEndian:
         # pydicom would inflate the whole file, however large it becomes; the header lies at its start.
-        source = BytesIO(
-            zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(_DEFLATED_READ_BYTES), _INFLATED_BYTES)
-        )
+        source, start = BytesIO(_inflated(file.read(_DEFLATED_READ_BYTES))), 0
+    implicit, little_endian = _encoding(source, syntax)
     dataset = read_dataset(
-        source,
-        syntax == ImplicitVRLittleEndian,
-        syntax != ExplicitVRBigEndian,
-        stop_when=_at_pixels,
-        defer_size=_LONGEST_VALUE_BYTES,
+        source, implicit, little_endian, stop_when=_at_pixels, defer_size=_LONGEST_VALUE_BYTES,
         specific_tags=list(_TAGS),
-    )
-    return meta, dataset
+    )  # fmt: skip
+    values = Values(dataset)
+    scanned = _describe(path, meta, values, key, pixels=_holds_pixels(source, implicit, little_endian))
+    if scanned.header is None:
+        return scanned
+    source.seek(start)
+    return replace(scanned, header=_with_frame_planes(scanned.header, source, implicit, little_endian))
+
+
+def _inflated(deflated: bytes) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, _INFLATED_BYTES)
+
+
+def _encoding(source: BinaryIO, syntax: str | None) -> tuple[bool, bool]:
+    """Return whether the data set is implicit, and whether it is little endian."""
+    if syntax is not None:
+        return syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    start = source.tell()
+    bare = bare_encoding(source.read(8))
+    source.seek(start)
+    return (True, True) if bare is None else (bare.implicit, bare.little_endian)
+
+
+def _holds_pixels(source: BinaryIO, implicit: bool, little_endian: bool) -> bool:
+    """Return whether a pixel element that is not empty begins where reading the header stopped."""
+    order: Literal["little", "big"] = "little" if little_endian else "big"
+    head = source.read(12)
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
+    length = int.from_bytes(head[4:8] if implicit else head[8:12], order)
+    return tag in _PIXEL_TAGS and length > 0
+
+
+def _with_frame_planes(
+    header: DicomHeader, source: BinaryIO, implicit: bool, little_endian: bool
+) -> DicomHeader:
+    """Read the functional groups as well; they are long, so only images pay for them.
+
+    Groups that cannot be read, or not in time, cost the frames their place and not the file its images.
+    """
+    try:
+        groups = read_dataset(
+            source, implicit, little_endian, stop_when=_at_pixels, specific_tags=list(GROUP_TAGS)
+        )
+        return replace(header, frame_planes=frame_geometry(groups, header.frames))
+    except Exception:  # noqa: BLE001 - a hostile header may raise anything
+        return header
 
 
 def _after_group_2(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -164,34 +233,44 @@ def _after_group_2(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return int(tag) >= _PIXEL_TAGS
+    return int(tag) >= _PIXEL_TAGS[0]
 
 
 _TAGS = (
-    0x00080016, 0x00080060, 0x00080070, 0x00180015, 0x00180050, 0x00180080, 0x00180081, 0x00180087, 0x00185101,
-    0x00100020, 0x0020000D, 0x0020000E, 0x00200013, 0x00200020, 0x00200032, 0x00200037, 0x00200060, 0x00200062,
-    0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280101, 0x00280301,
+    0x00080008, 0x00080016, 0x00080060, 0x00080070, 0x00180015, 0x00180050, 0x00180080, 0x00180081, 0x00180087,
+    0x00185101, 0x00100020, 0x0020000D, 0x0020000E, 0x00200013, 0x00200020, 0x00200032, 0x00200037, 0x00200060,
+    0x00200062, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280101, 0x00280301,
 )  # fmt: skip
 
 
-def _describe(path: str, meta: _Values, values: _Values, key: bytes | None) -> ScannedFile:
+def _describe(path: str, meta: Values, values: Values, key: bytes | None, *, pixels: bool) -> ScannedFile:
     sop_class = values.text(0x00080016) or meta.text(0x00020002) or ""
+    class_name = UID(sop_class).name if sop_class in UID_dictionary else None
+    if sop_class in _SEGMENTATIONS:
+        return ScannedFile(path, Kind.SEGMENTATION)
+    if not pixels and "Image Storage" not in (class_name or ""):
+        return ScannedFile(path, Kind.WITHOUT_PIXELS, sop_class=class_name)
+    if is_video(meta.text(0x00020010)):
+        return ScannedFile(path, Kind.VIDEO)
     rows, columns = values.integer(0x00280010), values.integer(0x00280011)
+    if rows is columns is None and not pixels:
+        return ScannedFile(path, Kind.BROKEN, problem="an image by its class, but its header describes none")
     if not rows or not columns:
-        if rows is columns is None and "Image Storage" not in UID(sop_class).name:
-            return ScannedFile(path, Kind.WITHOUT_PIXELS)
         return ScannedFile(
-            path, Kind.IMAGE, problem=f"Rows and Columns must be positive; found {rows} and {columns}"
+            path, Kind.BROKEN, problem=f"Rows and Columns must be positive; found {rows} and {columns}"
         )
     frames = values.integer(0x00280008)
     frames = 1 if frames is None else frames
     if not 1 <= frames <= _MOST_FRAMES:
         return ScannedFile(
-            path, Kind.IMAGE, problem=f"NumberOfFrames must be 1 to {_MOST_FRAMES:,}; found {frames}"
+            path, Kind.BROKEN, problem=f"NumberOfFrames must be 1 to {_MOST_FRAMES:,}; found {frames}"
         )
+    if not pixels:
+        return ScannedFile(path, Kind.BROKEN, problem="an image, but no pixels follow the header")
     syntax = meta.text(0x00020010)
+    modality = values.code(0x00080060)
     header = DicomHeader(
-        modality=values.code(0x00080060),
+        modality=(modality_code(modality) or modality) if modality else None,
         body_part=values.code(0x00180015),
         laterality=values.code(0x00200060) or values.code(0x00200062),
         view_position=values.code(0x00185101),
@@ -215,68 +294,21 @@ def _describe(path: str, meta: _Values, values: _Values, key: bytes | None) -> S
         patient_key=_keyed(key, "patient", values.raw(0x00100020)),
         study_key=_keyed(key, "study", values.raw(0x0020000D)),
         series_key=_keyed(key, "series", values.raw(0x0020000E)),
+        image_type="\\".join(values.codes(0x00080008, 3)) or None,
     )
     return ScannedFile(path, Kind.IMAGE, header)
+
+
+def is_video(syntax: str | None) -> bool:
+    """Return whether a transfer syntax is a video: one stream for all frames."""
+    if syntax is None:
+        return False
+    number = syntax.removeprefix("1.2.840.10008.1.2.4.").partition(".")[0]
+    in_range = number.isdecimal() and number != syntax and int(number) in _VIDEO_NUMBERS
+    return in_range or syntax.startswith(_VIDEO_LIVE)
 
 
 def _keyed(key: bytes | None, level: str, identifier: bytes) -> str | None:
     if key is None or not identifier:
         return None
     return hmac.new(key, level.encode() + b"\0" + identifier, hashlib.sha256).hexdigest()[:_KEY_HEX_DIGITS]
-
-
-class _Values:
-    """Values of a data set from their bytes, so that a wrong one is None and never an exception.
-
-    pydicom's own conversion accepts more, but raises, warns and keeps free text.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def raw(self, tag: int) -> bytes:
-        """Return the bytes without padding; empty where absent."""
-        element = self._dataset.get_item(tag) if tag in self._dataset else None
-        found = getattr(element, "value", None)
-        return found.strip(b" \0") if isinstance(found, bytes) else b""
-
-    def text(self, tag: int) -> str | None:
-        return self.raw(tag).decode("ascii", "replace") or None
-
-    def code(self, tag: int) -> str | None:
-        """Return the first code: 16 capitals, digits, blanks or underscores (DICOM PS3.5, 6.2)."""
-        first = (self.text(tag) or "").partition("\\")[0].strip().upper()
-        return first if re.fullmatch(r"[A-Z0-9 _]{1,16}", first) else None
-
-    def label(self, tag: int) -> str | None:
-        found = (self.text(tag) or "").strip()
-        return found if re.fullmatch(r"[ -\[\]-~]{1,64}", found) else None
-
-    def decimals(self, tag: int, count: int) -> tuple[float, ...] | None:
-        parts = self.raw(tag).split(b"\\")
-        if len(parts) != count:
-            return None
-        try:
-            numbers = tuple(float(part) for part in parts)
-        except ValueError:
-            return None
-        return numbers if all(math.isfinite(number) for number in numbers) else None
-
-    def decimal(self, tag: int) -> float | None:
-        numbers = self.decimals(tag, 1)
-        return numbers[0] if numbers else None
-
-    def integer(self, tag: int) -> int | None:
-        """Return an integer string, or an unsigned short where the attribute is binary."""
-        element = self._dataset.get_item(tag) if tag in self._dataset else None
-        found = getattr(element, "value", None)
-        if not isinstance(found, bytes) or element is None:
-            return None
-        if tag in _BINARY_TAGS:
-            order = "<" if getattr(element, "is_little_endian", True) else ">"
-            return int(struct.unpack(f"{order}H", found[:2])[0]) if len(found) >= 2 else None
-        digits = found.strip(b" \0")
-        return int(digits) if re.fullmatch(rb"[+-]?\d{1,12}", digits) else None
-
-
-_BINARY_TAGS = (0x00280010, 0x00280011, 0x00280101)

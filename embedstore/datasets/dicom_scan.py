@@ -21,7 +21,7 @@ from typing import Any
 
 from pydicom import config
 
-from embedstore.datasets.dicom_headers import DicomHeader, Kind, ScannedFile, scan_file
+from embedstore.datasets.dicom_headers import Kind, ScannedFile, header_from_values, scan_file
 
 _CHUNK_FILES = 64
 _FILE_TIMEOUT_S = 10.0
@@ -146,11 +146,10 @@ def _start() -> subprocess.Popen[str]:
     )
 
 
-def _from_json(path: str, kind: str, header: list[Any] | None, problem: str | None) -> ScannedFile:
-    if header is None:
-        return ScannedFile(path, Kind(kind), None, problem)
-    values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in header]
-    return ScannedFile(path, Kind(kind), DicomHeader(*values), problem)
+def _from_json(
+    path: str, kind: str, header: list[Any] | None, problem: str | None, sop_class: str | None
+) -> ScannedFile:
+    return ScannedFile(path, Kind(kind), header and header_from_values(header), problem, sop_class)
 
 
 def answer() -> None:
@@ -163,7 +162,7 @@ def answer() -> None:
         key = None if request["key"] is None else bytes.fromhex(request["key"])
         scanned = [_scan_within_limits(request["folder"], path, key) for path in request["paths"]]
         rows = [
-            (entry.path, entry.kind, entry.header and astuple(entry.header), entry.problem)
+            (entry.path, entry.kind, entry.header and astuple(entry.header), entry.problem, entry.sop_class)
             for entry in scanned
         ]
         replies.write(json.dumps(rows) + "\n")
@@ -197,6 +196,6 @@ def _scan_within_limits(folder: str, path: str, key: bytes | None) -> ScannedFil
         return ScannedFile(path, Kind.IMAGE, problem=f"the header was not read in {_FILE_TIMEOUT_S:g} s")
     except Exception as error:  # noqa: BLE001 - a hostile header may raise anything; none may stop the scan
         # The error's text may quote a value, and so a name: only its type is kept.
-        return ScannedFile(path, Kind.IMAGE, problem=f"the header is broken ({type(error).__name__})")
+        return ScannedFile(path, Kind.BROKEN, problem=f"the header is broken ({type(error).__name__})")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

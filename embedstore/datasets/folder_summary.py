@@ -38,6 +38,12 @@ def describe_absent(absent: list[str], total: int) -> str:
     return f"{len(absent):,} of {total:,} files, such as {absent[0]}"
 
 
+def count_frames(frames: Iterable[int]) -> dict[str, str | int]:
+    """Say how many files have several frames, where one does; each frame is a record."""
+    several = [count for count in frames if count > 1]
+    return {"files of several frames": f"{len(several):,} with {sum(several):,} frames"} if several else {}
+
+
 def refuse_folder(root: Path, *, expected: str, advice: str) -> DataError:
     """Build the error for a folder that is something else: expected, found, do."""
     if not root.exists():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.datasets.dicom_headers import DicomHeader
@@ -22,6 +23,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "left_right_mm": pa.float64(),
 }
 _NAN = math.nan
+_Columns = dict[str, list[Any]]
 
 
 def slice_columns(series: Sequence[str | None], headers: Sequence[DicomHeader | None]) -> dict[str, pa.Array]:
@@ -32,45 +34,56 @@ def slice_columns(series: Sequence[str | None], headers: Sequence[DicomHeader | 
     series
         The series of each row, None where unknown.
     headers
-        The header of each row, None where it could not be read.
+        The header of each row, of its own frame (`DicomHeader.of_frame`); None where it could not be read.
 
     Returns
     -------
     One array per name in `COLUMNS`, None where a row has no usable geometry: the plane (``sagittal``,
     ``coronal``, ``axial``, ``oblique``), the stack's number within the series, the slice's rank in its
     stack, its position along the stack's axis in mm and from 0 to 1, and the left-right position of its
-    centre in mm (positive to the patient's left). Ranks follow the position, never the file's name or number.
+    centre in mm (positive to the patient's left). Ranks follow the position, never the file's name or number;
+    frames that an enhanced file assigns to different stacks are never one. A frame without a position whose
+    file numbers the places in a stack has the stack and the rank alone.
     """
-    columns: dict[str, list[Any]] = {name: [None] * len(series) for name in COLUMNS}
+    columns: _Columns = {name: [None] * len(series) for name in COLUMNS}
     rows_of_series: dict[str, list[int]] = defaultdict(list)
     for row, (name, header) in enumerate(zip(series, headers, strict=True)):
-        if name is not None and header is not None and header.frames == 1:
+        if name is not None and header is not None:
             rows_of_series[name].append(row)
     for rows in rows_of_series.values():
-        _place_series(columns, rows, [headers[row] for row in rows])
+        _place_series(columns, np.array(rows), [header for row in rows if (header := headers[row])])
     return {name: pa.array(columns[name], kind) for name, kind in COLUMNS.items()}
 
 
-def _place_series(
-    columns: dict[str, list[Any]], rows: list[int], headers: Sequence[DicomHeader | None]
-) -> None:
-    known = [header for header in headers if header is not None]
-    orientations = np.array([header.orientation or (_NAN,) * 6 for header in known])
-    positions_mm = np.array([header.position_mm or (_NAN,) * 3 for header in known])
-    spacings_mm = np.array([header.spacing_mm or (_NAN,) * 2 for header in known])
-    shapes_px = np.array([(header.rows, header.columns) for header in known])
+def _place_series(columns: _Columns, rows: npt.NDArray[np.int64], headers: Sequence[DicomHeader]) -> None:
+    orientations = np.array([header.orientation or (_NAN,) * 6 for header in headers])
+    positions_mm = np.array([header.position_mm or (_NAN,) * 3 for header in headers])
+    spacings_mm = np.array([header.spacing_mm or (_NAN,) * 2 for header in headers])
+    shapes_px = np.array([(header.rows, header.columns) for header in headers])
     good = valid_geometry(orientations, positions_mm, spacings_mm)
-    if not good.any():
-        return
-    placed = place_slices(orientations[good], positions_mm[good], spacings_mm[good], shapes_px[good])
-    found = {
-        "plane": placed.plane,
-        "stack": placed.stack,
-        "slice_index": placed.index,
-        "position_mm": placed.position_mm.round(3),
-        "position_fraction": placed.fraction.round(6),
-        "left_right_mm": placed.left_right_mm.round(3),
-    }
-    for name, values in found.items():
-        for row, value in zip(np.flatnonzero(good), values.tolist(), strict=True):
-            columns[name][rows[row]] = value
+    said = np.array([-1 if header.stack is None else header.stack for header in headers])
+    stacks = 0
+    for number in dict.fromkeys(said[good].tolist()):
+        chosen = good & (said == number)
+        placed = place_slices(
+            orientations[chosen], positions_mm[chosen], spacings_mm[chosen], shapes_px[chosen]
+        )
+        found = {
+            "plane": placed.plane,
+            "stack": placed.stack + stacks,
+            "slice_index": placed.index,
+            "position_mm": placed.position_mm.round(3),
+            "position_fraction": placed.fraction.round(6),
+            "left_right_mm": placed.left_right_mm.round(3),
+        }
+        for name, values in found.items():
+            for row, value in zip(rows[chosen], values.tolist(), strict=True):
+                columns[name][row] = value
+        stacks += int(placed.stack.max()) + 1
+    places = np.array([0 if header.place is None else header.place for header in headers])
+    numbered = ~good & (places > 0)
+    for number in dict.fromkeys(said[numbered].tolist()):
+        chosen = np.flatnonzero(numbered & (said == number))
+        for rank, row in enumerate(rows[chosen[np.argsort(places[chosen], kind="stable")]]):
+            columns["stack"][row], columns["slice_index"][row] = stacks, rank
+        stacks += 1

@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import ImageRefused, Reason, UsageError
+from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import BoundedReader, open_regular
 from embedstore.images.preprocess import PreprocessSpec, preprocess
-from embedstore.images.raster import raster_format, read_raster
+from embedstore.images.raster import read_raster
 from embedstore.images.rendering import needs_series_range, render
 from embedstore.images.series_range import ValueCounts, count_values, merge_counts, series_range
 from embedstore.images.stored_image import StoredImage, content_sha256
-
-_HEAD_BYTES = 132  # a DICOM file says so at 128
 
 
 @dataclass(frozen=True)
@@ -207,22 +206,20 @@ class _SinglePicture:
 
 
 def _read(file: BoundedReader, job: DecodeJob, limits: DecodeLimits) -> tuple[StoredImage, _Source]:
-    head = file.read(_HEAD_BYTES)
+    head = file.read(HEAD_BYTES)
     file.seek(0)
-    # DICOM first: its preamble may hold a TIFF header (PS3.10 7.1).
-    name = None if head[128:132] == b"DICM" else raster_format(head)
-    if name is not None:
+    name = file_kind(head)
+    if name is not None and name != DICOM:
         image = read_raster(file.read(), name, frame=job.frame, max_pixels=limits.pixels)
         return _with_modality(image, job), _SinglePicture(_with_modality(image, job))
-    # pydicom takes 0.3 s to import, which a process that sees only PNGs need not pay.
-    from embedstore.images.dicom import open_dicom
-    from embedstore.images.dicom_header import looks_like_dicom
-
-    if not looks_like_dicom(head):
+    if name is None:
         raise ImageRefused(
             Reason.UNREADABLE,
             f"the file is neither DICOM nor a known picture: it begins with {head[:8].hex(' ')}",
         )
+    # pydicom takes 0.3 s to import, which a process that sees only PNGs need not pay.
+    from embedstore.images.dicom import open_dicom
+
     source = open_dicom(
         file, max_pixels=limits.pixels, max_frames=limits.frames, max_inflated_bytes=limits.file_bytes
     )

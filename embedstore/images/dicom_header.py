@@ -12,25 +12,12 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from embedstore.errors import ImageRefused, Reason
+from embedstore.images.file_kind import HEAD_BYTES, BareEncoding, bare_encoding, has_preamble
 from embedstore.images.hostile import BoundedReader
 
 _PIXEL_KEYWORDS = {
     0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData",
 }  # fmt: skip
-
-
-def looks_like_dicom(head: bytes) -> bool:
-    """Return whether a file that begins with `head` (132 bytes or all of it) may be DICOM.
-
-    Without the preamble and its ``DICM`` a data set begins with an element of group 2 or 8, with an
-    explicit VR or a short length; big-endian files show group 8 the other way round.
-    """
-    if head[128:132] == b"DICM":
-        return True
-    if len(head) < 8 or head[:2] not in {b"\x02\0", b"\x08\0", b"\0\x08"}:
-        return False
-    explicit = head[4:6].isalpha() and head[4:6].isupper()
-    return explicit or int.from_bytes(head[4:8], "little") < 1 << 16
 
 
 def read_header(file: BoundedReader, max_inflated_bytes: int) -> tuple[Dataset, uid.UID, BinaryIO]:
@@ -46,19 +33,23 @@ def read_header(file: BoundedReader, max_inflated_bytes: int) -> tuple[Dataset, 
     ImageRefused
         ``too-large`` for a deflated file beyond the limit; pydicom's own errors pass through.
     """
-    file.seek(128)
-    if file.read(4) != b"DICM":
+    file.seek(0)
+    if not has_preamble(file.read(HEAD_BYTES)):
         file.seek(0)
     meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
     stream: BinaryIO = file
-    syntax = meta.get("TransferSyntaxUID") or _guessed_syntax(file)
+    start = file.read(8)
+    file.seek(-len(start), io.SEEK_CUR)
+    bare = bare_encoding(start) or BareEncoding(implicit=True, little_endian=True)
+    syntax = meta.get("TransferSyntaxUID") or _syntax_of(bare)
     if not isinstance(syntax, uid.UID):
         raise ImageRefused(Reason.UNREADABLE, "TransferSyntaxUID must be a single UID")
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         stream = _inflated(file.read(), max_inflated_bytes)
     header = read_dataset(
         stream,
-        syntax == uid.ImplicitVRLittleEndian,
+        # No syntax is implicit and big endian; files of before 1993 (ACR-NEMA) are.
+        syntax == uid.ImplicitVRLittleEndian or ("TransferSyntaxUID" not in meta and bare.implicit),
         syntax != uid.ExplicitVRBigEndian,
         stop_when=lambda tag, _vr, _length: int(tag) in _PIXEL_KEYWORDS,
     )
@@ -84,13 +75,11 @@ def pixel_element(stream: BinaryIO, header: Dataset) -> dict[str, Any]:
     }
 
 
-def _guessed_syntax(file: BoundedReader) -> uid.UID:
-    """Return the native syntax that the first element of a file without meta information shows."""
-    start = file.read(6)
-    file.seek(-len(start), io.SEEK_CUR)
-    if not (start[4:6].isalpha() and start[4:6].isupper()):
-        return uid.ImplicitVRLittleEndian
-    return uid.ExplicitVRBigEndian if start[:1] == b"\0" else uid.ExplicitVRLittleEndian
+def _syntax_of(bare: BareEncoding) -> uid.UID:
+    """Return the native syntax of a file without meta information."""
+    if not bare.little_endian:
+        return uid.ExplicitVRBigEndian
+    return uid.ImplicitVRLittleEndian if bare.implicit else uid.ExplicitVRLittleEndian
 
 
 def _inflated(deflated: bytes, max_bytes: int) -> BinaryIO:

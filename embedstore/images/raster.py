@@ -29,15 +29,6 @@ _PNG_END = b"IEND\xaeB`\x82"
 _DEEP_MODES = {"I;16": "<u2", "I;16L": "<u2", "I;16B": "<u2", "I": "<i4", "F": "<f4"}
 
 
-def raster_format(head: bytes) -> str | None:
-    """Return the name of the picture format that `head` begins, or None; at least 16 bytes are needed."""
-    if head[:4] == b"RIFF":
-        return "WEBP" if head[8:12] == b"WEBP" else None
-    if head[:1] == b"P":
-        return "PPM" if head[1:2] in b"123456" and head[2:3].isspace() else None
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-
-
 def read_raster(content: bytes, format_name: str, *, frame: int, max_pixels: int) -> StoredImage:
     """Decode one picture.
 
@@ -50,7 +41,7 @@ def read_raster(content: bytes, format_name: str, *, frame: int, max_pixels: int
     content
         The whole file.
     format_name
-        From `raster_format`.
+        From `embedstore.images.file_kind.picture_format`.
     frame
         Page or frame, from 0.
     max_pixels
@@ -137,13 +128,4 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "GIF": GifImagePlugin.GifImageFile,
     "WEBP": _webp,
     "PPM": PpmImagePlugin.PpmImageFile,
-}
-_MAGIC = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"BM": "BMP",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
 }

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from embedstore.errors import ImageRefused, Reason
-from embedstore.images.raster import raster_format, read_raster
+from embedstore.images.file_kind import picture_format
+from embedstore.images.raster import read_raster
 from tests.image_files import assert_refused, decoded, picture_bytes, png_with_size, same_size
 
 RNG = np.random.default_rng(0)
@@ -21,7 +22,7 @@ DEEP = RNG.integers(0, 4096, (12, 12), dtype=np.uint16)
 
 
 def stored(content, frame=0):
-    name = raster_format(content[:16])
+    name = picture_format(content[:16])
     assert name is not None
     return read_raster(content, name, frame=frame, max_pixels=10_000).pixels
 
