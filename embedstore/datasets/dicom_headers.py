@@ -26,7 +26,13 @@ from pydicom.uid import (
 )
 
 from embedstore.datasets.dicom_values import Values
-from embedstore.datasets.frame_geometry import GROUP_TAGS, FrameGeometry, frame_geometry
+from embedstore.datasets.frame_geometry import (
+    GROUP_TAGS,
+    GROUPS_PER_FRAME,
+    SHARED_GROUPS,
+    FrameGeometry,
+    frame_geometry,
+)
 from embedstore.datasets.modality_words import modality_code
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, bare_encoding, file_kind, has_preamble
 
@@ -116,13 +122,14 @@ class DicomHeader:
 
 def header_from_values(values: Sequence[Any]) -> DicomHeader:
     """Return the header whose `dataclasses.astuple` went through JSON, where tuples are lists."""
-    *rest, planes = [tuple(value) if isinstance(value, list) else value for value in values]
-    if planes is not None:
-        planes = tuple(
-            FrameGeometry(*(tuple(value) if isinstance(value, list) else value for value in plane))
-            for plane in planes
-        )
-    return DicomHeader(*rest, planes)
+    known: list[Any] = [_untied(value) for value in values]
+    if known[-1] is not None:
+        known[-1] = tuple(FrameGeometry(*[_untied(value) for value in plane]) for plane in known[-1])
+    return DicomHeader(*known)
+
+
+def _untied(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +190,7 @@ def _scan_dicom(file: BinaryIO, path: str, key: bytes | None) -> ScannedFile:
     )  # fmt: skip
     values = Values(dataset)
     scanned = _describe(path, meta, values, key, pixels=_holds_pixels(source, implicit, little_endian))
-    if scanned.header is None:
+    if scanned.header is None or not any(tag in dataset for tag in (SHARED_GROUPS, GROUPS_PER_FRAME)):
         return scanned
     source.seek(start)
     return replace(scanned, header=_with_frame_planes(scanned.header, source, implicit, little_endian))
@@ -215,7 +222,7 @@ def _holds_pixels(source: BinaryIO, implicit: bool, little_endian: bool) -> bool
 def _with_frame_planes(
     header: DicomHeader, source: BinaryIO, implicit: bool, little_endian: bool
 ) -> DicomHeader:
-    """Read the functional groups as well; they are long, so only images pay for them.
+    """Read the functional groups whole, which the first pass only found to be there.
 
     Groups that cannot be read, or not in time, cost the frames their place and not the file its images.
     """
@@ -239,7 +246,8 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 _TAGS = (
     0x00080008, 0x00080016, 0x00080060, 0x00080070, 0x00180015, 0x00180050, 0x00180080, 0x00180081, 0x00180087,
     0x00185101, 0x00100020, 0x0020000D, 0x0020000E, 0x00200013, 0x00200020, 0x00200032, 0x00200037, 0x00200060,
-    0x00200062, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280101, 0x00280301,
+    0x00200062, SHARED_GROUPS, GROUPS_PER_FRAME, 0x00280004, 0x00280008, 0x00280010, 0x00280011,
+    0x00280030, 0x00280101, 0x00280301,
 )  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def _start() -> subprocess.Popen[str]:
 def _from_json(
     path: str, kind: str, header: list[Any] | None, problem: str | None, sop_class: str | None
 ) -> ScannedFile:
-    return ScannedFile(path, Kind(kind), header and header_from_values(header), problem, sop_class)
+    return ScannedFile(path, Kind(kind), header_from_values(header) if header else None, problem, sop_class)
 
 
 def answer() -> None:

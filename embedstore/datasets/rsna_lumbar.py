@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.dicom_scan import scan_headers
+from embedstore.datasets.file_frames import frame_id
 from embedstore.datasets.folder_summary import count_records, refuse_folder
 from embedstore.datasets.slice_columns import slice_columns
 from embedstore.datasets.table_rows import Cell, Rows, read_rows
@@ -152,15 +153,21 @@ def _read_descriptions(root: Path, trees: Iterable[str]) -> dict[tuple[str, str]
 def _build_manifest(
     root: Path, slices: list[_Slice], descriptions: Mapping[tuple[str, str], str]
 ) -> Manifest:
+    files = list(scan_headers(str(root), [found.path for found in slices]))
+    rows = [
+        (found, entry, frame)
+        for found, entry in zip(slices, files, strict=True)
+        for frame in range(entry.header.frames if entry.header else 1)
+    ]
+    slices, scanned = [found for found, _, _ in rows], [entry for _, entry, _ in rows]
+    headers = [entry.header and entry.header.of_frame(frame) for _, entry, frame in rows]
     paths = [found.path for found in slices]
-    scanned = list(scan_headers(str(root), paths))
-    headers = [entry.header for entry in scanned]
     # Series ids are unique in the download, but nothing promises that of a copy.
     series = [f"{found.study}/{found.series}" for found in slices]
     fixed: dict[str, list[Any]] = {
-        "image_id": paths,
+        "image_id": [frame_id(found.path, frame) for found, _, frame in rows],
         "path": paths,
-        "frame": [0] * len(paths),
+        "frame": [frame for _, _, frame in rows],
         "patient_id": [found.study for found in slices],
         "study_id": [found.study for found in slices],
         "series_id": series,

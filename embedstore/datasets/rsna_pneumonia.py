@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.datasets.base import Collection
+from embedstore.datasets.file_frames import frame_id, look_into
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent, refuse_folder
 from embedstore.datasets.table_rows import Rows, read_rows
 from embedstore.errors import DataError
@@ -37,7 +38,7 @@ class RsnaPneumonia:
     name = "rsna-pneumonia"
 
     def read(self, root: Path) -> Collection:
-        """Index the folder; no image is opened.
+        """Index the folder and read every header; no pixel is decoded.
 
         Raises
         ------
@@ -135,16 +136,20 @@ def _build_manifest(root: Path, patients: list[str]) -> Manifest:
     test = root / TEST_IMAGES
     names = sorted(os.listdir(test)) if test.is_dir() else []
     unlabelled = [name[:-4] for name in names if name.endswith(".dcm") and not name.startswith(".")]
-    paths = [f"{TRAIN_IMAGES}/{patient}.dcm" for patient in patients]
-    paths += [f"{TEST_IMAGES}/{patient}.dcm" for patient in unlabelled]
+    files: list[tuple[str, str, str | None]] = [
+        (f"{TRAIN_IMAGES}/{patient}.dcm", patient, None) for patient in patients
+    ]
+    files += [(f"{TEST_IMAGES}/{patient}.dcm", patient, "test") for patient in unlabelled]
+    contents = look_into(root, (path for path, _, _ in files))
+    rows = [(*file, frame) for file in files for frame in contents[file[0]].frames]
     columns: dict[str, list[Any]] = {
-        "image_id": paths,
-        "path": paths,
-        "frame": [0] * len(paths),
-        "patient_id": [*patients, *unlabelled],
-        "study_id": [*patients, *unlabelled],
-        "split": [None] * len(patients) + ["test"] * len(unlabelled),
-        "modality": ["CR"] * len(paths),
+        "image_id": [frame_id(path, frame) for path, _, _, frame in rows],
+        "path": [path for path, _, _, _ in rows],
+        "frame": [frame for _, _, _, frame in rows],
+        "patient_id": [patient for _, patient, _, _ in rows],
+        "study_id": [patient for _, patient, _, _ in rows],
+        "split": [split for _, _, split, _ in rows],
+        "modality": ["CR"] * len(rows),
     }
     table = pa.table({name: pa.array(cells, FIXED_COLUMNS[name]) for name, cells in columns.items()})
     return manifest_from_table(table, source=str(root))

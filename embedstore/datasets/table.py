@@ -13,7 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from embedstore.datasets.base import Collection
+from embedstore.datasets.file_frames import look_into
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent
+from embedstore.datasets.table_images import describe_contents, one_row_per_frame, read_modalities
 from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows, sort_classes
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
@@ -25,6 +27,10 @@ _MOST_SUBGROUPS = 20  # values of a column by which results are split
 
 class Table:
     """Reads a table; paths in it are relative to the folder that holds it.
+
+    A row that names a file of several frames (DICOM, pages of a TIFF) and no `frame` gives a record per frame,
+    each with the row's labels. A `modality` may be the DICOM code or a word for it; the header of a DICOM file
+    wins over the table.
 
     A label column becomes a task of its name (other characters than letters, digits, ``-``, ``_`` and ``.``
     become ``-``). The task's unit is the study when every record has a `study_id` and no study has two
@@ -60,7 +66,7 @@ class Table:
             raise UsageError(f"label must not be a column of the manifest; found {clash[0]!r}")
 
     def read(self, root: Path) -> Collection:
-        """Index the table `root`; no image is opened.
+        """Index the table `root` and read the headers of its files; no pixel is decoded.
 
         Raises
         ------
@@ -73,15 +79,24 @@ class Table:
             _require_column(rows, fixed[wanted], f"--root {root.name}")
         for wanted in self.label:
             _require_column(rows, wanted, "label")
+        _check_paths(rows, [as_text(cell) for cell in rows.columns[fixed["path"]]])
+        contents = look_into(root.parent, (str(as_text(cell)) for cell in rows.columns[fixed["path"]]))
+        rows = one_row_per_frame(
+            rows, contents, path=fixed["path"], frame=fixed["frame"], image_id=fixed["image_id"]
+        )
         present = {name: rows.columns[own] for name, own in fixed.items() if own in rows.columns}
         extra = {
-            name: cells
+            name: list(cells)
             for name, cells in rows.columns.items()
             if name not in {*FIXED_COLUMNS, *fixed.values(), *self.label}
         }
+        paths = [as_text(cell) for cell in present["path"]]
+        modalities = read_modalities(rows, present.get("modality"), paths, contents)
+        if "modality" in present or any(modalities.codes):
+            present["modality"] = list(modalities.codes)
         manifest = _build_manifest(rows, present, extra)
         tasks = tuple(_build_task(rows, name, manifest, _subgroups(extra)) for name in self.label)
-        summary = count_records(manifest)
+        summary = count_records(manifest) | describe_contents(contents) | modalities.describe()
         for task in tasks:
             summary[f"task {task.name}"] = f"per {task.unit}, classes {', '.join(task.classes)}"
         if absent := absent_files(root.parent, manifest.column("path")):
@@ -103,7 +118,6 @@ def _build_manifest(
         name: [as_text(cell) for cell in cells] for name, cells in present.items() if name != "frame"
     }
     columns["frame"] = _frames(rows, present.get("frame", [None] * len(rows)))
-    _check_paths(rows, columns["path"])
     if "image_id" not in columns:
         columns["image_id"] = [
             f"{path}#{frame}" if frame else path
@@ -130,7 +144,7 @@ def _frames(rows: Rows, cells: list[Cell]) -> list[Cell]:
     return frames
 
 
-def _check_paths(rows: Rows, paths: list[Cell]) -> None:
+def _check_paths(rows: Rows, paths: Sequence[Cell]) -> None:
     for row, path in enumerate(paths):
         if not isinstance(path, str):
             raise DataError(f"{rows.where(row)}: the path is empty; every row needs one")

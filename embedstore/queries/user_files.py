@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedstore.datasets.dicom_headers import DicomHeader, Kind
-from embedstore.datasets.dicom_scan import scan_headers
+from embedstore.datasets.dicom_headers import Kind
+from embedstore.datasets.file_frames import FileContent, frame_id, look_into
 from embedstore.errors import DataError
 from embedstore.manifest import Record, path_to_manifest
 
@@ -25,7 +25,7 @@ class Inputs:
     root
         Folder that record paths are relative to.
     records
-        One per image; a multi-frame file gives one per frame.
+        One per image; a file of several frames or pages gives one for each.
     studies
         One per image: the study it belongs to.
     """
@@ -58,15 +58,15 @@ def gather_inputs(paths: Sequence[Path]) -> Inputs:
     """
     files = [file for path in paths for file in _files_of(path)]
     root = os.path.commonpath([os.path.dirname(file.path) for file in files]) if files else ""
-    headers = _headers_of(root, [file for file in files if _ending(file.path) in DICOM])
+    names = [path_to_manifest(os.path.relpath(file.path, root)) for file in files]
+    contents = look_into(Path(root), names)
     records, studies = [], []
-    for file in files:
-        if _ending(file.path) in DICOM and not file.named and file.path not in headers:
+    for file, name in zip(files, names, strict=True):
+        content = contents[name]
+        if not file.named and _ending(file.path) in DICOM and not _may_be_an_image(content):
             continue
-        header = headers.get(file.path)
-        name = path_to_manifest(os.path.relpath(file.path, root))
-        for frame in range(header.frames if header else 1):
-            records.append(_record(name, frame, header))
+        for frame in content.frames:
+            records.append(_record(name, frame, content))
             studies.append(file.study)
     if not records:
         listed = ", ".join(str(path) for path in paths)
@@ -87,21 +87,16 @@ def _files_of(path: Path) -> Iterator[_File]:
         raise DataError(f"{path} does not exist; give images, study folders or a store")
 
 
-def _headers_of(root: str, files: Sequence[_File]) -> dict[str, DicomHeader | None]:
-    """Return the header of each DICOM image; None where it is one with a broken header."""
-    names = [os.path.relpath(file.path, root) for file in files]
-    scanned = scan_headers(root, names, key=None) if names else iter(())
-    return {
-        file.path: entry.header
-        for file, entry in zip(files, scanned, strict=True)
-        if entry.kind is Kind.IMAGE
-    }
+def _may_be_an_image(content: FileContent) -> bool:
+    """Return whether a DICOM file is an image, or one with a broken header: that fails by its name."""
+    return content.scanned is not None and content.scanned.kind in (Kind.IMAGE, Kind.BROKEN)
 
 
-def _record(name: str, frame: int, header: DicomHeader | None) -> Record:
-    image_id = f"{name}#{frame}" if frame else name
-    if header is None:
+def _record(name: str, frame: int, content: FileContent) -> Record:
+    image_id = frame_id(name, frame)
+    if content.header is None:
         return Record(image_id, name, frame)
+    header = content.header.of_frame(frame)
     # Without identifiers, the slices of one folder and orientation are taken for one series.
     series = f"{os.path.dirname(name)} {header.orientation}" if header.modality == "MR" else ""
     return Record(image_id, name, frame, header.modality or "", series)

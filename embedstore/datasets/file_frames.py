@@ -1,0 +1,78 @@
+"""What each file of a list holds: which frames become records, and the header where it is DICOM.
+
+Every reader whose files may have several frames asks here, so that a frame is a record in all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedstore.datasets.dicom_headers import DicomHeader, ScannedFile
+from embedstore.datasets.dicom_scan import scan_headers
+from embedstore.errors import ImageRefused
+from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
+from embedstore.images.hostile import open_regular
+from embedstore.images.picture_pages import picture_pages
+from embedstore.manifest import path_from_manifest
+
+_ANY_SIZE = 1 << 62
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """One file.
+
+    Parameters
+    ----------
+    kind
+        ``DICOM``, the name of a picture format, or None for anything else and for what cannot be opened.
+    frames
+        Numbers of the frames or pages that are images of their own; (0,) where nothing is known.
+    scanned
+        What the DICOM scan found, for a DICOM file.
+    """
+
+    kind: str | None
+    frames: tuple[int, ...] = (0,)
+    scanned: ScannedFile | None = None
+
+    @property
+    def header(self) -> DicomHeader | None:
+        """The header of a DICOM image."""
+        return self.scanned.header if self.scanned else None
+
+
+def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
+    """Return what each file holds; no pixel is decoded.
+
+    Parameters
+    ----------
+    root
+        What `paths` are relative to.
+    paths
+        Manifest paths; one that occurs twice is looked at once.
+    """
+    found = {path: _look(path_from_manifest(root, path)) for path in dict.fromkeys(paths)}
+    dicom = [path for path, content in found.items() if content.kind == DICOM]
+    names = [os.path.relpath(path_from_manifest(root, path), root.absolute()) for path in dicom]
+    for path, scanned in zip(dicom, scan_headers(str(root), names) if names else (), strict=True):
+        frames = tuple(range(scanned.header.frames)) if scanned.header else (0,)
+        found[path] = FileContent(DICOM, frames, scanned)
+    return found
+
+
+def frame_id(name: str, frame: int) -> str:
+    """Return the id of one frame: the file's own for frame 0, ``name#frame`` for the others."""
+    return f"{name}#{frame}" if frame else name
+
+
+def _look(path: Path) -> FileContent:
+    try:
+        with open_regular(str(path), max_bytes=_ANY_SIZE) as file:
+            kind = file_kind(file.read(HEAD_BYTES))
+            return FileContent(kind, picture_pages(file, kind) if kind not in (None, DICOM) else (0,))
+    except (ImageRefused, OSError):  # the extraction names what cannot be opened
+        return FileContent(None)
