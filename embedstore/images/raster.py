@@ -10,6 +10,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 from PIL.ImageFile import ImageFile
 
 from embedstore.errors import ImageRefused, Reason
+from embedstore.images.deep_picture import check_area, deep_pixels, deep_png, upright
 from embedstore.images.hostile import refusing
 from embedstore.images.stored_image import RASTER, StoredImage, grey_if_equal
 from embedstore.images.window import StoredArray
@@ -32,9 +33,9 @@ _DEEP_MODES = {"I;16": "<u2", "I;16L": "<u2", "I;16B": "<u2", "I": "<i4", "F": "
 def read_raster(content: bytes, format_name: str, *, frame: int, max_pixels: int) -> StoredImage:
     """Decode one picture.
 
-    Grey stays grey, 16-bit grey stays 16-bit; RGB with equal channels becomes grey; transparent parts are
-    laid over black; palette, CMYK and other colour spaces become RGB. Pillow reads 16-bit colour as its
-    upper 8 bits.
+    Grey stays grey, and every sample keeps the bits that the file gives it; RGB with equal channels becomes
+    grey; transparent parts are laid over black; WhiteIsZero becomes its negative; palette, CMYK and other
+    colour spaces of 8 bits become RGB.
 
     Parameters
     ----------
@@ -50,31 +51,36 @@ def read_raster(content: bytes, format_name: str, *, frame: int, max_pixels: int
     Raises
     ------
     ImageRefused
-        ``too-large``, ``no-pixels`` (no area, no such frame) or ``unreadable`` (malformed or truncated).
+        ``too-large``, ``no-pixels`` (no area, no such frame), ``unreadable`` (malformed or truncated) or
+        ``unsupported`` (a deep picture in another colour space than grey and RGB).
     """
+    with refusing(f"the {format_name} file cannot be decoded"):
+        deep = deep_pixels(content, format_name, page=frame, max_pixels=max_pixels)
+    if deep is not None:
+        return StoredImage(deep, RASTER, bits=8 * deep.dtype.itemsize)
     with refusing(f"the {format_name} file cannot be decoded"), _opened(content, format_name) as picture:
         _seek(picture, frame)
-        width, height = picture.size
-        if width < 1 or height < 1:
-            raise ImageRefused(Reason.NO_PIXELS, f"the image has no area: {width} x {height} pixels")
-        if width * height > max_pixels:
-            raise ImageRefused(
-                Reason.TOO_LARGE,
-                f"an image may have at most {max_pixels:,} pixels; its header says {width} x {height}",
-            )
+        check_area(*picture.size, max_pixels)
         picture.load()
         if format_name == "PNG" and _PNG_END not in content:
             raise ImageRefused(Reason.UNREADABLE, "the PNG file is truncated: its end marker is missing")
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-        upright = picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
-        upright.info = picture.info
-        pixels = _stored_pixels(upright)
+        deep = deep_png(content) if format_name == "PNG" and frame == 0 else None
+        if deep is not None:
+            pixels = upright(deep, orientation)
+        else:
+            turned = picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+            turned.info = picture.info
+            pixels = _stored_pixels(turned)
     return StoredImage(pixels, RASTER, bits=8 * pixels.dtype.itemsize)
 
 
 def _stored_pixels(picture: Image.Image) -> StoredArray:
     if picture.mode in _DEEP_MODES:
-        return np.asarray(picture).astype(_DEEP_MODES[picture.mode])
+        pixels: StoredArray = np.asarray(picture).astype(_DEEP_MODES[picture.mode])
+        if isinstance(clear := picture.info.get("transparency"), int):
+            pixels[pixels == clear] = 0
+        return pixels
     transparent = "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info
     if picture.mode in {"L", "1"} and not transparent:
         return np.array(picture if picture.mode == "L" else picture.convert("L"))

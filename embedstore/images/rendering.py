@@ -105,7 +105,10 @@ def _is_picture(image: StoredImage) -> bool:
 
 
 def _scaled_colour(image: StoredImage) -> ByteImage:
-    # Colour has no window: the whole range of its bits is shown, so that hues stay what they are.
+    if image.container == RASTER:
+        # As grey of the same depth: its own range, of the three channels together, so that hues stay what they are.
+        return _to_bytes(_unit_range(image.pixels.astype(np.float64), image.pixels.min(), image.pixels.max()))
+    # Colour has no window: the whole range of its bits is shown.
     return _to_bytes(np.clip(image.pixels / (2.0**image.bits - 1), 0.0, 1.0))
 
 
