@@ -123,7 +123,7 @@ def test_a_prevalence_is_stated_in_every_prediction(in_demo, capsys):
 
 
 def test_all_heads_make_one_table_and_one_that_cannot_run_is_named(in_demo, capsys, monkeypatch):
-    monkeypatch.setattr("cli.printing.head_table.head_names", lambda: ["logistic", "nothing"])
+    monkeypatch.setattr("cli.jobs.probe_all.head_names", lambda: ["logistic", "nothing"])
     assert run(["probe", "--head", "all", "--draws", "50", "--out", "heads"]) == 0
     printed = capsys.readouterr().out
     assert "skipped: --head: no head named 'nothing'" in printed
