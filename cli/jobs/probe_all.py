@@ -29,7 +29,7 @@ class ComparedHeads:
     skipped
         Head -> why it could not run.
     differences
-        (head, metric) -> difference to the best run.
+        (head, metric) -> difference to the head that is best by this metric.
     report
         The page about all of them.
     """
