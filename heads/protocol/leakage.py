@@ -23,7 +23,7 @@ def require_disjoint(view: View, fitted: npt.NDArray[np.bool_], scored: npt.NDAr
     view
         The units.
     fitted, scored
-        (n_units,) bool: the units that are learned from and the units that the head is judged by.
+        (n_units,) bool: the units that are learned from and the units that the head is evaluated on.
 
     Raises
     ------

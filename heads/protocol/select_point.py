@@ -11,7 +11,7 @@ from embedstore.errors import DataError
 from embedstore.view import MISSING
 from heads.inputs.pooling import pool_scores
 from heads.scores import probabilities_from_scores
-from heads.statistics.metrics import log_loss
+from heads.statistics.metric_functions import log_loss
 
 
 def unit_scores(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedstore.errors import UsageError
-from heads.statistics import metrics
+from heads.statistics import metric_functions as metrics
 from heads.statistics.bootstrap import draw_patients, estimate, holm, paired_difference
 
 

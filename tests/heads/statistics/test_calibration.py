@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from embedstore.errors import DataError, UsageError
 from heads.scores import probabilities_from_scores
-from heads.statistics import metrics
+from heads.statistics import metric_functions as metrics
 from heads.statistics.calibration import KINDS, calibrate, calibrator_from_json, fit_calibrator
 
 BINARY = ("identity", "temperature", "platt", "dirichlet", "isotonic")

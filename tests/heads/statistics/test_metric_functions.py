@@ -10,7 +10,7 @@ import sklearn.metrics as reference
 from scipy.optimize import minimize
 
 from embedstore.errors import UsageError
-from heads.statistics import metrics
+from heads.statistics import metric_functions as metrics
 
 DECISION_METRICS = (
     "accuracy",
