@@ -1,4 +1,4 @@
-"""The images that a head learns from or is judged by, with the labelled units that they belong to."""
+"""The images that a head learns from or is evaluated on, with the labelled units that they belong to."""
 
 from __future__ import annotations
 

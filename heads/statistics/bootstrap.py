@@ -63,7 +63,7 @@ class Estimate:
         On all units; NaN where the metric does not exist on them.
     low, high
         Ends of the percentile interval; NaN where the metric exists in fewer than half of the draws, or both ends
-        agree: that a handful of patients were all judged right does not say how many others would be.
+        agree: that a handful of patients were all predicted right does not say how many others would be.
     n
         Units it was computed on.
     undefined_draws

@@ -120,7 +120,7 @@ class Calibration:
 def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibration:
     """Choose and fit a calibrator on out-of-fold scores.
 
-    Each kind is fitted on the other folds' scores and judged on the fold left out; the smallest log loss wins
+    Each kind is fitted on the other folds' scores and scored on the fold left out; the smallest log loss wins
     and is fitted again on all.
 
     Parameters

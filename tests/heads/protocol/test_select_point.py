@@ -148,7 +148,7 @@ def test_with_a_test_split_valid_is_learned_from_and_strays_are_counted() -> Non
     splits = np.array(["train", "valid", "test", ""])[np.arange(len(view.unit_ids)) % 4]
     split = split_units(replace(view, splits=splits))
     assert split.fit_names == ("train", "valid")
-    assert (split.judged == (splits == "test")).all()
+    assert (split.evaluated == (splits == "test")).all()
     assert split.excluded == {"unit outside the official split": int((splits == "").sum())}
 
 
