@@ -168,6 +168,7 @@ def test_several_classes_and_targets_have_a_page(tmp_path: Path) -> None:
     text = _read(render_report([save_run(tmp_path / "run", probed(view, draws=20, family=GRID))])).text
     assert "Target left" in text
     assert "Target right" in text
+    assert "quadratic kappa" in text
     assert "likeliest class" in text
 
 
@@ -274,7 +275,7 @@ def test_a_missing_interval_is_explained_and_an_empty_panel_left_out(tmp_path: P
 def test_two_classes_show_one_kappa_and_names_are_those_of_the_axes(run: Run) -> None:
     page = render_report([run])
     assert "quadratic_kappa" in run.document["metrics"]
-    assert "quadratic_kappa" not in page
+    assert "quadratic kappa" not in page
     assert re.search(r"<text[^>]*>sensitivity \(recall\)</text>", page)
     assert "<td>sensitivity (recall)</td>" in page
     assert "undone in the probabilities" not in page

@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from embedstore.errors import DataError, IdentityMismatch, UsageError
 from embedstore.view import MISSING, View
+from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.runs import run as run_module
 from heads.runs.run import FILES, Run, load_run, save_run
@@ -238,5 +239,6 @@ def test_a_run_names_the_versions_of_what_its_head_needs_and_of_no_other_head(
     assert of_logistic["numpy"] == version("numpy")
     assert of_logistic["embedstore"] == version("embedstore")
     assert library not in of_logistic
-    versions = run_document(replace(result, settings=replace(result.settings, head=head)))["versions"]
+    settings = replace(result.settings, options=ProbeOptions(head=head))
+    versions = run_document(replace(result, settings=settings))["versions"]
     assert versions[library] == version(library)
