@@ -12,7 +12,7 @@ from cli.project import shown
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import data_in_words
 from heads.runs.run import Run
-from heads.statistics.metrics import METRICS, shown_in
+from heads.statistics.metrics import METRICS, leading, shown_in
 from heads.statistics.subgroups import listed
 
 
@@ -107,8 +107,7 @@ def _print_curve(document: Mapping[str, Any]) -> None:
 
 def settings_metric(document: Mapping[str, Any]) -> str:
     """Return the task's primary metric, or AUROC where the run has no such metric."""
-    name: str = document["task"]["primary_metric"]
-    return name if name in document["metrics"] else "auroc"
+    return leading(document["task"]["primary_metric"], document["metrics"])
 
 
 def _classes(classes: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import Rows
 from heads.protocol.predictor import Predictor
 from heads.protocol.select_inputs import Labelled, select_inputs
-from heads.scores import Floats, probabilities_from_scores
+from heads.scores import Floats
 from heads.statistics.calibration import Calibration, calibrate
 from heads.statistics.thresholds import choose_thresholds
 
@@ -59,10 +59,6 @@ class Fitted:
     folds: npt.NDArray[np.int64]
     out_of_fold_scores: Floats
     out_of_fold_probabilities: Floats
-
-    def uncalibrated(self, scores: Floats) -> Floats:
-        """Return the probabilities that the heads alone would state."""
-        return probabilities_from_scores(scores)
 
 
 def fit(

@@ -28,10 +28,10 @@ from heads.reporting.words import (
 from heads.runs.comparison import best_first, compare_runs, p_value_in_words, require_one_task
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run
-from heads.scores import Floats
+from heads.scores import Floats, probabilities_from_scores
 from heads.statistics.evaluation import decide
 from heads.statistics.metric_functions import confusion
-from heads.statistics.metrics import METRICS, ece_bins, in_order, metric_label, shown_in
+from heads.statistics.metrics import METRICS, computed_in, ece_bins, in_order, metric_label, shown_in
 from heads.statistics.subgroups import listed
 
 REPORT_FILE = "report.html"
@@ -128,7 +128,7 @@ def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
         "counted_classes": [document["task"]["classes"][k] for k in _shown(run)],
         "cell_counts": _cell_counts(run),
         "learning": learning_chart(document, primary, f"r{index}l")
-        or learning_chart(document, "auroc", f"r{index}l"),
+        or learning_chart(document, computed_in("learning curve")[0], f"r{index}l"),
         "errors": confident_errors(run),
         "doubtful": run.label_noise.slice(0, _LABELS_SHOWN).to_pylist(),
         "doubtful_count": run.label_noise.num_rows,
@@ -139,7 +139,7 @@ def _of_target(run: Run, target: int, name: str) -> dict[str, Any]:
     evaluated = run.evaluated
     labelled = evaluated.y[:, target] != MISSING
     y, probabilities = evaluated.y[labelled, target], evaluated.probabilities[labelled, target]
-    uncalibrated = evaluated.uncalibrated[labelled, target]
+    uncalibrated = probabilities_from_scores(evaluated.scores[labelled, target])
     head = run.document["heads"][target]
     shown = _shown(run)
     curves = {run.classes[k]: (y == k, probabilities[:, k]) for k in shown}

@@ -12,7 +12,7 @@ from embedstore.errors import UsageError
 from heads.runs.run import Run
 from heads.statistics.bootstrap import DRAWS, Difference, holm, paired_difference
 from heads.statistics.evaluation import Drawn, draw_metrics
-from heads.statistics.metrics import computed_in, metric
+from heads.statistics.metrics import computed_in, leading, metric
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,16 @@ def require_one_task(runs: Sequence[Run]) -> None:
 
 def leading_metric(run: Run) -> str:
     """Return the metric by which runs are ranked: the task's primary one where it is compared, else AUROC."""
-    primary: str = run.document["task"]["primary_metric"]
-    return primary if primary in computed_in("comparison") else "auroc"
+    return leading(run.document["task"]["primary_metric"], computed_in("comparison"))
 
 
 def best_first(runs: Sequence[Run]) -> list[int]:
     """Return the positions of the runs, the best in the leading metric first; undefined ones come last."""
-    leading = metric(leading_metric(runs[0]))
+    row = metric(leading_metric(runs[0]))
 
     def rank(position: int) -> float:
-        value = runs[position].document["metrics"].get(leading.name, {}).get("value")
-        return float("inf") if value is None else leading.rank(value)
+        value = runs[position].document["metrics"].get(row.name, {}).get("value")
+        return float("inf") if value is None else row.rank(value)
 
     return sorted(range(len(runs)), key=rank)
 

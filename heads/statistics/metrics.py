@@ -6,7 +6,7 @@ the table in ``docs/protocols.md``. A new metric is one more row of `METRICS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,6 +125,11 @@ def computed_in(place: Computed) -> tuple[str, ...]:
 def shown_in(place: Shown) -> tuple[str, ...]:
     """Return the names of the metrics that are shown there, in the order of the table."""
     return tuple(name for name, row in METRICS.items() if place in row.shown)
+
+
+def leading(primary: str, among: Container[str]) -> str:
+    """Return the metric that results lead with: a task's primary one where it is there, else AUROC."""
+    return primary if primary in among else "auroc"
 
 
 def in_order(names: Iterable[str]) -> list[str]:
