@@ -135,7 +135,7 @@ def test_a_rate_outside_0_and_1_is_refused() -> None:
         conformal_sets(np.ones((2, 2)), np.array([0, 1]), np.arange(2), classes=CLASSES, coverage=1.5)
 
 
-def test_judging_counts_what_is_in_the_sets() -> None:
+def test_evaluating_counts_what_is_in_the_sets() -> None:
     members = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [UNKNOWN, UNKNOWN], [1, 0]], np.int8)
     y = np.array([0, 1, 0, 1, 1, MISSING])
     draws = draw_patients(np.array(list("abcdef")), draws=200, seed=0)
