@@ -42,7 +42,7 @@ class Predictions:
     y
         (n_units, targets) int64, `MISSING` where there is no label.
     scores
-        (n_units, targets, columns) before calibration.
+        (n_units, targets, columns) before calibration; NaN where the heads had nothing to score.
     probabilities
         (n_units, targets, n_classes) calibrated; NaN out of fold where the target has no label.
     members
@@ -75,7 +75,6 @@ class Predictions:
         names = np.array([*classes, None], object)
         parts = []
         for index, target in enumerate(targets):
-            unknown = np.isnan(self.probabilities[:, index, 0])
             cells: list[Any] = [
                 self.unit_ids.tolist(),
                 self.patients.tolist(),
@@ -84,8 +83,8 @@ class Predictions:
                 pa.array(self.fold, pa.int64(), mask=self.fold == NO_FOLD),
                 [target] * n,
                 names[self.y[:, index]].tolist(),
-                *(self.scores[:, index, k] for k in range(self.scores.shape[2])),
-                *(pa.array(self.probabilities[:, index, k], mask=unknown) for k in range(len(classes))),
+                *_nullable(self.scores[:, index]),
+                *_nullable(self.probabilities[:, index]),
                 _named_sets(self.members[:, index], classes),
             ]
             arrays = [
@@ -121,7 +120,7 @@ def schema(classes: Sequence[str]) -> pa.Schema:
     """Return the columns of ``predictions.parquet`` with their types.
 
     ``role`` is ``out-of-fold`` or ``evaluation``, ``split`` the data set's own word. Null stands for no fold, no label,
-    no probability out of fold (a target without a label), and for a conformal set where there are none.
+    no score, no probability (out of fold: of a target without a label), and for a conformal set where there are none.
     """
     return pa.schema(
         [
@@ -137,6 +136,10 @@ def schema(classes: Sequence[str]) -> pa.Schema:
             ("conformal_set", pa.list_(pa.string())),
         ]
     )
+
+
+def _nullable(columns: Floats) -> list[pa.Array]:
+    return [pa.array(column, pa.float64(), mask=np.isnan(column)) for column in columns.T]
 
 
 def _score_columns(classes: Sequence[str]) -> list[str]:

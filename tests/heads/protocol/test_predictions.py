@@ -24,6 +24,8 @@ def _predictions(n_classes: int, *, seed: int = 0, prefix: str = "unit") -> Pred
     y = generator.integers(0, n_classes, (units, targets))
     y[2, 1] = MISSING
     probabilities[2, 1] = np.nan
+    scores = generator.normal(size=(units, targets, 1 if n_classes == 2 else n_classes))
+    scores[3, 0], probabilities[3, 0] = np.nan, np.nan
     members[4, 0] = UNKNOWN
     members[5, 1] = 0
     return Predictions(
@@ -32,7 +34,7 @@ def _predictions(n_classes: int, *, seed: int = 0, prefix: str = "unit") -> Pred
         splits=np.array(["train", "valid", "test", "", "train", "valid", "test"]),
         fold=np.array([0, 1, NO_FOLD, 2, 0, NO_FOLD, 1]),
         y=y,
-        scores=generator.normal(size=(units, targets, 1 if n_classes == 2 else n_classes)),
+        scores=scores,
         probabilities=probabilities,
         members=members,
     )
@@ -60,6 +62,7 @@ def test_a_row_of_the_table_says_in_words_what_the_arrays_hold() -> None:
     assert rows[2]["fold"] is None
     assert rows[4]["conformal_set"] is None
     assert rows[7 + 5]["conformal_set"] == []
+    assert (rows[3]["score_a"], rows[3]["prob_b"], rows[3]["label"] is None) == (None, None, False)
     unlabelled = rows[7 + 2]
     assert (unlabelled["label"], unlabelled["prob_a"], unlabelled["prob_c"]) == (None, None, None)
 

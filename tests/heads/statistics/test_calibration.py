@@ -19,6 +19,7 @@ from heads.statistics.calibration import (
     calibrator_from_json,
     fit_calibrator,
 )
+from tests.paths import PROJECT
 
 BINARY = ("identity", "temperature", "platt", "dirichlet", "isotonic")
 SEVERAL = ("identity", "temperature", "vector", "dirichlet", "isotonic")
@@ -200,3 +201,14 @@ def test_a_row_more_is_a_kind_more(monkeypatch: pytest.MonkeyPatch) -> None:
     again = calibrator_from_json(chosen.calibrator.to_json(), source="here")
     assert again(scores).tobytes() == chosen.calibrator(scores).tobytes()
     assert "turned" not in calibrate(*_several()).losses
+
+
+def test_the_protocol_page_has_a_line_for_each_kind() -> None:
+    page = (PROJECT / "docs" / "protocols.md").read_text()
+    words = {"any": "any number", "two": "two", "several": "more than two"}
+    expected = [
+        f"| `{name}` | {words[row.classes]} |{f' {row.least_points:,} ' if row.least_points else ' '}|"
+        for name, row in KINDS.items()
+    ]
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    assert [line for line in lines if line.split("`")[1] in KINDS] == expected
