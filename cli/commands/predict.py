@@ -24,6 +24,7 @@ from embedstore.queries.nearest_cases import nearest_cases
 from embedstore.queries.user_files import gather_inputs
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
+from embedstore.task import UNIT_WORDS, unit_key, units_in_words
 from embedstore.view import Units
 from heads.runs.answers import predict_units
 from heads.runs.run import Run, load_run
@@ -40,7 +41,7 @@ from heads.runs.run import Run, load_run
 @click.option(
     "--prevalence",
     metavar="SHARE|em",
-    help="Share of the second class where these cases come from (several classes: one share each, with commas), "
+    help="Share of the positive class where these cases come from (several classes: one share each, with commas), "
     "or em to estimate it from them.  [default: that of training]",
 )
 @click.option(
@@ -97,6 +98,7 @@ def command(
             neighbors = 0
     else:
         # Before the encoder is loaded and the images are decoded.
+        _require_files_suffice(run, unit)
         require_metadata(run, list(given), what="images bring none")
         units, failed, paths = _units_of_files(run, inputs, unit, encoder, device)
     units = with_metadata(run, units, given)
@@ -111,6 +113,7 @@ def command(
             prevalence=prevalence,
             metadata=units.metadata,
             content_sha256=units.content_sha256,
+            image_of_target=units.image_of_target,
         )
         known = _store_of_cases(run, store, named=_is_named(context)) if neighbors else None
         if known is not None:
@@ -139,7 +142,7 @@ def _units_of_store(run: Run, path: Path, unit: str, given: Mapping[str, str]) -
             raise UsageError(f"--with {column}={given[column]}: store {path} has the column {column} itself")
     require_metadata(run, [*held, *given], what=f"store {path} has no such column")
     _say_lacking(store, unit)
-    return load_units(store, unit, with_columns=held)
+    return load_units(store, unit, with_columns=held, image_rules=run.image_rules)
 
 
 def _say_lacking(store: Store, unit: str) -> None:
@@ -149,10 +152,21 @@ def _say_lacking(store: Store, unit: str) -> None:
     counted = " and ".join(f"{plural(count, 'image')} {state}" for count, state in images if count)
     if not counted:
         return
-    units = "studies" if unit == "study" else "images"
+    units = units_in_words(unit)
     partial = f", {lacking.partial:,} an answer without some of their images" if lacking.partial else ""
     advice = "; run `embed extract`" if lacking.pending else ""
     print_notice(f"{shown(store.path)}: {counted}: {lacking.absent:,} {units} get no answer{partial}{advice}")
+
+
+def _require_files_suffice(run: Run, unit: str) -> None:
+    """Refuse files where the run needs columns of a manifest to tell units, or the images of a target, apart."""
+    columns = {column for column in unit_key(unit) if column not in UNIT_WORDS}
+    columns |= {rule.column for rule in run.image_rules if rule is not None}
+    if columns:
+        raise UsageError(
+            f"run {run.folder} needs the columns {', '.join(sorted(columns))} of every image, which files do not "
+            "bring; extract them into a store with these columns and give the store as INPUT"
+        )
 
 
 def _units_of_files(
@@ -223,7 +237,10 @@ def _flat(predictions: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {
                 "unit_id": entry["unit_id"],
                 "target": target,
-                **{f"prob_{name}": value for name, value in answer["probabilities"].items()},
+                **{
+                    f"prob_{name}": (answer["probabilities"] or {}).get(name)
+                    for name in answer["prevalence"]["assumed"]
+                },
                 "decision": answer["decision"],
                 "threshold": answer.get("threshold"),
                 "conformal_set": answer["conformal_set"],

@@ -65,8 +65,24 @@ class Labelled:
         cells = {column: self.rows.metadata[column] for column in inputs.metadata}
         return Way(inputs, MetadataBlocks.learn(self.rows.X, cells) if cells else None)
 
+    def by_images(self) -> list[tuple[list[int], npt.NDArray[np.bool_], Labelled]]:
+        """Return the targets that have the same images, their units, and what may be learned of them."""
+        return [
+            (
+                part.targets,
+                part.units,
+                replace(
+                    self,
+                    rows=part.rows,
+                    weights=tuple(self.weights[target] for target in part.targets),
+                    folds=self.folds[part.units],
+                ),
+            )
+            for part in self.rows.by_images()
+        ]
+
     def training(self, way: Way) -> tuple[Training, npt.NDArray[np.int64]]:
-        """Return what the head learns from, and the unit of each of its rows."""
+        """Return what the head learns from, and the unit of each of its rows; of targets that have the same images."""
         rows = self.rows
         X, unit_of_row = head_rows(
             rows.X,
@@ -99,7 +115,8 @@ class Selected:
     losses
         (points, targets) out-of-fold log loss at the unit.
     scores
-        (n_units, targets, columns) out-of-fold scores at the chosen points.
+        (n_units, targets, columns) out-of-fold scores at the chosen points; NaN where a unit has no image for a
+        target.
     """
 
     way: Way
@@ -129,6 +146,27 @@ def select_inputs(
 
 
 def _select(labelled: Labelled, way: Way, grid: HeadFamily, seed: int) -> Selected:
+    """Choose a point for each target, together for the targets that have the same images."""
+    found = [
+        (targets, units, _select_together(part, way, grid, seed))
+        for targets, units, part in labelled.by_images()
+    ]
+    if len(found) == 1:
+        return found[0][2]
+    n_units, n_targets = labelled.rows.y.shape
+    points = [0] * n_targets
+    params: list[Mapping[str, Any]] = [{}] * n_targets
+    losses = np.empty((len(grid.points), n_targets))
+    scores = np.full((n_units, n_targets, found[0][2].scores.shape[2]), np.nan)
+    for targets, units, selected in found:
+        for column, target in enumerate(targets):
+            points[target], params[target] = selected.points[column], selected.params[column]
+            losses[:, target] = selected.losses[:, column]
+            scores[units, target] = selected.scores[:, column]
+    return Selected(way, points, params, losses, scores)
+
+
+def _select_together(labelled: Labelled, way: Way, grid: HeadFamily, seed: int) -> Selected:
     """Score the grid out of fold and choose a point for each target, as many targets at once as memory allows."""
     training, unit_of_row = labelled.training(way)
     folds = labelled.folds[unit_of_row]
