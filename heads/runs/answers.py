@@ -78,7 +78,8 @@ def predict_units(
     )
     learned_from = _learned_from(run, unit_of_image, unit_ids, content_sha256)
     images = np.bincount(unit_of_image, minlength=len(unit_ids))
-    strangeness = run.outliers.p_values(X, unit_of_image, n_units=len(unit_ids))
+    seen = _images_that_count(image_of_target, unit_of_image, len(unit_ids))
+    strangeness = run.outliers.p_values(X[seen], unit_of_image[seen], n_units=len(unit_ids))
     stated = _metadata(run, metadata, unit_of_image, len(unit_ids))
     answers = [
         _answers(run, index, probabilities[:, index], threshold, prevalence)
@@ -100,6 +101,18 @@ def predict_units(
         }
         for row, unit_id in enumerate(unit_ids)
     ]
+
+
+def _images_that_count(
+    image_of_target: npt.NDArray[np.bool_] | None, unit_of_image: npt.NDArray[np.int64], n_units: int
+) -> npt.NDArray[np.bool_]:
+    """Return (n_images,) the images that speak for a target, as those learned from do; all of a unit that has none."""
+    if image_of_target is None:
+        return np.ones(len(unit_of_image), np.bool_)
+    speaking = np.asarray(image_of_target.any(axis=1))
+    some = np.zeros(n_units, np.bool_)
+    some[unit_of_image[speaking]] = True
+    return np.asarray(speaking | ~some[unit_of_image])
 
 
 def _learned_from(

@@ -352,3 +352,19 @@ def test_a_page_of_several_runs_goes_beside_them(
     assert capsys.readouterr().out == "wrote comparison.html\n"
     assert "paired on the same patients" in (beside / "comparison.html").read_text()
     assert own.read_bytes() == before
+
+
+def test_a_task_without_a_positive_class_has_no_curve_of_acting_and_says_so(tmp_path: Path) -> None:
+    view = make_view(classes=("one", "other", "third"), signal=3.0)
+    nominal = save_run(tmp_path / "nominal", probe(view, draws=20, family=GRID))
+    page = render_report([nominal])
+    assert (
+        "No reliability diagram and no decision curve: the task names no class to act on" in _read(page).text
+    )
+    assert "Reliability of" not in page
+    task = replace(view.task, positive="other", ordered=True)
+    graded = save_run(tmp_path / "graded", probe(replace(view, task=task), draws=20, family=GRID))
+    page = render_report([graded])
+    assert "Reliability of “other”" in page
+    assert "Decision curve of “other”" in page
+    assert "<td>quadratic_kappa</td>" in page
