@@ -17,9 +17,8 @@ from heads.inputs.unit_images import Rows
 from heads.protocol import fitting, select_inputs
 from heads.protocol.fitting import Fitted
 from heads.protocol.leakage import leakage_groups
-from heads.protocol.probe import probe
 from heads.statistics.conformal import UNKNOWN
-from tests.views import make_view
+from tests.views import make_view, probed
 
 
 def test_units_that_lie_together_are_taken_without_a_copy() -> None:
@@ -54,9 +53,9 @@ def test_targets_are_selected_alike_in_lots_and_at_once(
     monkeypatch: pytest.MonkeyPatch, head: str, family: object
 ) -> None:
     view = make_view(targets=("canal", "left", "right"), classes=("mild", "moderate", "severe"))
-    once = probe(view, head, draws=5, family=family, class_weights="balanced").fitted
+    once = probed(view, head, draws=5, family=family, class_weights="balanced").fitted
     monkeypatch.setattr(select_inputs, "_scores_held", lambda grid, training: 1)
-    lots = probe(view, head, draws=5, family=family, class_weights="balanced").fitted
+    lots = probed(view, head, draws=5, family=family, class_weights="balanced").fitted
     assert lots.points == once.points
     assert lots.losses == pytest.approx(once.losses, abs=1e-6)
     assert lots.out_of_fold_scores == pytest.approx(once.out_of_fold_scores, abs=1e-4)
@@ -96,9 +95,9 @@ def test_images_that_do_not_speak_for_the_target_change_no_bit(pooling: str, val
     kept = _some_images(view, 0)
     view = replace(view, metadata={"site": np.where(kept, site, "elsewhere")})
     options = {"draws": 5, "folds": MASKED_FOLDS, "family": GRID, "pooling": pooling}
-    masked = probe(replace(view, image_of_target=kept[:, None]), **options)
-    lacking = probe(_without_images(view, kept), **options)
-    whole = probe(view, **options)
+    masked = probed(replace(view, image_of_target=kept[:, None]), **options)
+    lacking = probed(_without_images(view, kept), **options)
+    whole = probed(view, **options)
     for part in ("out_of_fold", "judged"):
         found, expected = getattr(masked, part), getattr(lacking, part)
         assert found.probabilities.tobytes() == expected.probabilities.tobytes()
@@ -176,8 +175,8 @@ def test_a_unit_without_an_image_for_a_target_is_not_answered_for_it() -> None:
     y[::5, 1] = MISSING
     mask = np.stack([np.ones_like(silent), ~silent], axis=1)
     masked = replace(view, y=y, image_of_target=mask)
-    result = probe(masked, draws=5, folds=MASKED_FOLDS, family=GRID)
-    alone = probe(take_targets(masked, ["left"]), draws=5, folds=MASKED_FOLDS, family=GRID)
+    result = probed(masked, draws=5, folds=MASKED_FOLDS, family=GRID)
+    alone = probed(take_targets(masked, ["left"]), draws=5, folds=MASKED_FOLDS, family=GRID)
     lacking = ~np.isin(result.judged.unit_ids, alone.judged.unit_ids)
     assert lacking.any()
     assert np.isfinite(result.judged.probabilities[:, 0]).all()
