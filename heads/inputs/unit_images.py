@@ -1,4 +1,4 @@
-"""The images that a head learns from or is judged by, with the labelled units that they belong to.
+"""The images of labelled units, which a head learns from or is evaluated on.
 
 An image that does not speak for a target (`embedstore.view.Units.image_of_target`) has no part in what is learned or
 said of it: targets are worked on in groups that have the same images, and each group gets the rows of these alone.
@@ -15,9 +15,9 @@ import numpy.typing as npt
 from embedstore.view import View
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Images in rows, and their units.
+@dataclass(frozen=True, kw_only=True)
+class UnitImages:
+    """Images (one a row) with the labelled units that they belong to.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Rows:
     y
         (n_units, targets) int64.
     groups
-        (n_units,) int64: what folds must keep together.
+        (n_units,) int64: units of one group share a fold.
     image_of_target
         (n_rows, targets) bool, each row with a target; None where all images speak for all targets.
     """
@@ -43,24 +43,26 @@ class Rows:
     image_of_target: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def of_view(cls, view: View, groups: npt.NDArray[np.int64]) -> Rows:
+    def of_view(cls, view: View, groups: npt.NDArray[np.int64]) -> UnitImages:
         """Return the images of a view that speak for a target; `groups` as `heads.protocol.leakage.leakage_groups`.
 
         A unit without such an image has no label either (`embedstore.view.View`), and is not to be taken.
         """
-        rows = cls(view.X, view.metadata, view.unit_of_image, view.y, groups)
+        images = cls(
+            X=view.X, metadata=view.metadata, unit_of_row=view.unit_of_image, y=view.y, groups=groups
+        )
         if view.image_of_target is None:
-            return rows
+            return images
         speaking = np.asarray(view.image_of_target.any(axis=1))
         mask = view.image_of_target[speaking]
-        return replace(rows._images(speaking), image_of_target=None if mask.all() else mask)
+        return replace(images._images(speaking), image_of_target=None if mask.all() else mask)
 
     @property
     def n_units(self) -> int:
         """Number of units."""
         return len(self.y)
 
-    def take(self, units: npt.NDArray[np.bool_]) -> Rows:
+    def take(self, units: npt.NDArray[np.bool_]) -> UnitImages:
         """Return the units of a mask, renumbered."""
         if units.all():
             return self
@@ -69,24 +71,23 @@ class Rows:
         _, groups = np.unique(self.groups[units], return_inverse=True)
         return replace(own, unit_of_row=renumbered[own.unit_of_row], y=self.y[units], groups=groups)
 
-    def by_images(self) -> list[RowsOfTargets]:
+    def by_images(self) -> list[TargetImages]:
         """Return the targets in groups that have the same images, with the units that have one of these."""
         parts = []
         for targets, images in image_groups(self.image_of_target, self.y.shape[1]):
             if images is None and len(targets) == self.y.shape[1]:
+                everyone = np.ones(self.n_units, np.bool_)
                 return [
-                    RowsOfTargets(
-                        targets, np.ones(self.n_units, np.bool_), replace(self, image_of_target=None)
-                    )
+                    TargetImages(targets=targets, units=everyone, images=replace(self, image_of_target=None))
                 ]
             units = np.zeros(self.n_units, np.bool_)
             own = self if images is None else self._images(images)
             units[own.unit_of_row] = True
             own = replace(own, image_of_target=None, y=self.y[:, targets])
-            parts.append(RowsOfTargets(targets, units, own.take(units)))
+            parts.append(TargetImages(targets=targets, units=units, images=own.take(units)))
         return parts
 
-    def _images(self, images: npt.NDArray[np.bool_]) -> Rows:
+    def _images(self, images: npt.NDArray[np.bool_]) -> UnitImages:
         """Return some images, with all units."""
         rows = _span(images)
         return replace(
@@ -98,8 +99,8 @@ class Rows:
         )
 
 
-@dataclass(frozen=True)
-class RowsOfTargets:
+@dataclass(frozen=True, kw_only=True)
+class TargetImages:
     """Targets that the same images speak for.
 
     Parameters
@@ -108,13 +109,13 @@ class RowsOfTargets:
         Their columns in the labels of all targets.
     units
         (n_units,) bool: the units that have such an image.
-    rows
+    images
         These images, with these units and the labels of these targets; all of its images speak for all of them.
     """
 
     targets: list[int]
     units: npt.NDArray[np.bool_]
-    rows: Rows
+    images: UnitImages
 
 
 def image_groups(
@@ -141,7 +142,7 @@ def image_groups(
 
 
 def _span(mask: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
-    """Return a mask, or the slice that it is: then vectors of a split that lie together are not copied."""
+    """Return the mask, or a slice where it is contiguous: vectors of such a split are not copied."""
     where = np.flatnonzero(mask)
     together = len(where) > 0 and where[-1] - where[0] + 1 == len(where)
     return slice(int(where[0]), int(where[-1]) + 1) if together else mask

@@ -13,7 +13,7 @@ from heads.base import HeadFamily
 from heads.estimators.logistic import LogisticFamily
 from heads.estimators.neighbors import NeighborsFamily
 from heads.inputs.input_ways import HeadInputs
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol import fitting, select_inputs
 from heads.protocol.fitting import Fitted
 from heads.protocol.leakage import leakage_groups
@@ -23,7 +23,7 @@ from tests.views import make_view, probed
 
 def test_units_that_lie_together_are_taken_without_a_copy() -> None:
     view = make_view()
-    rows = Rows.of_view(view, leakage_groups(view))
+    rows = UnitImages.of_view(view, leakage_groups(view))
     units = np.arange(rows.n_units) < 50
     first = rows.take(units)
     assert np.shares_memory(first.X, view.X)
@@ -32,7 +32,7 @@ def test_units_that_lie_together_are_taken_without_a_copy() -> None:
 
 def test_units_are_renumbered_wherever_they_lie() -> None:
     view = make_view()
-    rows = Rows.of_view(view, leakage_groups(view))
+    rows = UnitImages.of_view(view, leakage_groups(view))
     units = np.random.default_rng(0).random(rows.n_units) < 0.5
     some = rows.take(units)
     kept = np.flatnonzero(units)
@@ -125,7 +125,7 @@ def test_each_target_is_learned_and_said_as_if_it_were_alone_with_its_images(
 
     def fitted(some: View) -> Fitted:
         return fitting.fit(
-            Rows.of_view(some, groups),
+            UnitImages.of_view(some, groups),
             family,
             some.task,
             inputs=(HeadInputs(pooling),),
@@ -161,11 +161,11 @@ def test_targets_of_the_same_images_are_worked_on_together() -> None:
     view = make_view(targets=("canal", "left", "right"))
     own = _some_images(view, 0)
     mask = np.stack([own, np.ones_like(own), own], axis=1)
-    parts = Rows.of_view(replace(view, image_of_target=mask), np.arange(len(view.unit_ids))).by_images()
+    parts = UnitImages.of_view(replace(view, image_of_target=mask), np.arange(len(view.unit_ids))).by_images()
     assert [part.targets for part in parts] == [[0, 2], [1]]
-    assert [len(part.rows.X) for part in parts] == [own.sum(), len(own)]
-    assert [part.rows.image_of_target for part in parts] == [None, None]
-    assert (parts[0].rows.y == view.y[:, [0, 2]]).all()
+    assert [len(part.images.X) for part in parts] == [own.sum(), len(own)]
+    assert [part.images.image_of_target for part in parts] == [None, None]
+    assert (parts[0].images.y == view.y[:, [0, 2]]).all()
 
 
 def test_a_unit_without_an_image_for_a_target_is_not_answered_for_it() -> None:
