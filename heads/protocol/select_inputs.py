@@ -54,12 +54,15 @@ class Labelled:
         (n_units,) int64.
     n_classes
         Number of classes.
+    targets
+        Positions of the targets in the task; None for all of them, in order.
     """
 
     images: UnitImages
     weights: tuple[tuple[float, ...], ...]
     folds: npt.NDArray[np.int64]
     n_classes: int
+    targets: tuple[int, ...] | None = None
 
     def choice(self, inputs: HeadInputs) -> InputChoice:
         """Learn levels and scale of the metadata; raises UsageError where a column has too many levels."""
@@ -77,6 +80,7 @@ class Labelled:
                     images=part.images,
                     weights=tuple(self.weights[target] for target in part.targets),
                     folds=self.folds[part.units],
+                    targets=tuple(part.targets),
                 ),
             )
             for part in self.images.by_images()
@@ -105,6 +109,7 @@ class Labelled:
             n_classes=self.n_classes,
             unit_of_row=unit_of_row,
             n_units=images.n_units,
+            targets=self.targets,
         )
 
 
@@ -222,4 +227,7 @@ def _scores_held(grid: HeadFamily, training: Training) -> int:
 
 
 def _of_targets(training: Training, some: slice) -> Training:
-    return replace(training, y=training.y[:, some], sample_weight=training.sample_weight[:, some])
+    targets = training.targets or tuple(range(training.y.shape[1]))
+    return replace(
+        training, y=training.y[:, some], sample_weight=training.sample_weight[:, some], targets=targets[some]
+    )
