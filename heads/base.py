@@ -28,6 +28,8 @@ class Training:
         (n,) int64: the patient. A head that holds rows out by itself holds out whole groups.
     n_classes
         Number of classes of every target.
+    targets
+        Positions of these targets in the task, for a family that knows the task's; None for all of them, in order.
     """
 
     X: npt.NDArray[np.float32]
@@ -35,6 +37,7 @@ class Training:
     sample_weight: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int64]
     n_classes: int
+    targets: tuple[int, ...] | None = None
 
     @property
     def columns(self) -> int:

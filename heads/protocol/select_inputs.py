@@ -53,12 +53,15 @@ class Labelled:
         (n_units,) int64.
     n_classes
         Number of classes.
+    targets
+        Positions of the targets in the task; None for all of them, in order.
     """
 
     rows: Rows
     weights: tuple[tuple[float, ...], ...]
     folds: npt.NDArray[np.int64]
     n_classes: int
+    targets: tuple[int, ...] | None = None
 
     def way(self, inputs: HeadInputs) -> Way:
         """Learn levels and scale of the metadata; raises UsageError where a column has too many levels."""
@@ -76,6 +79,7 @@ class Labelled:
                     rows=part.rows,
                     weights=tuple(self.weights[target] for target in part.targets),
                     folds=self.folds[part.units],
+                    targets=tuple(part.targets),
                 ),
             )
             for part in self.rows.by_images()
@@ -97,7 +101,8 @@ class Labelled:
             np.asarray(weight, np.float32)[y[:, target]] for target, weight in enumerate(self.weights)
         ]
         sample_weight = np.stack(by_target, axis=1)
-        return Training(X, y, sample_weight, rows.groups[unit_of_row], self.n_classes), unit_of_row
+        groups = rows.groups[unit_of_row]
+        return Training(X, y, sample_weight, groups, self.n_classes, self.targets), unit_of_row
 
 
 @dataclass(frozen=True)
@@ -200,4 +205,7 @@ def _scores_held(grid: HeadFamily, training: Training) -> int:
 
 
 def _of_targets(training: Training, some: slice) -> Training:
-    return replace(training, y=training.y[:, some], sample_weight=training.sample_weight[:, some])
+    targets = training.targets or tuple(range(training.y.shape[1]))
+    return replace(
+        training, y=training.y[:, some], sample_weight=training.sample_weight[:, some], targets=targets[some]
+    )
