@@ -46,7 +46,7 @@ def evaluate_units(
         Of the bootstrap.
     """
     task, targets = view.task, view.task.targets
-    scored = evaluated.scored(draws=draws, seed=seed, class_weights=task.class_weights)
+    scored = evaluated.scored(draws=draws, seed=seed, class_weights=task.class_weights, ordered=task.ordered)
     uncalibrated = replace(scored, probabilities=evaluated.uncalibrated)
     overall = evaluate(scored)
     by_target = (
@@ -72,7 +72,7 @@ def evaluate_units(
         )
         for index, target in enumerate(targets)
     }
-    curves, answered = _curves(scored, targets)
+    curves, answered = _curves(scored, targets, task.positive_class)
     return Evaluation(
         overall=overall,
         before_calibration=evaluate(uncalibrated, computed_in("uncalibrated")),
@@ -86,9 +86,9 @@ def evaluate_units(
 
 
 def _curves(
-    scored: Scored, targets: tuple[str, ...]
+    scored: Scored, targets: tuple[str, ...], positive: int | None
 ) -> tuple[dict[str, DecisionCurve], dict[str, tuple[Answered, ...]]]:
-    """Return the curves of the targets that have a label here."""
+    """Return the curves of the targets that have a label here; of acting only where there is a class to act on."""
     curves, answered = {}, {}
     for index, target in enumerate(targets):
         units = np.flatnonzero(scored.y[:, index] != MISSING)
@@ -96,8 +96,7 @@ def _curves(
             continue
         y, probabilities = scored.y[units, index], scored.probabilities[units, index]
         draws = Draws(scored.draws.counts, scored.draws.patient_of_unit[units])
-        # Of several classes the last: classes are in order, and the last is the gravest.
-        last = probabilities.shape[1] - 1
-        curves[target] = decision_curve(y == last, probabilities[:, last], draws)
+        if positive is not None:
+            curves[target] = decision_curve(y == positive, probabilities[:, positive], draws)
         answered[target] = abstention_curve(y, probabilities, draws)
     return curves, answered

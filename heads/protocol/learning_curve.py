@@ -137,7 +137,12 @@ def learning_curve(
                     class_weights=asked.class_weights,
                     seed=asked.seed + repeat,
                 )
-                scored = Scored(evaluated_rows.y, _probabilities(fitted, evaluated_rows), from_patients)
+                scored = Scored(
+                    evaluated_rows.y,
+                    _probabilities(fitted, evaluated_rows),
+                    from_patients,
+                    ordered=view.task.ordered,
+                )
                 drawn.append(draw_metrics(scored, _metrics(view)))
         except DataError as error:
             skipped[size] = str(error)
@@ -175,7 +180,13 @@ def _metrics(view: View) -> tuple[str, ...]:
 
 
 def _probabilities(fitted: Fitted, rows: UnitImages) -> npt.NDArray[np.float64]:
-    scores = fitted.predictor.scores(rows.X, rows.unit_of_row, n_units=rows.n_units, metadata=rows.metadata)
+    scores = fitted.predictor.scores(
+        rows.X,
+        rows.unit_of_row,
+        n_units=rows.n_units,
+        metadata=rows.metadata,
+        image_of_target=rows.image_of_target,
+    )
     return fitted.predictor.probabilities(scores)
 
 

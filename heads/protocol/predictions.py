@@ -64,10 +64,17 @@ class Predictions:
         """(n_units, targets, n_classes) probabilities that the heads alone would state."""
         return probabilities_from_scores(self.scores)
 
-    def scored(self, *, draws: int, seed: int, class_weights: tuple[float, ...] | None = None) -> Scored:
-        """Return the probabilities beside the labels, with bootstrap draws of their patients."""
+    def scored(
+        self,
+        *,
+        draws: int,
+        seed: int,
+        class_weights: tuple[float, ...] | None = None,
+        ordered: bool = False,
+    ) -> Scored:
+        """Return the probabilities beside the labels, with bootstrap draws of their patients; as `Scored`."""
         from_patients = draw_patients(self.patients, draws=draws, seed=seed)
-        return Scored(self.y, self.probabilities, from_patients, class_weights)
+        return Scored(self.y, self.probabilities, from_patients, class_weights, ordered)
 
     def to_table(self, role: Role, *, targets: Sequence[str], classes: Sequence[str]) -> pa.Table:
         """Return the predictions as an Arrow table of `schema`: all units of the first target, then of the next."""

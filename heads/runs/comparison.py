@@ -96,7 +96,12 @@ def compare_runs(runs: Sequence[Run], *, draws: int = DRAWS, seed: int = 0) -> l
             return []
     names = computed_in("comparison")
     drawn = [draw_metrics(run.evaluated.scored(draws=draws, seed=seed), names) for run in runs]
-    return [comparison for name in names for comparison in _compare(drawn, name)]
+    return [
+        comparison
+        for name in names
+        if all(name in of_run for of_run in drawn)
+        for comparison in _compare(drawn, name)
+    ]
 
 
 def _compare(drawn: list[dict[str, Drawn]], name: str) -> list[Comparison]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,22 +29,25 @@ class Scored:
         Bootstrap draws of the same units.
     class_weights
         (n_classes,) for metrics that need them (`Metric.needs_class_weights`), or None.
+    ordered
+        Whether classes are grades, for metrics that need it (`Metric.needs_order`).
     """
 
     y: npt.NDArray[np.int64]
     probabilities: Floats
     draws: Draws
     class_weights: tuple[float, ...] | None = None
+    ordered: bool = False
 
     def take(self, units: npt.NDArray[Any]) -> Scored:
         """Return some units, on the same draws."""
         draws = Draws(self.draws.counts, self.draws.patient_of_unit[units])
-        return Scored(self.y[units], self.probabilities[units], draws, self.class_weights)
+        return replace(self, y=self.y[units], probabilities=self.probabilities[units], draws=draws)
 
     def take_target(self, target: int) -> Scored:
         """Return one target."""
         picked = slice(target, target + 1)
-        return Scored(self.y[:, picked], self.probabilities[:, picked], self.draws, self.class_weights)
+        return replace(self, y=self.y[:, picked], probabilities=self.probabilities[:, picked])
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def draw_metrics(
     scored
         Probabilities and labels of the evaluated units.
     names
-        Names of `heads.statistics.metrics.METRICS`; all by default. Those that need class weights are left out where
-        there are none.
+        Names of `heads.statistics.metrics.METRICS`; all by default. Those that need class weights or
+        ordered classes are left out where there are none.
     thresholds
         One per target; 0.5 by default.
 
@@ -94,7 +97,12 @@ def draw_metrics(
         If there is no metric of a name.
     """
     rows = [metric(name) for name in (METRICS if names is None else names)]
-    rows = [row for row in rows if scored.class_weights is not None or not row.needs_class_weights]
+    rows = [
+        row
+        for row in rows
+        if (scored.class_weights is not None or not row.needs_class_weights)
+        and (scored.ordered or not row.needs_order)
+    ]
     n_targets = scored.y.shape[1]
     cuts = [0.5] * n_targets if thresholds is None else thresholds
     labelled = [target for target in range(n_targets) if (scored.y[:, target] != MISSING).any()]

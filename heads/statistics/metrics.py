@@ -52,7 +52,7 @@ class Metric:
     shown
         Where it is shown; what is computed is in the report's full table anyway.
     needs_order
-        Says something of its own only where classes are ordered and there are more than two.
+        Not computed for a task whose classes are not ordered; of two classes it says what its plain form says.
     needs_class_weights
         Weighs each case by the weight that the task gives its class; not computed for a task without.
     least_units
