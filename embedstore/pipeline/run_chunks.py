@@ -47,7 +47,7 @@ def run_chunks(
     stopwatch
         Adds up where the time went.
     stopping
-        Asked between batches; when true, the chunk at hand is abandoned and the iterator ends.
+        Asked between batches; when true, the current chunk is abandoned and the iterator ends.
     """
     queue: deque[ChunkWork] = deque()
     outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
