@@ -33,6 +33,9 @@ class Identity:
         Arithmetic of the forward pass: ``float32``, ``bfloat16`` or ``float16``.
     dim
         Length of a vector.
+    options
+        The encoder's own options (``{"channels": 16}``), plain JSON values; an encoder without any has an
+        identity that does not mention them.
     """
 
     encoder: str
@@ -42,10 +45,15 @@ class Identity:
     pooling: str
     compute_dtype: str
     dim: int
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the identity as plain JSON values."""
-        return asdict(self) | {"preprocess": dict(self.preprocess)}
+        document = asdict(self) | {"preprocess": dict(self.preprocess), "options": dict(self.options)}
+        # Left out where there are none, so that identities from before encoders had options stay the same.
+        if not self.options:
+            del document["options"]
+        return document
 
     @property
     def sha256(self) -> str:
