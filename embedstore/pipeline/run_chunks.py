@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
-from embedstore.encoders.base import Encoded, Encoder, flops_per_image, open_stream
+from embedstore.encoders.base import Encoded, Encoder, EncoderStream, flops_per_image, open_stream
 from embedstore.errors import ImageRefused, Reason
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork, Stopwatch
@@ -28,6 +28,7 @@ def run_chunks(
     batch_size: int,
     stopwatch: Stopwatch,
     stopping: Callable[[], bool],
+    stream_of: Callable[[Encoder], EncoderStream] = open_stream,
 ) -> Iterator[ChunkVectors]:
     """Compute chunks one after the other, decoding and queueing ahead across their borders.
 
@@ -48,10 +49,12 @@ def run_chunks(
         Adds up where the time went.
     stopping
         Asked between batches; when true, the chunk at hand is abandoned and the iterator ends.
+    stream_of
+        Opens the stream of batches through the encoder.
     """
     queue: deque[ChunkWork] = deque()
     outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
-    line = _Line(queue, encoder, batch_size, stopwatch)
+    line = _Line(queue, encoder, batch_size, stopwatch, stream_of(encoder))
     while (outcome := _awaited(outcomes, stopwatch)) is not None and not stopping():
         line.add(outcome)
         yield from line.finished()
@@ -118,10 +121,15 @@ class _Line:
     """Units on their way through the encoder: outcomes go in, whole units come out, in order."""
 
     def __init__(
-        self, works: deque[ChunkWork], encoder: Encoder, batch_size: int, stopwatch: Stopwatch
+        self,
+        works: deque[ChunkWork],
+        encoder: Encoder,
+        batch_size: int,
+        stopwatch: Stopwatch,
+        stream: EncoderStream,
     ) -> None:
         self._works = works
-        self._stream = open_stream(encoder)
+        self._stream = stream
         self._dim = encoder.identity.dim
         self._flops = flops_per_image(encoder) or 0.0
         self._batch_size = batch_size

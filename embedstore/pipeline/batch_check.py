@@ -1,0 +1,66 @@
+"""The one check of an extraction that its encoder's rows do not depend on their batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.encoders.base import Encoded, Encoder, EncoderStream, open_stream
+from embedstore.errors import PluginError
+
+
+class BatchCheck:
+    """Encodes one picture of the first batch with several once more alone, and compares the bits.
+
+    A store whose rows depend on their company cannot be filled by several workers, resumed, or asked with an
+    image from outside without differences in the last bits that nobody would notice.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def open_stream(self, encoder: Encoder) -> EncoderStream:
+        """Return the stream of a loaded encoder; the check runs in the first that gets a batch with several."""
+        return open_stream(encoder) if self.done else _CheckedStream(encoder, self)
+
+
+class _CheckedStream:
+    def __init__(self, encoder: Encoder, check: BatchCheck) -> None:
+        self._encoder = encoder
+        self._check = check
+        self._stream = open_stream(encoder)
+        self._waiting = 0  # batches that were put and are not through
+        self._alone: npt.NDArray[np.float32] | None = None
+        self._batches_before = 0  # batches that come out before the one to compare
+
+    def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
+        if not self._check.done and len(pixels) > 1:
+            self._alone, self._batches_before = self._encoder.encode(pixels[:1]), self._waiting
+            self._check.done = True
+        self._waiting += 1
+        return self._compared(self._stream.put(pixels))
+
+    def drain(self) -> Sequence[Encoded]:
+        return self._compared(self._stream.drain())
+
+    def _compared(self, through: Sequence[Encoded]) -> Sequence[Encoded]:
+        self._waiting -= len(through)
+        if self._alone is not None:
+            if self._batches_before < len(through):
+                self._require_same(self._alone, through[self._batches_before].vectors)
+                self._alone = None
+            else:
+                self._batches_before -= len(through)
+        return through
+
+    def _require_same(self, alone: npt.NDArray[np.float32], batch: npt.NDArray[np.float32]) -> None:
+        if np.array_equal(alone, batch[:1], equal_nan=True):
+            return
+        apart = float(np.nanmax(np.abs(alone - batch[:1]), initial=0.0))
+        raise PluginError(
+            f"encoder {self._encoder.name!r} gives an image another vector alone than in a batch of {len(batch)} "
+            f"(largest difference {apart:.3g}), so that a store would depend on how it was filled. Build the "
+            "encoder with embedstore.encoders.torch_module, or have it encode in passes of one fixed size"
+        )
