@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.datasets.base import Collection, DatasetReader
-from embedstore.encoders.base import Encoder, open_stream
+from embedstore.encoders.base import Encoder
 from embedstore.errors import UsageError
 from embedstore.identity import identity_from_json
 from embedstore.images.preprocess import PreprocessSpec
@@ -106,7 +106,7 @@ def _check_rows_stand_alone(encoder: Encoder, pixels: Pixels, vectors: Vectors) 
 
 
 def _check_stream(encoder: Encoder, pixels: Pixels, vectors: Vectors) -> None:
-    stream = open_stream(encoder)
+    stream = encoder.open_stream()
     through = [*stream.put(pixels[:2]), *stream.put(pixels[2:]), *stream.drain()]
     _require(len(through) == 2, f"a stream must return each of 2 batches once; found {len(through)}")
     _require_same(
@@ -231,7 +231,8 @@ def _check_records(collection: Collection, *, knows_patients: bool) -> None:
     _require(len(set(image_ids)) == len(image_ids), "image ids must be unique")
     frames = manifest.column("frame")
     _require(
-        all(frame is not None and frame >= 0 for frame in frames), "every record must have a frame from 0"
+        all(frame is not None and frame >= 0 for frame in frames),
+        "every record must have a frame, 0 for a file with one",
     )
     absent = [
         path for path in manifest.column("path") if not path_from_manifest(collection.root, path).is_file()

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from cli.jobs.run_folder import Choices, replaced_run, require_run_folder
-from cli.jobs.text_tower import zeroshot_family_of
+from cli.jobs.text_tower import text_family_of
 from cli.options import (
     ProjectCommand,
     json_option,
@@ -30,10 +30,12 @@ from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import open_store
 from embedstore.task import POOLINGS
 from embedstore.view import take_targets, without_split
+from heads.estimators.presets import preset_family, preset_names
 from heads.inputs.input_ways import all_inputs
 from heads.inputs.metadata import require_metadata_columns
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.probe import probe
+from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run, save_run
@@ -55,8 +57,7 @@ _FOLDS, _SEED = 5, 0
 @click.option(
     "--preset",
     metavar="NAME",
-    help="A published protocol in place of --head: google-lr, google-mlp, mura-mlp, dinov2-logreg, dinov2-knn, "
-    "clip-openai.",
+    help=f"A published protocol in place of --head: {', '.join(preset_names())}.",
 )
 @click.option(
     "--out",
@@ -112,7 +113,8 @@ _FOLDS, _SEED = 5, 0
     help="Put pictures of confident errors into the report; they are patients' images.",
 )
 @click.option(
-    "--encoder", help="zeroshot: folder or hub id of the store's encoder.  [default: its registered name]"
+    "--encoder",
+    help="For a head of words (zeroshot): folder or hub id of the store's encoder.  [default: its registered name]",
 )
 @click.option(
     "--prompts", type=click.Path(path_type=Path), help="zeroshot: a file like heads/estimators/prompts.toml."
@@ -167,8 +169,6 @@ def command(
     if preset is not None:
         if context.get_parameter_source("head") is ParameterSource.COMMANDLINE:
             raise UsageError(f"--preset {preset} brings its own head; leave --head {head} out")
-        from heads.estimators.presets import preset_family
-
         head, family = preset_family(preset)
     if select_inputs and pooling is not None:
         raise UsageError(f"--select-inputs chooses the pooling; leave --pooling {pooling} out")
@@ -211,9 +211,9 @@ def command(
 
     def probed(name: str, folder: Path) -> Run:
         options = dict(shared)
-        if name == "zeroshot":
-            options["family"] = zeroshot_family_of(
-                stores[0], view.task, encoder=encoder, device=fit_device, prompts=prompts
+        if head_needs(name).text_tower:
+            options["family"] = text_family_of(
+                name, stores[0], view.task, encoder=encoder, device=fit_device, prompts=prompts
             )
         result = probe(view, name, coverage=coverage, **options)
         result = replace(result, settings=replace(result.settings, preset=preset or ""))

@@ -9,7 +9,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from cli.jobs.text_tower import text_encoder_of
+from cli.jobs.text_tower import text_tower_of
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_option
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import DataError, UsageError
@@ -54,7 +54,7 @@ def command(
         raise UsageError("give one of: an image file, --id IMAGE_ID, --text WORDS")
     opened = open_store(require(store, "--store"))
     if text is not None:
-        vector = text_encoder_of(opened, encoder=encoder, device=device).encode_text([text])[0]
+        vector = text_tower_of(opened, encoder=encoder, device=device).encode([text])[0]
     elif image is not None:
         vector = _vector_of_file(opened, image, encoder, device)
     else:

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from embedstore.entry_points import DATASETS, find_plugin, plugin_names, require_options
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.manifest import Manifest
+from embedstore.plugins import DATASETS, find_plugin, plugin_names, require_options
 from embedstore.task import Task
 
 # The file that marks a folder as drawn by a computer.

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from embedstore.compute_device import check_device_name, device_lost
-from embedstore.encoders.base import Encoded, EncoderStream
+from embedstore.encoders.base import Encoded, EncoderDefaults, EncoderStream
 from embedstore.encoders.lanes import Lane, lane_of
 from embedstore.encoders.vision_tower import normalise
 from embedstore.errors import UsageError
@@ -195,7 +195,7 @@ class PassStream:
         return found
 
 
-class PassEncoder(ABC):
+class PassEncoder(EncoderDefaults, ABC):
     """What encoders share whose pictures go through `FixedPasses`: batches in, the same bits out in any company.
 
     Parameters

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from embedstore.encoders.base import Encoder, report_to
-from embedstore.entry_points import ENCODERS, find_plugin, plugin_names, require_options
+from embedstore.encoders.base import Encoder, EncoderDefaults
 from embedstore.errors import PluginError, UsageError, did_you_mean
 from embedstore.identity import Identity
+from embedstore.plugins import ENCODERS, find_plugin, plugin_names, require_members, require_options
 
 # What has a name of its own in `image_encoder`, and what no caller may change.
 _STANDARD = ("preset", "device", "dtype", "revision", "pooling", "pass_rows", "execution", "name", "origin")
@@ -66,7 +66,7 @@ def image_encoder(
     Raises
     ------
     UsageError
-        If no encoder has that name, or it does not offer an option or its value.
+        If no encoder has that name, it lacks a part of the contract, or it does not offer an option or its value.
     PluginError
         If the package that offers it cannot be imported, or its identity leaves one of its own options out.
     MissingWeights
@@ -86,6 +86,7 @@ def image_encoder(
     }
     arguments |= _offered(factory, wanted, name)
     encoder: Encoder = factory(**arguments, **own)
+    require_members(encoder, Encoder, what=f"encoder {name!r}", base=EncoderDefaults)
     if own:
         _require_stated(encoder, own, name)
     return encoder
@@ -137,7 +138,7 @@ def encoder_of_identity(
         **{option: setting for option, setting in wanted.items() if option in offered},
     )
     if say is not None:
-        report_to(encoder, say)
+        encoder.report_to(say)
     identity.require_same(encoder.identity, holder=holder)
     return encoder
 

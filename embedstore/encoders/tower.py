@@ -21,7 +21,7 @@ from embedstore.compute_device import DTYPES, check_dtype_name, resolve_device, 
 from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
 from embedstore.encoders.passes import FixedPasses, PassEncoder, default_pass_rows
 from embedstore.encoders.vision_tower import (
-    POOLINGS,
+    TOKEN_POOLINGS,
     PooledTower,
     VisionShape,
     check_pooling,
@@ -78,7 +78,7 @@ class TowerEncoder(PassEncoder):
         execution: str = "auto",
     ) -> None:
         _check_choice("preprocess", preset, PRESETS)
-        _check_choice("pooling", pooling, POOLINGS)
+        _check_choice("pooling", pooling, TOKEN_POOLINGS)
         _check_choice("execution", execution, EXECUTIONS)
         super().__init__(name or origin.rstrip("/").rpartition("/")[2], device=device, pass_rows=pass_rows)
         self.origin = origin

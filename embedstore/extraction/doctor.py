@@ -18,9 +18,9 @@ from typing import Any
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
 from embedstore.checkpoints.hub import HubUnreachable, hub_file, knock
 from embedstore.encoders.base import Encoder
-from embedstore.entry_points import DATASETS, ENCODERS, HEADS, KINDS, plugins
 from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
+from embedstore.plugins import DATASETS, ENCODERS, HEADS, KINDS, plugins
 from embedstore.store.reader import VALID, open_store
 
 _OWN_PACKAGE = "embedstore"
@@ -190,7 +190,7 @@ def weights_finding(
     `timeout_s` is that of `embedstore.checkpoints.hub.knock`.
     """
     try:
-        origin = getattr(build(name), "origin", name)
+        origin = build(name).origin or name
         knock(origin, CONFIG_FILE, timeout_s=timeout_s)
         config = hub_file(origin, CONFIG_FILE)
     except HubUnreachable as error:
@@ -275,7 +275,7 @@ def _speed_of(encoder: str) -> str:
 
 def _knock_for_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
     """Ask once for what loading would ask for again and again, if the encoder's weights come from the hub."""
-    origin = name if _is_hub_id(name) else getattr(build(name), "origin", "")
+    origin = name if _is_hub_id(name) else build(name).origin
     if not _is_hub_id(origin):
         return
     knock(origin, CONFIG_FILE, timeout_s=timeout_s)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedstore.datasets.base import Collection
-from embedstore.encoders.base import Encoder, report_to
+from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
 from embedstore.extraction.pending import Chooser, PendingChunk, unfinished, unfinished_or_failed
 from embedstore.extraction.plan import (
@@ -109,7 +109,7 @@ class _Extraction:
     def summary(self) -> ExtractSummary:
         """Do what is to be done and return how the store stands."""
         started = time.perf_counter()
-        report_to(self.encoder, self.observer.say)
+        self.encoder.report_to(self.observer.say)
         wanted = wanted_records(self.collection, self.options)
         if not self._is_complete(wanted):
             with self._writer(wanted) as writer:

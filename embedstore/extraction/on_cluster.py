@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedstore.datasets.base import Collection
-from embedstore.encoders.base import Encoder, report_to
+from embedstore.encoders.base import Encoder
 from embedstore.extraction.on_devices import EncoderSource
 from embedstore.extraction.options import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
 from embedstore.extraction.pending import Chooser, PendingChunk, unfinished, unfinished_or_failed
@@ -179,7 +179,7 @@ class _ChunkWorker:
 
     def __post_init__(self) -> None:
         """Listen to the encoder; its notices travel with the next report."""
-        report_to(self.encoder, lambda line: self.notices.append(f"{socket.gethostname()}: {line}"))
+        self.encoder.report_to(lambda line: self.notices.append(f"{socket.gethostname()}: {line}"))
 
     def describe(self) -> Identity:
         """Return the identity of the vectors that this actor makes."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from embedstore.datasets.base import Collection
-from embedstore.encoders.base import Encoder, report_to
+from embedstore.encoders.base import Encoder
 from embedstore.errors import EmbedError, UsageError
 from embedstore.extraction.extract import extract, retry_failed
 from embedstore.extraction.options import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
@@ -140,7 +140,7 @@ class _DeviceRun:
         say, shard = self.observer.say, self.options.shard or WHOLE
         wanted = wanted_records(self.collection, self.options)
         encoder = self.build(device=self.devices[0])
-        report_to(encoder, self._say_once)
+        encoder.report_to(self._say_once)
         identity = encoder.identity
         ensure_planned(self.store_path, identity, self.collection, wanted, self.options, say=say)
         work = Work()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.base import Encoded, Encoder, EncoderStream, open_stream
+from embedstore.encoders.base import Encoded, Encoder, EncoderStream
 from embedstore.errors import PluginError
 
 
@@ -23,14 +23,14 @@ class BatchCheck:
 
     def open_stream(self, encoder: Encoder) -> EncoderStream:
         """Return the stream of a loaded encoder; the check runs in the first that gets a batch with several."""
-        return open_stream(encoder) if self.done else _CheckedStream(encoder, self)
+        return encoder.open_stream() if self.done else _CheckedStream(encoder, self)
 
 
 class _CheckedStream:
     def __init__(self, encoder: Encoder, check: BatchCheck) -> None:
         self._encoder = encoder
         self._check = check
-        self._stream = open_stream(encoder)
+        self._stream = encoder.open_stream()
         self._waiting = 0  # batches that were put and are not through
         self._alone: npt.NDArray[np.float32] | None = None
         self._batches_before = 0  # batches that come out before the one to compare

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
-from embedstore.encoders.base import Encoded, Encoder, EncoderStream, flops_per_image, open_stream
+from embedstore.encoders.base import Encoded, Encoder, EncoderStream
 from embedstore.errors import ImageRefused, Reason
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork, Stopwatch
@@ -28,7 +28,7 @@ def run_chunks(
     batch_size: int,
     stopwatch: Stopwatch,
     stopping: Callable[[], bool],
-    stream_of: Callable[[Encoder], EncoderStream] = open_stream,
+    stream_of: Callable[[Encoder], EncoderStream] = lambda encoder: encoder.open_stream(),
 ) -> Iterator[ChunkVectors]:
     """Compute chunks one after the other, decoding and queueing ahead across their borders.
 
@@ -131,7 +131,7 @@ class _Line:
         self._works = works
         self._stream = stream
         self._dim = encoder.identity.dim
-        self._flops = flops_per_image(encoder) or 0.0
+        self._flops = encoder.flops_per_image or 0.0
         self._batch_size = batch_size
         self._stopwatch = stopwatch
         self._chunks: deque[_OpenChunk] = deque()

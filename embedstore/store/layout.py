@@ -231,8 +231,11 @@ class PartLayout:
 
     def chunk(self, name: str, chunk: int) -> Path:
         """Return the path of a chunk's file in the Zarr array `name`."""
-        # One string and not four joins: opening a store asks for every chunk's path.
-        return Path(f"{self.folder}/{name}/c/{chunk}/0")
+        return Path(self.chunk_name(name, chunk))
+
+    def chunk_name(self, name: str, chunk: int) -> str:
+        """Return `chunk` as text: opening a store asks for every chunk, and a Path costs more than its stat."""
+        return f"{self.folder}/{name}/c/{chunk}/0"
 
 
 def crc32c(array: npt.NDArray[Any]) -> int:
@@ -276,7 +279,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         If the file is missing, is no JSON object, or its content is not what was written.
     """
     try:
-        document = json.loads(path.read_bytes())
+        with path.open("rb", buffering=0) as file:
+            document = json.loads(file.readall())
     except FileNotFoundError as error:
         raise CorruptStore(f"{path} is missing{_ADVICE}") from error
     except (ValueError, RecursionError) as error:

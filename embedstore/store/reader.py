@@ -55,15 +55,11 @@ class Part:
     @cached_property
     def manifest(self) -> Manifest:
         """The planned records; raises CorruptStore if the file is not the one that was planned."""
-        try:
-            payload = self.layout.manifest.read_bytes()
-        except FileNotFoundError as error:
-            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
-        if sha256_bytes(payload) != self.plan.manifest_sha256:
-            raise CorruptStore(
-                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
-            )
-        return Manifest(table_of_parquet(payload).combine_chunks())
+        return Manifest(table_of_parquet(self._read_manifest()).combine_chunks())
+
+    def image_id_table(self) -> pa.Table:
+        """Return the column ``image_id`` of `manifest`, checked as that is; no other column is decoded."""
+        return table_of_parquet(self._read_manifest(), columns=["image_id"])
 
     @property
     def pending(self) -> list[int]:
@@ -97,7 +93,7 @@ class Part:
         rows = receipt.stop - receipt.start
         if out is None:
             out = np.empty((rows, plan.dim), dtype=STORE_DTYPES[plan.dtype])
-        _read_chunk(self.layout.chunk(VECTORS, chunk), out)
+        _read_chunk(self.layout.chunk_name(VECTORS, chunk), out)
         failed = [failure.row - receipt.start for failure in receipt.failures]
         covered = np.delete(out, failed, axis=0) if failed else out
         if crc32c(covered) != receipt.vectors_crc32c:
@@ -106,14 +102,15 @@ class Part:
                 "vectors that were committed. Run: embed verify --repair"
             )
         # An interrupted retry may have left a value below a failure that still stands.
-        out[failed] = np.nan
+        if failed:
+            out[failed] = np.nan
         return out
 
     def read_content(self, chunk: int) -> npt.NDArray[np.uint8]:
         """Return (rows of the chunk, 32) uint8: digests of decoded pixels, zero for failed rows."""
         receipt = self.receipts[chunk]
         content = np.empty((receipt.stop - receipt.start, CONTENT_BYTES), dtype=np.uint8)
-        _read_chunk(self.layout.chunk(CONTENT, chunk), content)
+        _read_chunk(self.layout.chunk_name(CONTENT, chunk), content)
         failed = [failure.row - receipt.start for failure in receipt.failures]
         if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
             raise CorruptStore(
@@ -122,6 +119,17 @@ class Part:
             )
         content[failed] = 0
         return content
+
+    def _read_manifest(self) -> bytes:
+        try:
+            payload = self.layout.manifest.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
+        if sha256_bytes(payload) != self.plan.manifest_sha256:
+            raise CorruptStore(
+                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
+            )
+        return payload
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,8 @@ class Store:
         """(rows,) object array of str."""
         if not self.parts:
             return np.array([], dtype=object)
-        return np.asarray(self.table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
+        table = pa.concat_tables([part.image_id_table() for part in self.parts])
+        return np.asarray(table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
 
     @cached_property
     def status(self) -> npt.NDArray[np.uint8]:
@@ -215,14 +224,17 @@ class Store:
         # Each thread fills one run of the result: neighbours would touch the same huge page for the first time
         # at once, and the kernel would clear it for both.
         runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
+        rows = np.flatnonzero(valid)
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for _ in pool.map(lambda run: _fill(vectors, [jobs[at] for at in run]), runs):
+            filled = pool.map(lambda run: _fill(vectors, [jobs[at] for at in run]), runs)
+            # The names are decoded here while the threads wait for the kernel.
+            image_ids = self.image_ids[rows]
+            for _ in filled:
                 pass
         done_valid = valid[self.status != PENDING]
         if not done_valid.all():
             vectors = vectors[done_valid]
-        rows = np.flatnonzero(valid)
-        return Embeddings(self.image_ids[rows], vectors, rows)
+        return Embeddings(image_ids, vectors, rows)
 
     def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike | None = None) -> Embeddings:
         """Return the vectors of `image_ids`, in that order.
@@ -331,11 +343,11 @@ def open_part(layout: PartLayout, plan: PartPlan) -> Part:
             continue
         receipts[chunk] = read_receipt(layout, plan, chunk)
         for name, width in widths.items():
-            _check_size(layout.chunk(name, chunk), plan.chunk_rows * width + CRC_BYTES)
+            _check_size(layout.chunk_name(name, chunk), plan.chunk_rows * width + CRC_BYTES)
     return Part(layout, plan, receipts)
 
 
-def _check_size(path: Path, wanted: int) -> None:
+def _check_size(path: str, wanted: int) -> None:
     try:
         found = os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -346,11 +358,14 @@ def _check_size(path: Path, wanted: int) -> None:
         raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}. Run: embed verify --repair")
 
 
-def _read_chunk(path: Path, out: npt.NDArray[Any]) -> None:
+def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
     """Fill `out` with the first rows of a chunk file."""
     try:
-        with path.open("rb", buffering=0) as file:
-            got = file.readinto(out.reshape(-1).view(np.uint8).data)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            got = os.readv(descriptor, [out.reshape(-1).view(np.uint8).data])
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise CorruptStore(f"{path} cannot be read ({error.strerror}). Run: embed verify --repair") from error
     if got != out.nbytes:

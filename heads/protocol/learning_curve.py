@@ -20,11 +20,11 @@ from heads.base import HeadFamily
 from heads.folds import assign_folds
 from heads.inputs.class_weights import ClassWeights
 from heads.inputs.input_ways import HeadInputs, named_inputs
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.splits import split_units
-from heads.registry import head_family, on_device
+from heads.registry import head_family
 from heads.statistics.bootstrap import DRAWS, Estimate, draw_patients, estimate, estimates_to_json
 from heads.statistics.evaluation import ALL_METRICS, Drawn, Scored, draw_metrics
 
@@ -119,11 +119,11 @@ def learning_curve(
     if repeats < 1 or (sizes is not None and min(sizes, default=0) < 1):
         raise UsageError(f"repeats and sizes must be 1 or more; found repeats={repeats}, sizes={sizes}")
     grid = head_family(head) if family is None else family
-    grid = grid if device is None else on_device(grid, device)
+    grid = grid if device is None else grid.on_device(device)
     groups = leakage_groups(view)
     learned, judged = _parts(view, groups, seed)
     ways = named_inputs(view, pooling, inputs)
-    rows = Rows.of_view(view, groups)
+    rows = UnitImages.of_view(view, groups)
     judged_rows = rows.take(judged)
     from_patients = draw_patients(view.patients[judged], draws=draws, seed=seed)
     generator = np.random.default_rng(seed)
@@ -181,7 +181,7 @@ def _metrics(view: View) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (primary, "auroc", "log_loss") if name in ALL_METRICS))
 
 
-def _probabilities(fitted: Fitted, rows: Rows) -> npt.NDArray[np.float64]:
+def _probabilities(fitted: Fitted, rows: UnitImages) -> npt.NDArray[np.float64]:
     scores = fitted.predictor.scores(rows.X, rows.unit_of_row, n_units=rows.n_units, metadata=rows.metadata)
     return fitted.predictor.probabilities(scores)
 

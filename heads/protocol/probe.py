@@ -15,13 +15,13 @@ from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.class_weights import ClassWeights
 from heads.inputs.input_ways import HeadInputs, named_inputs
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.evaluate_units import judge
 from heads.protocol.fitting import Fitted, fit
-from heads.protocol.leakage import leakage_groups, require_disjoint
+from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.probe_result import Predictions, ProbeResult, Settings
 from heads.protocol.splits import split_units
-from heads.registry import head_family, on_device
+from heads.registry import head_family
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE, UNKNOWN, ConformalSets, conformal_sets
 from heads.statistics.outliers import learn_outliers
@@ -87,10 +87,10 @@ def probe(
     split = split_units(view)
     official = split.mode == "official split"
     if official:
-        require_disjoint(view, split.fitted, split.judged)
+        require_disjoint_splits(view, split.fitted, split.judged)
     grid = head_family(head) if family is None else family
-    grid = grid if device is None else on_device(grid, device)
-    everyone = Rows.of_view(view, leakage_groups(view))
+    grid = grid if device is None else grid.on_device(device)
+    everyone = UnitImages.of_view(view, leakage_groups(view))
     rows = everyone.take(split.fitted)
     fitted = fit(rows, grid, view.task, inputs=ways, folds=folds, class_weights=class_weights, seed=seed)
     settings = Settings(
@@ -158,7 +158,7 @@ def _require_usable(view: View) -> None:
         )
 
 
-def _sets(view: View, rows: Rows, fitted: Fitted, coverage: float) -> tuple[ConformalSets, ...]:
+def _sets(view: View, rows: UnitImages, fitted: Fitted, coverage: float) -> tuple[ConformalSets, ...]:
     """Find the bars of each target on the out-of-fold probabilities, per patient."""
     return tuple(
         conformal_sets(
@@ -174,7 +174,7 @@ def _sets(view: View, rows: Rows, fitted: Fitted, coverage: float) -> tuple[Conf
 
 def _predict(
     view: View,
-    everyone: Rows,
+    everyone: UnitImages,
     fitted: Fitted,
     sets: tuple[ConformalSets, ...],
     units: npt.NDArray[np.bool_],
@@ -196,7 +196,7 @@ def _predict(
 
 def _cross_validate(
     view: View,
-    everyone: Rows,
+    everyone: UnitImages,
     units: npt.NDArray[np.bool_],
     fitted: Fitted,
     grid: HeadFamily,

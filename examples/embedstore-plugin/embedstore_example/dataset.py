@@ -44,7 +44,8 @@ class ClassFolders:
             )
         patients = [path.split("/")[1] for path in paths]
         manifest = manifest_from_columns(
-            {"image_id": paths, "path": paths, "patient_id": patients}, source=str(root)
+            {"image_id": paths, "path": paths, "frame": [0] * len(paths), "patient_id": patients},
+            source=str(root),
         )
         labels = pa.table({"unit_id": paths, "class": [path.split("/")[0] for path in paths]})
         task = Task(name="class", unit="image", targets=("class",), classes=classes, labels=labels)

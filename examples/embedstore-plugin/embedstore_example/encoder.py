@@ -40,7 +40,9 @@ def gabor_filters(orientations: int) -> torch.Tensor:
     waves = []
     for index in range(orientations):
         angle = math.pi * index / orientations
-        waves.append(envelope * torch.sin(2 * math.pi * (columns * math.cos(angle) + rows * math.sin(angle)) / 5))
+        waves.append(
+            envelope * torch.sin(2 * math.pi * (columns * math.cos(angle) + rows * math.sin(angle)) / 5)
+        )
     # Rounded, so that every machine has the same bits and thus the same identity.
     return (torch.stack(waves)[:, None] * 64).round().div(64).float()
 

@@ -122,9 +122,7 @@ class DiagonalFamily(FamilyDefaults):
         """Score every row by a head that was fitted on the other folds."""
         del seed  # nothing is drawn
         targets = training.y.shape[1]
-        scores = np.full(
-            (len(self.points), len(training.X), targets, training.columns), np.nan, np.float32
-        )
+        scores = np.full((len(self.points), len(training.X), targets, training.columns), np.nan, np.float32)
         classes = np.arange(training.n_classes)
         for point, params in enumerate(self.points):
             for target in range(targets):

@@ -5,8 +5,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from embedstore.datasets.base import dataset_names, dataset_reader
-from embedstore.entry_points import DATASETS
 from embedstore.errors import UsageError
+from embedstore.plugins import DATASETS
 
 REGISTERED = sorted(entry.name for entry in entry_points(group=DATASETS))
 

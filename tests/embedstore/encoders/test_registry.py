@@ -7,9 +7,9 @@ import json
 import pytest
 
 from embedstore.encoders.registry import encoder_of_identity, image_encoder
-from embedstore.entry_points import ENCODERS
 from embedstore.errors import IdentityMismatch, PluginError, UsageError
 from embedstore.identity import identity_from_json
+from embedstore.plugins import ENCODERS
 from tests.plugin_packages import install
 
 SOURCE = """

@@ -13,11 +13,11 @@ from huggingface_hub import constants, errors
 
 from cli.main import run
 from embedstore.encoders.registry import image_encoder
-from embedstore.entry_points import ENCODERS, HEADS
 from embedstore.errors import MissingWeights
 from embedstore.extraction import doctor
 from embedstore.extraction.doctor import Finding, State
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_VERSIONS
+from embedstore.plugins import ENCODERS, HEADS
 from tests.checkpoints import cache_snapshot, write_siglip
 from tests.paths import PROJECT
 from tests.plugin_packages import install

@@ -8,7 +8,8 @@ import pytest
 
 from embedstore.datasets.base import dataset_names, dataset_reader
 from embedstore.encoders.registry import encoder_names, image_encoder
-from embedstore.entry_points import (
+from embedstore.errors import PluginError, UsageError
+from embedstore.plugins import (
     DATASETS,
     ENCODERS,
     HEADS,
@@ -17,7 +18,6 @@ from embedstore.entry_points import (
     plugins,
     require_options,
 )
-from embedstore.errors import PluginError, UsageError
 from heads.registry import head_class, head_names, head_package
 from tests.plugin_packages import install
 
