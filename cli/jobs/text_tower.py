@@ -1,10 +1,10 @@
-"""Words for commands: the text tower of a store's encoder, and the head made with it."""
+"""Words for jobs: the text tower of a store's encoder, and the grid of a head that needs one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cli.options import print_notice
+from cli.jobs.notify import Notify, StrPath, ignore
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.store.reader import Store
@@ -14,7 +14,9 @@ from heads.base import HeadFamily
 from heads.registry import head_class
 
 
-def text_tower_of(store: Store, *, encoder: str | None, device: str) -> TextTower:
+def text_tower_of(
+    store: Store, *, encoder: str | None = None, device: str = "auto", notify: Notify = ignore
+) -> TextTower:
     """Return the text tower of the store's encoder.
 
     Raises
@@ -25,7 +27,7 @@ def text_tower_of(store: Store, *, encoder: str | None, device: str) -> TextTowe
         If `encoder` makes other vectors than the store's.
     """
     found = encoder_of_identity(
-        store.identity, holder=f"store {store.path}", name=encoder, device=device, say=print_notice
+        store.identity, holder=f"store {store.path}", name=encoder, device=device, say=notify
     )
     if found.text is None:
         raise UsageError(
@@ -35,8 +37,15 @@ def text_tower_of(store: Store, *, encoder: str | None, device: str) -> TextTowe
 
 
 def text_family_of(
-    head: str, store: Store, task: Task, *, encoder: str | None, device: str, prompts: Path | None
+    head: str,
+    store: Store,
+    task: Task,
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    prompts: StrPath | None = None,
+    notify: Notify = ignore,
 ) -> HeadFamily:
     """Return the grid of a head that needs a text tower, from its own prompts or a file of the user's."""
-    text = text_tower_of(store, encoder=encoder, device=device)
-    return head_class(head).family_of_text(task, text, prompts=prompts)
+    text = text_tower_of(store, encoder=encoder, device=device, notify=notify)
+    return head_class(head).family_of_text(task, text, prompts=None if prompts is None else Path(prompts))

@@ -33,7 +33,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "identity": view.identity.to_json(),
         "identity_sha256": view.identity.sha256,
         "task": view.task.to_json(),
-        "settings": {name: _plain(getattr(settings, name)) for name in settings.__dataclass_fields__}
+        "settings": settings.to_json()
         | {"interval": LEVEL, "ece_bins_at_most": ECE_BINS, "units_per_ece_bin": UNITS_PER_ECE_BIN},
         "sources": [source.to_json() for source in view.sources],
         "inputs": _inputs(result.fitted),
@@ -59,7 +59,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         },
         "excluded": dict(result.excluded),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
-        "versions": _versions(settings.head, result.fitted.predictor.heads[0].needs),
+        "versions": _versions(settings.options.head, result.fitted.predictor.heads[0].needs),
     }
 
 
@@ -121,7 +121,3 @@ def _versions(head: str, needs: HeadNeeds) -> dict[str, str]:
             # A library can be there under another name (from conda, say); a run is not lost for that.
             found[name] = "unknown"
     return found
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

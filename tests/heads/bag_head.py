@@ -14,6 +14,7 @@ from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.scores import Floats
 
 STRENGTHS = (0.25, 1.0)
+BINARY = np.arange(2)
 
 
 class NoisyOrHead(EmbeddingClassifier):
@@ -25,9 +26,10 @@ class NoisyOrHead(EmbeddingClassifier):
         self.strength = strength
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyOrHead:
-        return self.fit_bags(self._training(X, y, sample_weight), 0)
+        training = self._training(X, y, sample_weight)
+        return self.fit_bags(training, 0, self.classes_)
 
-    def fit_bags(self, training: Training, target: int) -> NoisyOrHead:
+    def fit_bags(self, training: Training, target: int, classes: npt.NDArray[Any] = BINARY) -> NoisyOrHead:
         """Learn from the units of a training that have a label."""
         first = training.row_of_unit
         known = learnable(training, target)[first]
@@ -38,7 +40,7 @@ class NoisyOrHead(EmbeddingClassifier):
         low, high = (np.average(means[y == k], axis=0, weights=weight[y == k]) for k in (0, 1))
         odds = weight[y == 1].sum() / weight[y == 0].sum()
         middle = (high @ high - low @ low) / 2
-        return self._with(self.strength * (high - low), np.log(odds) - self.strength * middle)
+        return self._with(self.strength * (high - low), np.log(odds) - self.strength * middle, classes)
 
     def unit_scores(
         self,
@@ -48,17 +50,22 @@ class NoisyOrHead(EmbeddingClassifier):
         *,
         shift: npt.NDArray[np.float64] | float = 0.0,
     ) -> Floats:
-        normal = 1 / (1 + np.exp(self.decision_function(X)))
-        all_normal = np.array([normal[unit_of_row == unit].prod() for unit in range(n_units)])
-        return (np.log1p(-all_normal) - np.log(all_normal))[:, None] - shift
+        # Of each image, log(1 - p): products of many would round to 0.
+        normal = -np.logaddexp(0, self.decision_function(X))
+        all_normal = np.array([normal[unit_of_row == unit].sum() for unit in range(n_units)])
+        return (np.log(-np.expm1(all_normal)) - all_normal)[:, None] - shift
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {"coef": self.coef_, "intercept": np.array([self.intercept_])}
+        return {
+            "classes": self._whole_classes(),
+            "coef": self.coef_,
+            "intercept": np.array([self.intercept_]),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], params: Mapping[str, Any]) -> NoisyOrHead:
-        require_arrays(arrays, ["coef", "intercept"], head="a noisy-or head")
-        return cls(**params)._with(arrays["coef"], float(arrays["intercept"][0]))
+        require_arrays(arrays, ["classes", "coef", "intercept"], head="a noisy-or head")
+        return cls(**params)._with(arrays["coef"], float(arrays["intercept"][0]), arrays["classes"])
 
     @staticmethod
     def family() -> NoisyOrFamily:
@@ -68,9 +75,9 @@ class NoisyOrHead(EmbeddingClassifier):
         # Row by row: the order of a matrix product's sums may depend on the batch.
         return np.array([[(row * self.coef_).sum() + self.intercept_] for row in X])
 
-    def _with(self, coef: Floats, intercept: float) -> NoisyOrHead:
+    def _with(self, coef: Floats, intercept: float, classes: npt.NDArray[Any]) -> NoisyOrHead:
         self.coef_, self.intercept_ = coef, intercept
-        self.classes_, self.n_features_in_ = np.arange(2), len(coef)
+        self.classes_, self.n_features_in_ = classes, len(coef)
         return self
 
 

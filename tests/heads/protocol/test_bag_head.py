@@ -13,12 +13,13 @@ from embedstore.view import View
 from heads import registry
 from heads.inputs.input_ways import all_inputs
 from heads.protocol.learning_curve import learning_curve
-from heads.protocol.probe import probe
+from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.answers import predict_units
 from heads.runs.run import load_run, save_run
-from tests.heads.bag_head import STRENGTHS, NoisyOrFamily
-from tests.views import make_view
+from heads.testing import check_family, check_head
+from tests.heads.bag_head import STRENGTHS, NoisyOrFamily, NoisyOrHead
+from tests.views import make_view, probed
 
 NAME = "noisy-or"
 
@@ -72,8 +73,13 @@ def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(np.log1p(np.exp(np.where(y == 1, -scores, scores)))))
 
 
+def test_the_head_keeps_the_contract_of_every_head() -> None:
+    check_head(NoisyOrHead(), n_classes=2)
+    check_family(NoisyOrFamily(), NoisyOrHead, n_classes=2)
+
+
 def test_every_score_of_the_protocol_is_that_of_a_bag(view: View) -> None:
-    result = probe(view, NAME, draws=20, folds=3)
+    result = probed(view, NAME, draws=20, folds=3)
     y = view.y[:, 0]
     learned = view.splits == "train"
     by_strength = bag_losses(view, result)
@@ -88,8 +94,8 @@ def test_every_score_of_the_protocol_is_that_of_a_bag(view: View) -> None:
 
 def test_class_weights_are_undone_at_the_bag(view: View) -> None:
     """Weights move the intercept of images and nothing else here; log(w1 / w0) is then taken off the bag's score."""
-    plain = probe(view, NAME, draws=2, folds=3, family=NoisyOrFamily())
-    result = probe(view, NAME, draws=2, folds=3, class_weights="balanced", family=NoisyOrFamily())
+    plain = probed(view, NAME, draws=2, folds=3, family=NoisyOrFamily())
+    result = probed(view, NAME, draws=2, folds=3, class_weights="balanced", family=NoisyOrFamily())
     learned, y = view.splits == "train", view.y[:, 0]
     positive, negative = (learned & (y == 1)).sum(), (learned & (y == 0)).sum()
     ((low, high),) = result.fitted.predictor.training_weights
@@ -108,7 +114,7 @@ def test_class_weights_are_undone_at_the_bag(view: View) -> None:
 
 
 def test_a_loaded_run_predicts_bags_to_the_bit(view: View, tmp_path: Path) -> None:
-    result = probe(view, NAME, draws=2, folds=3)
+    result = probed(view, NAME, draws=2, folds=3)
     run = load_run(save_run(tmp_path / "run", result).folder)
     units = np.flatnonzero(view.splits == "valid")
     images = np.flatnonzero(np.isin(view.unit_of_image, units))
@@ -125,8 +131,8 @@ def test_a_loaded_run_predicts_bags_to_the_bit(view: View, tmp_path: Path) -> No
 
 
 def test_the_learning_curve_ends_at_the_probe(view: View) -> None:
-    result = probe(view, NAME, draws=20, folds=3)
-    curve = learning_curve(view, NAME, sizes=[30, 60], repeats=1, draws=20, folds=3)
+    result = probed(view, NAME, draws=20, folds=3)
+    curve = learning_curve(view, ProbeOptions(head=NAME, draws=20, folds=3), sizes=[30, 60], repeats=1)
     assert [point.patients for point in curve.points] == [
         30,
         len(np.unique(view.patients[view.splits == "train"])),
@@ -136,7 +142,7 @@ def test_the_learning_curve_ends_at_the_probe(view: View) -> None:
 
 
 def test_inputs_are_selected_by_the_loss_of_bags(view: View) -> None:
-    result = probe(view, NAME, draws=2, folds=3, inputs=all_inputs(view))
+    result = probed(view, NAME, draws=2, folds=3, inputs=all_inputs(view))
     tried = {trial.inputs.pooling: trial.log_loss for trial in result.fitted.trials}
     assert list(tried) == ["mean-probability", "mean-vector", "max-vector"]
     y = view.y[view.splits == "train", 0]
@@ -152,4 +158,4 @@ def test_a_grid_that_scores_rows_but_says_units_is_refused(view: View) -> None:
     with pytest.raises(
         UsageError, match=r"must return \(points, rows, targets, columns\) .* found \(2, \d+, 1, 1\)"
     ):
-        probe(view, NAME, draws=2, folds=3, family=Confused())
+        probed(view, NAME, draws=2, folds=3, family=Confused())
