@@ -117,6 +117,7 @@ def check_head(head: Head, *, n_classes: int) -> None:
         f"classes_ must be the labels; found {head.classes_}",
     )
     _check_rows_stand_alone(head, X)
+    _check_units_stand_alone(head, X)
     _check_arrays(head, X)
     other = make().fit(X, y * 10 + 5)
     strangers = set(other.predict(X).tolist()) - {5, 15, 25}
@@ -140,6 +141,36 @@ def _check_rows_stand_alone(head: Head, X: Rows) -> None:
         _require_same(head.decision_function(X[rows]), whole[rows], f"{batch} rows without the others")
     many = head.decision_function(np.repeat(X, 20, axis=0))[::20]
     _require_same(many, whole, "rows among copies of themselves")
+
+
+def _check_units_stand_alone(head: Head, X: Rows) -> None:
+    """Check that a unit's score is of its own rows, one row is its own score, and a shift is taken off."""
+    unit_of_row = np.random.default_rng(1).permutation(np.arange(len(X)) // 3)
+    n_units = int(unit_of_row.max()) + 1
+    whole = head.unit_scores(X, unit_of_row, n_units)
+    of_rows = head.decision_function(X).reshape(len(X), -1)
+    shape = (n_units, of_rows.shape[1])
+    _require(
+        whole.shape == shape and whole.dtype == np.float64,
+        f"unit_scores must return float64 of shape {shape}; found {whole.dtype} of {whole.shape}",
+    )
+    some = np.isin(unit_of_row, [1, 4])
+    alone = head.unit_scores(X[some], (unit_of_row[some] == 4).astype(np.int64), 2)
+    _require_same(alone, whole[[1, 4]], "two units without the others")
+    np.testing.assert_allclose(
+        head.unit_scores(X, np.arange(len(X)), len(X)),
+        of_rows,
+        rtol=1e-9,
+        atol=1e-9,
+        err_msg="a unit of one row must have that row's score",
+    )
+    shift = np.zeros(shape[1])
+    shift[-1] = 0.5
+    moved = probabilities_from_scores(head.unit_scores(X, unit_of_row, n_units, shift=shift))
+    _require(
+        bool((moved[:, -1] <= probabilities_from_scores(whole)[:, -1]).all()),
+        "unit_scores must subtract the shift: one for the last class must not raise its probability",
+    )
 
 
 def _check_arrays(head: Head, X: Rows) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from embedstore.checkpoints.checkpoint import (
     Checkpoint,
     check_blobs,
+    check_generation,
     check_normalisation,
     open_checkpoint,
     weights_sha256,
@@ -38,7 +39,7 @@ class TowerEncoder(PassEncoder):
     Parameters
     ----------
     origin
-        Folder or hub id of the checkpoint.
+        Folder or hub id of the checkpoint, or the checkpoint itself if it was opened before.
     name
         Name in the identity; None for the folder's base name or the hub id's last part.
     revision
@@ -66,7 +67,7 @@ class TowerEncoder(PassEncoder):
 
     def __init__(
         self,
-        origin: str,
+        origin: str | Checkpoint,
         *,
         name: str | None = None,
         revision: str | None = None,
@@ -80,8 +81,10 @@ class TowerEncoder(PassEncoder):
         _check_choice("preprocess", preset, PRESETS)
         _check_choice("pooling", pooling, TOKEN_POOLINGS)
         _check_choice("execution", execution, EXECUTIONS)
-        super().__init__(name or origin.rstrip("/").rpartition("/")[2], device=device, pass_rows=pass_rows)
-        self.origin = origin
+        place = origin.origin if isinstance(origin, Checkpoint) else origin
+        super().__init__(name or place.rstrip("/").rpartition("/")[2], device=device, pass_rows=pass_rows)
+        self._opened = origin if isinstance(origin, Checkpoint) else None
+        self.origin = place
         self.revision = revision
         self.preset = preset or "pad"
         self.dtype = check_dtype_name(dtype)
@@ -103,7 +106,11 @@ class TowerEncoder(PassEncoder):
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """Where the weights lie; found (or, for a hub id, fetched) when first asked for."""
-        return open_checkpoint(self.origin, revision=self.revision, say=self._tell)
+        if self._opened is None:
+            return open_checkpoint(self.origin, revision=self.revision, say=self._tell)
+        # Whoever opened it could not say anything to the user yet.
+        check_generation(self._opened, self._tell)
+        return self._opened
 
     @cached_property
     def shape(self) -> VisionShape:
