@@ -27,6 +27,12 @@ def encoder_options(name: str, *, revision: str | None = None) -> frozenset[str]
     return frozenset(inspect.signature(_factory(name, revision)).parameters)
 
 
+def require_encoder_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options of its own that an encoder does not have; raises as `image_encoder`, and builds nothing."""
+    if options:
+        require_options(_factory(name, None), options, what=f"encoder {name!r}", reserved=_STANDARD)
+
+
 def image_encoder(
     name: str,
     *,
