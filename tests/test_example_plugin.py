@@ -84,9 +84,10 @@ def test_images_become_a_run_with_reader_encoder_and_head_of_the_package(install
     )
     run = images.parent / "runs" / "class-diagonal"
     document = json.loads((run / "run.json").read_text())
-    assert document["head"]["name"] == "diagonal"
-    assert document["head"]["package"] == "embedstore-example"
-    assert json.dumps(found)
+    assert document["heads"][0]["params"].keys() == {"shrinkage"}
+    assert document["versions"]["embedstore-example"] == "0.1.0"
+    assert document["identity"] == identity
+    assert found
     # A file is encoded with the options that the store's identity holds.
     lines = embed("predict", "--probe", str(run), "stripes/standing/standing-03/1.png", **work).splitlines()
     target = json.loads(lines[0])["targets"]["class"]
