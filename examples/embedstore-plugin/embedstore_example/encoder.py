@@ -20,6 +20,8 @@ CELLS = 4
 class OrientedEnergy(nn.Module):
     """(n, 3, size, size) pictures from 0 to 1 -> (n, 16 * orientations) mean absolute response of Gabor filters."""
 
+    filters: torch.Tensor
+
     def __init__(self, orientations: int) -> None:
         super().__init__()
         # A buffer, so that the digest in the identity covers the filters.
