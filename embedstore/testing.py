@@ -19,6 +19,7 @@ from embedstore.errors import UsageError
 from embedstore.identity import identity_from_json
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import FIXED_COLUMNS, path_from_manifest
+from embedstore.queries.manifest_columns import unit_names
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -257,8 +258,7 @@ def _check_tasks(collection: Collection) -> None:
     _require(len(set(names)) == len(names), f"names of tasks must be unique; found {names}")
     columns = collection.manifest.table.column_names
     for task in collection.tasks:
-        ids = set(collection.manifest.column("study_id" if task.unit == "study" else "image_id"))
-        strangers = set(task.labels.column("unit_id").to_pylist()) - ids
+        strangers = set(task.unit_ids) - set(unit_names(collection.manifest.table, task.unit).tolist())
         _require(
             not strangers,
             f"task {task.name!r} has labels of units that no record has: {sorted(strangers)[:3]}",

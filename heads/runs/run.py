@@ -26,7 +26,7 @@ import pyarrow as pa
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedstore.errors import DataError
+from embedstore.errors import DataError, UsageError
 from embedstore.files import (
     canonical_json,
     content_sha256,
@@ -38,6 +38,7 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import Identity, identity_from_json
+from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells, metadata_from_json
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
@@ -111,6 +112,18 @@ class Run:
         """Target names, in the order of probabilities."""
         return tuple(self.document["task"]["targets"])
 
+    @property
+    def positive(self) -> str | None:
+        """The class that one acts on, or None; in runs from before tasks named it, the last class is."""
+        positive: str | None = self.document["task"].get("positive", self.classes[-1])
+        return positive
+
+    @property
+    def image_rules(self) -> tuple[ImageRule | None, ...]:
+        """Which images speak for each target, in the order of probabilities; None where all do."""
+        rules = image_rules_from_json(self.document["task"].get("images_of_target", {}))
+        return tuple(rules.get(target) for target in self.targets)
+
     def require_identity(self, identity: Identity) -> None:
         """Refuse vectors of another identity; raises `IdentityMismatch` with the fields that differ."""
         self.identity.require_same(identity, holder=f"run {self.folder}")
@@ -122,6 +135,7 @@ class Run:
         *,
         n_units: int | None = None,
         metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
     ) -> Floats:
         """Return calibrated probabilities.
 
@@ -136,24 +150,36 @@ class Run:
         metadata
             Manifest column -> (n_images,) str, with those that the run was fitted with
             (``predictor.blocks``); a value that was not seen then counts as none.
+        image_of_target
+            (n_images, targets) bool: which images speak for which target, by `image_rules`; needed where there
+            are such rules.
 
         Returns
         -------
         ndarray
-            (n_units, targets, n_classes) float64. A unit's bits depend on its own vectors and metadata only.
+            (n_units, targets, n_classes) float64; NaN where a unit has no image for a target. A unit's bits depend on
+            its own vectors and metadata only.
 
         Raises
         ------
         DataError
             If vectors have another length.
         UsageError
-            If a unit has no vector, a number is NaN, or metadata is missing.
+            If a unit has no vector, a number is NaN, or metadata or `image_of_target` is missing.
         """
+        if any(self.image_rules) and image_of_target is None:
+            columns = sorted({rule.column for rule in self.image_rules if rule is not None})
+            raise UsageError(
+                f"run {self.folder} learned each target from the images that speak for it, by {', '.join(columns)}: "
+                "image_of_target must say which these are (`embedstore.queries.load_view.load_units`)"
+            )
         dim = self.identity.dim
         if X.ndim != 2 or X.shape[1] != dim:
             raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {X.shape}")
         count = int(unit_of_image.max(initial=-1)) + 1 if n_units is None else n_units
-        scores = self.predictor.scores(X, unit_of_image, n_units=count, metadata=metadata)
+        scores = self.predictor.scores(
+            X, unit_of_image, n_units=count, metadata=metadata, image_of_target=image_of_target
+        )
         return self.predictor.probabilities(scores)
 
 
@@ -244,6 +270,8 @@ def load_run(folder: Path) -> Run:
 def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
     view = result.view
     learned = np.isin(view.unit_ids, result.out_of_fold.unit_ids)[view.unit_of_image]
+    if view.image_of_target is not None:
+        learned &= view.image_of_target.any(axis=1)
     return np.ascontiguousarray(np.unique(view.content_sha256[learned], axis=0))
 
 
