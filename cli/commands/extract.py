@@ -34,7 +34,7 @@ from embedstore.extraction.extract import ExtractOptions, ExtractSummary, Observ
 from embedstore.extraction.on_devices import device_names, extract_on_devices, retry_failed_on_devices
 from embedstore.extraction.shard import parse_shard
 from embedstore.pipeline.chunk_work import Stopwatch
-from embedstore.store.layout import read_store_document
+from embedstore.store.documents import read_store_document
 
 
 @click.command(name="extract", cls=ProjectCommand)
@@ -74,9 +74,7 @@ from embedstore.store.layout import read_store_document
 @click.option(
     "--chunk-rows",
     type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="Rows of a chunk in new parts.",
+    help="Rows of a chunk in new parts.  [default: 16 MiB of its largest array, at most 256]",
 )
 @click.option(
     "--store-dtype",
@@ -138,7 +136,7 @@ def _extract(
     execution: str | None,
     batch_size: int,
     workers: int | None,
-    chunk_rows: int,
+    chunk_rows: int | None,
     store_dtype: str,
     limit: int | None,
     engine: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from cli.options import ProjectCommand, json_option, plural, print_facts, print_json, require, store_argument
 from cli.project import shown
-from embedstore.store.reader import FAILED, PENDING, VALID, Store, open_store
+from embedstore.store.layout import VECTORS
+from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.tasks import read_task, task_names
 
 _SHOWN_FAILURES = 10
@@ -49,6 +51,13 @@ def command(store_argument: Path | None, store: Path | None, all_failures: bool,
             f"{part['finished_chunks']} of {plural(part['chunks'], 'chunk')} finished, "
             f"largest rounding error {part['rounding_error']:.2g}"
         )
+        for name, array in part["arrays"].items():
+            if name != VECTORS:
+                shape = " x ".join(f"{length:,}" for length in array["row_shape"])
+                click.echo(
+                    f"    array {name}: {shape} per row ({array['row']}), {array['dtype']}, "
+                    f"largest rounding error {array['rounding_error']:.2g}"
+                )
     for task in document["tasks"]:
         click.echo(
             f"  task {task['name']}: {task['unit']} level, {plural(task['labelled'], 'label')}, {task['counts']}"
@@ -78,13 +87,15 @@ def describe(store: Store) -> dict[str, Any]:
                 "root": part.plan.root,
                 "rows": part.plan.rows,
                 "chunk_rows": part.plan.chunk_rows,
-                "dtype": part.plan.dtype,
+                "dtype": part.plan.vectors.dtype,
                 "chunks": part.plan.chunks,
                 "finished_chunks": len(part.receipts),
                 "created": part.plan.created,
-                "rounding_error": max(
-                    (receipt.rounding_error for receipt in part.receipts.values()), default=0.0
-                ),
+                "rounding_error": _rounding_error(part, VECTORS),
+                "arrays": {
+                    name: asdict(array) | {"rounding_error": _rounding_error(part, name)}
+                    for name, array in part.plan.arrays.items()
+                },
             }
             for part in store.parts
         ],
@@ -99,6 +110,11 @@ def describe(store: Store) -> dict[str, Any]:
             for failure in store.failures
         ],
     }
+
+
+def _rounding_error(part: Part, array: str) -> float:
+    errors = [receipt.arrays[array].rounding_error for receipt in part.receipts.values()]
+    return max(errors, default=0.0)
 
 
 def _describe_task(store: Store, name: str) -> dict[str, Any]:

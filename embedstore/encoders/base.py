@@ -1,13 +1,16 @@
 """What an encoder is: the contract, and what it may offer beyond it.
 
 An encoder of an entry point needs `Encoder` and nothing else. One that offers more is used for more: batches that
-overlap on the device, a count of operations, notices for people.
+overlap on the device, a count of operations, notices for people, further arrays.
+
+An encoder that gives more than a vector per image (a grid of tokens) declares each further array in its identity
+(`Identity.arrays`), since it is part of what a row of the store is, and its stream returns it in `Encoded.further`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
@@ -73,10 +76,14 @@ class Encoded:
         (n, dim) float32, as `Encoder.encode` returns them.
     busy_s
         Seconds that the device worked on it, waiting and copying left out where the device can tell.
+    further
+        Array -> (n, *row shape) float32, for each of the identity's further arrays. As for vectors, row i
+        depends on image i alone.
     """
 
     vectors: npt.NDArray[np.float32]
     busy_s: float
+    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 class EncoderStream(Protocol):
@@ -102,16 +109,24 @@ class OneByOne:
     ----------
     encode
         As `Encoder.encode`.
+    further
+        Takes the same pixels and returns the identity's further arrays of them, as `Encoded.further`.
     """
 
-    def __init__(self, encode: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]) -> None:
+    def __init__(
+        self,
+        encode: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
+        *,
+        further: Callable[[npt.NDArray[np.uint8]], Mapping[str, npt.NDArray[np.float32]]] = lambda pixels: {},
+    ) -> None:
         self.encode = encode
+        self.further = further
 
     def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
         """Encode a batch and return it."""
         started = perf_counter()
-        vectors = self.encode(pixels)
-        return [Encoded(vectors, perf_counter() - started)]
+        vectors, further = self.encode(pixels), self.further(pixels)
+        return [Encoded(vectors, perf_counter() - started, further)]
 
     def drain(self) -> Sequence[Encoded]:
         """Return nothing: no batch is ever on its way."""

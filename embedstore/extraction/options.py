@@ -14,7 +14,6 @@ from embedstore.decoding.decode import DecodeLimits
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.manifest import Manifest
 from embedstore.pipeline.chunk_work import Stopwatch
-from embedstore.store.layout import DEFAULT_CHUNK_ROWS
 from embedstore.store.reader import FAILED, PENDING, VALID, Store, open_store
 
 
@@ -25,7 +24,7 @@ class ExtractOptions:
     Parameters
     ----------
     chunk_rows
-        Rows of a chunk in a newly planned part.
+        Rows of a chunk in a newly planned part; None for about 16 MiB of its largest array, 256 rows at most.
     store_dtype
         ``float16`` or ``float32`` for a newly planned part.
     batch_size
@@ -40,7 +39,7 @@ class ExtractOptions:
         Do this share of the chunks only, while other processes do others; None to have the store alone.
     """
 
-    chunk_rows: int = DEFAULT_CHUNK_ROWS
+    chunk_rows: int | None = None
     store_dtype: str = "float16"
     batch_size: int = 32
     workers: int = 2

@@ -179,7 +179,7 @@ def test_a_folder_that_is_no_store_is_refused_with_what_it_is(tmp_path, prepare,
 
 
 def test_a_newer_format_version_is_refused(tmp_path):
-    from embedstore.store.layout import write_document
+    from embedstore.store.documents import write_document
 
     write_document(tmp_path / "store.json", {"format": "embedstore", "format_version": 2}, label="store")
     with pytest.raises(StoreError, match="format version 2; this program reads up to 1"):

@@ -101,7 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
         number = numbers[pick % len(numbers)]
         part, chunk = self._chunk_of(number)
         row = self._numbers(part, chunk).index(number)
-        path = part.layout.chunk("vectors", chunk)
+        path = part.layout.chunk("vectors", part.plan.vectors, chunk)
         payload = bytearray(path.read_bytes())
         payload[row * DIM * 2] ^= 1 << bit
         path.write_bytes(payload)

@@ -13,7 +13,7 @@ from cli.main import run
 from embedstore.errors import CorruptStore, Reason, StoreError
 from embedstore.files import FAILPOINT_EXIT_CODE
 from embedstore.store.commit import ChunkResult
-from embedstore.store.layout import write_document
+from embedstore.store.documents import write_document
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.tasks import write_task
