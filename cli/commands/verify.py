@@ -10,7 +10,9 @@ import click
 from cli.exit_codes import DONE, FAILED
 from cli.options import ProjectCommand, json_option, plural, print_json, require, store_argument
 from cli.project import shown
+from embedstore.store.layout import FORMAT_VERSION
 from embedstore.store.repair import repair_store
+from embedstore.store.upgrade import upgrade_store
 from embedstore.store.verify import Verification, verify_store
 
 
@@ -21,8 +23,15 @@ from embedstore.store.verify import Verification, verify_store
     is_flag=True,
     help="Heal what can be healed; damaged chunks are done again by the next extract.",
 )
+@click.option(
+    "--upgrade",
+    is_flag=True,
+    help="First bring a store of an earlier format version to the present one; its vectors stay as they are.",
+)
 @json_option
-def command(store_argument: Path | None, store: Path | None, repair: bool, as_json: bool) -> int:
+def command(
+    store_argument: Path | None, store: Path | None, repair: bool, upgrade: bool, as_json: bool
+) -> int:
     """Re-read every byte of a store against its receipts; name what is wrong by chunk and rows.
 
     \b
@@ -30,11 +39,13 @@ def command(store_argument: Path | None, store: Path | None, repair: bool, as_js
       embed verify mura.store
     """
     path = Path(require(store_argument or store, "--store"))
+    if upgrade and upgrade_store(path, say=_say):
+        _say(f"{shown(path)}: upgraded to format version {FORMAT_VERSION}")
     if not repair:
         verification = verify_store(path)
         _print(path, verification, as_json=as_json)
         return FAILED if verification.findings else DONE
-    before = repair_store(path, say=lambda line: click.echo(line, err=True))
+    before = repair_store(path, say=_say)
     after = verify_store(path)
     if as_json:
         print_json({"repaired": [asdict(finding) for finding in before.findings], **_as_json(path, after)})
@@ -46,6 +57,10 @@ def command(store_argument: Path | None, store: Path | None, repair: bool, as_js
     else:
         _print(path, after, as_json=False)
     return FAILED if after.findings else DONE
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _print(path: Path, verification: Verification, *, as_json: bool) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
+from heads.inputs.metadata import Cells
+from heads.runs.run import Run
 from heads.scores import Floats
 from heads.statistics.conformal import UNKNOWN
-from heads.inputs.metadata import Cells
 from heads.statistics.prevalence import Prevalence, prevalence_of
-from heads.runs.run import Run
 from heads.statistics.thresholds import HALF
 
 NOTICE = "Research software, not a medical device."

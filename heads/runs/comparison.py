@@ -9,10 +9,10 @@ from math import ceil, floor, log10
 import numpy as np
 
 from embedstore.errors import UsageError
-from heads.statistics.bootstrap import DRAWS, Difference, holm, paired_difference
-from heads.statistics.evaluation import Drawn, draw_metrics
 from heads.runs.evaluated_units import judged_units
 from heads.runs.run import Run
+from heads.statistics.bootstrap import DRAWS, Difference, holm, paired_difference
+from heads.statistics.evaluation import Drawn, draw_metrics
 
 METRICS = ("auroc", "log_loss", "brier", "kappa")
 _SMALLER_IS_BETTER = frozenset({"log_loss", "weighted_log_loss", "brier", "ece"})

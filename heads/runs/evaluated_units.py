@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from embedstore.view import MISSING
+from heads.runs.run import Run
 from heads.scores import Floats, probabilities_from_scores
 from heads.statistics.bootstrap import draw_patients
 from heads.statistics.evaluation import Scored
-from heads.runs.run import Run
 
 
 @dataclass(frozen=True)

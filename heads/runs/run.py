@@ -38,17 +38,17 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import Identity, identity_from_json
-from heads.scores import Floats
-from heads.registry import head_class
-from heads.statistics.calibration import calibrator_from_json
-from heads.statistics.conformal import ConformalSets, conformal_sets_from_json
 from heads.inputs.metadata import Cells, metadata_from_json
-from heads.statistics.outliers import Outliers
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
+from heads.registry import head_class
 from heads.runs.run_document import FORMAT_VERSION, run_document
-from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
 from heads.runs.run_tables import label_noise_table, predictions_table
+from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
+from heads.scores import Floats
+from heads.statistics.calibration import calibrator_from_json
+from heads.statistics.conformal import ConformalSets, conformal_sets_from_json
+from heads.statistics.outliers import Outliers
 
 RUN_FILE = "run.json"
 HEAD_FILE = "head.safetensors"

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.view import UNKNOWN_PATIENT
-from heads.statistics.metrics import ECE_BINS
-from embedstore.view import MISSING
-from heads.registry import head_package
-from heads.statistics.bootstrap import LEVEL, estimates_to_json
-from heads.runs.class_counts import classes_of_run
-from heads.statistics.evaluation import UNITS_PER_ECE_BIN, ece_bins
+from embedstore.view import MISSING, UNKNOWN_PATIENT
 from heads.protocol.fitting import Fitted
 from heads.protocol.probe_result import Evaluation, ProbeResult
+from heads.registry import head_package
+from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
+from heads.statistics.bootstrap import LEVEL, estimates_to_json
+from heads.statistics.evaluation import UNITS_PER_ECE_BIN, ece_bins
+from heads.statistics.metrics import ECE_BINS
 
 FORMAT_VERSION = 3
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.view import MISSING
+from heads.protocol.probe_result import Predictions, ProbeResult
 from heads.statistics.conformal import UNKNOWN
 from heads.statistics.label_noise import label_noise_candidates
-from heads.protocol.probe_result import Predictions, ProbeResult
 
 
 def predictions_table(result: ProbeResult) -> pa.Table:

@@ -240,7 +240,7 @@ def test_a_cache_that_cannot_be_used_costs_time_and_nothing_else(folder, tmp_pat
 
 def test_the_identity_needs_neither_transformers_nor_torch_models(folder):
     script = (
-        "import sys; from embedstore.encoders.base import image_encoder; "
+        "import sys; from embedstore.encoders.registry import image_encoder; "
         f"image_encoder({str(folder)!r}).identity; print('transformers' in sys.modules)"
     )
     root = PROJECT

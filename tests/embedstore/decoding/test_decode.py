@@ -280,8 +280,8 @@ def test_process_killed_while_idle_is_replaced(pictures):
 # No guard around the main script, as in a console entry point; torch is imported by the parent alone.
 PARENT = """
 import sys, time, torch
-from embedstore.images.decode import DecodeJob
-from embedstore.images.pool import DecoderPool
+from embedstore.decoding.decode import DecodeJob
+from embedstore.decoding.pool import DecoderPool
 from embedstore.images.preprocess import PreprocessSpec
 with DecoderPool(PreprocessSpec("pad", 32), workers=2) as pool:
     for outcome in pool.decode([DecodeJob(path) for path in sys.argv[1:] * 6], ahead=2):
@@ -342,7 +342,7 @@ def test_stalled_process_ends_when_its_parent_is_killed(tmp_path, pictures):
     script.write_text(
         PARENT.replace(
             "with DecoderPool(PreprocessSpec",
-            "from embedstore.images import process\n"
+            "from embedstore.decoding import process\n"
             "from embedstore.decoding.decode import DecodeLimits\n"
             "process._START = process._START.replace('from embedstore.decoding.worker import main',"
             " 'from tests.image_files import sabotaged_main as main')\n"

@@ -8,7 +8,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -17,6 +16,7 @@ from embedstore.errors import DataError, IdentityMismatch, UsageError
 from embedstore.view import MISSING, View
 from heads.protocol.probe import probe
 from heads.protocol.probe_result import ProbeResult
+from heads.runs import run as run_module
 from heads.runs.run import FILES, Run, load_run, save_run
 from heads.runs.run_document import run_document
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
@@ -62,7 +62,7 @@ def test_a_loaded_run_is_the_saved_run(run: Run) -> None:
 def test_a_run_folder_holds_exactly_the_documented_files(run: Run) -> None:
     names = sorted(path.name for path in run.folder.iterdir())
     assert names == sorted(["run.json", *FILES])
-    page = (heads.runs.run.__doc__ or "").split()
+    page = (run_module.__doc__ or "").split()
     assert set(names) <= set(page)
 
 
