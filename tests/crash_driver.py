@@ -14,14 +14,14 @@ from embedstore.extraction.extract import ExtractOptions, extract
 from embedstore.files import FAILPOINT_VARIABLE
 from embedstore.task import Task
 from tests.pictures import collection_of
-from tests.stores import MeanEncoder
+from tests.stores import TokenEncoder
 
 PICTURES = 20
 OPTIONS = ExtractOptions(chunk_rows=3, batch_size=2, workers=1)
 
 
-class SlowEncoder(MeanEncoder):
-    """Takes a few milliseconds a batch, so that a kill at a random moment lands anywhere in the run."""
+class SlowEncoder(TokenEncoder):
+    """Gives vectors and tokens, and takes a few milliseconds a batch, so that a kill at a random moment lands anywhere in the run."""
 
     def encode(self, pixels):
         time.sleep(0.004)

@@ -84,21 +84,26 @@ def _is_present(document: Mapping[str, Any]) -> bool:
 def _upgrade_part(layout: PartLayout, identity: Identity, listed: str, say: Callable[[str], None]) -> str:
     """Rewrite a part's documents; return the digest of its plan, which is the listed one if it is damaged."""
     try:
-        document, digest = read_document(layout.plan_file)
-        is_new = "arrays" in document
-        # A plan that an interrupted upgrade has rewritten leads back to the one that store.json still lists.
-        before = _earlier_plan(document) if is_new else document
-        if content_sha256(before) != listed or before["identity"] != identity.to_json():
-            raise CorruptStore(f"{layout.plan_file} is not the plan that store.json lists")
+        document, digest = _read_plan(layout, identity, listed)
     except CorruptStore as error:
         say(f"not upgraded: {error}")
         return listed
     for path in sorted(layout.receipts.glob("*.json")):
         _upgrade_receipt(path, say)
-    if not is_new:
+    if "arrays" not in document:
         digest = write_document(layout.plan_file, _present_plan(document, identity), label="part")
     create_arrays(layout, read_part_plan(layout)[0])
     return digest
+
+
+def _read_plan(layout: PartLayout, identity: Identity, listed: str) -> tuple[dict[str, Any], str]:
+    """Return a plan of either version and its digest, once it is known to be the one that ``store.json`` lists."""
+    document, digest = read_document(layout.plan_file)
+    # A plan that an interrupted upgrade has rewritten leads back to the one that store.json still lists.
+    before = _earlier_plan(document) if "arrays" in document else document
+    if content_sha256(before) != listed or before["identity"] != identity.to_json():
+        raise CorruptStore(f"{layout.plan_file} is not the plan that store.json lists")
+    return document, digest
 
 
 def _upgrade_receipt(path: Path, say: Callable[[str], None]) -> None:
@@ -131,7 +136,7 @@ def _present_receipt(document: Mapping[str, Any]) -> dict[str, Any]:
     return _replaced(
         document,
         {
-            "unit": ("chunk", document["unit"]),
+            "unit": ("chunk", document.get("unit")),
             "vectors_sha256": ("arrays", {VECTORS: vectors}),
             "vectors_crc32c": None,
             "rounding_error": None,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -6,8 +8,8 @@ import pytest
 import zarr
 
 from embedstore.errors import CorruptStore, DataError, IdentityMismatch, Reason, StoreError, UsageError
-from embedstore.identity import Identity
 from embedstore.store.commit import ChunkResult
+from embedstore.store.documents import write_document
 from embedstore.store.export import export_store
 from embedstore.store.reader import FAILED, PENDING, VALID, open_store
 from embedstore.store.tasks import read_task, task_names, write_task
@@ -104,7 +106,7 @@ def test_the_receipt_holds_the_largest_rounding_error(tmp_path):
         # Between 2048 and 4096 float16 counts in twos: 2049.25 is stored as 2050.
         vectors = np.array([[1.0, 2049.25, 0.0, 3.0]], np.float32)
         receipt = writer.commit(plan, 0, ChunkResult(vectors, content_of(0, 1)))
-    assert receipt.rounding_error == 0.75
+    assert receipt.arrays["vectors"].rounding_error == 0.75
 
 
 def test_a_second_part_continues_the_rows_of_the_first(tmp_path):
@@ -126,7 +128,7 @@ def test_a_second_part_continues_the_rows_of_the_first(tmp_path):
 
 def test_another_identity_is_refused_by_field(tmp_path):
     make_store(tmp_path / "s")
-    other = Identity(**{**IDENTITY.to_json(), "pooling": "map"})
+    other = replace(IDENTITY, pooling="map")
     with (
         pytest.raises(IdentityMismatch, match="pooling: 'none' there, 'map' asked"),
         open_writer(tmp_path / "s", other, say=print),
@@ -179,10 +181,8 @@ def test_a_folder_that_is_no_store_is_refused_with_what_it_is(tmp_path, prepare,
 
 
 def test_a_newer_format_version_is_refused(tmp_path):
-    from embedstore.store.documents import write_document
-
-    write_document(tmp_path / "store.json", {"format": "embedstore", "format_version": 2}, label="store")
-    with pytest.raises(StoreError, match="format version 2; this program reads up to 1"):
+    write_document(tmp_path / "store.json", {"format": "embedstore", "format_version": 3}, label="store")
+    with pytest.raises(StoreError, match="format version 3; this program reads up to 2"):
         open_store(tmp_path)
 
 
