@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from clock import timed
 from PIL import Image
 from table import parse, show
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -234,17 +235,6 @@ def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
     left @ right
     times = [timed(lambda: left @ right, device) for _ in range(5)]
     return float(2 * side**3 / sorted(times)[2])
-
-
-def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds that a call takes, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def write_checkpoint(folder: Path, vision: dict[str, int]) -> None:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ TEMPORARY_SUFFIX = ".tmp"
 FAILPOINT_VARIABLE = "EMBEDSTORE_FAILPOINT"
 FAILPOINT_EXIT_CODE = 86
 _STEPS = ("write", "written", "fsynced", "renamed", "durable")
+# Made once: `json.dumps` would make one for every receipt that an opened store reads.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _hits: dict[str, int] = {}
 
 
@@ -99,13 +101,13 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def table_of_parquet(payload: bytes) -> pa.Table:
-    """Return the table that Parquet bytes hold, read in this thread alone.
+def table_of_parquet(payload: bytes, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table that Parquet bytes hold, or only its `columns`, read in this thread alone.
 
     ``pq.read_table`` reads in a thread of Arrow's even when it is told to use none. A thread that lets go of
     `payload` while Python is ending unwinds through C++ that forbids it, and the process aborts.
     """
-    return pq.ParquetFile(pa.BufferReader(payload), pre_buffer=False).read(use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(payload), pre_buffer=False).read(columns, use_threads=False)
 
 
 def write_table_durable(path: Path, table: pa.Table, *, label: str) -> str:
@@ -150,9 +152,7 @@ def remove_temporaries(folder: Path) -> int:
 
 def canonical_json(document: Any) -> bytes:
     """Encode `document` in one form only: sorted keys, no spaces, UTF-8, no NaN."""
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _CANONICAL.encode(document).encode()
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ OPTIONS = ExtractOptions(chunk_rows=3, batch_size=2, workers=1)
 
 
 class SlowEncoder(TokenEncoder):
-    """Gives vectors and tokens, and takes a few milliseconds a batch, so that a kill at a random moment lands anywhere in the run."""
+    """Takes a few milliseconds a batch, so that a kill at a random moment lands anywhere in the run."""
 
     def encode(self, pixels):
         time.sleep(0.004)

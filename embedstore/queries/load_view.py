@@ -19,7 +19,6 @@ from embedstore.queries.labelled_images import (
     require_disjoint,
 )
 from embedstore.store.reader import FAILED, PENDING, VALID, Store
-from embedstore.store.sources import sources_of
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task, join_tasks
 from embedstore.view import MISSING, Units, View
@@ -114,7 +113,7 @@ def load_views(
         },
         excluded=dict(images.excluded),
         metadata={column: images.columns[column] for column in with_columns},
-        sources=tuple(source for store in stores for source in sources_of(store)),
+        sources=tuple(source for store in stores for source in store.sources),
     )
 
 

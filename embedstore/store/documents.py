@@ -42,7 +42,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         If the file is missing, is no JSON object, or its content is not what was written.
     """
     try:
-        document = json.loads(path.read_bytes())
+        with path.open("rb", buffering=0) as file:
+            document = json.loads(file.readall())
     except FileNotFoundError as error:
         raise CorruptStore(f"{path} is missing{_ADVICE}") from error
     except (ValueError, RecursionError) as error:

@@ -363,8 +363,11 @@ class PartLayout:
 
     def chunk(self, name: str, array: ArrayPlan, chunk: int) -> Path:
         """Return the path of a chunk's file in the Zarr array `name`, whose plan is `array`."""
-        # One string and not four joins: opening a store asks for every chunk's path.
-        return Path(f"{self.folder}/{name}/c/{chunk}{'/0' * len(array.row_shape)}")
+        return Path(self.chunk_name(name, array, chunk))
+
+    def chunk_name(self, name: str, array: ArrayPlan, chunk: int) -> str:
+        """Return `chunk` as text: opening a store asks for every chunk, and a Path costs more than its stat."""
+        return f"{self.folder}/{name}/c/{chunk}{'/0' * len(array.row_shape)}"
 
 
 def crc32c(array: npt.NDArray[Any]) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from embedstore.errors import CorruptStore
 from embedstore.files import sha256_bytes, table_of_parquet
@@ -46,15 +46,11 @@ class Part:
     @cached_property
     def manifest(self) -> Manifest:
         """The planned records; raises CorruptStore if the file is not the one that was planned."""
-        try:
-            payload = self.layout.manifest.read_bytes()
-        except FileNotFoundError as error:
-            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
-        if sha256_bytes(payload) != self.plan.manifest_sha256:
-            raise CorruptStore(
-                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
-            )
-        return Manifest(table_of_parquet(payload).combine_chunks())
+        return Manifest(table_of_parquet(self._read_manifest()).combine_chunks())
+
+    def image_id_table(self) -> pa.Table:
+        """Return the column ``image_id`` of `manifest`, checked as that is; no other column is decoded."""
+        return table_of_parquet(self._read_manifest(), columns=["image_id"])
 
     @property
     def pending(self) -> list[int]:
@@ -91,7 +87,7 @@ class Part:
         receipt, plan = self.receipts[chunk], self.plan.arrays[array]
         if out is None:
             out = np.empty((receipt.stop - receipt.start, *plan.row_shape), dtype=plan.numpy_dtype)
-        path = self.layout.chunk(array, plan, chunk)
+        path = self.layout.chunk_name(array, plan, chunk)
         _read_chunk(path, out)
         failed = receipt.failed
         covered = np.delete(out, failed, axis=0) if failed else out
@@ -101,14 +97,15 @@ class Part:
                 "Run: embed verify --repair"
             )
         # An interrupted retry may have left a value below a failure that still stands.
-        out[failed] = np.nan
+        if failed:
+            out[failed] = np.nan
         return out
 
     def read_content(self, chunk: int) -> npt.NDArray[np.uint8]:
         """Return (rows of the chunk, 32) uint8: digests of decoded pixels, zero for failed rows."""
         receipt = self.receipts[chunk]
         content = np.empty((receipt.stop - receipt.start, CONTENT_BYTES), dtype=np.uint8)
-        path = self.layout.chunk(CONTENT, CONTENT_PLAN, chunk)
+        path = self.layout.chunk_name(CONTENT, CONTENT_PLAN, chunk)
         _read_chunk(path, content)
         failed = receipt.failed
         if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
@@ -118,6 +115,17 @@ class Part:
             )
         content[failed] = 0
         return content
+
+    def _read_manifest(self) -> bytes:
+        try:
+            payload = self.layout.manifest.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
+        if sha256_bytes(payload) != self.plan.manifest_sha256:
+            raise CorruptStore(
+                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
+            )
+        return payload
 
 
 def open_part(layout: PartLayout, plan: PartPlan) -> Part:
@@ -129,11 +137,11 @@ def open_part(layout: PartLayout, plan: PartPlan) -> Part:
             continue
         receipts[chunk] = read_receipt(layout, plan, chunk)
         for name, array in plan.stored_arrays.items():
-            _check_size(layout.chunk(name, array, chunk), plan.chunk_rows * array.row_bytes + CRC_BYTES)
+            _check_size(layout.chunk_name(name, array, chunk), plan.chunk_rows * array.row_bytes + CRC_BYTES)
     return Part(layout, plan, receipts)
 
 
-def _check_size(path: Path, wanted: int) -> None:
+def _check_size(path: str, wanted: int) -> None:
     try:
         found = os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -144,11 +152,14 @@ def _check_size(path: Path, wanted: int) -> None:
         raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}. Run: embed verify --repair")
 
 
-def _read_chunk(path: Path, out: npt.NDArray[Any]) -> None:
+def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
     """Fill `out` with the first rows of a chunk file."""
     try:
-        with path.open("rb", buffering=0) as file:
-            got = file.readinto(out.reshape(-1).view(np.uint8).data)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            got = os.readv(descriptor, [out.reshape(-1).view(np.uint8).data])
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise CorruptStore(f"{path} cannot be read ({error.strerror}). Run: embed verify --repair") from error
     if got != out.nbytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from embedstore.identity import Identity
 from embedstore.store.documents import read_part_plan, read_store_document
 from embedstore.store.layout import CONTENT_BYTES, VECTORS, Failure, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
+from embedstore.view import Source
 
 __all__ = [
     "FAILED",
@@ -101,7 +102,8 @@ class Store:
         """(rows,) object array of str."""
         if not self.parts:
             return np.array([], dtype=object)
-        return np.asarray(self.table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
+        table = pa.concat_tables([part.image_id_table() for part in self.parts])
+        return np.asarray(table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
 
     @cached_property
     def status(self) -> npt.NDArray[np.uint8]:
@@ -121,6 +123,14 @@ class Store:
             for offset, part in self.offsets()
             for failure in part.failures
         ]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the parts were made from, each data set once, without the paths of the machine that made it."""
+        name = self.path.absolute().name
+        plans = (part.plan for part in self.parts)
+        found = (Source(name, plan.dataset, PurePath(plan.root).name, plan.phantom) for plan in plans)
+        return tuple(dict.fromkeys(found))
 
     def array(self, name: str) -> StoredArray:
         """Return one of the store's arrays, to be read whole or by image id.
@@ -255,14 +265,17 @@ class StoredArray:
         # Each thread fills one run of the result: neighbours would touch the same huge page for the first time
         # at once, and the kernel would clear it for both.
         runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
+        rows = np.flatnonzero(status == VALID)
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for _ in pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs):
+            filled = pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs)
+            # The names are decoded here while the threads wait for the kernel.
+            image_ids = self.store.image_ids[rows]
+            for _ in filled:
                 pass
         done_valid = (status == VALID)[status != PENDING]
         if not done_valid.all():
             values = values[done_valid]
-        rows = np.flatnonzero(status == VALID)
-        return ArrayRows(self.store.image_ids[rows], values, rows)
+        return ArrayRows(image_ids, values, rows)
 
     def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike | None = None) -> ArrayRows:
         """Return the rows of `image_ids`, in that order.

@@ -80,7 +80,7 @@ def _group(layout: PartLayout, plan: PartPlan) -> dict[str, Any]:
 def _described(folder: Path) -> tuple[object, ...]:
     array = zarr.open_array(folder, mode="r", zarr_format=3)
     codecs = [type(codec).__name__ for codec in array.compressors]
-    names = array.metadata.to_dict()["dimension_names"]
+    names = array.metadata.to_dict().get("dimension_names")
     return array.shape, array.chunks, str(array.dtype), codecs, names
 
 
