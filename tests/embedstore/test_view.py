@@ -5,9 +5,10 @@ import pytest
 from embedstore.errors import DataError, Reason, UsageError
 from embedstore.manifest import manifest_from_columns
 from embedstore.queries.load_view import Lacking, lacking_units, load_units, load_view
+from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 from embedstore.task import Task
 from embedstore.view import take_targets, without_split
 from tests.stores import IDENTITY, content_of, make_store, manifest_of, vectors_of
@@ -47,7 +48,7 @@ def test_a_view_of_images_has_one_unit_per_image(tmp_path):
 
 
 def test_images_that_are_not_extracted_yet_are_counted(tmp_path):
-    make_store(tmp_path / "s", rows=20, chunk_rows=8, units=(0,))
+    make_store(tmp_path / "s", rows=20, chunk_rows=8, chunks=(0,))
     add_task(tmp_path / "s")
     view = load_view(open_store(tmp_path / "s"))
     assert view.excluded["not extracted yet"] == 12
@@ -77,7 +78,7 @@ def store_with(tmp_path, **columns):
     manifest = manifest_from_columns(base | columns, source="test")
     with open_writer(tmp_path / "s", IDENTITY, say=print) as writer:
         plan = writer.plan_part(manifest, dataset="t", data_root="r", chunk_rows=count, dtype="float16")
-        writer.commit(plan, 0, UnitResult(vectors_of(0, count), content_of(0, count)))
+        writer.commit(plan, 0, ChunkResult(vectors_of(0, count), content_of(0, count)))
     return tmp_path / "s"
 
 
@@ -122,7 +123,7 @@ def test_all_units_of_a_store_can_be_loaded_without_labels(tmp_path):
 
 def test_units_that_cannot_be_given_are_counted(tmp_path):
     # Studies of two images: image 1 failed; images 4 to 6 are pending, of which 6 has no second one.
-    make_store(tmp_path / "s", rows=7, chunk_rows=4, units=(0,), failures={1: (Reason.MISSING, "gone")})
+    make_store(tmp_path / "s", rows=7, chunk_rows=4, chunks=(0,), failures={1: (Reason.MISSING, "gone")})
     store = open_store(tmp_path / "s")
     assert lacking_units(store, "study") == Lacking(pending=3, failed=1, absent=2, partial=1)
     assert lacking_units(store, "image") == Lacking(pending=3, failed=1, absent=4, partial=0)

@@ -12,10 +12,11 @@ import pytest
 from embedstore.errors import DataError, IdentityMismatch, Reason, UsageError
 from embedstore.manifest import manifest_from_columns
 from embedstore.queries.load_view import load_view, load_views
+from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import Failure
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import write_task
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 from embedstore.task import Task
 from tests.stores import IDENTITY, content_of, vectors_of
 
@@ -47,7 +48,7 @@ def make_store(
     )
     with open_writer(root, identity, say=lambda line: None) as writer:
         plan = writer.plan_part(manifest, dataset="t", data_root="r", chunk_rows=count, dtype="float16")
-        result = UnitResult(
+        result = ChunkResult(
             vectors_of(first, first + count),
             content_of(first, first + count),
             dict.fromkeys(failures, (Reason.MISSING, "gone")),

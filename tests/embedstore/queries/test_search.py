@@ -5,8 +5,9 @@ from embedstore.errors import UsageError
 from embedstore.identity import Identity
 from embedstore.manifest import manifest_from_columns
 from embedstore.queries.search import build_index, normalized, parse_where
+from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
-from embedstore.store.writer import UnitResult, open_writer
+from embedstore.store.writer import open_writer
 
 DIM = 48
 IDENTITY = Identity("random", "1", "none", {"preset": "pad", "size_px": 8}, "none", "float32", DIM)
@@ -32,7 +33,7 @@ def store(tmp_path_factory):
     )
     with open_writer(root, IDENTITY, say=print) as writer:
         plan = writer.plan_part(manifest, dataset="t", data_root="r", chunk_rows=ROWS, dtype="float32")
-        writer.commit(plan, 0, UnitResult(vectors, np.ones((ROWS, 32), np.uint8)))
+        writer.commit(plan, 0, ChunkResult(vectors, np.ones((ROWS, 32), np.uint8)))
     return open_store(root)
 
 
