@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class MeanEncoder:
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         grey = pixels if pixels.ndim == 3 else pixels[..., 0]
-        flat = grey.reshape(len(grey), -1).astype(np.float32)
+        flat = grey.reshape(len(grey), math.prod(grey.shape[1:])).astype(np.float32)
         bright = (flat > 127).sum(axis=1) / np.float32(64)
         return np.stack([flat.mean(axis=1), flat[:, 0], flat[:, -1], bright], axis=1).astype(np.float32)
 
