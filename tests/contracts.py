@@ -122,7 +122,10 @@ def _check_further_arrays(encoder: Encoder, pixels: np.ndarray) -> None:
     together = encoded(pixels)
     assert together.keys() == encoder.identity.arrays.keys()
     for name, spec in encoder.identity.arrays.items():
-        assert together[name].shape == (len(pixels), *spec.row_shape)
+        found = together[name].shape
+        assert found == (len(pixels), *spec.row_shape), (
+            f"{name} must be rows of shape {spec.row_shape}; {found}"
+        )
         assert together[name].dtype == np.float32
         assert np.isfinite(together[name]).all()
         for row in range(len(pixels)):

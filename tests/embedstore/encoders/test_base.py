@@ -44,7 +44,10 @@ def test_an_encoder_of_tokens_keeps_the_contract_and_its_stream_returns_them():
 
 @pytest.mark.parametrize(
     ("broken", "message"),
-    [(CentredTokenEncoder, "Arrays are not equal"), (NarrowTokenEncoder, r"\(4, 2, 2\) == \(4, 2, 3\)")],
+    [
+        (CentredTokenEncoder, "Arrays are not equal"),
+        (NarrowTokenEncoder, "must be rows of shape"),
+    ],
 )
 def test_the_contract_refuses_tokens_of_another_shape_or_that_depend_on_the_batch(broken, message):
     with pytest.raises(AssertionError, match=message):
