@@ -14,8 +14,8 @@ from embedstore.errors import StoreBusy, UsageError
 from embedstore.extraction.extract import ExtractOptions, Observer, extract, retry_failed
 from embedstore.extraction.plan import ensure_planned
 from embedstore.extraction.shard import Shard, parse_shard
-from embedstore.store import commit
-from embedstore.store.commit import ChunkResult, ChunkWriter
+from embedstore.store import commit, documents
+from embedstore.store.commit import ChunkWriter
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.store_lock import PLANNING, writer_lock
@@ -23,7 +23,7 @@ from embedstore.store.verify import verify_store
 from embedstore.store.writer import clean_up_after_workers, join_writers, open_writer
 from tests.crash_driver import PICTURES, SlowEncoder, crash_collection
 from tests.pictures import write_pictures
-from tests.stores import TOKEN_IDENTITY, TokenEncoder, content_of, make_store, store_bytes, vectors_of
+from tests.stores import TOKEN_IDENTITY, TokenEncoder, known_result, make_store, store_bytes
 
 SPAWN = multiprocessing.get_context("spawn")
 OPTIONS = ExtractOptions(chunk_rows=2, batch_size=2, workers=1)
@@ -154,7 +154,7 @@ def test_a_dead_shard_frees_its_lock_and_its_leftovers_go_with_the_last_worker(f
 
 
 def test_a_second_process_of_the_same_shard_is_refused_and_another_shard_is_not(tmp_path):
-    make_store(tmp_path / "s")
+    make_store(tmp_path / "s", identity=TOKEN_IDENTITY)
     with join_writers(tmp_path / "s", TOKEN_IDENTITY, worker="shard-1-of-2", say=print):
         with (
             pytest.raises(
@@ -169,7 +169,7 @@ def test_a_second_process_of_the_same_shard_is_refused_and_another_shard_is_not(
 
 
 def test_exclusive_commands_are_told_which_workers_hold_the_store(tmp_path):
-    make_store(tmp_path / "s")
+    make_store(tmp_path / "s", identity=TOKEN_IDENTITY)
     taken, release = SPAWN.Event(), SPAWN.Event()
     worker = SPAWN.Process(target=hold_worker, args=(tmp_path / "s", "shard-1-of-2", taken, release))
     worker.start()
@@ -186,7 +186,7 @@ def test_exclusive_commands_are_told_which_workers_hold_the_store(tmp_path):
 
 
 def test_a_living_workers_temporary_files_are_left_alone(tmp_path):
-    make_store(tmp_path / "s")
+    make_store(tmp_path / "s", identity=TOKEN_IDENTITY)
     (tmp_path / "s" / "workers").mkdir()
     (tmp_path / "s" / "workers" / "shard-9-of-9.lock").write_text("left by a dead one")
     temporary = tmp_path / "s" / "parts" / "0000" / "vectors" / "c" / "0" / "0.abcd.tmp"
@@ -202,7 +202,7 @@ def test_a_living_workers_temporary_files_are_left_alone(tmp_path):
 
 def test_a_worker_waits_for_a_planner_and_says_so(folder, tmp_path):
     store = tmp_path / "s"
-    make_store(store)
+    make_store(store, identity=TOKEN_IDENTITY)
     taken, release, said = SPAWN.Event(), SPAWN.Event(), []
     planner = SPAWN.Process(target=plan_slowly, args=(store, taken, release))
     planner.start()
@@ -258,13 +258,13 @@ def test_a_shard_beside_a_plain_extraction_is_refused_at_once(folder, tmp_path):
 
 
 def test_two_commits_of_a_chunk_in_any_interleaving_leave_the_bytes_of_one(tmp_path, monkeypatch):
-    """Every order in which two workers can rename their chunk, content and receipt ends alike."""
-    plan = make_store(tmp_path / "reference", rows=4, chunk_rows=4)
-    result = ChunkResult(vectors_of(0, 4), content_of(0, 4))
+    """Every order in which two workers can rename their chunks and receipt ends alike."""
+    plan = make_store(tmp_path / "reference", rows=4, chunk_rows=4, identity=TOKEN_IDENTITY)
+    result = known_result(TOKEN_IDENTITY, 0, 4)
     wanted = store_bytes(tmp_path / "reference")
-    for number, order in enumerate(sorted(set(itertools.permutations("AAABBB")))):
+    for number, order in enumerate(sorted(set(itertools.permutations("AAAABBBB")))):
         root = tmp_path / f"s{number}"
-        make_store(root, rows=4, chunk_rows=4, chunks=())
+        make_store(root, rows=4, chunk_rows=4, chunks=(), identity=TOKEN_IDENTITY)
         workers = {name: commit_in_steps(root, plan, result, monkeypatch) for name in "AB"}
         for name in order:
             next(workers[name])
@@ -276,8 +276,6 @@ def test_two_commits_of_a_chunk_in_any_interleaving_leave_the_bytes_of_one(tmp_p
 
 def commit_in_steps(root, plan, result, monkeypatch):
     """Record the writes of one commit, and do one at each step, each under a temporary name of its own."""
-    from embedstore.store import layout
-
     writes = []
 
     def record(path, payload, *, label):
@@ -285,9 +283,9 @@ def commit_in_steps(root, plan, result, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(commit, "write_durable", record)
-        patch.setattr(layout, "write_durable", record)
+        patch.setattr(documents, "write_durable", record)
         ChunkWriter(root, TOKEN_IDENTITY).commit(plan, 0, result)
-    assert [label for _, _, label in writes] == ["vectors", "content", "receipt"]
+    assert [label for _, _, label in writes] == ["vectors", "further", "content", "receipt"]
     return (_write(*entry) for entry in writes)
 
 
