@@ -123,9 +123,11 @@ class ChunkWriter:
             stop=stop,
             arrays={
                 name: _digest(
-                    stored[name][valid], computed[valid], carried=result.rounding_errors.get(name, 0.0)
+                    stored[name][valid],
+                    result.arrays[name][valid],
+                    carried=result.rounding_errors.get(name, 0.0),
                 )
-                for name, computed in result.arrays.items()
+                for name in plan.arrays
             },
             content_sha256=sha256_bytes(content[valid].tobytes()),
             failures=failures,
