@@ -139,7 +139,7 @@ class _OpenChunk:
 
 
 class _Line:
-    """Chunks on their way through the encoder: outcomes go in, whole chunks come out, in order."""
+    """Chunks on their way through the encoder: decoded images go in, whole chunks come out, in order."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Line:
         self._stopwatch.encode_s += time.perf_counter() - started
 
     def finished(self) -> Iterator[tuple[ChunkWork, ChunkResult]]:
-        """Yield the chunks that are through."""
+        """Yield the finished chunks."""
         while self._chunks and self._chunks[0].is_whole:
             chunk = self._chunks.popleft()
             yield chunk.work, chunk.result(device=self._encoder.device)
