@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from embedstore.datasets.base import Collection
-from embedstore.encoders.base import Encoder, report_to
+from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.pending import PendingChunk, pending_chunks
 from embedstore.extraction.plan import (
@@ -193,7 +193,7 @@ class InProcess:
     def execute(self, extraction: Extraction, choose: Choose, total: RunningTotal) -> Store:
         """Do what `Executor.execute` says; the encoder is loaded only if something is pending."""
         encoder = extraction.build(device=self.device)
-        report_to(encoder, extraction.observer.say)
+        encoder.report_to(extraction.observer.say)
         store = extraction.planned_store(encoder.identity)
         if store is not None and not extraction.pending(store, choose, total.notice):
             return store

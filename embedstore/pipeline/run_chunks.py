@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
-from embedstore.encoders.base import Encoded, Encoder, flops_per_image, open_stream
+from embedstore.encoders.base import Encoded, Encoder
 from embedstore.errors import ImageRefused, Reason, UsageError
 from embedstore.identity import ArraySpec, Identity
 from embedstore.manifest import path_from_manifest
@@ -154,8 +154,8 @@ class _Line:
         self._encoder = encoder
         self._identity = encoder.identity
         self._kept = kept
-        self._stream = open_stream(encoder)
-        self._flops = flops_per_image(encoder) or 0.0
+        self._stream = encoder.open_stream()
+        self._flops = encoder.flops_per_image or 0.0
         self._batch_size = batch_size
         self._stopwatch = stopwatch
         self._chunks: deque[_OpenChunk] = deque()
