@@ -86,6 +86,7 @@ def check_encoder(encoder: Encoder, pixels: Pixels | None = None) -> Vectors:
     )
     _check_rows_stand_alone(encoder, pixels, vectors)
     _check_stream(encoder, pixels, vectors)
+    _check_further_arrays(encoder, pixels)
     _check_refusals(encoder, pixels)
     return vectors
 
@@ -116,6 +117,31 @@ def _check_stream(encoder: Encoder, pixels: Pixels, vectors: Vectors) -> None:
     _require(
         all(encoded.busy_s > 0 for encoded in through), "a stream must state busy_s above 0 of each batch"
     )
+
+
+def _check_further_arrays(encoder: Encoder, pixels: Pixels) -> None:
+    """Check that the stream returns what the identity declares, and that a row depends on its image alone."""
+
+    def encoded(batch: Pixels) -> Mapping[str, Vectors]:
+        stream = encoder.open_stream()
+        (through,) = [*stream.put(batch), *stream.drain()]
+        return through.further
+
+    declared, together = encoder.identity.arrays, encoded(pixels)
+    _require(
+        together.keys() == declared.keys(),
+        f"a stream must return the arrays that the identity declares, {sorted(declared)}; found {sorted(together)}",
+    )
+    for name, spec in declared.items():
+        found, wanted = together[name], (len(pixels), *spec.row_shape)
+        _require(
+            found.shape == wanted and found.dtype == np.float32,
+            f"array {name!r} must be float32 of shape {wanted}; found {found.dtype} of shape {found.shape}",
+        )
+        _require(bool(np.isfinite(found).all()), f"array {name!r} must hold finite numbers for any picture")
+        for row in range(len(pixels)):
+            alone = encoded(pixels[row : row + 1])[name][0]
+            _require_same(alone, found[row], f"array {name!r} of picture {row} alone")
 
 
 def _check_refusals(encoder: Encoder, pixels: Pixels) -> None:

@@ -17,7 +17,8 @@ from embedstore.extraction.extract import Executor, Extraction, InProcess
 from embedstore.extraction.on_devices import OnDevices, device_names
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
-from embedstore.store.layout import StoreLayout, read_store_document
+from embedstore.store.documents import read_store_document
+from embedstore.store.layout import StoreLayout
 
 _MOST_WORKERS = 16
 
