@@ -52,7 +52,7 @@ def run_chunks(
     stopwatch
         Adds up where the time went.
     stopping
-        Asked between batches; when true, the chunk at hand is abandoned and the iterator ends.
+        Asked between batches; when true, the current chunk is abandoned and the iterator ends.
     stream_of
         Opens the stream of batches through the encoder.
     further
