@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
-from embedstore.checkpoints.hub import HubUnreachable, hub_file, check_access
+from embedstore.checkpoints.hub import HubUnreachable, check_access, hub_file
 from embedstore.encoders.base import Encoder
 from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
