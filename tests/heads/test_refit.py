@@ -18,7 +18,7 @@ from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
 from heads.solvers.early_stopping import usual_stop
 from heads.statistics.conformal import conformal_sets
-from tests.head_contract import folds_of, make_training
+from heads.testing import folds_of, make_training
 
 TREES = BoostedFamily(({"max_depth": 2, "learning_rate": 0.3, "rounds": 40, "patience": 5},))
 NETWORKS = MlpFamily(({"hidden": (6,), "learning_rate": 0.02, "minimum_steps": 36, "batch_size": 32},))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedstore.errors import UsageError
-from tests.contracts import check_encoder
+from embedstore.testing import check_encoder
 from tests.pictures import expected_tokens, pixels_of
 from tests.stores import TokenEncoder
 

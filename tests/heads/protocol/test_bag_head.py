@@ -17,7 +17,7 @@ from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.answers import predict_units
 from heads.runs.run import load_run, save_run
-from tests.head_contract import check_family, check_head
+from heads.testing import check_family, check_head
 from tests.heads.bag_head import STRENGTHS, NoisyOrFamily, NoisyOrHead
 from tests.views import make_view, probed
 
