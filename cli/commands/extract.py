@@ -26,6 +26,7 @@ from cli.printing.extract_summary import print_summary
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
 from embedstore.datasets.base import Collection, dataset_reader
+from embedstore.datasets.selection import parse_conditions, select_records
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.progress import Observer
 from embedstore.extraction.shard import parse_shard
@@ -88,6 +89,12 @@ from embedstore.extraction.shard import parse_shard
 @click.option(
     "--ray-address", default="local", show_default=True, help="Ray cluster: local, auto or HOST:PORT."
 )
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only images with this value, or without it (COLUMN!=VALUE); repeatable.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of the data set.")
 @click.option(
     "--shard", metavar="I/N", help="Only this share of the chunks, while other processes do others."
@@ -145,7 +152,8 @@ def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     """Read the data set that the options and ``embed.toml`` name."""
     name, root = require(given["dataset"], "--dataset"), given["root"]
     reader = dataset_reader(name, reader_options(given, project_of(context).settings.get("options", {})))
-    return reader.read(Path(require(root, "--root")))
+    collection = reader.read(Path(require(root, "--root")))
+    return select_records(collection, parse_conditions(given["where"]))
 
 
 def _job(

@@ -40,6 +40,8 @@ def command(
 ) -> None:
     """Find the images whose vectors are most similar (exact cosine) to IMAGE or to an image of the store.
 
+    IMAGE is a file, or one of its frames or pages: loop.dcm#3, counted from 0.
+
     \b
     Example:
       embed search MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive/image1.png -k 5 --where anatomy=XR_ELBOW

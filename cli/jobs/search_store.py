@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy.typing as npt
 
 from cli.jobs.notify import Notify, StrPath, ignore
 from cli.jobs.text_tower import text_tower_of
+from embedstore.datasets.file_frames import look_into
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import DataError
-from embedstore.manifest import Record
+from embedstore.manifest import Record, path_to_manifest
 from embedstore.pipeline.embed_images import embed_records
 from embedstore.queries.search import Neighbor, build_index
 from embedstore.store.reader import Store, open_store
@@ -62,7 +64,7 @@ class SimilarImages:
 def search_by_file(
     store: StrPath, image: StrPath, options: SearchOptions | None = None, *, notify: Notify = ignore
 ) -> SimilarImages:
-    """Find the images most similar to a file.
+    """Find the images most similar to a file, or to one of its frames (``FILE#N``, from 0).
 
     Raises
     ------
@@ -137,11 +139,25 @@ def _vector_of_file(
     encoder = encoder_of_identity(
         store.identity, holder=f"store {store.path}", name=asked.encoder, device=asked.device, say=notify
     )
-    embedded = embed_records([Record(image.name, image.name)], image.resolve().parent, encoder)
+    file, frame = _file_and_frame(image, notify)
+    embedded = embed_records([Record(image.name, file.name, frame)], file.absolute().parent, encoder)
     for reason, message in embedded.failures.values():
         raise DataError(f"{image}: {reason}: {message}")
     vector: npt.NDArray[np.float32] = embedded.vectors[0]
     return vector
+
+
+def _file_and_frame(image: Path, notify: Notify) -> tuple[Path, int]:
+    """Read ``FILE#N`` as frame N of a file; without N, say that a file of several frames has others."""
+    named = re.fullmatch(r"(.+)#(\d{1,6})", image.name)
+    if named and not image.exists():
+        return image.with_name(named[1]), int(named[2])
+    frames = look_into(image.absolute().parent, [path_to_manifest(image.name)]).popitem()[1].frames
+    if len(frames) > 1:
+        notify(
+            f"{image} has {len(frames)} frames; the first is searched for, {image}#{frames[1]} names the next"
+        )
+    return image, frames[0]
 
 
 def _patient(store: Store, image_id: str) -> str | None:

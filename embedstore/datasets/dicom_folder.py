@@ -26,6 +26,7 @@ from embedstore.errors import DataError, UsageError
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table, path_to_manifest
 
 _SHORTEST_KEY_BYTES = 16
+_SHOWN_TYPES = 6
 _KEPT: dict[str, pa.DataType] = {
     "body_part": pa.string(),
     "laterality": pa.string(),
@@ -233,11 +234,16 @@ def _describe(
         if left_out := [entry for entry in scanned if entry.kind is kind]:
             summary[f"files left out, {kind}"] = _describe_files(left_out)
     summary |= count_frames(entry.header.frames for entry in images if entry.header)
-    for name in ("modality", "plane", "image_type"):
+    for name in ("modality", "plane"):
         counts = Counter(cell or "unknown" for cell in manifest.column(name))
         summary[f"images by {name}"] = ", ".join(
             f"{cell} {count:,}" for cell, count in sorted(counts.items())
         )
+    types = Counter(cell or "unknown" for cell in manifest.column("image_type")).most_common()
+    more = f", {len(types) - _SHOWN_TYPES} other types" if len(types) > _SHOWN_TYPES else ""
+    summary["images by image type"] = (
+        ", ".join(f"{cell} {count:,}" for cell, count in types[:_SHOWN_TYPES]) + more
+    )
     summary["images with burned-in annotation or unknown"] = sum(
         flag != "no" for flag in manifest.column("burned_in")
     )

@@ -53,6 +53,10 @@ def read_header(file: BoundedReader, max_inflated_bytes: int) -> tuple[Dataset, 
         syntax != uid.ExplicitVRBigEndian,
         stop_when=lambda tag, _vr, _length: int(tag) in _PIXEL_KEYWORDS,
     )
+    if str(header.get("RecognitionCode") or "").strip().upper().startswith("ACR-NEMA"):
+        # These attributes came with DICOM; before, an image was grey and its lowest value black.
+        header.setdefault("SamplesPerPixel", 1)
+        header.setdefault("PhotometricInterpretation", "MONOCHROME2")
     return header, syntax, stream
 
 

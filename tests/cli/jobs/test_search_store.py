@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cli.jobs.search_store import SearchOptions, search_by_file, search_by_id, search_by_words
 from embedstore.errors import DataError, UsageError
@@ -70,3 +71,21 @@ def test_what_cannot_be_compared_is_named(store: Path) -> None:
         search_by_id(store, "nothing")
     with pytest.raises(UsageError, match="encoder 'hog' has no text tower"):
         search_by_words(store, "hand")
+
+
+def test_a_frame_of_a_file_is_searched_for_by_its_number(store: Path, image: Path, tmp_path: Path) -> None:
+    other = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    other.save(tmp_path / "pages.tif", save_all=True, append_images=[Image.open(image)])
+    said: list[str] = []
+    first = search_by_file(store, tmp_path / "pages.tif", SearchOptions(k=1), notify=said.append)
+    assert said == [
+        f"{tmp_path}/pages.tif has 2 frames; the first is searched for, {tmp_path}/pages.tif#1 names the next"
+    ]
+    second = search_by_file(store, f"{tmp_path}/pages.tif#1", SearchOptions(k=1), notify=said.append)
+    own = search_by_file(store, image, SearchOptions(k=1), notify=said.append)
+    assert second.neighbors[0].image_id == own.neighbors[0].image_id
+    assert second.neighbors[0].similarity == pytest.approx(own.neighbors[0].similarity, abs=1e-6)
+    assert first.neighbors[0].similarity < own.neighbors[0].similarity
+    assert len(said) == 1
+    with pytest.raises(DataError, match="frame 2"):
+        search_by_file(store, f"{tmp_path}/pages.tif#2")

@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import EnhancedMRImageStorage
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -17,6 +18,7 @@ from embedstore.errors import DataError, UsageError
 from embedstore.phantoms import lumbar
 from embedstore.phantoms.lumbar import FOLDER, write_phantom_lumbar
 from embedstore.testing import check_reader
+from tests.dicom_objects import SAGITTAL, enhanced, group, save
 
 STUDIES = 10
 
@@ -61,6 +63,24 @@ def test_every_slice_of_the_tree_is_a_record(collection, phantom):
     assert len(on_disk) == phantom.images
     assert set(collection.manifest.column("modality")) == {"MR"}
     assert None not in collection.manifest.column("series_id")
+
+
+def test_frames_of_an_enhanced_file_are_slices_of_its_series(small):
+    path = min((small / "train_images").glob("*/*/*.dcm"))
+    for other in path.parent.glob("*.dcm"):
+        other.unlink()
+    own = [group(position=(x, 0, 0)) for x in (8, 4, 0)]
+    shared = group(orientation=SAGITTAL, spacing=(1, 1), thickness=4)
+    save(enhanced(EnhancedMRImageStorage, "MR", shared, own), path)
+    manifest = check_reader(RsnaLumbar(), small, knows_patients=True).manifest
+    name = path.relative_to(small).as_posix()
+    rows = [row for row in manifest.table.to_pylist() if row["path"] == name]
+    assert [row["image_id"] for row in rows] == [name, f"{name}#1", f"{name}#2"]
+    assert [(row["plane"], row["slice_index"], row["position_mm"]) for row in rows] == [
+        ("sagittal", 2, 8),
+        ("sagittal", 1, 4),
+        ("sagittal", 0, 0),
+    ]
 
 
 def test_labels_are_those_of_the_table_with_missing_cells(collection, phantom):

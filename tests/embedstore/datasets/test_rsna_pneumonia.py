@@ -1,10 +1,13 @@
 """The RSNA pneumonia reader on a hand-written folder in the competition's layout."""
 
+import numpy as np
 import pytest
+from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from embedstore.datasets.rsna_pneumonia import RsnaPneumonia
 from embedstore.errors import DataError
 from embedstore.testing import check_reader
+from tests.dicom_objects import dicom_object, save, with_pixels
 
 LABELS = """patientId,x,y,width,height,Target
 p1,,,,,0
@@ -101,3 +104,18 @@ def test_a_wrong_detail_row_is_refused_with_its_line(tree, row, message):
 def test_another_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"expected stage_2_train_labels.csv .*found an empty folder"):
         RsnaPneumonia().read(tmp_path)
+
+
+def test_each_frame_of_a_file_is_a_record(tree):
+    loop = with_pixels(
+        dicom_object(DigitalXRayImageStorageForPresentation, "DX"), np.zeros((2, 8, 8), np.uint8)
+    )
+    save(loop, tree / "stage_2_train_images/p1.dcm")
+    manifest = check_reader(RsnaPneumonia(), tree, knows_patients=True).manifest
+    assert manifest.column("image_id")[:3] == [
+        "stage_2_train_images/p1.dcm",
+        "stage_2_train_images/p1.dcm#1",
+        "stage_2_train_images/p2.dcm",
+    ]
+    assert manifest.column("frame")[:3] == [0, 1, 0]
+    assert manifest.column("patient_id")[:3] == ["p1", "p1", "p2"]

@@ -57,6 +57,27 @@ def test_dicom_is_known_by_its_content_and_gives_a_record_per_frame(tmp_path):
     assert [bool(record.series_id) for record in inputs.records] == [True, False, False]
 
 
+def test_pages_of_a_tiff_are_records_and_so_are_frames_of_a_file_without_an_ending(tmp_path):
+    pages = [Image.fromarray(np.full((4, 4), grey, np.uint8)) for grey in (1, 2, 3)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    shutil.copy(REAL / "rtdose.dcm", tmp_path / "dose")
+    inputs = gather_inputs([tmp_path])
+    assert [record.image_id for record in inputs.records] == [
+        *["dose", *(f"dose#{frame}" for frame in range(1, 15))],
+        *["scan.tif", "scan.tif#1", "scan.tif#2"],
+    ]
+    assert [record.frame for record in inputs.records] == [*range(15), *range(3)]
+    assert len(set(inputs.studies)) == 1
+
+
+def test_a_broken_header_fails_by_its_name_and_what_is_no_image_is_left_out(tmp_path):
+    shutil.copy(REAL / "CT_small.dcm", tmp_path / "good.dcm")
+    (tmp_path / "cut.dcm").write_bytes((REAL / "CT_small.dcm").read_bytes()[:500])
+    shutil.copy(REAL / "liver_1frame.dcm", tmp_path / "segments.dcm")
+    inputs = gather_inputs([tmp_path])
+    assert [record.path for record in inputs.records] == ["cut.dcm", "good.dcm"]
+
+
 def test_names_that_are_not_utf8_are_taken(tmp_path):
     picture(tmp_path / "a.png")
     os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff\xe9.png")
