@@ -45,6 +45,7 @@ def measure(head: str, options: Namespace) -> dict[str, Any]:
     """Probe with one head and return its row of the table."""
     from synthetic import synthetic_view
 
+    from heads.protocol.options import ProbeOptions
     from heads.protocol.probe import probe
     from heads.registry import head_family
 
@@ -53,7 +54,7 @@ def measure(head: str, options: Namespace) -> dict[str, Any]:
     )
     family = head_family(head)
     # Libraries are loaded where they are first needed; that is no memory of the data's.
-    probe(synthetic_view(600, 16, 200, 0), head, draws=2)
+    probe(synthetic_view(600, 16, 200, 0), ProbeOptions(head=head, draws=2))
     before = _status_mb("VmRSS")
     # Linux: forget the peak of making the vectors.
     Path("/proc/self/clear_refs").write_text("5")

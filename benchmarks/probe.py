@@ -30,6 +30,7 @@ from heads.base import Training
 from heads.estimators.logistic import STRENGTHS, LogisticFamily
 from heads.protocol.fitting import Rows
 from heads.protocol.leakage import leakage_groups
+from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
 from heads.scores import probabilities_from_scores
 from heads.statistics.metrics import log_loss
@@ -55,7 +56,7 @@ def measure(view: View, options: argparse.Namespace) -> dict[str, float | int | 
     """Run the probe, then the grid alone, then scikit-learn on the same grid."""
     family = LogisticFamily(normalisations=("none",))
     started, cpu = time.perf_counter(), time.process_time()
-    result = probe(view, family=family, draws=options.draws, folds=FOLDS, seed=options.seed)
+    result = probe(view, ProbeOptions(draws=options.draws, folds=FOLDS, seed=options.seed), family=family)
     whole_s, whole_cpu_s = time.perf_counter() - started, time.process_time() - cpu
     train = view.splits == "train"
     rows = Rows.of_view(view, leakage_groups(view)).take(train)

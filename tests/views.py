@@ -12,6 +12,10 @@ import pyarrow as pa
 from embedstore.identity import Identity
 from embedstore.task import Task
 from embedstore.view import View
+from heads.base import HeadFamily
+from heads.protocol.options import ProbeOptions
+from heads.protocol.probe import probe
+from heads.protocol.probe_result import ProbeResult
 
 IDENTITY = Identity("fake", "1", "none", {"name": "pad", "size_px": 8}, "cells", "float32", 6)
 
@@ -68,3 +72,10 @@ def make_view(
         excluded={"failed: unreadable": 2},
     )
     return replace(view, **changes)
+
+
+def probed(
+    view: View, head: str = "logistic", *, family: HeadFamily | None = None, **changes: Any
+) -> ProbeResult:
+    """Probe a view with options that differ from the defaults by `changes`."""
+    return probe(view, ProbeOptions(head=head, **changes), family=family)

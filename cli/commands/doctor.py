@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import click
 
 from cli.exit_codes import DONE, FAILED
 from cli.options import ProjectCommand, json_option, print_json, store_option
+from cli.printing.findings import finding_document, print_finding
 from embedstore.encoders.registry import image_encoder
-from embedstore.extraction.doctor import Finding, State, examine
-
-_MARKS = {State.FINE: "ok", State.NOTE: "note", State.BROKEN: "BROKEN"}
+from embedstore.extraction.doctor import State, examine
 
 
 @click.command(name="doctor", cls=ProjectCommand)
@@ -32,29 +30,13 @@ def command(store: Path | None, encoder: str, device: str, as_json: bool) -> int
     for finding in examine(store, partial(image_encoder, device=device), encoder):
         findings.append(finding)
         if not as_json:
-            _print(finding)
+            print_finding(finding)
     broken = any(finding.state is State.BROKEN for finding in findings)
     if as_json:
         print_json(
             {
                 "sound": not broken,
-                "findings": [
-                    {
-                        "topic": finding.topic,
-                        "state": finding.state.value,
-                        "found": finding.found,
-                        "fix": finding.fix,
-                        **finding.values,
-                    }
-                    for finding in findings
-                ],
+                "findings": [finding_document(finding) for finding in findings],
             }
         )
     return FAILED if broken else DONE
-
-
-def _print(finding: Finding) -> None:
-    click.echo(f"{_MARKS[finding.state]:<6}  {finding.topic}: {finding.found}")
-    if finding.fix:
-        click.echo(f"        fix: {finding.fix}")
-    sys.stdout.flush()

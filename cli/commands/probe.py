@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from cli.jobs.run_folder import Choices, replaced_run, require_run_folder
-from cli.jobs.text_tower import zeroshot_family_of
+from cli.jobs.probe_all import probe_all
+from cli.jobs.probe_store import ProbeJob, probe_store
 from cli.options import (
     ProjectCommand,
     json_option,
@@ -21,25 +20,18 @@ from cli.options import (
     require,
     stores_option,
 )
-from cli.printing.head_table import ALL, probe_all
+from cli.printing.head_table import comparison_document, print_head_table
 from cli.printing.run_summary import print_run
-from cli.project import Project
 from embedstore.errors import UsageError
-from embedstore.queries.load_view import load_views
-from embedstore.queries.thumbnails import thumbnails_of_units
-from embedstore.store.reader import open_store
 from embedstore.task import POOLINGS
-from embedstore.view import take_targets, without_split
-from heads.inputs.input_ways import all_inputs
-from heads.inputs.metadata import require_metadata_columns
-from heads.protocol.learning_curve import learning_curve
-from heads.protocol.probe import probe
-from heads.reporting.page import REPORT_FILE, save_report
-from heads.runs.confident_errors import confident_errors
-from heads.runs.run import Run, save_run
-from heads.statistics.conformal import COVERAGE
+from heads.estimators.presets import preset_names
+from heads.inputs.class_weights import CLASS_WEIGHTS
+from heads.protocol.options import ProbeOptions
 
-_FOLDS, _SEED = 5, 0
+_ALL = "all"
+_USUAL = ProbeOptions()
+# Options of the same name here and there.
+_SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "device"}
 
 
 @click.command(name="probe", cls=ProjectCommand)
@@ -51,12 +43,11 @@ _FOLDS, _SEED = 5, 0
 @click.option(
     "--cross-validate", is_flag=True, help="Judge every unit out of fold, whatever official split there is."
 )
-@click.option("--head", default="logistic", show_default=True, help="Head to fit, or all to compare them.")
+@click.option("--head", default=_USUAL.head, show_default=True, help="Head to fit, or all to compare them.")
 @click.option(
     "--preset",
     metavar="NAME",
-    help="A published protocol in place of --head: google-lr, google-mlp, mura-mlp, dinov2-logreg, dinov2-knn, "
-    "clip-openai.",
+    help=f"A published protocol in place of --head: {', '.join(preset_names())}.",
 )
 @click.option(
     "--out",
@@ -83,25 +74,30 @@ _FOLDS, _SEED = 5, 0
 )
 @click.option(
     "--class-weights",
-    type=click.Choice(["none", "balanced", "task"]),
-    default="none",
+    type=click.Choice(CLASS_WEIGHTS),
+    default=_USUAL.class_weights,
     show_default=True,
     help="Weights in training; undone in the probabilities.",
 )
-@click.option("--folds", type=click.IntRange(2), default=_FOLDS, show_default=True, help="Patient folds.")
 @click.option(
-    "--draws", type=click.IntRange(1), default=2000, show_default=True, help="Bootstrap draws of patients."
+    "--folds", type=click.IntRange(2), default=_USUAL.folds, show_default=True, help="Patient folds."
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(1),
+    default=_USUAL.draws,
+    show_default=True,
+    help="Bootstrap draws of patients.",
 )
 @click.option(
     "--coverage",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=COVERAGE,
+    default=_USUAL.coverage,
     show_default=True,
     help="Rate at which conformal sets shall hold the true class.",
 )
 @click.option(
     "--learning-curve",
-    "with_curve",
     is_flag=True,
     help="Also learn from 64, 128, ... patients, 5 times each.",
 )
@@ -126,35 +122,11 @@ _FOLDS, _SEED = 5, 0
     show_default=True,
     help="Where heads are fitted; auto takes a GPU if there is one.",
 )
-@click.option("--seed", type=int, default=_SEED, show_default=True, help="Seed of folds and draws.")
+@click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
 @click.pass_context
-def command(
-    context: click.Context,
-    store: tuple[Path, ...],
-    task: str | None,
-    targets: tuple[str, ...],
-    cross_validate: bool,
-    head: str,
-    preset: str | None,
-    out: Path | None,
-    pooling: str | None,
-    with_columns: tuple[str, ...],
-    select_inputs: bool,
-    class_weights: Any,
-    folds: int,
-    draws: int,
-    coverage: float,
-    with_curve: bool,
-    thumbnails: bool,
-    encoder: str | None,
-    prompts: Path | None,
-    fit_device: str,
-    seed: int,
-    runs: Path | None,
-    as_json: bool,
-) -> None:
+def command(context: click.Context, /, **given: Any) -> None:
     """Fit, select, calibrate and evaluate a head on the vectors of a store; leave a run folder with its report.
 
     Several stores of one identity are used as one when --store is given for each.
@@ -163,92 +135,53 @@ def command(
     Example:
       embed probe --store mura.store --task abnormal --head logistic
     """
-    family = None
-    if preset is not None:
+    job = _job(context, **given)
+    if given["preset"] is None and given["head"] == _ALL:
+        compared = probe_all(job, notify=print_notice)
+        if given["as_json"]:
+            print_json(comparison_document(compared))
+        else:
+            print_head_table(compared)
+        return
+    run = probe_store(job, notify=print_notice)
+    if given["as_json"]:
+        print_json({"run": str(run.folder), "run_id": run.run_id, **run.document})
+    else:
+        print_run(run)
+
+
+def _job(
+    context: click.Context,
+    *,
+    store: tuple[Path, ...],
+    task: str | None,
+    head: str,
+    out: Path | None,
+    runs: Path | None,
+    thumbnails: bool,
+    encoder: str | None,
+    prompts: Path | None,
+    fit_device: str,
+    **given: Any,
+) -> ProbeJob:
+    """Return what was asked for; options that contradict each other are refused in their own words."""
+    if given["preset"] is not None:
         if context.get_parameter_source("head") is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--preset {preset} brings its own head; leave --head {head} out")
-        from heads.estimators.presets import preset_family
-
-        head, family = preset_family(preset)
-    if select_inputs and pooling is not None:
-        raise UsageError(f"--select-inputs chooses the pooling; leave --pooling {pooling} out")
-    require_metadata_columns(with_columns)
-    stores = [open_store(path) for path in require(store or None, "--store")]
-    view = load_views(stores, task, with_columns=with_columns)
-    view = take_targets(view, targets) if targets else view
-    view = without_split(view) if cross_validate else view
-    ways = all_inputs(view) if select_inputs else None
-    if ways is not None and len(ways) == 1:
-        click.echo(
-            "--select-inputs: nothing to choose from: no study has several images, and there is no --with",
-            err=True,
-        )
-    shared: dict[str, Any] = {
-        "seed": seed,
-        "folds": folds,
-        "draws": draws,
-        "pooling": pooling,
-        "inputs": ways,
-        "class_weights": class_weights,
-        "family": family,
-        "device": fit_device,
-    }
-    choices = Choices(
-        stores=_other_stores(store, project_of(context)),
-        targets=targets,
-        cross_validate=cross_validate,
-        pooling=pooling,
-        with_columns=with_columns,
-        select_inputs=select_inputs,
-        class_weights=None if class_weights == "none" else class_weights,
-        folds=None if folds == _FOLDS else folds,
-        coverage=None if coverage == COVERAGE else coverage,
-        seed=None if seed == _SEED else seed,
-        learning_curve=with_curve,
-        prompts=None if prompts is None else prompts.stem,
+            raise UsageError(f"--preset {given['preset']} brings its own head; leave --head {head} out")
+        # embed.toml's head is not meant.
+        head = _USUAL.head
+    if given["select_inputs"] and given["pooling"] is not None:
+        raise UsageError(f"--select-inputs chooses the pooling; leave --pooling {given['pooling']} out")
+    shared = {name: entry for name, entry in given.items() if name in _SHARED}
+    project = project_of(context)
+    return ProbeJob(
+        stores=require(store or None, "--store"),
+        task=task,
+        options=ProbeOptions(head=head, device=fit_device, **shared),
+        out=out,
+        runs=runs or project.folder / "runs",
+        own_store=project.settings.get("store"),
+        thumbnails=thumbnails,
+        encoder=encoder,
+        prompts=prompts,
     )
-    runs_folder = runs or project_of(context).folder / "runs"
-
-    def probed(name: str, folder: Path) -> Run:
-        options = dict(shared)
-        if name == "zeroshot":
-            options["family"] = zeroshot_family_of(
-                stores[0], view.task, encoder=encoder, device=fit_device, prompts=prompts
-            )
-        result = probe(view, name, coverage=coverage, **options)
-        result = replace(result, settings=replace(result.settings, preset=preset or ""))
-        if with_curve:
-            started = time.perf_counter()
-            curve = learning_curve(view, name, **options)
-            seconds = {**result.seconds, "learning_curve": time.perf_counter() - started}
-            result = replace(result, learning_curve=curve, seconds=seconds)
-        if replaced := replaced_run(folder):
-            print_notice(f"replaces {replaced}")
-        run = save_run(folder, result)
-        wrong = (error.unit_id for error in confident_errors(run))
-        pictures = thumbnails_of_units(stores, wrong, view.task.unit) if thumbnails else None
-        save_report(folder / REPORT_FILE, [run], thumbnails=pictures)
-        return run
-
-    def default_place(name: str) -> Path:
-        return runs_folder / f"{view.task.name}-{name}{choices.suffix}"
-
-    if head == ALL:
-        probe_all(probed, default_place if out is None else out.joinpath, as_json=as_json)
-        return
-    folder = out or default_place(preset or head)
-    require_run_folder(folder)
-    run = probed(head, folder)
-    report = folder / REPORT_FILE
-    if as_json:
-        print_json({"run": str(folder), "run_id": run.run_id, **run.document})
-        return
-    print_run(run, folder, report)
-
-
-def _other_stores(stores: tuple[Path, ...], project: Project) -> list[str]:
-    """Return the names of the stores, unless they are the project's own or there is only one and no project."""
-    own = project.settings.get("store")
-    if len(stores) == 1 and (own is None or stores[0].resolve() == Path(own).resolve()):
-        return []
-    return [path.resolve().name.removesuffix(".store") for path in stores]

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
-import numpy.typing as npt
 
-from cli.jobs.text_tower import text_encoder_of
+from cli.jobs.search_store import SearchOptions, search_by_file, search_by_id, search_by_words
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_option
-from embedstore.encoders.registry import encoder_of_identity
-from embedstore.errors import DataError, UsageError
-from embedstore.manifest import Record
-from embedstore.pipeline.embed_images import embed_records
-from embedstore.queries.search import Neighbor, build_index, parse_where
-from embedstore.store.reader import Store, open_store
+from cli.printing.neighbors import neighbors_document, print_neighbors
+from embedstore.errors import UsageError
+from embedstore.queries.search import parse_where
 
 
 @click.command(name="search", cls=ProjectCommand)
@@ -52,59 +46,15 @@ def command(
     """
     if sum(given is not None for given in (image, image_id, text)) != 1:
         raise UsageError("give one of: an image file, --id IMAGE_ID, --text WORDS")
-    opened = open_store(require(store, "--store"))
+    source = require(store, "--store")
+    options = SearchOptions(k=k, where=parse_where(where), encoder=encoder, device=device)
     if text is not None:
-        vector = text_encoder_of(opened, encoder=encoder, device=device).encode_text([text])[0]
+        found = search_by_words(source, text, options, notify=print_notice)
     elif image is not None:
-        vector = _vector_of_file(opened, image, encoder, device)
+        found = search_by_file(source, image, options, notify=print_notice)
     else:
-        vector = opened.vector(str(image_id))
-    patient = None if image_id is None or same_patient else _patient(opened, image_id)
-    index = build_index(opened, where=parse_where(where))
-    neighbors = index.search(vector, k=k, exclude_patient=patient, exclude_id=image_id or "")
+        found = search_by_id(source, str(image_id), options, same_patient=same_patient)
     if as_json:
-        print_json(
-            {"query": str(image or image_id or text), "neighbors": [_as_json(entry) for entry in neighbors]}
-        )
-        return
-    if not neighbors:
-        click.echo("no image to compare with: the conditions leave none")
-    for entry in neighbors:
-        facts = " ".join(
-            f"{name}={cell}"
-            for name, cell in entry.record.items()
-            if name in {"patient_id", "split", *_extra(opened)}
-        )
-        click.echo(f"{entry.similarity:.4f}  {entry.image_id}  {facts}")
-
-
-def _vector_of_file(
-    store: Store, image: Path, encoder_name: str | None, device: str
-) -> npt.NDArray[np.float32]:
-    encoder = encoder_of_identity(
-        store.identity, holder=f"store {store.path}", name=encoder_name, device=device, say=print_notice
-    )
-    record = Record(image.name, image.name)
-    embedded = embed_records([record], image.resolve().parent, encoder)
-    for reason, message in embedded.failures.values():
-        raise DataError(f"{image}: {reason}: {message}")
-    vector: npt.NDArray[np.float32] = embedded.vectors[0]
-    return vector
-
-
-def _patient(store: Store, image_id: str) -> str | None:
-    patient: str | None = store.table.column("patient_id")[store.row_of[image_id]].as_py()
-    return patient
-
-
-def _extra(store: Store) -> list[str]:
-    return [column for part in store.parts for column in part.manifest.extra_columns][:6]
-
-
-def _as_json(entry: Neighbor) -> dict[str, Any]:
-    return {
-        "image_id": entry.image_id,
-        "similarity": entry.similarity,
-        "row": entry.row,
-        "record": dict(entry.record),
-    }
+        print_json({"query": str(image or image_id or text), "neighbors": neighbors_document(found)})
+    else:
+        print_neighbors(found)

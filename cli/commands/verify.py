@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from cli.exit_codes import DONE, FAILED
-from cli.options import ProjectCommand, json_option, plural, print_json, require, store_argument
-from cli.project import shown
+from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_argument
+from cli.printing.verification import print_repair, print_verification, verification_document
 from embedstore.store.repair import repair_store
 from embedstore.store.verify import Verification, verify_store
 
@@ -32,51 +32,26 @@ def command(store_argument: Path | None, store: Path | None, repair: bool, as_js
     path = Path(require(store_argument or store, "--store"))
     if not repair:
         verification = verify_store(path)
-        _print(path, verification, as_json=as_json)
+        _show(path, verification, as_json=as_json)
         return FAILED if verification.findings else DONE
-    before = repair_store(path, say=lambda line: click.echo(line, err=True))
+    before = repair_store(path, say=print_notice)
     after = verify_store(path)
     if as_json:
-        print_json({"repaired": [asdict(finding) for finding in before.findings], **_as_json(path, after)})
-    elif before.findings:
-        click.echo(
-            f"{shown(path)}: {plural(len(before.findings), 'problem')} repaired{_pending(after)}. "
-            "Run: embed extract"
+        print_json(
+            {
+                "repaired": [asdict(finding) for finding in before.findings],
+                **verification_document(path, after),
+            }
         )
+    elif before.findings:
+        print_repair(path, before, after)
     else:
-        _print(path, after, as_json=False)
+        print_verification(path, after)
     return FAILED if after.findings else DONE
 
 
-def _print(path: Path, verification: Verification, *, as_json: bool) -> None:
+def _show(path: Path, verification: Verification, *, as_json: bool) -> None:
     if as_json:
-        print_json(_as_json(path, verification))
-        return
-    for finding in verification.findings:
-        click.echo(f"{finding}")
-    counted = f"{plural(verification.chunks, 'chunk')}, {plural(verification.rows, 'row')}"
-    if verification.findings:
-        click.echo(
-            f"{shown(path)}: {plural(len(verification.findings), 'problem')} in {counted}{_pending(verification)}. "
-            f"Run: embed verify {shown(path)} --repair"
-        )
+        print_json(verification_document(path, verification))
     else:
-        advice = ". Run: embed extract" if verification.pending else ""
-        click.echo(
-            f"{shown(path)}: sound ({counted} read, every byte as committed){_pending(verification)}{advice}"
-        )
-
-
-def _pending(verification: Verification) -> str:
-    return f"; {plural(verification.pending, 'row')} pending" if verification.pending else ""
-
-
-def _as_json(path: Path, verification: Verification) -> dict[str, object]:
-    return {
-        "store": str(path),
-        "sound": not verification.findings,
-        "chunks": verification.chunks,
-        "rows": verification.rows,
-        "pending": verification.pending,
-        "findings": [asdict(finding) for finding in verification.findings],
-    }
+        print_verification(path, verification)

@@ -5,37 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import click
 import numpy as np
 
+from cli.jobs.notify import Notify
 from embedstore.errors import UsageError
 from embedstore.view import Units
 from heads.runs.run import Run
 
 
-def given_metadata(run: Run, pairs: Sequence[str]) -> dict[str, str]:
-    """Return column -> value of ``--with COLUMN=VALUE`` options.
+def metadata_pairs(pairs: Sequence[str]) -> dict[str, str]:
+    """Return column -> value of ``COLUMN=VALUE`` pairs.
 
     Raises
     ------
     UsageError
-        If one is no pair, names a column that the run's head does not get, or one that was named before.
+        If one is no pair, or names a column that was named before.
     """
-    blocks = run.predictor.blocks
-    wanted = () if blocks is None else blocks.columns
     given: dict[str, str] = {}
     for pair in pairs:
         column, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--with takes COLUMN=VALUE; found {pair!r}")
-        if column not in wanted:
-            raise UsageError(
-                f"--with {pair}: the head of run {run.folder} gets {', '.join(wanted) or 'no metadata'}"
-            )
         if column in given:
             raise UsageError(f"--with {column} is given twice")
         given[column] = value
     return given
+
+
+def require_wanted(run: Run, given: Mapping[str, str]) -> None:
+    """Refuse values of columns that the run's head does not get; raises UsageError."""
+    blocks = run.predictor.blocks
+    wanted = () if blocks is None else blocks.columns
+    for column, value in given.items():
+        if column not in wanted:
+            raise UsageError(
+                f"--with {column}={value}: the head of run {run.folder} gets "
+                f"{', '.join(wanted) or 'no metadata'}"
+            )
 
 
 def require_metadata(run: Run, present: Sequence[str], *, what: str) -> None:
@@ -66,15 +72,14 @@ def require_metadata(run: Run, present: Sequence[str], *, what: str) -> None:
             )
 
 
-def with_metadata(run: Run, units: Units, given: Mapping[str, str]) -> Units:
-    """Return `units` with the given values for all images; say on stderr which values the head never saw."""
+def with_metadata(run: Run, units: Units, given: Mapping[str, str], *, notify: Notify) -> Units:
+    """Return `units` with the given values for all images; tell `notify` which values the head never saw."""
     same = {column: np.full(len(units.image_ids), value) for column, value in given.items()}
     units = replace(units, metadata={**units.metadata, **same})
     blocks = run.predictor.blocks
     for column, values in (blocks.unseen(units.metadata) if blocks else {}).items():
-        click.echo(
+        notify(
             f"{column}: {', '.join(map(repr, values))} not among the images that the head was fitted on; taken "
-            "for none of its values",
-            err=True,
+            "for none of its values"
         )
     return units

@@ -6,13 +6,13 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cli.project import shown
 from embedstore.errors import UsageError
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
+from heads.protocol.options import ProbeOptions
 from heads.reporting.page import REPORT_FILE
 from heads.runs.run import FILES, RUN_FILE
 
@@ -22,72 +22,42 @@ _LONGEST_CHOICE = 60
 _DIGITS = 6
 
 
-@dataclass(frozen=True)
-class Choices:
-    """Options of a probe that make another run of the same task and head; the defaults leave no trace in the name.
+def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: str | None = None) -> str:
+    """Return ``""``, or what stands behind task and head: ``-with-anatomy-select``.
+
+    Only what makes another run of the same task and head is named; defaults leave no trace.
 
     Parameters
     ----------
+    options
+        Of the probe. Head and preset stand before; draws and device change nothing that a head says.
     stores
         Names of the stores, where they are not the project's own one.
-    targets
-        Targets of the task, where not all.
-    cross_validate
-        Whether an official split is passed over.
-    pooling
-        How a study's images give one answer, where it is not left to the task.
-    with_columns
-        Metadata beside the vectors.
-    select_inputs
-        Whether pooling and metadata are chosen.
-    class_weights
-        Weights in training, where there are any.
-    folds, coverage, seed
-        Where they are not the default.
-    learning_curve
-        Whether there is one.
     prompts
         Name of the file of prompts.
     """
-
-    stores: Sequence[str] = ()
-    targets: Sequence[str] = ()
-    cross_validate: bool = False
-    pooling: str | None = None
-    with_columns: Sequence[str] = ()
-    select_inputs: bool = False
-    class_weights: str | None = None
-    folds: int | None = None
-    coverage: float | None = None
-    seed: int | None = None
-    learning_curve: bool = False
-    prompts: str | None = None
-
-    @property
-    def suffix(self) -> str:
-        """``""``, or what stands behind task and head: ``-with-anatomy-select``."""
-        several = (("on", self.stores), ("target", self.targets), ("with", self.with_columns))
-        listed = [f"-{word}-{_listed(names)}" for word, names in several if names]
-        settings = (
-            ("pool", self.pooling),
-            ("weights", self.class_weights),
-            ("folds", self.folds),
-            ("coverage", self.coverage),
-            ("seed", self.seed),
-            ("prompts", self.prompts and _listed([self.prompts])),
-        )
-        flags = (
-            ("select", self.select_inputs),
-            ("cv", self.cross_validate),
-            ("curve", self.learning_curve),
-        )
-        return "".join(
-            [
-                *listed,
-                *(f"-{word}" for word, is_set in flags if is_set),
-                *(f"-{word}-{setting}" for word, setting in settings if setting is not None),
-            ]
-        )
+    usual = ProbeOptions()
+    several = (("on", stores), ("target", options.targets), ("with", options.with_columns))
+    flags = (
+        ("select", options.select_inputs),
+        ("cv", options.cross_validate),
+        ("curve", options.learning_curve),
+    )
+    settings = (
+        ("pool", options.pooling, usual.pooling),
+        ("weights", options.class_weights, usual.class_weights),
+        ("folds", options.folds, usual.folds),
+        ("coverage", options.coverage, usual.coverage),
+        ("seed", options.seed, usual.seed),
+        ("prompts", prompts and _listed([prompts]), None),
+    )
+    return "".join(
+        [
+            *(f"-{word}-{_listed(names)}" for word, names in several if names),
+            *(f"-{word}" for word, is_set in flags if is_set),
+            *(f"-{word}-{setting}" for word, setting, default in settings if setting != default),
+        ]
+    )
 
 
 def require_run_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Words for commands: the text tower of a store's encoder, and the zero-shot head made with it."""
+"""Words for jobs: the text tower of a store's encoder, and the zero-shot head made with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from cli.options import print_notice
+from cli.jobs.notify import Notify, StrPath, ignore
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.store.reader import Store
@@ -36,7 +36,9 @@ class TextEncoder(Protocol):
         ...
 
 
-def text_encoder_of(store: Store, *, encoder: str | None, device: str) -> TextEncoder:
+def text_encoder_of(
+    store: Store, *, encoder: str | None = None, device: str = "auto", notify: Notify = ignore
+) -> TextEncoder:
     """Return the text side of the store's encoder.
 
     Raises
@@ -47,7 +49,7 @@ def text_encoder_of(store: Store, *, encoder: str | None, device: str) -> TextEn
         If `encoder` makes other vectors than the store's.
     """
     found: Any = encoder_of_identity(
-        store.identity, holder=f"store {store.path}", name=encoder, device=device, say=print_notice
+        store.identity, holder=f"store {store.path}", name=encoder, device=device, say=notify
     )
     if not hasattr(found, "encode_text"):
         raise UsageError(
@@ -57,16 +59,22 @@ def text_encoder_of(store: Store, *, encoder: str | None, device: str) -> TextEn
 
 
 def zeroshot_family_of(
-    store: Store, task: Task, *, encoder: str | None, device: str, prompts: Path | None
+    store: Store,
+    task: Task,
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    prompts: StrPath | None = None,
+    notify: Notify = ignore,
 ) -> Any:
     """Return the zero-shot family of a task, from the project's prompts or a file of the user's."""
     from heads.estimators.zeroshot import read_prompts, zeroshot_family
 
-    words = text_encoder_of(store, encoder=encoder, device=device)
+    words = text_encoder_of(store, encoder=encoder, device=device, notify=notify)
     return zeroshot_family(
         task,
         words.encode_text,
         scale=float(words.text.logit_scale),
         bias=float(words.text.logit_bias),
-        prompts=None if prompts is None else read_prompts(prompts),
+        prompts=None if prompts is None else read_prompts(Path(prompts)),
     )

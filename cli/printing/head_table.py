@@ -2,75 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from cli.jobs.run_folder import require_run_folder
-from cli.options import print_json
+from cli.jobs.probe_all import ComparedHeads
 from cli.printing.run_summary import inputs_in_words
 from cli.project import shown
-from embedstore.errors import EmbedError
-from heads.registry import head_names
-from heads.reporting.page import save_report
-from heads.runs.comparison import Comparison, best_first, compare_runs, leading_metric, p_value_in_words
-from heads.runs.run import Run
+from heads.runs.comparison import Comparison, best_first, leading_metric, p_value_in_words
 
-ALL = "all"
-COMPARISON = "comparison"
 _COLUMNS = ("auroc", "kappa", "log_loss", "ece")
 
 
-def probe_all(probed: Callable[[str, Path], Run], place_of: Callable[[str], Path], *, as_json: bool) -> None:
-    """Probe every installed head, print how they compare, and leave a report about all of them.
-
-    Parameters
-    ----------
-    probed
-        Probes the named head into the named folder.
-    place_of
-        Says where the run of a head lies, and the comparison's page less its suffix.
-    as_json
-        Print one JSON object in place of the table.
-
-    Raises
-    ------
-    EmbedError
-        If a run cannot be left in one of the places, or no head could run: the first one's reason.
-    """
-    report = place_of(COMPARISON).with_name(f"{place_of(COMPARISON).name}.html")
-    for name in head_names():
-        require_run_folder(place_of(name))
-    runs: dict[str, Run] = {}
-    skipped: dict[str, Exception] = {}
-    for name in head_names():
-        try:
-            runs[name] = probed(name, place_of(name))
-        except (EmbedError, ImportError) as error:
-            skipped[name] = error
-    if not runs:
-        raise next(iter(skipped.values()))
-    found = list(runs.values())
-    save_report(report, found)
-    settings = found[0].document["settings"]
-    compared = {
-        (found[entry.run].document["settings"]["head"], entry.metric): entry
-        for entry in compare_runs(found, draws=settings["draws"], seed=settings["seed"])
-    }
-    if as_json:
-        print_json(_document(runs, skipped, compared, report))
-    else:
-        _print(runs, skipped, compared, report)
-
-
-def _print(
-    runs: Mapping[str, Run],
-    skipped: Mapping[str, Exception],
-    compared: Mapping[tuple[str, str], Comparison],
-    report: Path,
-) -> None:
+def print_head_table(compared: ComparedHeads) -> None:
+    """Print how the heads compare, the best first, and why some could not run."""
+    runs = compared.runs
     first = next(iter(runs.values()))
     metric = leading_metric(first)
     columns = list(dict.fromkeys((metric, *_COLUMNS)))
@@ -82,8 +29,8 @@ def _print(
         document = runs[name].document
         cells = "".join(f"{_interval(document['metrics'].get(column)):<24}" for column in columns)
         spent = sum(document["seconds"].values())
-        click.echo(f"{name:<10}{cells}{spent:8.1f}  {_difference(compared.get((name, metric)))}")
-    for name, error in skipped.items():
+        click.echo(f"{name:<10}{cells}{spent:8.1f}  {_difference(compared.differences.get((name, metric)))}")
+    for name, error in compared.skipped.items():
         click.echo(f"{name:<10}skipped: {error}")
     if any(run.document["inputs"]["tried"] for run in runs.values()):
         click.echo("\ninputs chosen by out-of-fold log loss")
@@ -92,9 +39,36 @@ def _print(
     counts = first.document["counts"]
     click.echo(
         f"\n{counts['units_judged']:,} units of {counts['patients_judged']:,} patients judged, all heads on the "
-        f"same bootstrap draws; report: {shown(report)}"
+        f"same bootstrap draws; report: {shown(compared.report)}"
     )
     click.echo("Research software, not a medical device.")
+
+
+def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
+    """Return the table as plain JSON values, with every metric's differences."""
+    return {
+        "runs": {
+            name: {
+                "run": str(run.folder),
+                "run_id": run.run_id,
+                "metrics": run.document["metrics"],
+                "seconds": run.document["seconds"],
+            }
+            for name, run in compared.runs.items()
+        },
+        "skipped": {name: str(error) for name, error in compared.skipped.items()},
+        "differences": [
+            {
+                "head": name,
+                "metric": metric,
+                **entry.difference.estimate.to_json(),
+                "p_value": entry.difference.p_value,
+                "p_value_holm": entry.corrected_p,
+            }
+            for (name, metric), entry in compared.differences.items()
+        ],
+        "report": str(compared.report),
+    }
 
 
 def _interval(entry: Mapping[str, Any] | None) -> str:
@@ -110,34 +84,3 @@ def _difference(comparison: Comparison | None) -> str:
         return "best"
     interval = _interval(comparison.difference.estimate.to_json())
     return f"{interval:<33} {p_value_in_words(comparison.corrected_p, comparison.difference)}"
-
-
-def _document(
-    runs: Mapping[str, Run],
-    skipped: Mapping[str, Exception],
-    compared: Mapping[tuple[str, str], Comparison],
-    report: Path,
-) -> dict[str, Any]:
-    return {
-        "runs": {
-            name: {
-                "run": str(run.folder),
-                "run_id": run.run_id,
-                "metrics": run.document["metrics"],
-                "seconds": run.document["seconds"],
-            }
-            for name, run in runs.items()
-        },
-        "skipped": {name: str(error) for name, error in skipped.items()},
-        "differences": [
-            {
-                "head": name,
-                "metric": metric,
-                **entry.difference.estimate.to_json(),
-                "p_value": entry.difference.p_value,
-                "p_value_holm": entry.corrected_p,
-            }
-            for (name, metric), entry in compared.items()
-        ],
-        "report": str(report),
-    }

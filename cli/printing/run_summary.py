@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.options import plural, print_facts
 from cli.project import shown
+from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import data_in_words
 from heads.runs.run import Run
 from heads.statistics.evaluation import LEAST_ECE_UNITS
@@ -18,7 +18,7 @@ from heads.statistics.evaluation import LEAST_ECE_UNITS
 _HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
 
 
-def print_run(run: Run, folder: Path, report: Path) -> None:
+def print_run(run: Run) -> None:
     """Print the task, what was chosen, the headline metrics with their intervals, and where the rest lies."""
     document = run.document
     counts, settings, unit = document["counts"], document["settings"], document["task"]["unit"]
@@ -55,7 +55,8 @@ def print_run(run: Run, folder: Path, report: Path) -> None:
         for cell, metrics in cells.items():
             click.echo(f"{cell or 'unknown':<12} {_estimate(metrics[settings_metric(document)])}")
     spent = sum(document["seconds"].values())
-    click.echo(f"\n{shown(folder)}: run {run.run_id}, {spent:.1f} s; report: {shown(report)}")
+    report = shown(run.folder / REPORT_FILE)
+    click.echo(f"\n{shown(run.folder)}: run {run.run_id}, {spent:.1f} s; report: {report}")
     click.echo("Research software, not a medical device.")
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from embedstore.view import MISSING, View
 from heads.protocol.fitting import Fitted
-from heads.protocol.probe_result import Evaluation, Predictions, Settings
+from heads.protocol.probe_result import Evaluation, Predictions
 from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, draw_patients
 from heads.statistics.conformal import judge_sets
@@ -28,7 +28,13 @@ UNCALIBRATED_METRICS = (
 
 
 def judge(
-    view: View, judged: Predictions, units: npt.NDArray[np.bool_], fitted: Fitted, settings: Settings
+    view: View,
+    judged: Predictions,
+    units: npt.NDArray[np.bool_],
+    fitted: Fitted,
+    *,
+    draws: int,
+    seed: int,
 ) -> Evaluation:
     """Compute all metrics, curves and counts of the judged units, on the same draws of patients.
 
@@ -42,10 +48,10 @@ def judge(
         (n_units,) bool: which units of the view these are.
     fitted
         For thresholds, and for the probabilities before calibration.
-    settings
-        Draws and seed.
+    draws, seed
+        Of the bootstrap.
     """
-    from_patients = draw_patients(judged.patients, draws=settings.draws, seed=settings.seed)
+    from_patients = draw_patients(judged.patients, draws=draws, seed=seed)
     scored = Scored(judged.y, judged.probabilities, from_patients, view.task.class_weights)
     uncalibrated = replace(scored, probabilities=fitted.uncalibrated(judged.scores))
     overall = evaluate(scored)

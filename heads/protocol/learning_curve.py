@@ -18,14 +18,12 @@ from embedstore.errors import DataError, UsageError
 from embedstore.view import View
 from heads.base import HeadFamily
 from heads.folds import assign_folds
-from heads.inputs.class_weights import ClassWeights
-from heads.inputs.input_ways import HeadInputs, named_inputs
 from heads.inputs.unit_images import Rows
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.leakage import leakage_groups
+from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
-from heads.registry import head_family, on_device
-from heads.statistics.bootstrap import DRAWS, Estimate, draw_patients, estimate, estimates_to_json
+from heads.statistics.bootstrap import Estimate, draw_patients, estimate, estimates_to_json
 from heads.statistics.evaluation import ALL_METRICS, Drawn, Scored, draw_metrics
 
 SMALLEST = 64
@@ -85,18 +83,11 @@ class LearningCurve:
 
 def learning_curve(
     view: View,
-    head: str = "logistic",
+    options: ProbeOptions | str = "logistic",
     *,
     sizes: Sequence[int] | None = None,
     repeats: int = REPEATS,
-    pooling: str | None = None,
-    inputs: Sequence[HeadInputs] | None = None,
-    class_weights: ClassWeights = "none",
-    folds: int = 5,
-    draws: int = DRAWS,
-    seed: int = 0,
     family: HeadFamily | None = None,
-    device: str | None = None,
 ) -> LearningCurve:
     """Run the protocol on fewer patients.
 
@@ -104,7 +95,7 @@ def learning_curve(
     ----------
     view
         As `heads.protocol.probe.probe`, which checks it.
-    head, pooling, inputs, class_weights, folds, draws, seed, family, device
+    options, family
         As `heads.protocol.probe.probe`.
     sizes
         Numbers of patients; by default 64, 128, ... and all. More than there are is all.
@@ -118,15 +109,16 @@ def learning_curve(
     """
     if repeats < 1 or (sizes is not None and min(sizes, default=0) < 1):
         raise UsageError(f"repeats and sizes must be 1 or more; found repeats={repeats}, sizes={sizes}")
-    grid = head_family(head) if family is None else family
-    grid = grid if device is None else on_device(grid, device)
+    asked = options_of(options)
+    grid = asked.grid(family)
+    view = asked.take(view)
+    ways = asked.ways(view)
     groups = leakage_groups(view)
-    learned, judged = _parts(view, groups, seed)
-    ways = named_inputs(view, pooling, inputs)
+    learned, judged = _parts(view, groups, asked.seed)
     rows = Rows.of_view(view, groups)
     judged_rows = rows.take(judged)
-    from_patients = draw_patients(view.patients[judged], draws=draws, seed=seed)
-    generator = np.random.default_rng(seed)
+    from_patients = draw_patients(view.patients[judged], draws=asked.draws, seed=asked.seed)
+    generator = np.random.default_rng(asked.seed)
     present = np.unique(groups[learned])
     points, skipped = [], {}
     for size in _sizes(len(present), sizes):
@@ -140,9 +132,9 @@ def learning_curve(
                     grid,
                     view.task,
                     inputs=ways,
-                    folds=folds,
-                    class_weights=class_weights,
-                    seed=seed + repeat,
+                    folds=asked.folds,
+                    class_weights=asked.class_weights,
+                    seed=asked.seed + repeat,
                 )
                 scored = Scored(judged_rows.y, _probabilities(fitted, judged_rows), from_patients)
                 drawn.append(draw_metrics(scored, _metrics(view)))

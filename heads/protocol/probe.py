@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError
 from embedstore.view import MISSING, View
 from heads.base import HeadFamily
-from heads.inputs.class_weights import ClassWeights
-from heads.inputs.input_ways import HeadInputs, named_inputs
+from heads.inputs.input_ways import HeadInputs
 from heads.inputs.unit_images import Rows
 from heads.protocol.evaluate_units import judge
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.leakage import leakage_groups, require_disjoint
+from heads.protocol.learning_curve import learning_curve
+from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe_result import Predictions, ProbeResult, Settings
-from heads.protocol.splits import split_units
-from heads.registry import head_family, on_device
-from heads.statistics.bootstrap import DRAWS
-from heads.statistics.conformal import COVERAGE, UNKNOWN, ConformalSets, conformal_sets
+from heads.protocol.splits import Split, split_units
+from heads.statistics.conformal import UNKNOWN, ConformalSets, conformal_sets
 from heads.statistics.outliers import learn_outliers
 
 
 def probe(
-    view: View,
-    head: str = "logistic",
-    *,
-    seed: int = 0,
-    folds: int = 5,
-    draws: int = DRAWS,
-    pooling: str | None = None,
-    inputs: Sequence[HeadInputs] | None = None,
-    class_weights: ClassWeights = "none",
-    coverage: float = COVERAGE,
-    family: HeadFamily | None = None,
-    device: str | None = None,
+    view: View, options: ProbeOptions | str = "logistic", *, family: HeadFamily | None = None
 ) -> ProbeResult:
     """Fit, select, calibrate and evaluate one head on one task.
 
@@ -47,93 +36,84 @@ def probe(
     ----------
     view
         Vectors, labels, patients, splits, and the metadata that the head gets beside the vectors.
-    head
-        Name of an installed head.
-    seed
-        Of folds, heads and bootstrap.
-    folds
-        Patient folds of selection and calibration, and of the outer cross-validation.
-    draws
-        Bootstrap draws.
-    pooling
-        How a study's images give one answer; the task's rule by default.
-    inputs
-        Ways of giving units to the head, to choose from by out-of-fold log loss in place of `pooling`
-        (`heads.inputs.input_ways.all_inputs`); by default there is one, with all metadata of the view.
-    class_weights
-        Weights of training: ``none``, ``balanced`` or the ``task``'s.
-    coverage
-        Rate at which conformal sets shall hold the true class.
+    options
+        How; the name of a head stands for its defaults.
     family
         A grid to search in place of the head's default.
-    device
-        Where to fit: ``auto``, ``cpu`` or ``cuda``; by default where the grid says. Scores are always computed
-        on the CPU.
 
     Raises
     ------
     DataError
         If patients or pixels cross the split, vectors are not finite, or the labels cannot be learned.
     UsageError
-        If an option is wrong, or a metadata column must not be seen by a head.
+        If an option does not fit the view, or a metadata column must not be seen by a head.
     """
+    seconds: dict[str, float] = {}
+    asked = options_of(options)
+    with _timed(seconds, "fit"):
+        view = asked.take(view)
+        ways = asked.ways(view)
+        _require_usable(view)
+        split = split_units(view)
+        if split.mode == "official split":
+            require_disjoint(view, split.fitted, split.judged)
+        grid = asked.grid(family)
+        everyone = Rows.of_view(view, leakage_groups(view))
+        rows = everyone.take(split.fitted)
+        fitted = fit(
+            rows,
+            grid,
+            view.task,
+            inputs=ways,
+            folds=asked.folds,
+            class_weights=asked.class_weights,
+            seed=asked.seed,
+        )
+        sets = _sets(view, rows, fitted, asked.coverage)
+    with _timed(seconds, "outliers"):
+        outliers = learn_outliers(rows.X, rows.unit_of_row, rows.groups, seed=asked.seed)
+    with _timed(seconds, "predict"):
+        judged = (
+            _predict(view, everyone, fitted, sets, split.judged)
+            if split.mode == "official split"
+            else _cross_validate(view, everyone, split.fitted, fitted, grid, ways, asked)
+        )
+    with _timed(seconds, "evaluate"):
+        evaluation = judge(view, judged, split.judged, fitted, draws=asked.draws, seed=asked.seed)
+    curve = None
+    if asked.learning_curve:
+        with _timed(seconds, "learning_curve"):
+            curve = learning_curve(view, asked, family=family)
+    return ProbeResult(
+        view=view,
+        settings=_settings(asked, fitted, split),
+        fitted=fitted,
+        conformal=sets,
+        outliers=outliers,
+        out_of_fold=_out_of_fold(view, split.fitted, rows, fitted),
+        judged=judged,
+        evaluation=evaluation,
+        excluded={**view.excluded, **split.excluded},
+        seconds=seconds,
+        learning_curve=curve,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Note how long a step takes."""
     started = time.perf_counter()
-    if not 0 < coverage < 1:
-        raise UsageError(f"coverage must be above 0 and below 1; found {coverage}")
-    if draws < 1 or folds < 2:
-        raise UsageError(f"draws must be 1 or more and folds 2 or more; found draws={draws}, folds={folds}")
-    ways = named_inputs(view, pooling, inputs)
-    _require_usable(view)
-    split = split_units(view)
-    official = split.mode == "official split"
-    if official:
-        require_disjoint(view, split.fitted, split.judged)
-    grid = head_family(head) if family is None else family
-    grid = grid if device is None else on_device(grid, device)
-    everyone = Rows.of_view(view, leakage_groups(view))
-    rows = everyone.take(split.fitted)
-    fitted = fit(rows, grid, view.task, inputs=ways, folds=folds, class_weights=class_weights, seed=seed)
-    settings = Settings(
-        head=head,
+    yield
+    seconds[step] = time.perf_counter() - started
+
+
+def _settings(asked: ProbeOptions, fitted: Fitted, split: Split) -> Settings:
+    return Settings(
+        options=asked,
+        inputs=fitted.inputs,
         mode=split.mode,
         fit_splits=split.fit_names,
         evaluation_split=split.judged_name,
-        pooling=fitted.inputs.pooling,
-        metadata=fitted.inputs.metadata,
-        class_weights=class_weights,
-        folds=folds,
-        draws=draws,
-        seed=seed,
-        coverage=coverage,
-    )
-    sets = _sets(view, rows, fitted, coverage)
-    learned = fitted.out_of_fold_probabilities
-    out_of_fold = Predictions(
-        view.unit_ids[split.fitted],
-        view.patients[split.fitted],
-        fitted.folds,
-        rows.y,
-        fitted.out_of_fold_scores,
-        learned,
-        np.full(learned.shape, UNKNOWN, np.int8),
-    )
-    seconds = {"fit": time.perf_counter() - started}
-    before = time.perf_counter()
-    outliers = learn_outliers(rows.X, rows.unit_of_row, rows.groups, seed=seed)
-    seconds["outliers"] = time.perf_counter() - before
-    before = time.perf_counter()
-    judged = (
-        _predict(view, everyone, fitted, sets, split.judged)
-        if official
-        else _cross_validate(view, everyone, split.fitted, fitted, grid, ways, settings)
-    )
-    seconds["predict"] = time.perf_counter() - before
-    before = time.perf_counter()
-    evaluation = judge(view, judged, split.judged, fitted, settings)
-    seconds["evaluate"] = time.perf_counter() - before
-    excluded = {**view.excluded, **split.excluded}
-    return ProbeResult(
-        view, settings, fitted, sets, outliers, out_of_fold, judged, evaluation, excluded, seconds
     )
 
 
@@ -172,6 +152,20 @@ def _sets(view: View, rows: Rows, fitted: Fitted, coverage: float) -> tuple[Conf
     )
 
 
+def _out_of_fold(view: View, units: npt.NDArray[np.bool_], rows: Rows, fitted: Fitted) -> Predictions:
+    """Return what selection and calibration said of the units learned from."""
+    probabilities = fitted.out_of_fold_probabilities
+    return Predictions(
+        unit_ids=view.unit_ids[units],
+        patients=view.patients[units],
+        fold=fitted.folds,
+        y=rows.y,
+        scores=fitted.out_of_fold_scores,
+        probabilities=probabilities,
+        members=np.full(probabilities.shape, UNKNOWN, np.int8),
+    )
+
+
 def _predict(
     view: View,
     everyone: Rows,
@@ -184,13 +178,13 @@ def _predict(
     probabilities = fitted.predictor.probabilities(scores)
     members = [of_target.members(probabilities[:, index]) for index, of_target in enumerate(sets)]
     return Predictions(
-        view.unit_ids[units],
-        view.patients[units],
-        np.full(rows.n_units, -1),
-        rows.y,
-        scores,
-        probabilities,
-        np.stack(members, axis=1),
+        unit_ids=view.unit_ids[units],
+        patients=view.patients[units],
+        fold=np.full(rows.n_units, -1),
+        y=rows.y,
+        scores=scores,
+        probabilities=probabilities,
+        members=np.stack(members, axis=1),
     )
 
 
@@ -201,12 +195,12 @@ def _cross_validate(
     fitted: Fitted,
     grid: HeadFamily,
     inputs: Sequence[HeadInputs],
-    settings: Settings,
+    asked: ProbeOptions,
 ) -> Predictions:
     """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit."""
     indices = np.flatnonzero(units)
     parts = []
-    for fold in range(settings.folds):
+    for fold in range(asked.folds):
         inside, left_out = np.zeros_like(units), np.zeros_like(units)
         inside[indices[fitted.folds != fold]] = True
         left_out[indices[fitted.folds == fold]] = True
@@ -216,11 +210,11 @@ def _cross_validate(
             grid,
             view.task,
             inputs=inputs,
-            folds=settings.folds,
-            class_weights=settings.class_weights,
-            seed=settings.seed + 1 + fold,
+            folds=asked.folds,
+            class_weights=asked.class_weights,
+            seed=asked.seed + 1 + fold,
         )
-        part = _predict(view, everyone, outer, _sets(view, inner, outer, settings.coverage), left_out)
+        part = _predict(view, everyone, outer, _sets(view, inner, outer, asked.coverage), left_out)
         parts.append((np.flatnonzero(left_out), replace(part, fold=np.full(int(left_out.sum()), fold))))
     order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
 

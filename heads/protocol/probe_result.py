@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import View
-from heads.inputs.class_weights import ClassWeights
+from heads.inputs.input_ways import HeadInputs
 from heads.protocol.fitting import Fitted
 from heads.protocol.learning_curve import LearningCurve
+from heads.protocol.options import ProbeOptions
 from heads.protocol.splits import Mode
 from heads.scores import Floats
 from heads.statistics.abstention import Answered
@@ -21,44 +23,45 @@ from heads.statistics.decision_curve import DecisionCurve
 from heads.statistics.outliers import Outliers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a probe was run.
+    """How a probe was run: what it was told, and what followed from the data.
 
     Parameters
     ----------
-    head
-        Name of the head.
+    options
+        What it was told.
+    inputs
+        What the head gets of a unit: the only way, or the one that was chosen.
     mode
-        Whether the data set's split or an outer cross-validation judged it.
+        Whether the data set's split or an outer cross-validation evaluated it.
     fit_splits, evaluation_split
-        The splits it learned from and was judged by; ``()`` and ``""`` in cross-validation.
-    pooling
-        How a study's images give one answer.
-    metadata
-        Manifest columns that the head gets beside the vectors.
-    class_weights
-        ``none``, ``balanced`` or ``task``: weights in training, undone in the probabilities.
-    folds, draws, seed
-        Patient folds, bootstrap draws, and the seed of both.
-    coverage
-        Rate at which conformal sets shall hold the true class.
-    preset
-        Name of the published protocol whose grid was searched, or ``""``.
+        The splits it learned from and was evaluated on; ``()`` and ``""`` in cross-validation.
     """
 
-    head: str
+    options: ProbeOptions
+    inputs: HeadInputs
     mode: Mode
     fit_splits: tuple[str, ...]
     evaluation_split: str
-    pooling: str
-    class_weights: ClassWeights
-    folds: int
-    draws: int
-    seed: int
-    coverage: float
-    preset: str = ""
-    metadata: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, as ``run.json`` keeps them; ``preset`` is ``""`` where there was none."""
+        options = self.options
+        return {
+            "head": options.head,
+            "mode": self.mode,
+            "fit_splits": list(self.fit_splits),
+            "evaluation_split": self.evaluation_split,
+            "pooling": self.inputs.pooling,
+            "class_weights": options.class_weights,
+            "folds": options.folds,
+            "draws": options.draws,
+            "seed": options.seed,
+            "coverage": options.coverage,
+            "preset": options.preset or "",
+            "metadata": list(self.inputs.metadata),
+        }
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "identity": view.identity.to_json(),
         "identity_sha256": view.identity.sha256,
         "task": view.task.to_json(),
-        "settings": {name: _plain(getattr(settings, name)) for name in settings.__dataclass_fields__}
+        "settings": settings.to_json()
         | {"interval": LEVEL, "ece_bins_at_most": ECE_BINS, "units_per_ece_bin": UNITS_PER_ECE_BIN},
         "sources": [source.to_json() for source in view.sources],
         "inputs": _inputs(result.fitted),
@@ -60,7 +60,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         },
         "excluded": dict(result.excluded),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
-        "versions": _versions(settings.head),
+        "versions": _versions(settings.options.head),
     }
 
 
@@ -128,7 +128,3 @@ def _converged(head: object) -> bool | None:
     """Return whether the head's solver reached its tolerance; None where it does not say."""
     converged = getattr(head, "converged_", None)
     return None if converged is None else bool(converged)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -192,7 +192,7 @@ def test_the_choice_of_inputs_is_printed_kept_and_reported(
 def test_heads_side_by_side_each_name_the_inputs_they_chose(
     in_stores: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.printing.head_table.head_names", lambda: ["knn", "logistic"])
+    monkeypatch.setattr("cli.jobs.probe_all.head_names", lambda: ["knn", "logistic"])
     arguments = ["--select-inputs", "--draws", "20", "--out", "heads"]
     assert run(["probe", "--store", "all.store", "--head", "all", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -272,7 +272,7 @@ def test_a_run_without_out_is_named_after_its_options_and_a_replaced_one_is_said
 def test_a_place_for_the_run_that_is_a_file_is_refused_before_anything_is_fitted(
     in_stores: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, head: list[str]
 ) -> None:
-    monkeypatch.setattr("cli.commands.probe.probe", lambda *_, **__: pytest.fail("fits"))
+    monkeypatch.setattr("cli.jobs.probe_store.probe", lambda *_, **__: pytest.fail("fits"))
     Path("taken").touch()
     assert run(["probe", "--store", "all.store", *head, "--out", "taken"]) == 2
     assert "must be a folder" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_a_prevalence_is_stated_in_every_prediction(in_demo, capsys):
 
 
 def test_all_heads_make_one_table_and_one_that_cannot_run_is_named(in_demo, capsys, monkeypatch):
-    monkeypatch.setattr("cli.printing.head_table.head_names", lambda: ["logistic", "nothing"])
+    monkeypatch.setattr("cli.jobs.probe_all.head_names", lambda: ["logistic", "nothing"])
     assert run(["probe", "--head", "all", "--draws", "50", "--out", "heads"]) == 0
     printed = capsys.readouterr().out
     assert "skipped: --head: no head named 'nothing'" in printed
@@ -317,7 +317,7 @@ def test_repair_and_extract_lead_back_to_a_sound_store(tree, tmp_path, capsys):
     payload[100] ^= 16
     chunk.write_bytes(payload)
     assert run(["verify", "s.store"]) == 1
-    assert "unit 1, rows 8 to 15" in capsys.readouterr().out
+    assert "chunk 1, rows 8 to 15" in capsys.readouterr().out
     assert run(["probe", "--store", "s.store"]) == 1
     assert run(["verify", "s.store", "--repair"]) == 0
     assert run(extract_arguments(tree)) == 0
@@ -339,7 +339,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_continues(tree, tmp_path, n
     printed, errors = process.communicate(timeout=60)
     store = open_store(tmp_path / "s.store")
     if process.returncode == 1:
-        assert "the unit at hand is abandoned, finished ones stay" in errors
+        assert "the chunk at hand is abandoned, finished ones stay" in errors
         assert "run the same command to continue" in printed
         assert store.parts[0].pending
     else:

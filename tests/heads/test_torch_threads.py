@@ -12,11 +12,10 @@ from heads.estimators.boosted import BoostedFamily
 from heads.estimators.logistic import LogisticFamily
 from heads.estimators.mlp import MlpFamily
 from heads.estimators.neighbors import NeighborsFamily
-from heads.protocol.probe import probe
 from heads.registry import head_family, on_device
 from heads.torch_threads import one_thread
 from tests.head_contract import folds_of, make_training
-from tests.views import make_view
+from tests.views import make_view, probed
 
 NO_GPU = not torch.cuda.is_available()
 
@@ -44,7 +43,7 @@ def test_a_grid_without_a_choice_stays_as_it_is() -> None:
 )
 def test_a_gpu_that_is_not_there_is_named(family: object, library: str) -> None:
     with pytest.raises(UsageError, match=f"device 'cuda' is not there: {library} no GPU; use cpu"):
-        probe(make_view(), draws=2, family=family, device="cuda")
+        probed(make_view(), draws=2, family=family, device="cuda")
 
 
 def test_auto_is_the_cpu_without_a_gpu() -> None:

@@ -7,28 +7,42 @@ from pathlib import Path
 
 import pytest
 
-from cli.jobs.run_folder import Choices, replaced_run, require_run_folder
+from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
 from embedstore.errors import UsageError
+from heads.protocol.options import ProbeOptions
 
 
 def test_without_options_nothing_stands_behind_task_and_head():
-    assert Choices().suffix == ""
+    assert run_suffix(ProbeOptions()) == ""
+    assert run_suffix(ProbeOptions(head="mlp", preset="mura-mlp", draws=5, device="cuda")) == ""
 
 
 @pytest.mark.parametrize(
-    ("choices", "suffix"),
+    ("options", "around", "suffix"),
     [
-        (Choices(with_columns=["anatomy"], select_inputs=True), "-with-anatomy-select"),
-        (Choices(cross_validate=True), "-cv"),
-        (Choices(with_columns=["anatomy", "modality"], cross_validate=True), "-with-anatomy+modality-cv"),
-        (Choices(targets=["spinal_l4_l5"], pooling="mean-vector"), "-target-spinal_l4_l5-pool-mean-vector"),
-        (Choices(stores=["a", "b"], class_weights="balanced", folds=3), "-on-a+b-weights-balanced-folds-3"),
-        (Choices(coverage=0.8, seed=7, learning_curve=True), "-curve-coverage-0.8-seed-7"),
-        (Choices(prompts="mine"), "-prompts-mine"),
+        ({"with_columns": ["anatomy"], "select_inputs": True}, {}, "-with-anatomy-select"),
+        ({"cross_validate": True}, {}, "-cv"),
+        (
+            {"with_columns": ["anatomy", "modality"], "cross_validate": True},
+            {},
+            "-with-anatomy+modality-cv",
+        ),
+        (
+            {"targets": ["spinal_l4_l5"], "pooling": "mean-vector"},
+            {},
+            "-target-spinal_l4_l5-pool-mean-vector",
+        ),
+        (
+            {"class_weights": "balanced", "folds": 3},
+            {"stores": ["a", "b"]},
+            "-on-a+b-weights-balanced-folds-3",
+        ),
+        ({"coverage": 0.8, "seed": 7, "learning_curve": True}, {}, "-curve-coverage-0.8-seed-7"),
+        ({}, {"prompts": "mine"}, "-prompts-mine"),
     ],
 )
-def test_options_are_readable_in_the_name(choices, suffix):
-    assert choices.suffix == suffix
+def test_options_are_readable_in_the_name(options, around, suffix):
+    assert run_suffix(ProbeOptions(**options), **around) == suffix
 
 
 @pytest.mark.parametrize(
@@ -36,7 +50,7 @@ def test_options_are_readable_in_the_name(choices, suffix):
     [(["L4/L5"], ["L4-L5"]), (["a", "b"], ["a+b"]), (["x" * 70 + "1"], ["x" * 70 + "2"])],
 )
 def test_names_that_a_file_name_cannot_hold_stay_apart(one, other):
-    suffixes = {Choices(targets=one).suffix, Choices(targets=other).suffix}
+    suffixes = {run_suffix(ProbeOptions(targets=names)) for names in (one, other)}
     assert len(suffixes) == 2
     assert all(len(suffix) < 100 and "/" not in suffix for suffix in suffixes)
 

@@ -20,11 +20,11 @@ from heads.inputs.unit_images import Rows
 from heads.protocol.fitting import fit
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.learning_curve import learning_curve
-from heads.protocol.probe import probe
+from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.answers import predict_units
 from heads.runs.run import load_run, save_run
-from tests.views import make_view
+from tests.views import make_view, probed
 
 GRID = LogisticFamily(strengths=(0.1, 10.0), normalisations=("none", "l2"))
 NEIGHBORS = NeighborsFamily(ks=(10,), temperatures=(0.07,))
@@ -45,7 +45,7 @@ def view() -> View:
 
 @pytest.fixture(scope="module")
 def result(view: View) -> ProbeResult:
-    return probe(view, draws=20, family=GRID)
+    return probed(view, draws=20, family=GRID)
 
 
 @pytest.mark.parametrize(("head", "family"), [("logistic", GRID), ("knn", NEIGHBORS)])
@@ -53,7 +53,8 @@ def test_a_head_learns_from_metadata_what_the_images_do_not_say(head: str, famil
     blind = make_view(patients=400, signal=0.0)
     told = with_site(blind, agreement=0.9)
     without, beside = (
-        probe(each, head, draws=20, family=family).evaluation.overall["auroc"].value for each in (blind, told)
+        probed(each, head, draws=20, family=family).evaluation.overall["auroc"].value
+        for each in (blind, told)
     )
     # A column that agrees with 90 % of the labels orders pairs of units with an AUROC of 0.9; images say nothing.
     assert without < 0.6
@@ -61,7 +62,7 @@ def test_a_head_learns_from_metadata_what_the_images_do_not_say(head: str, famil
 
 
 def test_settings_and_run_say_what_the_head_gets(result: ProbeResult, tmp_path: Path) -> None:
-    assert result.settings.metadata == ("site",)
+    assert result.settings.inputs.metadata == ("site",)
     document = save_run(tmp_path / "run", result).document
     assert document["settings"]["metadata"] == ["site"]
     assert document["inputs"]["chosen"] == {"pooling": "mean-probability", "metadata": ["site"]}
@@ -99,7 +100,7 @@ def test_a_prediction_states_the_metadata_that_it_rests_on(result: ProbeResult, 
 
 
 def test_strangeness_is_that_of_the_images_alone(view: View, result: ProbeResult) -> None:
-    alone = probe(replace(view, metadata={}), draws=20, family=GRID)
+    alone = probed(replace(view, metadata={}), draws=20, family=GRID)
     for name, array in result.outliers.to_arrays().items():
         assert array.tobytes() == alone.outliers.to_arrays()[name].tobytes()
 
@@ -108,7 +109,7 @@ def test_the_judged_images_teach_neither_levels_nor_scale(view: View, result: Pr
     judged = (view.splits == "valid")[view.unit_of_image]
     site = np.where(judged, "west", view.metadata["site"])
     X = np.where(judged[:, None], 100, 1) * view.X
-    moved = probe(replace(view, X=X, metadata={"site": site}), draws=20, family=GRID)
+    moved = probed(replace(view, X=X, metadata={"site": site}), draws=20, family=GRID)
     assert moved.fitted.predictor.blocks == result.fitted.predictor.blocks
     for one, other in zip(moved.fitted.predictor.heads, result.fitted.predictor.heads, strict=True):
         for name, array in one.to_arrays().items():
@@ -139,15 +140,15 @@ def test_poolings_are_not_tried_where_every_unit_has_one_image() -> None:
 
 def test_the_way_with_the_smallest_mean_loss_is_chosen_and_is_what_naming_it_gives(view: View) -> None:
     ways = all_inputs(view)
-    chosen = probe(view, inputs=ways, draws=20, family=GRID)
+    chosen = probed(view, inputs=ways, draws=20, family=GRID)
     losses = []
     for way in ways:
         named = replace(view, metadata={column: view.metadata[column] for column in way.metadata})
-        alone = probe(named, pooling=way.pooling, draws=20, family=GRID)
+        alone = probed(named, pooling=way.pooling, draws=20, family=GRID)
         losses.append(alone.fitted.losses.min(axis=0).mean())
         if way == chosen.fitted.inputs:
             assert alone.judged.probabilities.tobytes() == chosen.judged.probabilities.tobytes()
-            assert alone.settings == chosen.settings
+            assert alone.settings.to_json() == chosen.settings.to_json()
     assert [trial.log_loss for trial in chosen.fitted.trials] == pytest.approx(losses, rel=1e-12)
     assert chosen.fitted.inputs == ways[int(np.argmin(losses))]
     assert chosen.fitted.inputs.metadata == ("site",)
@@ -159,9 +160,9 @@ def test_metadata_that_has_nothing_to_do_with_the_label_is_not_chosen() -> None:
     scanner = np.random.default_rng(0).integers(0, 50, len(view.X)).astype(np.str_)
     view = replace(view, metadata={"scanner": scanner})
     ways = (HeadInputs("mean-probability", ("scanner",)), HeadInputs("mean-probability"))
-    result = probe(view, "knn", inputs=ways, draws=20, family=NEIGHBORS)
+    result = probed(view, "knn", inputs=ways, draws=20, family=NEIGHBORS)
     assert result.fitted.trials[0].log_loss > result.fitted.trials[1].log_loss + 0.02
-    assert result.settings.metadata == ()
+    assert result.settings.inputs.metadata == ()
     assert result.fitted.predictor.blocks is None
 
 
@@ -171,7 +172,7 @@ def test_in_cross_validation_every_fold_chooses_and_learns_without_what_it_score
     stranger = view.patients == view.patients[0]
     site = np.where(stranger[view.unit_of_image], "east", view.metadata["site"])
     view = replace(view, metadata={"site": site})
-    result = probe(view, inputs=WAYS, draws=20, family=GRID, seed=4)
+    result = probed(view, inputs=WAYS, draws=20, family=GRID, seed=4)
     everyone = Rows.of_view(view, leakage_groups(view))
     with_metadata = 0
     for fold in range(5):
@@ -201,13 +202,13 @@ def test_in_cross_validation_every_fold_chooses_and_learns_without_what_it_score
 
 
 def test_all_patients_of_a_learning_curve_give_the_run_itself(view: View) -> None:
-    result = probe(view, inputs=WAYS, draws=30, family=GRID)
-    curve = learning_curve(view, inputs=WAYS, draws=30, sizes=(10_000,), family=GRID)
+    result = probed(view, inputs=WAYS, draws=30, family=GRID)
+    curve = learning_curve(view, ProbeOptions(inputs=WAYS, draws=30), sizes=(10_000,), family=GRID)
     assert curve.points[0].metrics["log_loss"] == result.evaluation.overall["log_loss"]
 
 
 def test_a_run_names_all_that_was_tried_and_predicts_with_what_was_chosen(view: View, tmp_path: Path) -> None:
-    result = probe(view, inputs=WAYS, draws=20, family=GRID)
+    result = probed(view, inputs=WAYS, draws=20, family=GRID)
     run = load_run(save_run(tmp_path / "run", result).folder)
     assert [(way["pooling"], way["metadata"]) for way in run.document["inputs"]["tried"]] == [
         ("mean-probability", []),
@@ -221,11 +222,11 @@ def test_a_run_names_all_that_was_tried_and_predicts_with_what_was_chosen(view: 
 
 def test_words_are_compared_with_vectors_alone(view: View) -> None:
     words = ZeroShotFamily((zeroshot_head(np.eye(2, 6)),))
-    probe(replace(view, metadata={}), "zeroshot", draws=2, family=words)
+    probed(replace(view, metadata={}), "zeroshot", draws=2, family=words)
     with pytest.raises(
         UsageError, match=r"zeroshot compares image vectors of 6 numbers .* no metadata \(--with\)"
     ):
-        probe(view, "zeroshot", draws=2, family=words)
+        probed(view, "zeroshot", draws=2, family=words)
 
 
 def test_too_many_levels_stop_the_probe_before_anything_is_fitted(view: View) -> None:
@@ -235,7 +236,7 @@ def test_too_many_levels_stop_the_probe_before_anything_is_fitted(view: View) ->
 
     told = replace(view, metadata={"device": np.arange(len(view.X)).astype(np.str_)})
     with pytest.raises(UsageError, match=r"--with device: \d+ different values"):
-        probe(told, inputs=all_inputs(told), family=Untouched())
+        probed(told, inputs=all_inputs(told), family=Untouched())
 
 
 def test_inputs_that_make_no_sense_are_refused(view: View) -> None:
@@ -246,4 +247,4 @@ def test_inputs_that_make_no_sense_are_refused(view: View) -> None:
     with pytest.raises(UsageError, match="found 0 ways"):
         named_inputs(view, None, [])
     with pytest.raises(UsageError, match="by its name the column holds the answer"):
-        probe(replace(view, metadata={"finding": view.metadata["site"]}), family=GRID)
+        probed(replace(view, metadata={"finding": view.metadata["site"]}), family=GRID)

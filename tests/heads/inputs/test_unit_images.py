@@ -10,8 +10,7 @@ from heads.estimators.neighbors import NeighborsFamily
 from heads.inputs.unit_images import Rows
 from heads.protocol import select_inputs
 from heads.protocol.leakage import leakage_groups
-from heads.protocol.probe import probe
-from tests.views import make_view
+from tests.views import make_view, probed
 
 
 def test_units_that_lie_together_are_taken_without_a_copy() -> None:
@@ -46,9 +45,9 @@ def test_targets_are_selected_alike_in_lots_and_at_once(
     monkeypatch: pytest.MonkeyPatch, head: str, family: object
 ) -> None:
     view = make_view(targets=("canal", "left", "right"), classes=("mild", "moderate", "severe"))
-    once = probe(view, head, draws=5, family=family, class_weights="balanced").fitted
+    once = probed(view, head, draws=5, family=family, class_weights="balanced").fitted
     monkeypatch.setattr(select_inputs, "_scores_held", lambda grid, training: 1)
-    lots = probe(view, head, draws=5, family=family, class_weights="balanced").fitted
+    lots = probed(view, head, draws=5, family=family, class_weights="balanced").fitted
     assert lots.points == once.points
     assert lots.losses == pytest.approx(once.losses, abs=1e-6)
     assert lots.out_of_fold_scores == pytest.approx(once.out_of_fold_scores, abs=1e-4)

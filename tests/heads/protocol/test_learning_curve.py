@@ -8,15 +8,15 @@ import pytest
 from embedstore.errors import UsageError
 from heads.estimators.logistic import LogisticFamily
 from heads.protocol.learning_curve import learning_curve
-from heads.protocol.probe import probe
-from tests.views import make_view
+from heads.protocol.options import ProbeOptions
+from tests.views import make_view, probed
 
 GRID = LogisticFamily(strengths=(0.01, 0.1), normalisations=("none",))
 
 
 def test_sizes_double_up_to_all_patients() -> None:
     view = make_view(patients=300)
-    curve = learning_curve(view, draws=20, repeats=2, family=GRID)
+    curve = learning_curve(view, ProbeOptions(draws=20), repeats=2, family=GRID)
     total = len(np.unique(view.patients[view.splits == "train"]))
     assert [point.patients for point in curve.points] == [64, 128, total]
     assert [point.repeats for point in curve.points] == [2, 2, 1]
@@ -25,7 +25,7 @@ def test_sizes_double_up_to_all_patients() -> None:
 
 def test_more_patients_have_a_smaller_loss_and_a_narrower_interval() -> None:
     view = make_view(patients=700, dim=40, signal=1.5)
-    curve = learning_curve(view, draws=100, repeats=4, sizes=(24, 400), family=GRID)
+    curve = learning_curve(view, ProbeOptions(draws=100), repeats=4, sizes=(24, 400), family=GRID)
     few, many = curve.points
     assert few.metrics["log_loss"].value > many.metrics["log_loss"].value + 0.02
     widths = [point.metrics["auroc"].high - point.metrics["auroc"].low for point in (few, many)]
@@ -34,8 +34,8 @@ def test_more_patients_have_a_smaller_loss_and_a_narrower_interval() -> None:
 
 def test_all_patients_give_the_run_itself() -> None:
     view = make_view()
-    curve = learning_curve(view, draws=30, sizes=(10_000,), family=GRID)
-    result = probe(view, draws=30, family=GRID)
+    curve = learning_curve(view, ProbeOptions(draws=30), sizes=(10_000,), family=GRID)
+    result = probed(view, draws=30, family=GRID)
     assert curve.points[0].patients == len(np.unique(view.patients[view.splits == "train"]))
     for name in ("auroc", "log_loss"):
         assert curve.points[0].metrics[name] == result.evaluation.overall[name]
@@ -43,7 +43,7 @@ def test_all_patients_give_the_run_itself() -> None:
 
 def test_without_a_split_every_size_is_judged_by_the_same_patients() -> None:
     view = make_view(patients=150, valid_share=0)
-    curve = learning_curve(view, draws=20, repeats=2, family=GRID)
+    curve = learning_curve(view, ProbeOptions(draws=20), repeats=2, family=GRID)
     n = {point.metrics["auroc"].n for point in curve.points}
     assert len(n) == 1
     assert 0.1 < n.pop() / len(view.unit_ids) < 0.3
@@ -51,7 +51,7 @@ def test_without_a_split_every_size_is_judged_by_the_same_patients() -> None:
 
 
 def test_too_few_patients_are_skipped_with_the_reason() -> None:
-    curve = learning_curve(make_view(), draws=20, repeats=2, sizes=(4, 60), family=GRID)
+    curve = learning_curve(make_view(), ProbeOptions(draws=20), repeats=2, sizes=(4, 60), family=GRID)
     assert [point.patients for point in curve.points] == [60]
     assert "fewer than the 5 folds" in curve.skipped[4] or "every training label" in curve.skipped[4]
     assert curve.to_json()["skipped"].keys() == {"4"}
@@ -60,7 +60,8 @@ def test_too_few_patients_are_skipped_with_the_reason() -> None:
 def test_the_seed_decides() -> None:
     view = make_view()
     one, again, other = (
-        learning_curve(view, draws=20, repeats=2, sizes=(40,), seed=seed, family=GRID) for seed in (1, 1, 2)
+        learning_curve(view, ProbeOptions(draws=20, seed=seed), repeats=2, sizes=(40,), family=GRID)
+        for seed in (1, 1, 2)
     )
     assert one == again
     assert one.points[0].metrics != other.points[0].metrics

@@ -10,9 +10,8 @@ import pytest
 from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING
 from heads.estimators.logistic import LogisticFamily
-from heads.protocol.probe import probe
 from heads.scores import probabilities_from_scores
-from tests.views import make_view
+from tests.views import make_view, probed
 
 # Small grids: what is tested here is the protocol, not the solver.
 GRID = LogisticFamily(strengths=(1e-3, 0.1, 10.0), normalisations=("none", "standardise"))
@@ -21,7 +20,7 @@ GRID = LogisticFamily(strengths=(1e-3, 0.1, 10.0), normalisations=("none", "stan
 def test_labels_without_signal_have_an_auroc_interval_around_one_half() -> None:
     covered = 0
     for seed in range(4):
-        result = probe(make_view(signal=0.0, valid_share=0, patients=150, seed=seed), draws=300, family=GRID)
+        result = probed(make_view(signal=0.0, valid_share=0, patients=150, seed=seed), draws=300, family=GRID)
         auroc = result.evaluation.overall["auroc"]
         covered += auroc.low <= 0.5 <= auroc.high
         # Not above chance; where the head calls everybody the same, every draw has a kappa of 0 and no interval.
@@ -30,7 +29,7 @@ def test_labels_without_signal_have_an_auroc_interval_around_one_half() -> None:
 
 
 def test_signal_is_found_as_often_as_theory_allows() -> None:
-    result = probe(make_view(signal=1.5, patients=2000), draws=200, family=GRID)
+    result = probed(make_view(signal=1.5, patients=2000), draws=200, family=GRID)
     # One image has AUROC Phi(1.5 / sqrt 2) = 0.856; studies of one to three images have more.
     auroc = result.evaluation.overall["auroc"]
     assert 0.86 < auroc.value < 0.95
@@ -39,7 +38,7 @@ def test_signal_is_found_as_often_as_theory_allows() -> None:
 
 def test_cross_validation_scores_every_unit_once_without_its_patient() -> None:
     view = make_view(valid_share=0)
-    result = probe(view, draws=20, family=GRID)
+    result = probed(view, draws=20, family=GRID)
     assert result.settings.mode == "outer cross-validation"
     assert result.judged.unit_ids.tolist() == view.unit_ids.tolist()
     assert np.isfinite(result.judged.probabilities).all()
@@ -49,7 +48,7 @@ def test_cross_validation_scores_every_unit_once_without_its_patient() -> None:
 
 def test_cross_validated_scores_do_not_know_their_own_labels() -> None:
     view = make_view(valid_share=0, patients=60)
-    result = probe(view, draws=20, family=GRID)
+    result = probed(view, draws=20, family=GRID)
     left_out = result.judged.fold == 0
     y = view.y.copy()
     y[left_out] = 1 - y[left_out]
@@ -60,13 +59,13 @@ def test_cross_validated_scores_do_not_know_their_own_labels() -> None:
         splits=np.where(inside, "train", "valid"),
     )
     flipped = replace(kept, y=y)
-    one, other = (probe(each, draws=20, family=GRID, seed=3) for each in (kept, flipped))
+    one, other = (probed(each, draws=20, family=GRID, seed=3) for each in (kept, flipped))
     assert one.judged.probabilities.tobytes() == other.judged.probabilities.tobytes()
 
 
 def test_the_same_seed_gives_the_same_result_and_another_does_not() -> None:
     view = make_view()
-    first, again, other = (probe(view, draws=20, family=GRID, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (probed(view, draws=20, family=GRID, seed=seed) for seed in (1, 1, 2))
     assert first.judged.probabilities.tobytes() == again.judged.probabilities.tobytes()
     assert first.evaluation.overall == again.evaluation.overall
     assert (first.fitted.folds != other.fitted.folds).any()
@@ -77,7 +76,7 @@ def test_class_weights_leave_probabilities_calibrated() -> None:
     rare = (view.y[:, 0] == 1) & (np.arange(len(view.y)) % 4 > 0)
     view = replace(view, y=np.where(rare, MISSING, view.y[:, 0])[:, None])
     plain, balanced = (
-        probe(view, draws=50, family=GRID, class_weights=rule).evaluation for rule in ("none", "balanced")
+        probed(view, draws=50, family=GRID, class_weights=rule).evaluation for rule in ("none", "balanced")
     )
     prevalence = (view.y == 1).sum() / (view.y != MISSING).sum()
     assert prevalence < 0.3
@@ -91,14 +90,14 @@ def test_class_weights_leave_probabilities_calibrated() -> None:
 def test_vectors_that_are_all_alike_state_the_prevalence() -> None:
     view = make_view(patients=600)
     y = (np.random.default_rng(0).random(len(view.y)) < 0.25).astype(int)[:, None]
-    result = probe(replace(view, X=np.zeros_like(view.X), y=y), draws=20, family=GRID)
+    result = probed(replace(view, X=np.zeros_like(view.X), y=y), draws=20, family=GRID)
     prevalence = y[view.splits == "train"].mean()
     assert result.judged.probabilities[:, 0, 1] == pytest.approx(prevalence, abs=0.005)
     assert result.evaluation.overall["auroc"].value == 0.5
 
 
 def test_the_official_rule_of_mura_is_among_the_metrics() -> None:
-    result = probe(make_view(), draws=20, family=GRID)
+    result = probed(make_view(), draws=20, family=GRID)
     y, stated = result.judged.y[:, 0], probabilities_from_scores(result.judged.scores[:, 0])[:, 1]
     table = np.array([[np.sum((y == a) & ((stated >= 0.5) == b)) for b in (0, 1)] for a in (0, 1)])
     agreed = np.trace(table) / table.sum()
@@ -109,8 +108,8 @@ def test_the_official_rule_of_mura_is_among_the_metrics() -> None:
 
 @pytest.mark.parametrize("pooling", ["mean-vector", "max-vector"])
 def test_vectors_can_be_pooled_before_the_head(pooling: str) -> None:
-    result = probe(make_view(), draws=20, family=GRID, pooling=pooling)
-    assert result.settings.pooling == pooling
+    result = probed(make_view(), draws=20, family=GRID, pooling=pooling)
+    assert result.settings.inputs.pooling == pooling
     assert result.evaluation.overall["auroc"].value > 0.75
 
 
@@ -126,7 +125,7 @@ def test_an_image_task_has_one_unit_an_image() -> None:
         splits=view.splits[of_image],
         subgroups={},
     )
-    result = probe(images, draws=20, family=GRID)
+    result = probed(images, draws=20, family=GRID)
     assert len(result.judged.unit_ids) == int((images.splits == "valid").sum())
 
 
@@ -135,7 +134,7 @@ def test_targets_with_missing_labels_are_judged_where_they_have_labels() -> None
     y = view.y.copy()
     y[::3, 1] = MISSING
     y[5] = MISSING
-    result = probe(replace(view, y=y), draws=20, family=GRID)
+    result = probed(replace(view, y=y), draws=20, family=GRID)
     judged = (view.splits == "valid") & (y[:, 1] != MISSING)
     assert result.evaluation.by_target["right"]["auroc"].n == int(judged.sum())
     both = [result.evaluation.by_target[name]["auroc"].value for name in ("left", "right")]
@@ -145,7 +144,7 @@ def test_targets_with_missing_labels_are_judged_where_they_have_labels() -> None
 
 
 def test_several_classes_have_metrics_and_no_thresholds() -> None:
-    result = probe(make_view(classes=("mild", "moderate", "severe"), signal=3.0), draws=20, family=GRID)
+    result = probed(make_view(classes=("mild", "moderate", "severe"), signal=3.0), draws=20, family=GRID)
     assert result.judged.probabilities.shape[2] == 3
     assert result.evaluation.at_threshold == {}
     assert result.evaluation.overall["quadratic_kappa"].value > 0.2
@@ -154,7 +153,7 @@ def test_several_classes_have_metrics_and_no_thresholds() -> None:
 def test_weights_of_the_task_make_a_weighted_log_loss() -> None:
     view = make_view()
     weighted = replace(view, task=replace(view.task, class_weights=(1.0, 4.0)))
-    result = probe(weighted, draws=20, family=GRID)
+    result = probed(weighted, draws=20, family=GRID)
     y, probabilities = result.judged.y[:, 0], result.judged.probabilities[:, 0]
     case = np.array([1.0, 4.0])[y]
     expected = -(case * np.log(probabilities[np.arange(len(y)), y])).sum() / case.sum()
@@ -163,7 +162,7 @@ def test_weights_of_the_task_make_a_weighted_log_loss() -> None:
 
 def test_subgroups_part_the_units() -> None:
     view = make_view()
-    result = probe(view, draws=20, family=GRID)
+    result = probed(view, draws=20, family=GRID)
     cells = result.evaluation.by_subgroup["anatomy"]
     assert set(cells) == {"XR_WRIST", "XR_HAND"}
     total = sum(of_cell["accuracy"].n for of_cell in cells.values())
@@ -173,7 +172,7 @@ def test_subgroups_part_the_units() -> None:
 
 
 def test_thresholds_come_from_out_of_fold_probabilities() -> None:
-    result = probe(make_view(patients=800), draws=20, family=GRID)
+    result = probed(make_view(patients=800), draws=20, family=GRID)
     threshold = result.fitted.thresholds[0]["sensitivity-0.90"]
     y, stated = result.out_of_fold.y[:, 0], result.out_of_fold.probabilities[:, 0, 1]
     assert (stated[y == 1] >= threshold).mean() >= 0.9
@@ -186,7 +185,7 @@ def test_a_patient_in_both_splits_stops_the_probe() -> None:
     patients = view.patients.copy()
     patients[np.flatnonzero(view.splits == "valid")[0]] = patients[np.flatnonzero(view.splits == "train")[0]]
     with pytest.raises(DataError, match="1 patients are in the training and the evaluation split"):
-        probe(replace(view, patients=patients), family=GRID)
+        probed(replace(view, patients=patients), family=GRID)
 
 
 def test_vectors_of_failed_images_stop_the_probe() -> None:
@@ -196,13 +195,13 @@ def test_vectors_of_failed_images_stop_the_probe() -> None:
     with pytest.raises(
         DataError, match=r"1 of \d+ vectors hold NaN or infinity, the first of image image00003"
     ):
-        probe(replace(view, X=X), family=GRID)
+        probed(replace(view, X=X), family=GRID)
 
 
 def test_a_label_outside_the_classes_stops_the_probe() -> None:
     view = make_view()
     with pytest.raises(DataError, match="found 2 to 3"):
-        probe(replace(view, y=view.y + 2), family=GRID)
+        probed(replace(view, y=view.y + 2), family=GRID)
 
 
 def test_doubled_units_stop_the_probe() -> None:
@@ -210,12 +209,12 @@ def test_doubled_units_stop_the_probe() -> None:
     unit_ids = view.unit_ids.copy()
     unit_ids[1] = unit_ids[0]
     with pytest.raises(DataError, match="unit ids must be unique"):
-        probe(replace(view, unit_ids=unit_ids), family=GRID)
+        probed(replace(view, unit_ids=unit_ids), family=GRID)
 
 
 def test_three_patients_stop_the_probe() -> None:
     with pytest.raises(DataError, match="patients"):
-        probe(make_view(patients=3, valid_share=0), family=GRID)
+        probed(make_view(patients=3, valid_share=0), family=GRID)
 
 
 @pytest.mark.parametrize(
@@ -231,4 +230,4 @@ def test_three_patients_stop_the_probe() -> None:
 )
 def test_a_wrong_option_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        probe(make_view(), **options)
+        probed(make_view(), **options)

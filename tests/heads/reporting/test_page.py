@@ -16,14 +16,14 @@ from embedstore.errors import UsageError
 from embedstore.view import Source
 from heads.estimators.logistic import LogisticFamily
 from heads.protocol.learning_curve import learning_curve
-from heads.protocol.probe import probe
+from heads.protocol.options import ProbeOptions
 from heads.reporting.page import render_report, save_report
 from heads.reporting.words import preprocess_rows
 from heads.runs.comparison import compare_runs, p_value_in_words
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run, load_run, save_run
 from heads.statistics.bootstrap import Difference, Estimate
-from tests.views import make_view
+from tests.views import make_view, probed
 
 GRID = LogisticFamily(strengths=(0.1, 10.0), normalisations=("none",))
 
@@ -70,12 +70,12 @@ def _read(page: str) -> _Page:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return save_run(tmp_path_factory.mktemp("one") / "run", probe(make_view(), draws=50, family=GRID))
+    return save_run(tmp_path_factory.mktemp("one") / "run", probed(make_view(), draws=50, family=GRID))
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    result = probe(make_view(), draws=50, family=GRID, pooling="max-vector")
+    result = probed(make_view(), draws=50, family=GRID, pooling="max-vector")
     return save_run(tmp_path_factory.mktemp("other") / "run", result)
 
 
@@ -139,7 +139,7 @@ def test_names_from_the_data_are_escaped(tmp_path: Path) -> None:
     view = make_view(classes=("<script>alert(1)</script>", "a & $b$"), targets=("<b>bold</b>",))
     hostile = replace(view, excluded={"<img src=x>": 1}, subgroups={"anatomy": view.patients.astype("<U30")})
     hostile.subgroups["anatomy"][:] = "<i>wrist</i>"
-    page = render_report([save_run(tmp_path / "run", probe(hostile, draws=20, family=GRID))])
+    page = render_report([save_run(tmp_path / "run", probed(hostile, draws=20, family=GRID))])
     parsed = _read(page)
     assert not {"script", "img", "i"} & set(parsed.tags)
     assert "<b>bold" not in page
@@ -158,14 +158,14 @@ def test_runs_of_the_same_units_are_compared_in_pairs(run: Run, other: Run) -> N
 
 
 def test_runs_of_other_units_are_shown_side_by_side_only(run: Run, tmp_path: Path) -> None:
-    stranger = save_run(tmp_path / "run", probe(make_view(seed=5), draws=20, family=GRID))
+    stranger = save_run(tmp_path / "run", probed(make_view(seed=5), draws=20, family=GRID))
     assert compare_runs([run, stranger]) == []
     assert "nothing is paired" in render_report([run, stranger])
 
 
 def test_several_classes_and_targets_have_a_page(tmp_path: Path) -> None:
     view = make_view(classes=("mild", "moderate", "severe"), targets=("left", "right"), signal=3.0)
-    text = _read(render_report([save_run(tmp_path / "run", probe(view, draws=20, family=GRID))])).text
+    text = _read(render_report([save_run(tmp_path / "run", probed(view, draws=20, family=GRID))])).text
     assert "Target left" in text
     assert "Target right" in text
     assert "likeliest class" in text
@@ -219,8 +219,8 @@ def test_thumbnails_are_embedded_beside_the_errors_they_belong_to(run: Run) -> N
 
 def test_a_learning_curve_is_drawn_and_its_gaps_are_named(tmp_path: Path) -> None:
     view = make_view()
-    curve = learning_curve(view, sizes=(4, 40, 60), draws=20, repeats=2, family=GRID)
-    result = replace(probe(view, draws=20, family=GRID), learning_curve=curve)
+    curve = learning_curve(view, ProbeOptions(draws=20), sizes=(4, 40, 60), repeats=2, family=GRID)
+    result = replace(probed(view, draws=20, family=GRID), learning_curve=curve)
     page = render_report([save_run(tmp_path / "run", result)])
     assert 'aria-label="learning curve"' in page
     assert "4 patients skipped" in _read(page).text
@@ -228,12 +228,12 @@ def test_a_learning_curve_is_drawn_and_its_gaps_are_named(tmp_path: Path) -> Non
 
 def test_a_page_names_the_data_and_a_phantom(tmp_path: Path) -> None:
     sources = (Source("a.store", "mura", "MURA-v1.1", phantom=True), Source("b.store", "table", "<clinic>"))
-    run = save_run(tmp_path / "run", probe(make_view(sources=sources), draws=20, family=GRID))
+    run = save_run(tmp_path / "run", probed(make_view(sources=sources), draws=20, family=GRID))
     text = _read(render_report([run])).text
     assert "mura (MURA-v1.1) in a.store, phantom: computer-drawn images, not patients" in text
     assert "table (<clinic>) in b.store" in text
     assert "Some of the data is a phantom" in text
-    only = save_run(tmp_path / "only", probe(make_view(sources=sources[:1]), draws=20, family=GRID))
+    only = save_run(tmp_path / "only", probed(make_view(sources=sources[:1]), draws=20, family=GRID))
     assert "The data is a phantom" in _read(render_report([only])).text
 
 
@@ -264,7 +264,7 @@ def test_bins_prevalence_and_counts_of_classes_are_on_the_page(run: Run) -> None
 def test_a_missing_interval_is_explained_and_an_empty_panel_left_out(tmp_path: Path) -> None:
     view = make_view(patients=60)
     constant = replace(view, X=np.zeros_like(view.X))
-    page = render_report([save_run(tmp_path / "run", probe(constant, draws=20, family=GRID))])
+    page = render_report([save_run(tmp_path / "run", probed(constant, draws=20, family=GRID))])
     text = _read(page).text
     assert "[–]: no interval, because all draws agree" in text
     assert "No abstention curve" in text
@@ -293,7 +293,7 @@ def test_runs_of_the_same_head_are_told_apart_and_the_best_comes_first(run: Run,
     worse = replace(
         worse, X=worse.X * 0 + np.random.default_rng(0).normal(size=worse.X.shape).astype(np.float32)
     )
-    noise = save_run(tmp_path / "noise", probe(worse, draws=50, family=GRID))
+    noise = save_run(tmp_path / "noise", probed(worse, draws=50, family=GRID))
     text = _read(render_report([noise, run])).text
     first, second = text.index("logistic, run ("), text.index("logistic, noise (")
     assert first < second
@@ -302,7 +302,7 @@ def test_runs_of_the_same_head_are_told_apart_and_the_best_comes_first(run: Run,
 
 def test_runs_of_different_tasks_are_refused(run: Run, tmp_path: Path) -> None:
     view = make_view(classes=("no", "yes"))
-    other = save_run(tmp_path / "run", probe(view, draws=20, family=GRID))
+    other = save_run(tmp_path / "run", probed(view, draws=20, family=GRID))
     with pytest.raises(
         UsageError, match=r"of one task; found 'phantom' \(study level; normal, abnormal\) in .* no, yes"
     ):

@@ -10,10 +10,9 @@ import pytest
 from embedstore.errors import UsageError
 from embedstore.view import View
 from heads.estimators.logistic import LogisticFamily
-from heads.protocol.probe import probe
 from heads.runs.answers import predict_units
 from heads.runs.run import Run, save_run
-from tests.views import make_view
+from tests.views import make_view, probed
 
 GRID = LogisticFamily(strengths=(0.1, 10.0), normalisations=("none",))
 
@@ -25,7 +24,7 @@ def view() -> View:
 
 @pytest.fixture(scope="module")
 def run(view: View, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return save_run(tmp_path_factory.mktemp("predict") / "run", probe(view, draws=20, family=GRID))
+    return save_run(tmp_path_factory.mktemp("predict") / "run", probed(view, draws=20, family=GRID))
 
 
 def _predict(run: Run, view: View, **options) -> list[dict]:
@@ -121,7 +120,7 @@ def test_images_learned_from_are_known_again_under_another_name(run: Run, view: 
 
 def test_sets_that_were_refused_are_null(tmp_path) -> None:
     view = make_view()
-    run = save_run(tmp_path / "run", probe(view, draws=20, family=GRID, coverage=0.99))
+    run = save_run(tmp_path / "run", probed(view, draws=20, family=GRID, coverage=0.99))
     assert "need 99 of every class" in run.document["heads"][0]["conformal"]["refused"]
     assert run.document["conformal_sets"]["finding"] == {}
     assert _predict(run, view)[0]["targets"]["finding"]["conformal_set"] is None

@@ -14,13 +14,13 @@ import safetensors.numpy
 
 from embedstore.errors import DataError, IdentityMismatch, UsageError
 from embedstore.view import MISSING, View
-from heads.protocol.probe import probe
+from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.runs import run as run_module
 from heads.runs.run import FILES, Run, load_run, save_run
 from heads.runs.run_document import run_document
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
-from tests.views import make_view
+from tests.views import make_view, probed
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def view() -> View:
 
 @pytest.fixture(scope="module")
 def result(view: View) -> ProbeResult:
-    return probe(view, draws=50)
+    return probed(view, draws=50)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_predictions_hold_every_unit_out_of_fold_and_judged(run: Run, view: View
 
 def test_a_run_of_three_classes_and_two_targets_comes_back(tmp_path: Path) -> None:
     view = make_view(classes=("mild", "moderate", "severe"), targets=("left", "right"), signal=3.0)
-    result = probe(view, draws=20)
+    result = probed(view, draws=20)
     run = save_run(tmp_path / "run", result)
     judged = np.flatnonzero(view.splits == "valid")
     X, unit_of_image = _images(view, judged)
@@ -193,7 +193,7 @@ def test_a_run_of_three_classes_and_two_targets_comes_back(tmp_path: Path) -> No
 
 
 def _neighbors_run(folder: Path, targets: tuple[str, ...]) -> Run:
-    return save_run(folder, probe(make_view(targets=targets, dim=200), "knn", draws=2))
+    return save_run(folder, probed(make_view(targets=targets, dim=200), "knn", draws=2))
 
 
 def test_targets_that_find_their_cases_in_the_same_vectors_keep_them_once(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_targets_with_other_cases_keep_their_own_vectors(tmp_path: Path) -> None
     view = make_view(targets=("a", "b"))
     y = view.y.copy()
     y[::5, 1] = MISSING
-    result = probe(replace(view, y=y), "knn", draws=2)
+    result = probed(replace(view, y=y), "knn", draws=2)
     heads = load_run(save_run(tmp_path / "run", result).folder).predictor.heads
     for loaded, fitted in zip(heads, result.fitted.predictor.heads, strict=True):
         for name, array in fitted.to_arrays().items():
@@ -239,5 +239,6 @@ def test_a_run_names_the_versions_of_what_its_head_needs_and_of_no_other_head(
     assert of_logistic["numpy"] == version("numpy")
     assert of_logistic["embedstore"] == version("embedstore")
     assert library not in of_logistic
-    versions = run_document(replace(result, settings=replace(result.settings, head=head)))["versions"]
+    settings = replace(result.settings, options=ProbeOptions(head=head))
+    versions = run_document(replace(result, settings=settings))["versions"]
     assert versions[library] == version(library)

@@ -1,0 +1,73 @@
+"""What a store holds, as plain JSON values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cli.jobs.notify import StrPath
+from embedstore.store.reader import FAILED, PENDING, VALID, Store, open_store
+from embedstore.store.tasks import read_task, task_names
+
+
+def describe_store(path: StrPath) -> dict[str, Any]:
+    """Return a store's identity, parts, tasks and failed images.
+
+    Raises
+    ------
+    EmbedError
+        If there is no store, or its documents are damaged.
+    """
+    store = open_store(Path(path))
+    status = store.status
+    return {
+        "store": str(store.path),
+        "identity": store.identity.to_json(),
+        "identity_sha256": store.identity.sha256,
+        "rows": store.rows,
+        "valid": int(np.sum(status == VALID)),
+        "failed": int(np.sum(status == FAILED)),
+        "pending": int(np.sum(status == PENDING)),
+        "parts": [
+            {
+                "number": part.plan.number,
+                "dataset": part.plan.dataset,
+                "root": part.plan.root,
+                "rows": part.plan.rows,
+                "chunk_rows": part.plan.chunk_rows,
+                "dtype": part.plan.dtype,
+                "chunks": part.plan.chunks,
+                "finished_chunks": len(part.receipts),
+                "created": part.plan.created,
+                "rounding_error": max(
+                    (receipt.rounding_error for receipt in part.receipts.values()), default=0.0
+                ),
+            }
+            for part in store.parts
+        ],
+        "tasks": [_describe_task(store, name) for name in task_names(store.path)],
+        "failures": [
+            {
+                "image_id": store.image_ids[failure.row],
+                "row": failure.row,
+                "reason": failure.reason.value,
+                "message": failure.message,
+            }
+            for failure in store.failures
+        ],
+    }
+
+
+def _describe_task(store: Store, name: str) -> dict[str, Any]:
+    task = read_task(store.path, name)
+    counts: Counter[str] = Counter()
+    for target in task.targets:
+        counts.update(cell for cell in task.labels.column(target).to_pylist() if cell is not None)
+    return {
+        **task.to_json(),
+        "labelled": sum(counts.values()),
+        "counts": ", ".join(f"{label} {counts[label]:,}" for label in task.classes),
+    }

@@ -1,0 +1,180 @@
+"""Stores in, a run out: load a task, probe it with one head, and leave the run folder with its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.report_runs import pictures_of_errors
+from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
+from cli.jobs.text_tower import zeroshot_family_of
+from embedstore.errors import UsageError
+from embedstore.queries.load_view import load_views
+from embedstore.store.reader import Store, open_store
+from embedstore.view import View
+from heads.base import HeadFamily
+from heads.estimators.presets import preset_family
+from heads.inputs.input_ways import all_inputs
+from heads.inputs.metadata import require_metadata_columns
+from heads.protocol.options import ProbeOptions, options_of
+from heads.protocol.probe import probe
+from heads.reporting.page import REPORT_FILE, save_report
+from heads.runs.run import Run, save_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeJob:
+    """A probe as people ask for it.
+
+    Parameters
+    ----------
+    stores
+        One store, or several of one identity with different images, which are used as one.
+    task
+        Task of the stores; may be None when the first has exactly one.
+    options
+        How; a preset brings its head, and the name of a head stands for its defaults.
+    out
+        Run folder; for several heads the folder that holds one for each. By default one below `runs` that is named
+        after the task, the head and the options.
+    runs
+        Folder of the runs that are named so.
+    own_store
+        The store that a project always means: it leaves no trace in the name.
+    thumbnails
+        Put pictures of confident errors into the report; they are patients' images.
+    encoder
+        Folder or hub id of the stores' encoder, for heads that compare with words; its registered name by default.
+    prompts
+        File of prompts for such heads.
+    """
+
+    stores: Sequence[StrPath]
+    task: str | None = None
+    options: ProbeOptions | str = "logistic"
+    out: StrPath | None = None
+    runs: StrPath = "runs"
+    own_store: StrPath | None = None
+    thumbnails: bool = False
+    encoder: str | None = None
+    prompts: StrPath | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedProbe:
+    """A probe whose stores are open and whose vectors are loaded, once for all its heads.
+
+    Parameters
+    ----------
+    job
+        What was asked for.
+    options
+        How; with the head of its preset.
+    family
+        The grid of the preset; None without one.
+    stores
+        The opened stores.
+    view
+        Their labelled vectors, as the options ask for them.
+    """
+
+    job: ProbeJob
+    options: ProbeOptions
+    family: HeadFamily | None
+    stores: Sequence[Store]
+    view: View
+
+    def place(self, name: str) -> Path:
+        """Return the folder of the run that is named after the task, a head or preset, and the options."""
+        prompts = self.job.prompts
+        suffix = run_suffix(
+            self.options,
+            stores=_other_stores(self.job),
+            prompts=None if prompts is None else Path(prompts).stem,
+        )
+        return Path(self.job.runs) / f"{self.view.task.name}-{name}{suffix}"
+
+
+def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
+    """Probe with one head, and leave its run folder with the report.
+
+    Parameters
+    ----------
+    job
+        What to probe.
+    notify
+        Takes what a person should know: a run that is replaced, a choice with nothing to choose from.
+
+    Raises
+    ------
+    UsageError
+        If an option, a name or the run's place cannot be used; before anything is fitted.
+    EmbedError
+        As `embedstore.queries.load_view.load_views` and `heads.protocol.probe.probe`.
+    """
+    opened = open_probe(job, notify=notify)
+    named = opened.options.preset or opened.options.head
+    folder = opened.place(named) if job.out is None else Path(job.out)
+    require_run_folder(folder)
+    return probe_into(folder, opened, opened.options, notify=notify)
+
+
+def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
+    """Open the stores and load their vectors; raises as `probe_store`."""
+    options, family = _with_preset(options_of(job.options))
+    columns = tuple(options.with_columns or ())
+    require_metadata_columns(columns)
+    stores = [open_store(Path(path)) for path in job.stores]
+    view = options.take(load_views(stores, job.task, with_columns=columns))
+    if options.select_inputs and len(all_inputs(view)) == 1:
+        notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
+    return OpenedProbe(job=job, options=options, family=family, stores=stores, view=view)
+
+
+def probe_into(folder: Path, opened: OpenedProbe, options: ProbeOptions, *, notify: Notify = ignore) -> Run:
+    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`."""
+    result = probe(opened.view, options, family=_family_of(opened, options, notify))
+    if replaced := replaced_run(folder):
+        notify(f"replaces {replaced}")
+    run = save_run(folder, result)
+    pictures = pictures_of_errors(run, opened.stores) if opened.job.thumbnails else None
+    save_report(folder / REPORT_FILE, [run], thumbnails=pictures)
+    return run
+
+
+def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None]:
+    """Return the options with the head of their preset, and its grid; unchanged and None without one."""
+    if options.preset is None:
+        return options, None
+    head, family = preset_family(options.preset)
+    if options.head not in (head, ProbeOptions().head):
+        raise UsageError(
+            f"preset={options.preset!r} brings its own head, {head!r}; leave head={options.head!r} out"
+        )
+    return replace(options, head=head), family
+
+
+def _family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:
+    """Return the grid to search, None for the head's own."""
+    if options.head != "zeroshot":
+        return opened.family
+    # Its texts go through the stores' own encoder, which no head can reach.
+    family: HeadFamily = zeroshot_family_of(
+        opened.stores[0],
+        opened.view.task,
+        encoder=opened.job.encoder,
+        device=options.device or "auto",
+        prompts=opened.job.prompts,
+        notify=notify,
+    )
+    return family
+
+
+def _other_stores(job: ProbeJob) -> list[str]:
+    """Return the names of the stores, unless they are the project's own or there is only one and no project."""
+    stores = [Path(path).resolve() for path in job.stores]
+    if len(stores) == 1 and (job.own_store is None or stores[0] == Path(job.own_store).resolve()):
+        return []
+    return [path.name.removesuffix(".store") for path in stores]

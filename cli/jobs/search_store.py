@@ -1,0 +1,149 @@
+"""The most similar images of a store: to a file, to one of its own images, or to words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.text_tower import text_encoder_of
+from embedstore.encoders.registry import encoder_of_identity
+from embedstore.errors import DataError
+from embedstore.manifest import Record
+from embedstore.pipeline.embed_images import embed_records
+from embedstore.queries.search import Neighbor, build_index
+from embedstore.store.reader import Store, open_store
+
+_NAMED_COLUMNS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What is searched, and how.
+
+    Parameters
+    ----------
+    k
+        How many images are wanted; there are fewer where fewer may be compared.
+    where
+        Manifest column -> value that images must have.
+    encoder
+        Folder or hub id of the store's encoder, for files and words; its registered name by default.
+    device
+        Device of the encoder.
+    """
+
+    k: int = 10
+    where: Mapping[str, str] = field(default_factory=dict)
+    encoder: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarImages:
+    """What was found.
+
+    Parameters
+    ----------
+    neighbors
+        Images by falling cosine similarity.
+    columns
+        The first few columns of the store beside those that every manifest has.
+    """
+
+    neighbors: Sequence[Neighbor]
+    columns: Sequence[str]
+
+
+def search_by_file(
+    store: StrPath, image: StrPath, options: SearchOptions | None = None, *, notify: Notify = ignore
+) -> SimilarImages:
+    """Find the images most similar to a file.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be decoded.
+    UsageError
+        If the store has no such column, or its encoder cannot be built.
+    """
+    asked, opened = options or SearchOptions(), open_store(Path(store))
+    return _similar(opened, _vector_of_file(opened, Path(image), asked, notify), asked)
+
+
+def search_by_words(
+    store: StrPath, words: str, options: SearchOptions | None = None, *, notify: Notify = ignore
+) -> SimilarImages:
+    """Find the images most similar to words.
+
+    Raises
+    ------
+    UsageError
+        If the store has no such column, or its encoder no text tower.
+    """
+    asked, opened = options or SearchOptions(), open_store(Path(store))
+    tower = text_encoder_of(opened, encoder=asked.encoder, device=asked.device, notify=notify)
+    return _similar(opened, tower.encode_text([words])[0], asked)
+
+
+def search_by_id(
+    store: StrPath, image_id: str, options: SearchOptions | None = None, *, same_patient: bool = False
+) -> SimilarImages:
+    """Find the images most similar to one of the store, itself left out.
+
+    Parameters
+    ----------
+    store, image_id
+        The store and its image.
+    options
+        What is searched; the defaults where None.
+    same_patient
+        Whether images of the same patient may be found too.
+
+    Raises
+    ------
+    DataError
+        If the store has no vector of such an image.
+    UsageError
+        If the store has no such column.
+    """
+    asked, opened = options or SearchOptions(), open_store(Path(store))
+    vector = opened.vector(image_id)
+    patient = None if same_patient else _patient(opened, image_id)
+    return _similar(opened, vector, asked, exclude_patient=patient, exclude_id=image_id)
+
+
+def _similar(
+    store: Store,
+    vector: npt.NDArray[np.floating],
+    asked: SearchOptions,
+    *,
+    exclude_patient: str | None = None,
+    exclude_id: str = "",
+) -> SimilarImages:
+    index = build_index(store, where=asked.where)
+    neighbors = index.search(vector, k=asked.k, exclude_patient=exclude_patient, exclude_id=exclude_id)
+    columns = [column for part in store.parts for column in part.manifest.extra_columns]
+    return SimilarImages(neighbors=neighbors, columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])))
+
+
+def _vector_of_file(
+    store: Store, image: Path, asked: SearchOptions, notify: Notify
+) -> npt.NDArray[np.float32]:
+    encoder = encoder_of_identity(
+        store.identity, holder=f"store {store.path}", name=asked.encoder, device=asked.device, say=notify
+    )
+    embedded = embed_records([Record(image.name, image.name)], image.resolve().parent, encoder)
+    for reason, message in embedded.failures.values():
+        raise DataError(f"{image}: {reason}: {message}")
+    vector: npt.NDArray[np.float32] = embedded.vectors[0]
+    return vector
+
+
+def _patient(store: Store, image_id: str) -> str | None:
+    patient: str | None = store.table.column("patient_id")[store.row_of[image_id]].as_py()
+    return patient

@@ -1,0 +1,44 @@
+"""What ``embed info`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import plural, print_facts
+from cli.project import shown
+
+_SHOWN_FAILURES = 10
+
+
+def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
+    """Print what `cli.jobs.describe_store.describe_store` found; the first failures, or all of them."""
+    identity, preprocess = document["identity"], document["identity"]["preprocess"]
+    click.echo(f"{shown(Path(document['store']))}")
+    print_facts(
+        {
+            "  encoder": f"{identity['encoder']}, revision {identity['revision']}, {identity['dim']}-d",
+            "  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px",
+            "  identity": document["identity_sha256"],
+            "  images": f"{document['valid']:,} with a vector, {document['failed']:,} failed, "
+            f"{document['pending']:,} pending",
+        }
+    )
+    for part in document["parts"]:
+        click.echo(
+            f"  part {part['number']}: {part['dataset']}, {plural(part['rows'], 'row')}, {part['dtype']}, "
+            f"{part['finished_chunks']} of {plural(part['chunks'], 'chunk')} finished, "
+            f"largest rounding error {part['rounding_error']:.2g}"
+        )
+    for task in document["tasks"]:
+        click.echo(
+            f"  task {task['name']}: {task['unit']} level, {plural(task['labelled'], 'label')}, {task['counts']}"
+        )
+    failures = document["failures"] if all_failures else document["failures"][:_SHOWN_FAILURES]
+    for failure in failures:
+        click.echo(f"  failed: {failure['image_id']}: {failure['reason']}: {failure['message']}")
+    if len(failures) < len(document["failures"]):
+        click.echo(f"  ... and {len(document['failures']) - len(failures):,} more; --failures lists all")

@@ -1,0 +1,162 @@
+"""What a probe is told beside its view: one frozen object from the command line to the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from embedstore.errors import UsageError
+from embedstore.task import POOLINGS
+from embedstore.view import View, take_targets, without_split
+from heads.base import HeadFamily
+from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
+from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
+from heads.registry import head_family, on_device
+from heads.statistics.bootstrap import DRAWS
+from heads.statistics.conformal import COVERAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """How one head is fitted, selected, calibrated and evaluated.
+
+    Parameters
+    ----------
+    head
+        Name of an installed head.
+    preset
+        Name of the published protocol whose grid is searched (`heads.estimators.presets`); `probe` is given its
+        family.
+    targets
+        Targets of the task, in this order; all by default.
+    cross_validate
+        Evaluate every unit out of fold, whatever official split there is.
+    pooling
+        How a study's images give one answer; the task's rule by default.
+    with_columns
+        Metadata of the view that the head gets beside the vectors; all that the view holds by default.
+    select_inputs
+        Choose pooling, and whether metadata helps, by out-of-fold log loss among all ways there are.
+    inputs
+        Choose among these ways only.
+    class_weights
+        Weights of training: ``none``, ``balanced`` or the ``task``'s; undone in the probabilities.
+    folds
+        Patient folds of selection and calibration, and of the outer cross-validation; 2 or more.
+    draws
+        Bootstrap draws of patients; 1 or more.
+    coverage
+        Rate at which conformal sets shall hold the true class; above 0 and below 1.
+    learning_curve
+        Also run the protocol on fewer patients (`heads.protocol.learning_curve.learning_curve`).
+    seed
+        Of folds, heads and bootstrap.
+    device
+        Where to fit: ``auto``, ``cpu`` or ``cuda``; by default where the grid says. Scores are always computed on
+        the CPU.
+
+    Raises
+    ------
+    UsageError
+        If a value is outside its range, or two contradict each other.
+
+    Examples
+    --------
+    >>> ProbeOptions(head="mlp", folds=3).folds
+    3
+    >>> ProbeOptions(draws=0)
+    Traceback (most recent call last):
+    embedstore.errors.UsageError: draws must be 1 or more and folds 2 or more; found draws=0, folds=5
+    """
+
+    head: str = "logistic"
+    preset: str | None = None
+    targets: Sequence[str] = ()
+    cross_validate: bool = False
+    pooling: str | None = None
+    with_columns: Sequence[str] | None = None
+    select_inputs: bool = False
+    inputs: Sequence[HeadInputs] | None = None
+    class_weights: ClassWeights = "none"
+    folds: int = 5
+    draws: int = DRAWS
+    coverage: float = COVERAGE
+    learning_curve: bool = False
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not 0 < self.coverage < 1:
+            raise UsageError(f"coverage must be above 0 and below 1; found {self.coverage}")
+        if self.draws < 1 or self.folds < 2:
+            raise UsageError(
+                f"draws must be 1 or more and folds 2 or more; found draws={self.draws}, folds={self.folds}"
+            )
+        for name, names in (("targets", self.targets), ("with_columns", self.with_columns)):
+            # Of a string alone, every letter would be taken for a name.
+            if isinstance(names, str):
+                raise UsageError(f"{name} must be a sequence of names; found {names!r}: write [{names!r}]")
+        self._require_known("pooling", self.pooling, (None, *POOLINGS))
+        self._require_known("class_weights", self.class_weights, CLASS_WEIGHTS)
+        choice = "select_inputs=True" if self.select_inputs else "inputs" if self.inputs is not None else ""
+        if choice and self.pooling is not None:
+            raise UsageError(f"{choice} chooses the pooling; leave pooling={self.pooling!r} out")
+        if self.select_inputs and self.inputs is not None:
+            raise UsageError("select_inputs=True chooses among all ways; leave inputs out, or select_inputs")
+
+    def _require_known(self, name: str, found: str | None, known: Sequence[str | None]) -> None:
+        if found not in known:
+            listed = ", ".join(str(entry) for entry in known)
+            raise UsageError(f"{name} must be one of {listed}; found {found!r}")
+
+    def take(self, view: View) -> View:
+        """Return what these options ask for of a view: targets, metadata columns, with or without its split.
+
+        Raises
+        ------
+        UsageError
+            If the task lacks a target, or the view a metadata column.
+        """
+        if self.targets:
+            view = take_targets(view, self.targets)
+        if self.with_columns is not None:
+            lacking = [column for column in self.with_columns if column not in view.metadata]
+            if lacking:
+                raise UsageError(
+                    f"with_columns: the view holds no column {lacking[0]!r}; it holds "
+                    f"{', '.join(view.metadata) or 'none'}: load it with_columns={list(self.with_columns)}"
+                )
+            view = replace(view, metadata={column: view.metadata[column] for column in self.with_columns})
+        return without_split(view) if self.cross_validate else view
+
+    def ways(self, view: View) -> tuple[HeadInputs, ...]:
+        """Return the ways of giving units to the head that are compared, one where there is no choice.
+
+        Raises
+        ------
+        UsageError
+            As `heads.inputs.input_ways.named_inputs`.
+        """
+        return named_inputs(view, self.pooling, all_inputs(view) if self.select_inputs else self.inputs)
+
+    def grid(self, family: HeadFamily | None) -> HeadFamily:
+        """Return the grid to search, on its device: `family`, or by default the head's own.
+
+        Raises
+        ------
+        UsageError
+            If no installed package offers the head, or a preset comes without its family.
+        """
+        if family is None and self.preset is not None:
+            raise UsageError(
+                f"preset={self.preset!r} names a grid, which family must bring: "
+                f"heads.estimators.presets.preset_family({self.preset!r})[1]"
+            )
+        found = head_family(self.head) if family is None else family
+        return found if self.device is None else on_device(found, self.device)
+
+
+def options_of(options: ProbeOptions | str) -> ProbeOptions:
+    """Return the options that are meant; a string is the name of a head, and all else is as it is by default."""
+    return ProbeOptions(head=options) if isinstance(options, str) else options

@@ -1,0 +1,111 @@
+"""A probe of a store from Python: the run it leaves, what it says, and what it refuses before anything is fitted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cli.jobs.probe_store import ProbeJob, open_probe, probe_store
+from embedstore.errors import UsageError
+from embedstore.queries.load_view import load_view
+from embedstore.store.reader import open_store
+from heads.estimators.presets import preset_family
+from heads.protocol.options import ProbeOptions
+from heads.protocol.probe import probe
+
+QUICK = ProbeOptions(preset="google-lr", draws=20)
+
+
+def test_a_run_and_its_report_are_left_where_task_preset_and_options_say(store: Path) -> None:
+    said: list[str] = []
+    job = ProbeJob(stores=[str(store)], options=ProbeOptions(preset="google-lr", draws=20, seed=3))
+    run = probe_store(job, notify=said.append)
+    assert said == []
+    assert run.folder == Path("runs/abnormal-google-lr-seed-3")
+    assert (run.folder / "report.html").is_file()
+    settings = json.loads((run.folder / "run.json").read_text())["settings"]
+    assert (settings["head"], settings["preset"], settings["seed"]) == ("logistic", "google-lr", 3)
+    probe_store(job, notify=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("replaces the run of 20")
+
+
+def test_the_run_holds_what_the_protocol_says_of_the_same_vectors(store: Path) -> None:
+    run = probe_store(ProbeJob(stores=[store], options=QUICK, out="here"))
+    result = probe(load_view(open_store(store)), QUICK, family=preset_family("google-lr")[1])
+    rows = [row for row in pq.read_table("here/predictions.parquet").to_pylist() if row["split"] == "test"]
+    assert run.folder == Path("here")
+    assert [row["unit_id"] for row in rows] == result.judged.unit_ids.tolist()
+    assert [row["prob_abnormal"] for row in rows] == result.judged.probabilities[:, 0, 1].tolist()
+
+
+def test_a_learning_curve_and_metadata_are_part_of_the_run_and_of_its_name(store: Path) -> None:
+    options = ProbeOptions(
+        preset="google-lr", draws=20, learning_curve=True, with_columns=["anatomy"], cross_validate=True
+    )
+    run = probe_store(ProbeJob(stores=[store], options=options))
+    assert run.folder.name == "abnormal-google-lr-with-anatomy-cv-curve"
+    assert run.document["settings"]["metadata"] == ["anatomy"]
+    assert run.document["settings"]["mode"] == "outer cross-validation"
+    # Forty patients are fewer than the smallest of the usual sizes: all of those that may be learned from.
+    assert len(run.document["learning_curve"]["points"]) == 1
+    assert "learning_curve" in run.document["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [(None, "abnormal-mlp"), ("mura.store", "abnormal-mlp"), ("b.store", "abnormal-mlp-on-mura")],
+)
+def test_a_store_that_is_not_the_projects_own_is_named(phantom: Path, own: str | None, name: str) -> None:
+    job = ProbeJob(stores=[phantom / "mura.store"], own_store=None if own is None else phantom / own)
+    assert open_probe(job).place("mlp") == Path("runs") / name
+
+
+def test_a_choice_is_among_all_ways_that_the_vectors_allow(store: Path) -> None:
+    said: list[str] = []
+    options = ProbeOptions(select_inputs=True, with_columns=["anatomy"])
+    opened = open_probe(ProbeJob(stores=[store], options=options), notify=said.append)
+    # Studies have several images: three poolings, each without and with the anatomy.
+    assert len(opened.options.ways(opened.view)) == 6
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ProbeOptions(head="mlp", preset="google-lr"), "brings its own head, 'logistic'; leave head='mlp'"),
+        (ProbeOptions(preset="google"), "no preset named 'google'"),
+        (ProbeOptions(with_columns=["patient_id"]), "patient_id says which image this is"),
+        (ProbeOptions(targets=["colour"]), "has no target"),
+        (ProbeOptions(head="zeroshot"), "has no text tower"),
+        ("xgbost", "Did you mean 'xgboost'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_leaves_nothing(
+    store: Path, options: ProbeOptions | str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        probe_store(ProbeJob(stores=[store], options=options))
+    assert not Path("runs").exists()
+
+
+def test_a_place_among_other_files_is_refused_before_anything_is_fitted(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.jobs.probe_store.probe", lambda *_, **__: pytest.fail("fits"))
+    Path("notes").mkdir()
+    Path("notes/diary.txt").touch()
+    with pytest.raises(UsageError, match=r"notes must be new, empty or a run; it holds diary.txt"):
+        probe_store(ProbeJob(stores=[store], options=QUICK, out="notes"))
+
+
+def test_pictures_of_errors_are_shown_only_where_they_are_asked_for(store: Path) -> None:
+    shown = []
+    for thumbnails in (False, True):
+        probe_store(ProbeJob(stores=[store], options=QUICK, out="r", thumbnails=thumbnails))
+        shown.append(Path("r/report.html").read_text().count("data:image/jpeg;base64,"))
+    assert shown[0] == 0
+    assert shown[1] > 0
