@@ -9,9 +9,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.notify import Notify, ignore
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.store.reader import Store
 from embedstore.task import Task
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from embedstore.errors import UsageError, did_you_mean
+from embedstore.files import StrPath
 from embedstore.manifest import Manifest
 from embedstore.task import Task
 
@@ -74,6 +75,28 @@ class DatasetReader(Protocol):
 def dataset_names() -> list[str]:
     """Return the registered names, sorted."""
     return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def read_dataset(name: str, root: StrPath, options: Mapping[str, Any] | None = None) -> Collection:
+    """Index a data set with the reader registered as `name`; no pixel is decoded.
+
+    Parameters
+    ----------
+    name
+        One of `dataset_names`.
+    root
+        Folder or file of the data set.
+    options
+        The reader's own.
+
+    Raises
+    ------
+    UsageError
+        If no reader has that name, or it does not take one of the options.
+    DataError
+        If `root` is something else; the message names what was expected and what was found.
+    """
+    return dataset_reader(name, options).read(Path(root))
 
 
 def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> DatasetReader:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.errors import CorruptStore, DataError, UsageError
-from embedstore.files import sha256_bytes, table_of_parquet
+from embedstore.files import StrPath, sha256_bytes, table_of_parquet
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.layout import (
@@ -303,7 +303,7 @@ class Store:
         return row
 
 
-def open_store(path: Path | str) -> Store:
+def open_store(path: StrPath) -> Store:
     """Open a store for reading.
 
     Parameters
@@ -379,3 +379,8 @@ def _fill(out: npt.NDArray[Any], jobs: Sequence[tuple[Part, int, int, int]]) -> 
             part.read_chunk(chunk, out=out[start:stop])
         else:
             out[start:stop] = part.read_chunk(chunk)
+
+
+def as_store(store: Store | StrPath) -> Store:
+    """Return a store that is open already as it is, and open one that is named by its folder."""
+    return store if isinstance(store, Store) else open_store(store)

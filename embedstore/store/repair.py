@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from embedstore.errors import CorruptStore, StoreError
-from embedstore.files import fsync_folder, make_folder_durable, remove_temporaries, write_durable
+from embedstore.files import StrPath, fsync_folder, make_folder_durable, remove_temporaries, write_durable
 from embedstore.store.layout import (
     CONTENT,
     SET_ASIDE_FOLDER,
@@ -44,7 +44,7 @@ from embedstore.store.verify import (
 from embedstore.store.zarr_arrays import create_arrays
 
 
-def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:
+def repair_store(root: StrPath, *, say: Callable[[str], None] = lambda line: None) -> Verification:
     """Verify the store and heal what can be healed; the next extraction does what was forgotten.
 
     Returns
@@ -56,6 +56,7 @@ def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:
     StoreError
         If the store cannot be healed (not a store; identity lost in every copy), or is being written.
     """
+    root = Path(root)
     if not StoreLayout(root).store_file.exists() and not is_half_deleted(root):
         read_store_document(root)  # it has the right words for what else this is
     with writer_lock(StoreLayout(root).lock_file, say=say):

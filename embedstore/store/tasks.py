@@ -6,6 +6,7 @@ from pathlib import Path
 
 from embedstore.errors import CorruptStore, DataError, UsageError, did_you_mean
 from embedstore.files import (
+    StrPath,
     make_folder_durable,
     parquet_bytes,
     sha256_bytes,
@@ -19,15 +20,15 @@ TASK_FILE = "task.json"
 LABELS_FILE = "labels.parquet"
 
 
-def task_names(root: Path) -> list[str]:
+def task_names(root: StrPath) -> list[str]:
     """Return the names of the store's tasks, sorted."""
-    folder = StoreLayout(root).tasks
+    folder = StoreLayout(Path(root)).tasks
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in folder.iterdir() if (entry / TASK_FILE).exists())
 
 
-def read_task(root: Path, name: str) -> Task:
+def read_task(root: StrPath, name: str) -> Task:
     """Read a task and its labels.
 
     Raises
@@ -41,7 +42,7 @@ def read_task(root: Path, name: str) -> Task:
     if name not in names:
         listed = ", ".join(names) or "none; add one with `embed label`"
         raise UsageError(f"store {root} has no task {name!r}; its tasks: {listed}{did_you_mean(name, names)}")
-    folder = StoreLayout(root).tasks / name
+    folder = StoreLayout(Path(root)).tasks / name
     document, _ = read_document(folder / TASK_FILE)
     try:
         payload = (folder / LABELS_FILE).read_bytes()
@@ -57,9 +58,9 @@ def read_task(root: Path, name: str) -> Task:
         raise CorruptStore(f"{folder / TASK_FILE} is damaged: {error}. Run: embed verify --repair") from error
 
 
-def write_task(root: Path, task: Task) -> None:
+def write_task(root: StrPath, task: Task) -> None:
     """Write or replace a task; unchanged bytes are not written again."""
-    folder = StoreLayout(root).tasks / task.name
+    folder = StoreLayout(Path(root)).tasks / task.name
     payload = parquet_bytes(task.labels)
     document = task.to_json() | {"labels_sha256": sha256_bytes(payload)}
     if holds_task(root, task):
@@ -71,7 +72,7 @@ def write_task(root: Path, task: Task) -> None:
     write_document(folder / TASK_FILE, document, label="task")
 
 
-def holds_task(root: Path, task: Task) -> bool:
+def holds_task(root: StrPath, task: Task) -> bool:
     """Whether the store holds exactly this task."""
     try:
         held = read_task(root, task.name)

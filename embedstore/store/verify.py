@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from embedstore.errors import CorruptStore, EmbedError, StoreError
-from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
+from embedstore.files import TEMPORARY_SUFFIX, StrPath, sha256_bytes
 from embedstore.identity import Identity
 from embedstore.store.layout import (
     CONTENT,
@@ -86,7 +86,7 @@ class Verification:
 
 
 def verify_store(
-    root: Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+    root: StrPath, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Verification:
     """Read every byte of the store at `root` against its digests.
 
@@ -102,6 +102,7 @@ def verify_store(
     StoreError
         If the folder is not a store, or of a newer format version.
     """
+    root = Path(root)
     findings: list[Finding] = []
     plans, identity = _check_documents(root, findings)
     chunks = rows = planned = 0

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 
 from embedstore.errors import DataError
 from embedstore.files import (
+    StrPath,
     canonical_json,
     content_sha256,
     make_folder_durable,
@@ -117,8 +118,8 @@ class Run:
 
     def predict(
         self,
-        X: npt.NDArray[np.float32],
-        unit_of_image: npt.NDArray[np.int64],
+        X: npt.ArrayLike,
+        unit_of_image: npt.ArrayLike | None = None,
         *,
         n_units: int | None = None,
         metadata: Cells | None = None,
@@ -128,9 +129,10 @@ class Run:
         Parameters
         ----------
         X
-            (n_images, dim) float32 vectors of this run's identity (`require_identity`), finite.
+            (n_images, dim) vectors of this run's identity (`require_identity`), finite; read as float32.
         unit_of_image
-            (n_images,) int64: the unit (study or image) of each vector, from 0 and without gaps.
+            (n_images,) int: the unit (study or image) of each vector, from 0 and without gaps. Without it every row
+            is a unit of its own.
         n_units
             Number of units; by default the largest of `unit_of_image` and one.
         metadata
@@ -148,20 +150,30 @@ class Run:
             If vectors have another length.
         UsageError
             If a unit has no vector, a number is NaN, or metadata is missing.
+
+        Examples
+        --------
+        >>> run.predict(store.embeddings().vectors[:4]).shape  # four images: units, targets, classes
+        (4, 1, 2)
+        >>> run.predict(view.X, view.unit_of_image).shape[0] == len(view.unit_ids)
+        True
         """
-        dim = self.identity.dim
-        if X.ndim != 2 or X.shape[1] != dim:
-            raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {X.shape}")
-        count = int(unit_of_image.max(initial=-1)) + 1 if n_units is None else n_units
-        scores = self.predictor.scores(X, unit_of_image, n_units=count, metadata=metadata)
+        dim, vectors = self.identity.dim, np.ascontiguousarray(X, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != dim:
+            raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {vectors.shape}")
+        owners = np.arange(len(vectors)) if unit_of_image is None else np.asarray(unit_of_image, np.int64)
+        count = int(owners.max(initial=-1)) + 1 if n_units is None else n_units
+        cells = None if metadata is None else {name: np.asarray(column) for name, column in metadata.items()}
+        scores = self.predictor.scores(vectors, owners, n_units=count, metadata=cells)
         return self.predictor.probabilities(scores)
 
 
-def save_run(folder: Path, result: ProbeResult) -> Run:
+def save_run(folder: StrPath, result: ProbeResult) -> Run:
     """Write a probe's result and return it as a run; a run already there is replaced.
 
     ``run.json`` goes first when an old run is replaced and comes last: a folder without it is no run.
     """
+    folder = Path(folder)
     make_folder_durable(folder)
     (folder / RUN_FILE).unlink(missing_ok=True)
     predictions = predictions_table(result)
@@ -197,7 +209,7 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     )
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: StrPath) -> Run:
     """Read a run and check that nothing was changed.
 
     Raises
@@ -205,6 +217,7 @@ def load_run(folder: Path) -> Run:
     DataError
         If the folder is no run, of another format version, or a file is missing or was edited.
     """
+    folder = Path(folder)
     document = _read_document(folder / RUN_FILE)
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
