@@ -39,7 +39,7 @@ def head_class(name: str) -> type[Head]:
             return found
     installed = head_names()
     raise UsageError(
-        f"--head: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"
+        f"`head`: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"
     )
 
 

@@ -183,7 +183,7 @@ def _only_task(store: Store) -> str:
         return names[0]
     if not names:
         raise UsageError(f"store {store.path} has no task; add one with `embed label`")
-    raise UsageError(f"--task is needed: store {store.path} has {', '.join(names)}")
+    raise UsageError(f"`task_name` is needed: store {store.path} has {', '.join(names)}")
 
 
 def _in_order(

@@ -132,7 +132,7 @@ def build_index(store: Store, *, where: Mapping[str, str] | None = None) -> Inde
     for name, value in (where or {}).items():
         if name not in table.column_names:
             raise UsageError(
-                f"--where: the store has no column {name!r}; it has {', '.join(table.column_names)}"
+                f"`where`: the store has no column {name!r}; it has {', '.join(table.column_names)}"
                 f"{did_you_mean(name, table.column_names)}"
             )
         same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
@@ -175,6 +175,6 @@ def parse_where(conditions: Sequence[str]) -> dict[str, str]:
     for condition in conditions:
         name, equals, value = condition.partition("=")
         if not equals or not name:
-            raise UsageError(f"--where takes COLUMN=VALUE; found {condition!r}")
+            raise UsageError(f"`where` takes COLUMN=VALUE; found {condition!r}")
         parsed[name] = value
     return parsed

@@ -171,7 +171,7 @@ def round_vectors(
             failures[start + row] = (
                 Reason.OVERFLOW,
                 f"largest value {largest[row]:.6g} does not fit {dtype} (below {limit:.6g}); "
-                "use --store-dtype float32",
+                "a store of float32 holds it",
             )
     stored = np.full(result.vectors.shape, np.nan, dtype=store_dtype)
     good = [row for row in range(len(finite)) if start + row not in failures]

@@ -48,7 +48,7 @@ class Finding:
     rows
         First row and end (excluded) in the part, for a chunk.
     remedy
-        What ``--repair`` does about it.
+        What `embedstore.store.repair.repair_store` does about it.
     """
 
     place: str

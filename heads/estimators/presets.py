@@ -49,7 +49,7 @@ def preset(name: str) -> Preset:
     """Return a preset by name; raises UsageError for an unknown one."""
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS)
-        raise UsageError(f"--preset: no preset named {name!r}; there are {', '.join(PRESETS)}{hint}")
+        raise UsageError(f"`preset`: no preset named {name!r}; there are {', '.join(PRESETS)}{hint}")
     return PRESETS[name]
 
 

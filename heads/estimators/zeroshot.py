@@ -73,7 +73,7 @@ class ZeroShotHead(EmbeddingClassifier):
     def family() -> ZeroShotFamily:
         """Refuse: without prompts there is no grid."""
         raise UsageError(
-            "--head zeroshot needs an encoder with a text tower: a SigLIP checkpoint, by --encoder"
+            "`head='zeroshot'` needs an encoder with a text tower: a SigLIP checkpoint, by `encoder`"
         )
 
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
@@ -120,7 +120,7 @@ class ZeroShotFamily:
         if training.X.shape[1] != dim:
             raise UsageError(
                 f"zeroshot compares image vectors of {dim} numbers with words, so it can use no metadata "
-                f"(--with); found rows of {training.X.shape[1]}"
+                f"(`with_columns`); found rows of {training.X.shape[1]}"
             )
         scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in self.heads]
         return OutOfFold(np.stack(scores, axis=1)[None].astype(np.float32))

@@ -59,7 +59,7 @@ def split_units(view: View) -> Split:
     if judged_name not in names or not fit_names:
         raise DataError(
             f"task {view.task.name!r}: an official split needs labelled units in 'train' and in 'valid' or "
-            f"'test'; found only {sorted(names - {''})}. --cross-validate passes over the split and judges every "
+            f"'test'; found only {sorted(names - {''})}. `cross_validate=True` passes over the split and judges every "
             "unit out of fold"
         )
     if "" in names:

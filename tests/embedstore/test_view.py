@@ -61,7 +61,7 @@ def test_a_task_has_to_be_named_only_where_there_are_several(tmp_path):
         load_view(open_store(tmp_path / "s"))
     add_task(tmp_path / "s", name="one")
     add_task(tmp_path / "s", name="two")
-    with pytest.raises(UsageError, match=r"--task is needed: .* has one, two"):
+    with pytest.raises(UsageError, match=r"`task_name` is needed: .* has one, two"):
         load_view(open_store(tmp_path / "s"))
 
 
