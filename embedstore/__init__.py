@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
-    from embedstore.extraction.extract import ExtractOptions, ExtractSummary, extract
+    from embedstore.extraction.extract import Choose, ExtractOptions, ExtractSummary, Observer, extract
     from embedstore.identity import Identity
     from embedstore.images.preprocess import PreprocessSpec
     from embedstore.manifest import Manifest, Record, manifest_from_columns, manifest_from_table
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "Choose",
     "Collection",
     "CorruptStore",
     "DataError",
@@ -67,6 +68,7 @@ __all__ = [
     "MissingDependency",
     "MissingWeights",
     "Neighbor",
+    "Observer",
     "PreprocessSpec",
     "Record",
     "Store",
@@ -117,7 +119,7 @@ _NAMES_OF_MODULE = {
         "StoreError",
         "UsageError",
     ],
-    "embedstore.extraction.extract": ["ExtractOptions", "ExtractSummary", "extract"],
+    "embedstore.extraction.extract": ["Choose", "ExtractOptions", "ExtractSummary", "Observer", "extract"],
     "embedstore.identity": ["Identity"],
     "embedstore.images.preprocess": ["PreprocessSpec"],
     "embedstore.manifest": ["Manifest", "Record", "manifest_from_columns", "manifest_from_table"],

@@ -14,6 +14,7 @@ from torch import nn
 from embedstore.checkpoints.checkpoint import (
     Checkpoint,
     check_blobs,
+    check_generation,
     check_normalisation,
     open_checkpoint,
     weights_sha256,
@@ -48,7 +49,7 @@ class TowerEncoder(ABC):
     Parameters
     ----------
     origin
-        Folder or hub id of the checkpoint.
+        Folder or hub id of the checkpoint, or the checkpoint itself if it was opened before.
     name
         Name in the identity; None for the folder's base name or the hub id's last part.
     revision
@@ -76,7 +77,7 @@ class TowerEncoder(ABC):
 
     def __init__(
         self,
-        origin: str,
+        origin: str | Checkpoint,
         *,
         name: str | None = None,
         revision: str | None = None,
@@ -92,8 +93,9 @@ class TowerEncoder(ABC):
         _check_choice("execution", execution, EXECUTIONS)
         if pass_rows is not None and pass_rows < 1:
             raise UsageError(f"pass_rows must be at least 1; found {pass_rows}")
-        self.origin = origin
-        self.name = name or origin.rstrip("/").rpartition("/")[2]
+        self._opened = origin if isinstance(origin, Checkpoint) else None
+        self.origin = origin.origin if isinstance(origin, Checkpoint) else origin
+        self.name = name or self.origin.rstrip("/").rpartition("/")[2]
         self.revision = revision
         self.preset = preset or "pad"
         self._device = check_device_name(device)
@@ -124,7 +126,11 @@ class TowerEncoder(ABC):
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """Where the weights lie; found (or, for a hub id, fetched) when first asked for."""
-        return open_checkpoint(self.origin, revision=self.revision, say=self._tell)
+        if self._opened is None:
+            return open_checkpoint(self.origin, revision=self.revision, say=self._tell)
+        # Whoever opened it could not say anything to the user yet.
+        check_generation(self._opened, self._tell)
+        return self._opened
 
     @cached_property
     def shape(self) -> VisionShape:

@@ -1,4 +1,4 @@
-"""Looks at what an extraction stands on: versions, processor, devices, weights, disk, speed."""
+"""Checks what an extraction needs: library versions, processor, devices, weights, disk, speed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OFFLINE = "weights are not there, and this is offline"
 
 
 class State(StrEnum):
-    """How a finding is to be taken; ``broken`` means that extractions fail."""
+    """How serious a finding is; ``broken`` means that extractions fail."""
 
     FINE = "fine"
     NOTE = "note"
@@ -44,14 +44,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Parameters
     ----------
     topic
-        What it is.
+        What was checked.
     state
-        How it is.
+        How serious it is.
     found
         What was found, with numbers.
     fix
@@ -68,7 +68,7 @@ class Finding:
 
 
 def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -> Iterator[Finding]:
-    """Look at everything, quick things first; what an examination raises becomes a finding.
+    """Run every check, quick ones first; an error that a check raises becomes a finding.
 
     The hub is not asked again after it has not answered once.
 

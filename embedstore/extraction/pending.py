@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
+from embedstore.extraction.options import Choose
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.manifest import Manifest
 from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork
@@ -35,14 +35,17 @@ class PendingChunk:
     part: Part | None = None
 
 
-class Chooser(Protocol):
-    """Finds what is to be done in a store for a data set, within a shard."""
-
-    def __call__(
-        self, store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
-    ) -> list[PendingChunk]:
-        """Return the chunks to compute, in order."""
-        ...
+def pending_chunks(
+    store: Store,
+    manifest: Manifest,
+    say: Callable[[str], None],
+    *,
+    choose: Choose,
+    shard: Shard = WHOLE,
+) -> list[PendingChunk]:
+    """Return the chunks of a shard that are to be computed for a data set, in order."""
+    find = unfinished_or_failed if choose is Choose.NEW_OR_FAILED else unfinished
+    return find(store, manifest, say, shard=shard)
 
 
 def unfinished(

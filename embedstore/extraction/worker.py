@@ -28,6 +28,8 @@ class FinishedChunk:
 
     Parameters
     ----------
+    part
+        Number of its part.
     images
         Rows of it that this run computed or tried.
     failed
@@ -36,6 +38,7 @@ class FinishedChunk:
         Its receipt.
     """
 
+    part: int
     images: int
     failed: int
     receipt: Receipt
@@ -55,7 +58,7 @@ class ChunkLoop:
     known
         Ranges of MR series that the store holds already.
     options
-        As `embedstore.extraction.extract.extract`.
+        Batch size, decoding processes and what a file may cost.
     """
 
     def __init__(
@@ -149,4 +152,4 @@ def _finished(entry: PendingChunk, future: Future[Receipt], stopwatch: Stopwatch
     stopwatch.write_s += perf_counter() - started
     tried = frozenset(entry.work.rows)
     failed = sum(failure.row in tried for failure in receipt.failures)
-    return FinishedChunk(len(tried), failed, receipt)
+    return FinishedChunk(entry.work.part, len(tried), failed, receipt)

@@ -115,7 +115,7 @@ class _OpenChunk:
 
 
 class _Line:
-    """Units on their way through the encoder: outcomes go in, whole units come out, in order."""
+    """Chunks on their way through the encoder: decoded images go in, whole chunks come out, in order."""
 
     def __init__(
         self, works: deque[ChunkWork], encoder: Encoder, batch_size: int, stopwatch: Stopwatch
@@ -155,7 +155,7 @@ class _Line:
         self._stopwatch.encode_s += time.perf_counter() - started
 
     def finished(self) -> Iterator[ChunkVectors]:
-        """Yield the chunks that are through."""
+        """Yield the finished chunks."""
         while self._chunks and self._chunks[0].is_whole:
             yield self._chunks.popleft().result()
 

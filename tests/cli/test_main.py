@@ -343,7 +343,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_continues(tree, tmp_path, n
         assert "run the same command to continue" in printed
         assert store.parts[0].pending
     else:
-        # The signal came after the last unit; nothing was left to abandon.
+        # The signal came after the last chunk; nothing was left to abandon.
         assert process.returncode == 0
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0

@@ -12,8 +12,8 @@ import pytest
 from embedstore.compute_device import DeviceLost
 from embedstore.errors import MissingDependency, UsageError
 from embedstore.extraction import ray_crew as ray_engine
-from embedstore.extraction.extract import ExtractOptions, Observer, Progress, extract
-from embedstore.extraction.on_cluster import extract_on_cluster, retry_failed_on_cluster
+from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, Progress, extract
+from embedstore.extraction.on_cluster import OnCluster
 from embedstore.store.reader import open_store
 from embedstore.store.verify import verify_store
 from embedstore.store.worker_locks import has_traces
@@ -23,6 +23,13 @@ from tests.stores import MeanEncoder, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=2, batch_size=2, workers=1)
 PICTURES = 48
+
+
+def extract_on_cluster(
+    collection, store, build, *, observer=None, choose=Choose.NEW, options=OPTIONS, **cluster
+):
+    extraction = Extraction(collection, store, build, options, observer or Observer())
+    return extraction.run(choose=choose, executor=OnCluster(**cluster))
 
 
 class SlowEncoder(MeanEncoder):
@@ -106,7 +113,6 @@ def test_a_node_lost_in_the_middle_changes_no_byte(folder, tmp_path, cluster):
         SlowEncoder,
         address=cluster.address,
         device="cpu",
-        options=OPTIONS,
         observer=Observer(say=said.append, progress=lose_a_node),
     )
     assert (summary.valid, summary.pending, summary.interrupted) == (PICTURES, 0, False)
@@ -129,18 +135,17 @@ def test_a_lost_device_has_its_chunks_done_by_others_and_a_retry_is_shared_too(t
         tmp_path / "s",
         partial(LosingEncoder, flag=tmp_path / "lost"),
         address=cluster.address,
-        options=OPTIONS,
         observer=Observer(say=said.append),
     )
     assert (summary.failed, summary.pending) == ({"missing": 1}, 0)
     assert said == ["device cuda:0 stopped answering (unspecified launch failure); its chunks go to others"]
     (pictures / "image9.png").write_bytes(payload)
-    summary = retry_failed_on_cluster(
+    summary = extract_on_cluster(
         collection_of(pictures, PICTURES),
         tmp_path / "s",
         MeanEncoder,
         address=cluster.address,
-        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
     )
     assert (summary.computed, summary.failed) == (1, {})
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
@@ -172,7 +177,6 @@ def test_an_actor_that_died_at_work_is_replaced_though_no_other_is_there(folder,
         tmp_path / "s",
         partial(DyingEncoder, flag=tmp_path / "died"),
         address=cluster.address,
-        options=OPTIONS,
         observer=Observer(say=said.append),
     )
     assert (summary.valid, summary.pending) == (PICTURES, 0)
@@ -190,7 +194,6 @@ def test_asking_to_stop_keeps_finished_chunks(folder, tmp_path, cluster):
         tmp_path / "s",
         SlowEncoder,
         address=cluster.address,
-        options=OPTIONS,
         observer=Observer(progress=states.append, stopping=lambda: bool(states)),
     )
     assert summary.interrupted

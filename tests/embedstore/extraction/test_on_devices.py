@@ -16,13 +16,12 @@ import pytest
 from cli.main import run
 from embedstore.compute_device import DeviceLost
 from embedstore.errors import StoreBusy, UsageError
-from embedstore.extraction.extract import ExtractOptions, Observer, Progress, extract
+from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, Progress, extract
 from embedstore.extraction.on_devices import (
+    OnDevices,
     WorkerFailed,
-    _hear_the_parent_alone,
+    _ignore_stop_signals,
     device_names,
-    extract_on_devices,
-    retry_failed_on_devices,
 )
 from embedstore.extraction.shard import Shard
 from embedstore.phantoms.mura import write_phantom_mura
@@ -34,7 +33,7 @@ from tests.pictures import collection_of, expected_vectors, write_pictures
 from tests.stores import IDENTITY, MeanEncoder, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=2, batch_size=2, workers=2)
-TWO = ("cpu", "cpu")
+TWO = OnDevices(("cpu", "cpu"))
 COMMAND = "import sys; from cli.main import run; sys.exit(run(sys.argv[1:]))"
 
 
@@ -60,9 +59,14 @@ class SlowEncoder(MeanEncoder):
         return super().encode(pixels)
 
 
+def extract_on_two(collection, store, build, *, options, observer=None, choose=Choose.NEW):
+    extraction = Extraction(collection, store, build, options, observer or Observer())
+    return extraction.run(choose=choose, executor=TWO)
+
+
 def ignoring():
     """Begin as a device's process does, and end with a code of its own."""
-    _hear_the_parent_alone()
+    _ignore_stop_signals()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
     sys.exit(7)
 
@@ -76,33 +80,31 @@ def pictures(tmp_path):
 
 def test_two_devices_make_the_store_of_one_and_their_progress_adds_up(pictures, tmp_path):
     states: list[Progress] = []
-    summary = extract_on_devices(
+    summary = extract_on_two(
         collection_of(pictures, 18),
         tmp_path / "s",
         MeanEncoder,
-        TWO,
         options=OPTIONS,
         observer=Observer(progress=states.append),
     )
     assert (summary.valid, summary.computed, summary.pending, summary.interrupted) == (18, 18, 0, False)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
     assert len(states) == 9
+    assert {state.total for state in states} == {18}
     assert (states[-1].done, states[-1].total, states[-1].chunks_done) == (18, 18, 9)
 
 
 def test_a_finished_store_starts_no_process(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_context", None)
-    summary = extract_on_devices(
-        collection_of(pictures, 18), tmp_path / "reference", MeanEncoder, TWO, options=OPTIONS
+    summary = extract_on_two(
+        collection_of(pictures, 18), tmp_path / "reference", MeanEncoder, options=OPTIONS
     )
     assert (summary.valid, summary.computed) == (18, 0)
 
 
 def test_devices_divide_a_shard_among_them(pictures, tmp_path):
     options = replace(OPTIONS, shard=Shard(2, 2))
-    summary = extract_on_devices(
-        collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=options
-    )
+    summary = extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=options)
     assert sorted(open_store(tmp_path / "s").parts[0].receipts) == [1, 3, 5, 7]
     assert (summary.images, summary.computed) == (8, 8)
     extract(
@@ -117,10 +119,14 @@ def test_devices_divide_a_shard_among_them(pictures, tmp_path):
 def test_retrying_on_two_devices_leads_to_the_reference(pictures, tmp_path):
     payload = (pictures / "image3.png").read_bytes()
     (pictures / "image3.png").unlink()
-    extract_on_devices(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=OPTIONS)
     (pictures / "image3.png").write_bytes(payload)
-    summary = retry_failed_on_devices(
-        collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS
+    summary = extract_on_two(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        MeanEncoder,
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
     )
     assert summary.computed == 1
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
@@ -146,11 +152,10 @@ def test_a_lost_device_costs_its_chunk_and_the_same_command_continues(
     assert fatal not in others
     said: list[str] = []
     with pytest.raises(error, match=message):
-        extract_on_devices(
+        extract_on_two(
             collection_of(pictures, 18),
             tmp_path / "s",
             partial(LosingEncoder, fatal=fatal, how=how),
-            TWO,
             options=OPTIONS,
             observer=Observer(say=said.append),
         )
@@ -160,7 +165,7 @@ def test_a_lost_device_costs_its_chunk_and_the_same_command_continues(
     assert {0, 2, 4, 6, 8} <= set(store.parts[0].receipts)
     assert 3 not in store.parts[0].receipts
     assert verify_store(tmp_path / "s").findings == ()
-    extract_on_devices(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
@@ -207,18 +212,17 @@ def test_the_command_runs_two_processes_and_says_what_it_did(tmp_path, capsys):
 
 def test_asking_to_stop_reaches_every_process(pictures, tmp_path):
     states: list[Progress] = []
-    summary = extract_on_devices(
+    summary = extract_on_two(
         collection_of(pictures, 18),
         tmp_path / "s",
         SlowEncoder,
-        TWO,
         options=OPTIONS,
         observer=Observer(progress=states.append, stopping=lambda: bool(states)),
     )
     assert summary.interrupted
     assert 0 < summary.valid < 18
     assert list((tmp_path / "s" / "workers").iterdir()) == []
-    extract_on_devices(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
@@ -255,14 +259,14 @@ def test_a_process_that_has_just_begun_does_not_die_of_the_groups_sigterm(tmp_pa
     # It imports for a second before it can say that it ignores the signal.
     script = (
         "import multiprocessing, os, signal, sys, time\n"
-        "from embedstore.extraction.on_devices import _signals_waiting\n"
+        "from embedstore.extraction.on_devices import _stop_signals_blocked\n"
         "from tests.embedstore.extraction.test_on_devices import ignoring\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "    context = multiprocessing.get_context('spawn')\n"
         "    context.Event()  # starts the tracker, as in a run\n"
         "    process = context.Process(target=ignoring)\n"
-        "    with _signals_waiting():\n"
+        "    with _stop_signals_blocked():\n"
         "        process.start()\n"
         "    time.sleep(float(sys.argv[1]))\n"
         "    os.killpg(0, signal.SIGTERM)\n"
@@ -290,7 +294,7 @@ def test_a_second_run_on_devices_is_refused(pictures, tmp_path):
         join_writers(store, IDENTITY, worker="shard-1-of-1", say=print),
         pytest.raises(StoreBusy, match="shard-1-of-1"),
     ):
-        extract_on_devices(collection_of(pictures, 18), store, MeanEncoder, TWO, options=options)
+        extract_on_two(collection_of(pictures, 18), store, MeanEncoder, options=options)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from embedstore.errors import StoreBusy, UsageError
-from embedstore.extraction.extract import ExtractOptions, Observer, extract, retry_failed
+from embedstore.extraction.extract import Choose, ExtractOptions, Observer, extract
 from embedstore.extraction.plan import ensure_planned
 from embedstore.extraction.shard import Shard, parse_shard
 from embedstore.store import commit
@@ -124,9 +124,14 @@ def test_a_shard_retries_only_its_own_failures(folder, tmp_path):
     for name, payload in payloads.items():
         (pictures / name).write_bytes(payload)
     options = replace(OPTIONS, shard=Shard(2, 2))
-    assert (
-        retry_failed(crash_collection(pictures), tmp_path / "s", MeanEncoder(), options=options).computed == 1
+    summary = extract(
+        crash_collection(pictures),
+        tmp_path / "s",
+        MeanEncoder(),
+        options=options,
+        choose=Choose.NEW_OR_FAILED,
     )
+    assert summary.computed == 1
     assert [failure.row for failure in open_store(tmp_path / "s").failures] == [0]
 
 

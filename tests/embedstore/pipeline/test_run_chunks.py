@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.commands.extract import _device_line
 from cli.main import run
+from cli.printing.extract_summary import _device_line
 from embedstore.compute_device import DeviceLost
 from embedstore.decoding.decode import EncoderInput
 from embedstore.decoding.dispatch import Dispatcher
 from embedstore.encoders.base import Encoded, OneByOne, open_stream
 from embedstore.errors import ImageRefused, Reason
-from embedstore.extraction.extract import ExtractOptions, Observer, extract
-from embedstore.extraction.on_devices import extract_on_devices
+from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, extract
+from embedstore.extraction.on_devices import OnDevices
 from embedstore.phantoms.mura import write_phantom_mura
 from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
@@ -228,9 +228,8 @@ def test_a_device_lost_with_batches_on_their_way_costs_no_committed_row(pictures
 
 
 def test_the_times_of_several_devices_are_added_up(pictures, tmp_path):
-    summary = extract_on_devices(
-        collection_of(pictures, 18), tmp_path / "s", AheadEncoder, ("cpu", "cpu"), options=OPTIONS
-    )
+    extraction = Extraction(collection_of(pictures, 18), tmp_path / "s", AheadEncoder, OPTIONS)
+    summary = extraction.run(choose=Choose.NEW, executor=OnDevices(("cpu", "cpu")))
     assert summary.stopwatch.busy_s == 27
     assert summary.stopwatch.flops == 18 * 3e12
     assert 0 < summary.stopwatch.wall_s < 2 * summary.seconds
