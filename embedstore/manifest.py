@@ -116,6 +116,14 @@ def manifest_from_columns(columns: Mapping[str, Sequence[Any]], *, source: str) 
     DataError
         If a needed column is missing, a cell of one is empty, an `image_id` occurs twice, a path leaves
         the root, or a split has another name than ``train``, ``valid``, ``test``.
+
+    Examples
+    --------
+    >>> manifest = es.manifest_from_columns(
+    ...     {"image_id": ["a", "b"], "path": ["a.png", "b.png"], "patient_id": ["p1", "p2"]}, source="my table"
+    ... )
+    >>> len(manifest)
+    2
     """
     arrays = {}
     for name, cells in columns.items():
@@ -135,6 +143,12 @@ def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
     ------
     DataError
         As `manifest_from_columns`.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> len(es.manifest_from_table(pa.table({"image_id": ["a"], "path": ["a.png"]}), source="my table"))
+    1
     """
     for name in ("image_id", "path"):
         if name not in table.column_names:

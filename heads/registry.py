@@ -13,7 +13,13 @@ ENTRY_POINTS = "embedstore.heads"
 
 
 def head_names() -> list[str]:
-    """Return the names of the installed heads."""
+    """Return the names of the installed heads.
+
+    Examples
+    --------
+    >>> heads.head_names()
+    ['knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
+    """
     return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
 
 
@@ -32,6 +38,11 @@ def head_class(name: str) -> type[Head]:
     ------
     UsageError
         If no installed package offers a head of that name.
+
+    Examples
+    --------
+    >>> heads.head_class("knn").__name__
+    'NeighborsHead'
     """
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:

@@ -73,7 +73,13 @@ class DatasetReader(Protocol):
 
 
 def dataset_names() -> list[str]:
-    """Return the registered names, sorted."""
+    """Return the registered names, sorted.
+
+    Examples
+    --------
+    >>> es.dataset_names()
+    ['dicom-folder', 'mura', 'rsna-lumbar', 'rsna-pneumonia', 'table']
+    """
     return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
 
 
@@ -95,6 +101,12 @@ def read_dataset(name: str, root: StrPath, options: Mapping[str, Any] | None = N
         If no reader has that name, or it does not take one of the options.
     DataError
         If `root` is something else; the message names what was expected and what was found.
+
+    Examples
+    --------
+    >>> collection = es.read_dataset("mura", "MURA-v1.1")
+    >>> collection.summary["patients"]
+    60
     """
     return dataset_reader(name, options).read(Path(root))
 

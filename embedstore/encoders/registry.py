@@ -17,7 +17,13 @@ ENTRY_POINT_GROUP = "embedstore.encoders"
 
 
 def encoder_names() -> list[str]:
-    """Return the registered names, sorted."""
+    """Return the registered names, sorted.
+
+    Examples
+    --------
+    >>> es.encoder_names()
+    ['hog', 'medgemma-896', 'medsiglip-448']
+    """
     return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
 
 
@@ -67,6 +73,15 @@ def image_encoder(
         If a hub id's configuration is neither cached nor to be fetched.
     DataError
         If a folder or hub id holds another architecture.
+
+    Examples
+    --------
+    >>> encoder = es.image_encoder("hog")
+    >>> encoder.identity == store.identity
+    True
+    >>> encoder.load()
+    >>> encoder.encode(np.zeros((2, 444, 444), np.uint8)).shape
+    (2, 1152)
     """
     factory = _factory(name, revision)
     options: dict[str, Any] = {"preset": preset, "device": device, "dtype": dtype}

@@ -86,6 +86,11 @@ def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed:
         If `studies` is less than 1 or `seed` is negative.
     DataError
         If the folder is there already and is not this phantom.
+
+    Examples
+    --------
+    >>> es.write_phantom_lumbar("phantoms", studies=1).root.name
+    'rsna-2024-lumbar-spine-degenerative-classification'
     """
     if studies < 1 or seed < 0:
         raise UsageError(f"studies must be at least 1 and seed at least 0; found {studies} and {seed}")

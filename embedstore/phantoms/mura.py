@@ -88,6 +88,11 @@ def write_phantom_mura(root: StrPath, *, patients: int = DEFAULT_PATIENTS, seed:
         If `patients` is less than 1 or `seed` is negative.
     DataError
         If ``MURA-v1.1`` is there already and is not this phantom: nothing is ever written over it.
+
+    Examples
+    --------
+    >>> es.write_phantom_mura("phantoms", patients=1).patients
+    1
     """
     if patients < 1 or seed < 0:
         raise UsageError(f"patients must be at least 1 and seed at least 0; found {patients} and {seed}")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError
+from embedstore.files import StrPath
 from embedstore.queries.labelled_images import (
     column_text,
     join_images,
@@ -18,20 +19,22 @@ from embedstore.queries.labelled_images import (
     require_columns,
     require_disjoint,
 )
-from embedstore.store.reader import FAILED, PENDING, VALID, Store
+from embedstore.store.reader import FAILED, PENDING, VALID, Store, as_store
 from embedstore.store.sources import sources_of
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task, join_tasks
 from embedstore.view import MISSING, Units, View
 
 
-def load_view(store: Store, task_name: str | None = None, *, with_columns: Sequence[str] = ()) -> View:
+def load_view(
+    store: Store | StrPath, task_name: str | None = None, *, with_columns: Sequence[str] = ()
+) -> View:
     """Join a store's vectors with one of its tasks.
 
     Parameters
     ----------
     store
-        The opened store.
+        The store, opened or by its folder.
     task_name
         The task; may be None when the store has exactly one.
     with_columns
@@ -45,12 +48,20 @@ def load_view(store: Store, task_name: str | None = None, *, with_columns: Seque
         If the task fits none of the store's images, or a study belongs to two patients or splits.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> view = es.load_view("mura.store", "abnormal")
+    >>> view.X.shape[1], view.task.classes
+    (1152, ('normal', 'abnormal'))
+    >>> view.y.shape == (len(view.unit_ids), 1)
+    True
     """
     return load_views([store], task_name, with_columns=with_columns)
 
 
 def load_views(
-    stores: Sequence[Store], task_name: str | None = None, *, with_columns: Sequence[str] = ()
+    stores: Sequence[Store | StrPath], task_name: str | None = None, *, with_columns: Sequence[str] = ()
 ) -> View:
     """Join the vectors of several stores with the task that each of them has.
 
@@ -60,7 +71,7 @@ def load_views(
     Parameters
     ----------
     stores
-        One or more opened stores of one identity, without an image in common.
+        One or more stores of one identity, opened or by their folders, without an image in common.
     task_name
         The task; may be None when the first store has exactly one.
     with_columns
@@ -77,18 +88,25 @@ def load_views(
         images, or a study belongs to two patients or splits.
     CorruptStore
         If a store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> view = es.load_views(["mura.store"], "abnormal", with_columns=["anatomy"])
+    >>> sorted(view.metadata)
+    ['anatomy']
     """
-    for other in stores[1:]:
-        stores[0].identity.require_same(other.identity, holder=f"store {stores[0].path}")
-    require_disjoint(stores)
-    name = task_name or _only_task(stores[0])
+    opened = [as_store(store) for store in stores]
+    for other in opened[1:]:
+        opened[0].identity.require_same(other.identity, holder=f"store {opened[0].path}")
+    require_disjoint(opened)
+    name = task_name or _only_task(opened[0])
     task = join_tasks(
-        [read_task(store.path, name) for store in stores], [str(store.path) for store in stores]
+        [read_task(store.path, name) for store in opened], [str(store.path) for store in opened]
     )
-    require_columns(stores, with_columns)
-    images = join_images([load_labelled_images(store, task, with_columns) for store in stores])
+    require_columns(opened, with_columns)
+    images = join_images([load_labelled_images(store, task, with_columns) for store in opened])
     if not len(images.image_ids):
-        listed = ", ".join(str(store.path) for store in stores)
+        listed = ", ".join(str(store.path) for store in opened)
         raise DataError(
             f"task {task.name!r} labels {len(task.labels):,} {task.unit} ids, but none of them is among the "
             f"{images.excluded[no_label(task)]:,} extracted images of store {listed}"
@@ -98,7 +116,7 @@ def load_views(
         _require_constant(images.cells[what], unit_of_image, first, unit_ids, name=what, unit=task.unit)
     return View(
         task=task,
-        identity=stores[0].identity,
+        identity=opened[0].identity,
         X=images.X,
         image_ids=images.image_ids,
         content_sha256=images.content_sha256,
@@ -110,15 +128,15 @@ def load_views(
         subgroups={
             column: images.columns[column][first]
             for column in task.subgroups
-            if any(column in store.table.column_names for store in stores)
+            if any(column in store.table.column_names for store in opened)
         },
         excluded=dict(images.excluded),
         metadata={column: images.columns[column] for column in with_columns},
-        sources=tuple(source for store in stores for source in sources_of(store)),
+        sources=tuple(source for store in opened for source in sources_of(store)),
     )
 
 
-def load_units(store: Store, unit: str, *, with_columns: Sequence[str] = ()) -> Units:
+def load_units(store: Store | StrPath, unit: str, *, with_columns: Sequence[str] = ()) -> Units:
     """Group a store's vectors into images or studies; an image without a study is a unit of its own.
 
     Raises
@@ -127,7 +145,14 @@ def load_units(store: Store, unit: str, *, with_columns: Sequence[str] = ()) -> 
         If the store has no column of `with_columns`.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> studies = es.load_units("mura.store", "study")
+    >>> len(studies.unit_ids) < len(studies.image_ids)
+    True
     """
+    store = as_store(store)
     require_columns([store], with_columns)
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))

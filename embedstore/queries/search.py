@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.errors import UsageError, did_you_mean
-from embedstore.store.reader import Store
+from embedstore.files import StrPath
+from embedstore.store.reader import Store, as_store
 
 # Rounding to float16 moves a cosine by less than 1e-3 (11 significant bits on unit vectors); so many extra
 # candidates have kept the true neighbours within reach in every comparison with a float64 scan.
@@ -58,7 +59,7 @@ class Index:
 
     def search(
         self,
-        vector: npt.NDArray[np.floating],
+        vector: npt.ArrayLike,
         *,
         k: int,
         exclude_patient: str | None = None,
@@ -109,13 +110,13 @@ class Index:
         return Neighbor(str(self.image_ids[position]), similarity, int(self.rows[position]), known)
 
 
-def build_index(store: Store, *, where: Mapping[str, str] | None = None) -> Index:
+def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = None) -> Index:
     """Build an exact index of a store's valid rows.
 
     Parameters
     ----------
     store
-        The opened store.
+        The store, opened or by its folder.
     where
         Column -> value that a row's manifest must have to be searchable.
 
@@ -125,7 +126,15 @@ def build_index(store: Store, *, where: Mapping[str, str] | None = None) -> Inde
         If a column of `where` does not exist.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> index = es.build_index(store, where={"anatomy": "XR_WRIST"})
+    >>> nearest = index.search(store.vector(store.image_ids[0]), k=2)
+    >>> [neighbor.record["anatomy"] for neighbor in nearest]
+    ['XR_WRIST', 'XR_WRIST']
     """
+    store = as_store(store)
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
     kept = np.arange(len(embeddings.rows))

@@ -64,9 +64,12 @@ def search(
 
     Examples
     --------
-    >>> nearest = es.search(store, "train/XR_WRIST/patient00007/study1_negative/image1.png", k=3)
+    >>> image_id = store.image_ids[0]
+    >>> nearest = es.search(store, image_id, k=3)
     >>> [neighbor.similarity > 0.5 for neighbor in nearest]
     [True, True, True]
+    >>> es.search(store, f"MURA-v1.1/{image_id}", k=1)[0].image_id == image_id
+    True
     >>> wrists = es.search("mura.store", store.embeddings().vectors[0], where={"anatomy": "XR_WRIST"})
     >>> {neighbor.record["anatomy"] for neighbor in wrists}
     {'XR_WRIST'}
@@ -76,6 +79,10 @@ def search(
     if image_id:
         vector = store.vector(image_id)
     elif isinstance(query, str | os.PathLike):
+        if not Path(query).is_file():
+            raise DataError(
+                f"query {os.fspath(query)!r} is neither an image of store {store.path} nor a file"
+            )
         vector = vector_of_file(store, query, encoder=encoder, device=device, say=say)
     else:
         vector = np.asarray(query, np.float32)

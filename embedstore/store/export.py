@@ -36,6 +36,11 @@ def export_store(store: Store | StrPath, target: StrPath) -> int:
         For another suffix.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> es.export_store("mura.store", "mura.parquet") == store.rows
+    True
     """
     store, target = as_store(store), Path(target)
     writers: dict[str, Callable[[Store, Embeddings, Path], None]] = {

@@ -318,6 +318,12 @@ def open_store(path: StrPath) -> Store:
     CorruptStore
         If a document of the store is missing or damaged, or a chunk that a receipt names is missing or
         has the wrong size.
+
+    Examples
+    --------
+    >>> store = es.open_store("mura.store")
+    >>> store.embeddings().vectors.shape == (store.rows, 1152)
+    True
     """
     path = Path(path)
     identity, listed = read_store_document(path)

@@ -55,6 +55,11 @@ def repair_store(root: StrPath, *, say: Callable[[str], None] = lambda line: Non
     ------
     StoreError
         If the store cannot be healed (not a store; identity lost in every copy), or is being written.
+
+    Examples
+    --------
+    >>> es.repair_store("mura.store").findings
+    ()
     """
     root = Path(root)
     if not StoreLayout(root).store_file.exists() and not is_half_deleted(root):

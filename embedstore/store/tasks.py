@@ -21,7 +21,13 @@ LABELS_FILE = "labels.parquet"
 
 
 def task_names(root: StrPath) -> list[str]:
-    """Return the names of the store's tasks, sorted."""
+    """Return the names of the store's tasks, sorted.
+
+    Examples
+    --------
+    >>> es.task_names("mura.store")
+    ['abnormal']
+    """
     folder = StoreLayout(Path(root)).tasks
     if not folder.is_dir():
         return []
@@ -37,6 +43,11 @@ def read_task(root: StrPath, name: str) -> Task:
         If the store has no task of that name.
     CorruptStore
         If its files are not the ones that were written.
+
+    Examples
+    --------
+    >>> es.read_task("mura.store", "abnormal").classes
+    ('normal', 'abnormal')
     """
     names = task_names(root)
     if name not in names:
@@ -59,7 +70,21 @@ def read_task(root: StrPath, name: str) -> Task:
 
 
 def write_task(root: StrPath, task: Task) -> None:
-    """Write or replace a task; unchanged bytes are not written again."""
+    """Write or replace a task; unchanged bytes are not written again.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> patients = store.table.column("patient_id").to_pylist()
+    >>> labels = pa.table({
+    ...     "unit_id": store.table.column("image_id"),
+    ...     "even": ["even" if int(patient[-1]) % 2 == 0 else "odd" for patient in patients],
+    ... })
+    >>> task = es.Task("parity", "image", ("even",), ("odd", "even"), labels)
+    >>> es.write_task("mura.store", task)
+    >>> es.read_task("mura.store", "parity").targets
+    ('even',)
+    """
     folder = StoreLayout(Path(root)).tasks / task.name
     payload = parquet_bytes(task.labels)
     document = task.to_json() | {"labels_sha256": sha256_bytes(payload)}

@@ -101,6 +101,12 @@ def verify_store(
     ------
     StoreError
         If the folder is not a store, or of a newer format version.
+
+    Examples
+    --------
+    >>> verification = es.verify_store("mura.store")
+    >>> verification.findings, verification.rows == store.rows
+    ((), True)
     """
     root = Path(root)
     findings: list[Finding] = []

@@ -41,7 +41,13 @@ class Preset:
 
 
 def preset_names() -> list[str]:
-    """Return the names of the presets."""
+    """Return the names of the presets.
+
+    Examples
+    --------
+    >>> heads.preset_names()[:2]
+    ['google-lr', 'google-mlp']
+    """
     return list(PRESETS)
 
 
@@ -54,7 +60,14 @@ def preset(name: str) -> Preset:
 
 
 def preset_family(name: str) -> tuple[str, HeadFamily]:
-    """Return the head's name and the grid of a preset; raises as `preset`."""
+    """Return the head's name and the grid of a preset; raises as `preset`.
+
+    Examples
+    --------
+    >>> head, family = heads.preset_family("dinov2-knn")
+    >>> head, len(family.points)
+    ('knn', 4)
+    """
     found = preset(name)
     return found.head, found.make()
 

@@ -45,6 +45,11 @@ class ZeroShotHead(EmbeddingClassifier):
         (n_classes, dim) float64 of length one.
     classes_
         (n_classes,) labels in order.
+
+    Examples
+    --------
+    >>> heads.zeroshot_head(np.eye(2, 4)).classes_
+    array([0, 1])
     """
 
     def __init__(self, scale: float = 1.0, *, bias: float = 0.0) -> None:
@@ -142,6 +147,12 @@ def zeroshot_head(text_vectors: npt.NDArray[Any], *, scale: float = 1.0, bias: f
         (n_classes, dim), of any length but zero.
     scale, bias
         SigLIP's ``exp(logit_scale)`` and ``logit_bias``.
+
+    Examples
+    --------
+    >>> words = np.eye(2, 1152, dtype=np.float32)  # one vector for each class, by the text tower of an encoder
+    >>> heads.zeroshot_head(words).predict_proba(store.embeddings(dtype="float32").vectors[:3]).shape
+    (3, 2)
     """
     vectors = np.asarray(text_vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

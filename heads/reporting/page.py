@@ -101,7 +101,12 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
 
 
 def save_report(path: StrPath, runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None = None) -> None:
-    """Write the page of `render_report` to `path`; its folder must exist."""
+    """Write the page of `render_report` to `path`; its folder must exist.
+
+    Examples
+    --------
+    >>> heads.save_report("comparison.html", [run, heads.load_run("runs/nearest")])
+    """
     write_durable(Path(path), render_report(runs, thumbnails=thumbnails).encode(), label="report")
 
 

@@ -172,6 +172,11 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
     """Write a probe's result and return it as a run; a run already there is replaced.
 
     ``run.json`` goes first when an old run is replaced and comes last: a folder without it is no run.
+
+    Examples
+    --------
+    >>> heads.save_run("runs/again", result).targets
+    ('abnormal',)
     """
     folder = Path(folder)
     make_folder_durable(folder)
@@ -216,6 +221,12 @@ def load_run(folder: StrPath) -> Run:
     ------
     DataError
         If the folder is no run, of another format version, or a file is missing or was edited.
+
+    Examples
+    --------
+    >>> run = heads.load_run("runs/abnormal-logistic")
+    >>> run.targets, run.classes
+    (('abnormal',), ('normal', 'abnormal'))
     """
     folder = Path(folder)
     document = _read_document(folder / RUN_FILE)
