@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import Any, cast
 
 from embedstore.errors import UsageError, did_you_mean
-from heads.base import Head, HeadFamily
+from embedstore.plugins import require_members
+from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds
 
 ENTRY_POINTS = "embedstore.heads"
 
@@ -37,7 +36,7 @@ def head_class(name: str) -> type[Head]:
     Raises
     ------
     UsageError
-        If no installed package offers a head of that name.
+        If no installed package offers a head of that name, or it lacks a part of the contract.
 
     Examples
     --------
@@ -47,6 +46,7 @@ def head_class(name: str) -> type[Head]:
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
             found: type[Head] = entry.load()
+            require_members(found, Head, what=f"head {name!r}", base=HeadDefaults)
             return found
     installed = head_names()
     raise UsageError(
@@ -54,15 +54,13 @@ def head_class(name: str) -> type[Head]:
     )
 
 
+def head_needs(name: str) -> HeadNeeds:
+    """Return what a head needs beyond vectors and labels; raises as `head_class`."""
+    return head_class(name).needs
+
+
 def head_family(name: str) -> HeadFamily:
-    """Return the default grid of a head by name; raises as `head_class`."""
-    return head_class(name).family()
-
-
-def on_device(family: HeadFamily, device: str) -> HeadFamily:
-    """Return the grid to be fitted on ``auto``, ``cpu`` or ``cuda``; one without a choice stays as it is."""
-    # A grid of another package need not be a dataclass.
-    if "device" not in getattr(family, "__dataclass_fields__", {}):
-        return family
-    moved: HeadFamily = replace(cast(Any, family), device=device)
-    return moved
+    """Return the default grid of a head by name; raises as `head_class`, also for a grid without its contract."""
+    family = head_class(name).family()
+    require_members(family, HeadFamily, what=f"the grid of head {name!r}", base=FamilyDefaults)
+    return family

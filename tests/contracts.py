@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedstore.datasets.base import Collection, DatasetReader
-from embedstore.encoders.base import Encoder, open_stream
+from embedstore.encoders.base import Encoder
 from embedstore.errors import UsageError
 from embedstore.identity import identity_from_json
 from embedstore.manifest import FIXED_COLUMNS, path_from_manifest
@@ -99,7 +99,7 @@ def check_encoder(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 3:
         np.testing.assert_array_equal(encoder.encode(np.repeat(pixels[..., None], 3, axis=-1)), vectors)
     assert encoder.encode(pixels[:0]).shape == (0, identity.dim)
-    stream = open_stream(encoder)
+    stream = encoder.open_stream()
     through = [*stream.put(pixels[:2]), *stream.put(pixels[2:]), *stream.drain()]
     np.testing.assert_array_equal(np.concatenate([encoded.vectors for encoded in through]), vectors)
     assert all(encoded.busy_s > 0 for encoded in through)

@@ -28,7 +28,9 @@ def make_training(
     means *= signal / np.linalg.norm(means, axis=2, keepdims=True)
     X = generator.normal(size=(n, dim)) + sum(means[target][y[:, target]] for target in range(targets)) + 0.5
     weight = np.ones(y.shape, np.float32)
-    return Training(X.astype(np.float32), y, weight, np.arange(n) // 2, n_classes)
+    return Training.of_rows(
+        X.astype(np.float32), y, sample_weight=weight, groups=np.arange(n) // 2, n_classes=n_classes
+    )
 
 
 def folds_of(training: Training, folds: int = 3) -> np.ndarray:
@@ -63,6 +65,7 @@ def check_head(head: Head, *, n_classes: int) -> None:
     assert (head.predict(X) == y).mean() > 0.7
     assert head.classes_.tolist() == list(range(n_classes))
     _check_rows_stand_alone(head, X)
+    _check_units_stand_alone(head, X)
     _check_arrays(head, X)
     other_labels = type(head)(**before).fit(X, y * 10 + 5)
     assert set(other_labels.predict(X)) <= {5, 15, 25}
@@ -81,6 +84,24 @@ def _check_rows_stand_alone(head: Head, X: np.ndarray) -> None:
         rows = order[:batch]
         assert head.decision_function(X[rows]).tobytes() == whole[rows].tobytes()
     assert head.decision_function(np.repeat(X, 20, axis=0))[::20].tobytes() == whole.tobytes()
+
+
+def _check_units_stand_alone(head: Head, X: np.ndarray) -> None:
+    """A unit's score is its own rows' alone; one row is its own score; a shift moves it towards the rarer answer."""
+    unit_of_row = np.random.default_rng(1).permutation(np.arange(len(X)) // 3)
+    n_units = int(unit_of_row.max()) + 1
+    whole = head.unit_scores(X, unit_of_row, n_units)
+    columns = head.decision_function(X).reshape(len(X), -1)
+    assert whole.dtype == np.float64
+    assert whole.shape == (n_units, columns.shape[1])
+    some = np.isin(unit_of_row, [1, 4])
+    alone = head.unit_scores(X[some], (unit_of_row[some] == 4).astype(np.int64), 2)
+    assert alone.tobytes() == whole[[1, 4]].tobytes()
+    assert head.unit_scores(X, np.arange(len(X)), len(X)) == pytest.approx(columns, rel=1e-9, abs=1e-9)
+    shift = np.full(columns.shape[1], 0.0)
+    shift[-1] = 0.5
+    moved = probabilities_from_scores(head.unit_scores(X, unit_of_row, n_units, shift=shift))
+    assert (moved[:, -1] <= probabilities_from_scores(whole)[:, -1]).all()
 
 
 def _check_arrays(head: Head, X: np.ndarray) -> None:
@@ -130,7 +151,7 @@ def check_family(
     assert np.isfinite(scores).all()
     again = family.out_of_fold(training, folds, seed=3)
     assert again.scores.tobytes() == scores.tobytes()
-    assert again.settled == found.settled
+    assert again.refit_params == found.refit_params
     losses = log_losses(scores[0], training.y)
     assert (losses < np.log(n_classes)).all()
     _check_no_leak(family, training, folds, scores)

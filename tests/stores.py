@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.encoders.base import EncoderDefaults
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import Manifest, manifest_from_columns
@@ -19,7 +20,7 @@ from embedstore.store.writer import open_writer
 DIM = 4
 
 
-class MeanEncoder:
+class MeanEncoder(EncoderDefaults):
     """Encodes a picture as its mean, its first pixel, its last pixel, and its number of bright pixels / 64."""
 
     name = "mean"

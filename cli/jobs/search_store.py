@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cli.jobs.notify import Notify, ignore
-from cli.jobs.text_tower import text_encoder_of
+from cli.jobs.text_tower import text_tower_of
 from embedstore.files import StrPath
 from embedstore.queries.search import Neighbor, build_index
 from embedstore.queries.similar_images import vector_of_file
@@ -85,8 +85,8 @@ def search_by_words(
         If the store has no such column, or its encoder no text tower.
     """
     asked, opened = options or SearchOptions(), open_store(Path(store))
-    tower = text_encoder_of(opened, encoder=asked.encoder, device=asked.device, notify=notify)
-    return _similar(opened, tower.encode_text([words])[0], asked)
+    tower = text_tower_of(opened, encoder=asked.encoder, device=asked.device, notify=notify)
+    return _similar(opened, tower.encode([words])[0], asked)
 
 
 def search_by_id(

@@ -9,9 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from embedstore.encoders.base import Encoder, report_to
+from embedstore.encoders.base import Encoder, EncoderDefaults
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.identity import Identity
+from embedstore.plugins import require_members
 
 ENTRY_POINT_GROUP = "embedstore.encoders"
 
@@ -68,7 +69,7 @@ def image_encoder(
     Raises
     ------
     UsageError
-        If no encoder has that name, or it does not offer an option or its value.
+        If no encoder has that name, it lacks a part of the contract, or it does not offer an option or its value.
     MissingWeights
         If a hub id's configuration is neither cached nor to be fetched.
     DataError
@@ -93,6 +94,7 @@ def image_encoder(
     }
     options |= _offered(factory, wanted, name)
     encoder: Encoder = factory(**options)
+    require_members(encoder, Encoder, what=f"encoder {name!r}", base=EncoderDefaults)
     return encoder
 
 
@@ -141,7 +143,7 @@ def encoder_of_identity(
         **{option: setting for option, setting in wanted.items() if option in offered},
     )
     if say is not None:
-        report_to(encoder, say)
+        encoder.report_to(say)
     identity.require_same(encoder.identity, holder=holder)
     return encoder
 

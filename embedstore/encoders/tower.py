@@ -27,12 +27,12 @@ from embedstore.compute_device import (
     resolve_device,
     resolve_dtype,
 )
-from embedstore.encoders.base import EncoderStream
+from embedstore.encoders.base import EncoderDefaults, EncoderStream
 from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
 from embedstore.encoders.lanes import Lane, lane_of
 from embedstore.encoders.passes import FixedPasses, PassStream, Pixels, Vectors, default_pass_rows
 from embedstore.encoders.vision_tower import (
-    POOLINGS,
+    TOKEN_POOLINGS,
     PooledTower,
     VisionShape,
     check_pooling,
@@ -43,7 +43,7 @@ from embedstore.identity import Identity
 from embedstore.images.preprocess import PRESETS, PreprocessSpec
 
 
-class TowerEncoder(ABC):
+class TowerEncoder(EncoderDefaults, ABC):
     """An image tower behind a fixed preprocessing, pooled to one vector.
 
     Parameters
@@ -89,7 +89,7 @@ class TowerEncoder(ABC):
         execution: str = "auto",
     ) -> None:
         _check_choice("preprocess", preset, PRESETS)
-        _check_choice("pooling", pooling, POOLINGS)
+        _check_choice("pooling", pooling, TOKEN_POOLINGS)
         _check_choice("execution", execution, EXECUTIONS)
         if pass_rows is not None and pass_rows < 1:
             raise UsageError(f"pass_rows must be at least 1; found {pass_rows}")

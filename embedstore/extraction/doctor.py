@@ -164,7 +164,7 @@ def weights_finding(
     `timeout_s` is that of `embedstore.checkpoints.hub.knock`.
     """
     try:
-        origin = getattr(build(name), "origin", name)
+        origin = build(name).origin or name
         knock(origin, CONFIG_FILE, timeout_s=timeout_s)
         config = hub_file(origin, CONFIG_FILE)
     except HubUnreachable as error:
@@ -249,7 +249,7 @@ def _speed_of(encoder: str) -> str:
 
 def _knock_for_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
     """Ask once for what loading would ask for again and again, if the encoder's weights come from the hub."""
-    origin = name if _is_hub_id(name) else getattr(build(name), "origin", "")
+    origin = name if _is_hub_id(name) else build(name).origin
     if not _is_hub_id(origin):
         return
     knock(origin, CONFIG_FILE, timeout_s=timeout_s)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from embedstore.datasets.base import Collection, read_dataset
-from embedstore.encoders.base import Encoder, report_to
+from embedstore.encoders.base import Encoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.errors import UsageError
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
@@ -222,7 +222,7 @@ class InProcess:
     def execute(self, extraction: Extraction, choose: Choose, total: RunningTotal) -> Store:
         """Do what `Executor.execute` says; the encoder is loaded only if something is pending."""
         encoder = extraction.build(device=self.device)
-        report_to(encoder, extraction.observer.say)
+        encoder.report_to(extraction.observer.say)
         store = extraction.planned_store(encoder.identity)
         if store is not None and not extraction.pending(store, choose, total.notice):
             return store

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from embedstore.encoders.base import Encoder, report_to
+from embedstore.encoders.base import Encoder
 from embedstore.extraction.extract import Extraction
 from embedstore.extraction.options import Choose
 from embedstore.extraction.pending import PendingChunk
@@ -131,7 +131,7 @@ class _ChunkWorker:
 
     def __post_init__(self) -> None:
         """Listen to the encoder; its notices travel with the next report."""
-        report_to(self.encoder, lambda line: self.notices.append(f"{socket.gethostname()}: {line}"))
+        self.encoder.report_to(lambda line: self.notices.append(f"{socket.gethostname()}: {line}"))
 
     def describe(self) -> Identity:
         """Return the identity of the vectors that this actor makes."""

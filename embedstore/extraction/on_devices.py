@@ -12,7 +12,6 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 
-from embedstore.encoders.base import report_to
 from embedstore.errors import EmbedError, UsageError
 from embedstore.extraction.extract import Extraction, InProcess
 from embedstore.extraction.options import Choose
@@ -67,7 +66,7 @@ class OnDevices:
     def execute(self, extraction: Extraction, choose: Choose, total: RunningTotal) -> Store:
         """Do what `Executor.execute` says; an error is raised after the other devices have finished their shares."""
         encoder = extraction.build(device=self.devices[0])
-        report_to(encoder, total.notice)
+        encoder.report_to(total.notice)
         identity = encoder.identity
         store = extraction.ensure_planned(identity)
         pending = extraction.pending(store, choose, lambda line: None)

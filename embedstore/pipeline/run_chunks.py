@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
-from embedstore.encoders.base import Encoded, Encoder, flops_per_image, open_stream
+from embedstore.encoders.base import Encoded, Encoder
 from embedstore.errors import ImageRefused, Reason
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork, Stopwatch
@@ -121,9 +121,9 @@ class _Line:
         self, works: deque[ChunkWork], encoder: Encoder, batch_size: int, stopwatch: Stopwatch
     ) -> None:
         self._works = works
-        self._stream = open_stream(encoder)
+        self._stream = encoder.open_stream()
         self._dim = encoder.identity.dim
-        self._flops = flops_per_image(encoder) or 0.0
+        self._flops = encoder.flops_per_image or 0.0
         self._batch_size = batch_size
         self._stopwatch = stopwatch
         self._chunks: deque[_OpenChunk] = deque()

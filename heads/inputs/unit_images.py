@@ -1,4 +1,4 @@
-"""The images that a head learns from or is judged by, with the labelled units that they belong to."""
+"""The images of labelled units, which a head learns from or is evaluated on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from embedstore.view import View
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Images in rows, and their units.
+@dataclass(frozen=True, kw_only=True)
+class UnitImages:
+    """Images (one a row) with the labelled units that they belong to.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Rows:
     y
         (n_units, targets) int64.
     groups
-        (n_units,) int64: what folds must keep together.
+        (n_units,) int64: units of one group share a fold.
     """
 
     X: npt.NDArray[np.float32]
@@ -36,33 +36,33 @@ class Rows:
     groups: npt.NDArray[np.int64]
 
     @classmethod
-    def of_view(cls, view: View, groups: npt.NDArray[np.int64]) -> Rows:
+    def of_view(cls, view: View, groups: npt.NDArray[np.int64]) -> UnitImages:
         """Return all images of a view; `groups` as `heads.protocol.leakage.leakage_groups`."""
-        return cls(view.X, view.metadata, view.unit_of_image, view.y, groups)
+        return cls(X=view.X, metadata=view.metadata, unit_of_row=view.unit_of_image, y=view.y, groups=groups)
 
     @property
     def n_units(self) -> int:
         """Number of units."""
         return len(self.y)
 
-    def take(self, units: npt.NDArray[np.bool_]) -> Rows:
+    def take(self, units: npt.NDArray[np.bool_]) -> UnitImages:
         """Return the units of a mask, renumbered."""
         if units.all():
             return self
         rows = _span(units[self.unit_of_row])
         renumbered = np.cumsum(units) - 1
         _, groups = np.unique(self.groups[units], return_inverse=True)
-        return Rows(
-            self.X[rows],
-            {column: cells[rows] for column, cells in self.metadata.items()},
-            renumbered[self.unit_of_row[rows]],
-            self.y[units],
-            groups,
+        return UnitImages(
+            X=self.X[rows],
+            metadata={column: cells[rows] for column, cells in self.metadata.items()},
+            unit_of_row=renumbered[self.unit_of_row[rows]],
+            y=self.y[units],
+            groups=groups,
         )
 
 
 def _span(mask: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
-    """Return a mask, or the slice that it is: then vectors of a split that lie together are not copied."""
+    """Return the mask, or a slice where it is contiguous: vectors of such a split are not copied."""
     where = np.flatnonzero(mask)
     together = len(where) > 0 and where[-1] - where[0] + 1 == len(where)
     return slice(int(where[0]), int(where[-1]) + 1) if together else mask

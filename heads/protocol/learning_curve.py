@@ -18,7 +18,7 @@ from embedstore.errors import DataError, UsageError
 from embedstore.view import View
 from heads.base import HeadFamily
 from heads.folds import assign_folds
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions, options_of
@@ -121,7 +121,7 @@ def learning_curve(
     ways = asked.ways(view)
     groups = leakage_groups(view)
     learned, judged = _parts(view, groups, asked.seed)
-    rows = Rows.of_view(view, groups)
+    rows = UnitImages.of_view(view, groups)
     judged_rows = rows.take(judged)
     from_patients = draw_patients(view.patients[judged], draws=asked.draws, seed=asked.seed)
     generator = np.random.default_rng(asked.seed)
@@ -179,7 +179,7 @@ def _metrics(view: View) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (primary, "auroc", "log_loss") if name in ALL_METRICS))
 
 
-def _probabilities(fitted: Fitted, rows: Rows) -> npt.NDArray[np.float64]:
+def _probabilities(fitted: Fitted, rows: UnitImages) -> npt.NDArray[np.float64]:
     scores = fitted.predictor.scores(rows.X, rows.unit_of_row, n_units=rows.n_units, metadata=rows.metadata)
     return fitted.predictor.probabilities(scores)
 

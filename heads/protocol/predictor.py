@@ -1,4 +1,4 @@
-"""Vectors in, calibrated probabilities of units out: the one path of evaluation and of later prediction."""
+"""From vectors to calibrated probabilities of units: the one path of evaluation and of later prediction."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from heads.base import Head
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import head_rows
 from heads.inputs.metadata import Cells, MetadataBlocks
-from heads.inputs.pooling import pool_scores
 from heads.scores import Floats
 from heads.statistics.calibration import Calibrator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """Everything between an image's vector and a unit's probability.
 
@@ -32,9 +31,9 @@ class Predictor:
         As `heads.inputs.pooling`.
     training_weights
         (n_classes,) class weights that the heads were trained with, by target; all 1 where there were none.
-        They are undone here.
+        Their effect on the scores is undone (`heads.base.Head.unit_scores`).
     blocks
-        How metadata becomes numbers beside the vectors; None where the heads get vectors alone.
+        How metadata columns become numbers; None where the heads get vectors alone.
     """
 
     heads: Sequence[Head]
@@ -73,12 +72,11 @@ class Predictor:
             raise UsageError(
                 f"X must be finite; {bad} of {len(rows)} rows hold NaN (failed images?): leave them out"
             )
-        pooled = []
-        for head, weights in zip(self.heads, self.training_weights, strict=True):
-            scores = np.asarray(head.decision_function(rows), np.float64).reshape(len(rows), -1)
-            scores = scores - class_weight_shift(weights)
-            pooled.append(pool_scores(scores, unit_of_row, n_units=n_units))
-        return np.stack(pooled, axis=1)
+        of_target = [
+            head.unit_scores(rows, unit_of_row, n_units, shift=class_weight_shift(weights))
+            for head, weights in zip(self.heads, self.training_weights, strict=True)
+        ]
+        return np.stack(of_target, axis=1)
 
     def probabilities(self, scores: Floats) -> Floats:
         """Return (n_units, targets, n_classes) calibrated probabilities of `scores`."""

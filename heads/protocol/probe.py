@@ -15,10 +15,10 @@ from embedstore.errors import DataError
 from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.evaluate_units import judge
 from heads.protocol.fitting import Fitted, fit
-from heads.protocol.leakage import leakage_groups, require_disjoint
+from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe_result import Predictions, ProbeResult, Settings
@@ -62,9 +62,9 @@ def probe(
         _require_usable(view)
         split = split_units(view)
         if split.mode == "official split":
-            require_disjoint(view, split.fitted, split.judged)
+            require_disjoint_splits(view, split.fitted, split.judged)
         grid = asked.grid(family)
-        everyone = Rows.of_view(view, leakage_groups(view))
+        everyone = UnitImages.of_view(view, leakage_groups(view))
         rows = everyone.take(split.fitted)
         fitted = fit(
             rows,
@@ -144,7 +144,7 @@ def _require_usable(view: View) -> None:
         )
 
 
-def _sets(view: View, rows: Rows, fitted: Fitted, coverage: float) -> tuple[ConformalSets, ...]:
+def _sets(view: View, rows: UnitImages, fitted: Fitted, coverage: float) -> tuple[ConformalSets, ...]:
     """Find the bars of each target on the out-of-fold probabilities, per patient."""
     return tuple(
         conformal_sets(
@@ -158,7 +158,7 @@ def _sets(view: View, rows: Rows, fitted: Fitted, coverage: float) -> tuple[Conf
     )
 
 
-def _out_of_fold(view: View, units: npt.NDArray[np.bool_], rows: Rows, fitted: Fitted) -> Predictions:
+def _out_of_fold(view: View, units: npt.NDArray[np.bool_], rows: UnitImages, fitted: Fitted) -> Predictions:
     """Return what selection and calibration said of the units learned from."""
     probabilities = fitted.out_of_fold_probabilities
     return Predictions(
@@ -174,7 +174,7 @@ def _out_of_fold(view: View, units: npt.NDArray[np.bool_], rows: Rows, fitted: F
 
 def _predict(
     view: View,
-    everyone: Rows,
+    everyone: UnitImages,
     fitted: Fitted,
     sets: tuple[ConformalSets, ...],
     units: npt.NDArray[np.bool_],
@@ -196,7 +196,7 @@ def _predict(
 
 def _cross_validate(
     view: View,
-    everyone: Rows,
+    everyone: UnitImages,
     units: npt.NDArray[np.bool_],
     fitted: Fitted,
     grid: HeadFamily,

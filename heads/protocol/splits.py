@@ -1,4 +1,4 @@
-"""Which units a head may learn from and which judge it."""
+"""Which units a head learns from and which it is evaluated on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mode = Literal["official split", "outer cross-validation"]
 
 @dataclass(frozen=True)
 class Split:
-    """Units to learn from and units to judge by.
+    """Training and evaluation units.
 
     Parameters
     ----------
@@ -39,15 +39,15 @@ class Split:
 
 
 def split_units(view: View) -> Split:
-    """Follow the official split if there is one, else leave every labelled unit to cross-validation.
+    """Follow the official split if there is one, else cross-validate over every labelled unit.
 
-    ``test`` judges, or ``valid`` where there is no test. With both, valid joins the training rows: nothing
-    here is tuned on it, and the test split is touched once.
+    ``test`` is the evaluation set, or ``valid`` where there is no test. With both, valid joins the training units:
+    nothing here is tuned on it, and the test split is used once.
 
     Raises
     ------
     DataError
-        If the official split has nothing to learn from or nothing to judge by.
+        If the official split lacks training or evaluation units.
     """
     labelled = (view.y != MISSING).any(axis=1)
     excluded = {"unit without any label": int((~labelled).sum())} if not labelled.all() else {}

@@ -244,11 +244,11 @@ def load_run(folder: StrPath) -> Run:
             for entry in json.loads(payloads[CALIBRATOR_FILE])["calibrators"]
         ]
         predictor = Predictor(
-            heads,
-            calibrators,
-            document["settings"]["pooling"],
-            tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
-            metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
+            heads=heads,
+            calibrators=calibrators,
+            pooling=document["settings"]["pooling"],
+            training_weights=tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
+            blocks=metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
         )
         conformal = tuple(
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))

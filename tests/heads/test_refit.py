@@ -14,7 +14,7 @@ from heads.estimators.boosted import BoostedFamily, BoostedHead
 from heads.estimators.mlp import MlpFamily, MlpHead
 from heads.estimators.neighbors import NeighborsFamily, neighbors_as_steady
 from heads.inputs.input_ways import HeadInputs
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
 from heads.solvers.early_stopping import usual_stop
 from heads.statistics.conformal import conformal_sets
@@ -91,9 +91,9 @@ def test_neighbours_that_were_all_rows_outside_a_fold_are_all_rows() -> None:
     training.y[:30, 1] = -1
     found = NEIGHBORS.out_of_fold(training, folds_of(training), seed=0)
     # 40 of 40 rows outside a fold voted for the first target, 20 of 20 for the second.
-    assert found.settled[1] == [{"k": 60}, {"k": 30}]
+    assert found.refit_params[1] == [{"k": 60}, {"k": 30}]
     # 5 of 40 and of 20 did: 1 / (1/5 - 1/40 + 1/60) = 5.2 and 1 / (1/5 - 1/20 + 1/30) = 5.5.
-    assert found.settled[0] == [{"k": 5}, {"k": 5}]
+    assert found.refit_params[0] == [{"k": 5}, {"k": 5}]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,13 @@ def _coverage_without_signal(
     generator = np.random.default_rng(seed)
     X = generator.normal(size=(patients + judged, 12)).astype(np.float32)
     y = generator.permutation(np.arange(patients) % 3)
-    rows = Rows(X[:patients], {}, np.arange(patients), y[:, None], np.arange(patients))
+    rows = UnitImages(
+        X=X[:patients],
+        metadata={},
+        unit_of_row=np.arange(patients),
+        y=y[:, None],
+        groups=np.arange(patients),
+    )
     inputs = [HeadInputs("mean-probability", ())]
     fitted = fit(rows, family, TASK, inputs=inputs, folds=5, class_weights="none", seed=seed)
     stated = fitted.out_of_fold_probabilities[:, 0]

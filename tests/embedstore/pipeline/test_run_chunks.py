@@ -16,7 +16,7 @@ from cli.printing.extract_summary import _device_line
 from embedstore.compute_device import DeviceLost
 from embedstore.decoding.decode import EncoderInput
 from embedstore.decoding.dispatch import Dispatcher
-from embedstore.encoders.base import Encoded, OneByOne, open_stream
+from embedstore.encoders.base import Encoded, OneByOne
 from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, extract
 from embedstore.extraction.on_devices import OnDevices
@@ -179,7 +179,7 @@ def test_decoding_goes_on_while_the_encoder_works(tmp_path, monkeypatch):
 
 
 def test_an_encoder_that_offers_nothing_more_is_asked_batch_by_batch():
-    stream = open_stream(MeanEncoder())
+    stream = MeanEncoder().open_stream()
     assert isinstance(stream, OneByOne)
     (encoded,) = stream.put(np.zeros((2, 8, 8), np.uint8))
     assert encoded.vectors.shape == (2, 4)

@@ -40,9 +40,16 @@ def test_a_head_survives_its_arrays_bit_for_bit_and_a_row_knows_no_company():
     np.testing.assert_array_equal(head.decision_function(X), alone)
 
 
-def encode_text(texts):
-    """Give each text a vector of its length and its number of vowels."""
-    return np.array([[len(text), sum(letter in "aeiou" for letter in text)] for text in texts], np.float32)
+class VowelTower:
+    """Gives each text a vector of its length and its number of vowels."""
+
+    logit_scale = 3.0
+    logit_bias = 0.0
+
+    def encode(self, texts):
+        return np.array(
+            [[len(text), sum(letter in "aeiou" for letter in text)] for text in texts], np.float32
+        )
 
 
 def make_task(name="t", targets=("fracture",), classes=("no", "yes")):
@@ -51,7 +58,7 @@ def make_task(name="t", targets=("fracture",), classes=("no", "yes")):
 
 def test_prompts_of_a_class_are_averaged_as_unit_vectors():
     prompts = {"t": {"*": {"no": ["aaa", "bbbb"], "yes": ["ab"]}}}
-    family = zeroshot_family(make_task(), encode_text, scale=1.0, bias=0.0, prompts=prompts)
+    family = zeroshot_family(make_task(), VowelTower(), prompts=prompts)
     average = np.array([3, 3]) / np.sqrt(18) / 2 + np.array([4, 0]) / 4 / 2
     expected = np.stack([average / np.linalg.norm(average), np.array([2, 1]) / np.sqrt(5)])
     np.testing.assert_allclose(family.heads[0].text_vectors_, expected)
@@ -59,9 +66,15 @@ def test_prompts_of_a_class_are_averaged_as_unit_vectors():
 
 def test_out_of_fold_scores_are_the_heads_own_because_nothing_is_learned():
     prompts = {"t": {"fracture": {"no": ["aaa"], "yes": ["bbb"]}}}
-    family = zeroshot_family(make_task(), encode_text, scale=3.0, bias=0.0, prompts=prompts)
+    family = zeroshot_family(make_task(), VowelTower(), prompts=prompts)
     X = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
-    training = Training(X, np.zeros((6, 1), np.int64), np.ones((6, 1), np.float32), np.arange(6), 2)
+    training = Training.of_rows(
+        X,
+        np.zeros((6, 1), np.int64),
+        sample_weight=np.ones((6, 1), np.float32),
+        groups=np.arange(6),
+        n_classes=2,
+    )
     scores = family.out_of_fold(training, np.arange(6) % 2, seed=0).scores
     assert scores.shape == (1, 6, 1, 1)
     np.testing.assert_allclose(scores[0, :, 0, 0], family.heads[0].decision_function(X), rtol=1e-6)

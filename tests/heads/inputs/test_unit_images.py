@@ -7,7 +7,7 @@ import pytest
 
 from heads.estimators.logistic import LogisticFamily
 from heads.estimators.neighbors import NeighborsFamily
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol import select_inputs
 from heads.protocol.leakage import leakage_groups
 from tests.views import make_view, probed
@@ -15,7 +15,7 @@ from tests.views import make_view, probed
 
 def test_units_that_lie_together_are_taken_without_a_copy() -> None:
     view = make_view()
-    rows = Rows.of_view(view, leakage_groups(view))
+    rows = UnitImages.of_view(view, leakage_groups(view))
     units = np.arange(rows.n_units) < 50
     first = rows.take(units)
     assert np.shares_memory(first.X, view.X)
@@ -24,7 +24,7 @@ def test_units_that_lie_together_are_taken_without_a_copy() -> None:
 
 def test_units_are_renumbered_wherever_they_lie() -> None:
     view = make_view()
-    rows = Rows.of_view(view, leakage_groups(view))
+    rows = UnitImages.of_view(view, leakage_groups(view))
     units = np.random.default_rng(0).random(rows.n_units) < 0.5
     some = rows.take(units)
     kept = np.flatnonzero(units)

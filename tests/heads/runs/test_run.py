@@ -16,6 +16,7 @@ from embedstore.errors import DataError, IdentityMismatch, UsageError
 from embedstore.view import MISSING, View
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
+from heads.registry import head_class
 from heads.runs import run as run_module
 from heads.runs.run import FILES, Run, load_run, save_run
 from heads.runs.run_document import run_document
@@ -240,5 +241,7 @@ def test_a_run_names_the_versions_of_what_its_head_needs_and_of_no_other_head(
     assert of_logistic["embedstore"] == version("embedstore")
     assert library not in of_logistic
     settings = replace(result.settings, options=ProbeOptions(head=head))
-    versions = run_document(replace(result, settings=settings))["versions"]
+    predictor = replace(result.fitted.predictor, heads=[head_class(head)()])
+    other = replace(result, settings=settings, fitted=replace(result.fitted, predictor=predictor))
+    versions = run_document(other)["versions"]
     assert versions[library] == version(library)
