@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from embedstore.errors import DataError
+from embedstore.errors import Advice, DataError
 
 Unit = Literal["image", "study"]
 UNIT_ID = "unit_id"
@@ -130,7 +130,8 @@ def _joined_labels(tasks: Sequence[Task], holders: Sequence[str]) -> pa.Table:
             if found != tuple(labels):
                 raise DataError(
                     f"task {task.name!r}: {task.unit} {unit!r} is labelled {_listed(found)} in {where} and "
-                    f"{_listed(labels)} in {holder}; mend one of them (`embed label`)"
+                    f"{_listed(labels)} in {holder}",
+                    advice=Advice.CHANGE_TASK,
                 )
     labels_of_target = [[labels[at] for labels, _ in known.values()] for at in range(len(columns) - 1)]
     arrays = [pa.array(known, pa.string()), *(pa.array(cells, pa.string()) for cells in labels_of_target)]

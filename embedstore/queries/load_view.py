@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import Advice, DataError, UsageError
 from embedstore.files import StrPath
 from embedstore.queries.labelled_images import (
     column_text,
@@ -207,7 +207,7 @@ def _only_task(store: Store) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise UsageError(f"store {store.path} has no task; add one with `embed label`")
+        raise UsageError(f"store {store.path} has no task", advice=Advice.ADD_TASK)
     raise UsageError(f"`task_name` is needed: store {store.path} has {', '.join(names)}")
 
 

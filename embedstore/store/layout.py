@@ -17,7 +17,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import CorruptStore, DataError, Reason, StoreError
+from embedstore.errors import Advice, CorruptStore, DataError, Reason, StoreError
 from embedstore.files import content_sha256, sealed, write_durable
 from embedstore.identity import Identity, identity_from_json
 
@@ -282,17 +282,22 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         with path.open("rb", buffering=0) as file:
             document = json.loads(file.readall())
     except FileNotFoundError as error:
-        raise CorruptStore(f"{path} is missing{_ADVICE}") from error
+        raise CorruptStore(f"{path} is missing", advice=Advice.REPAIR) from error
     except (ValueError, RecursionError) as error:
-        raise CorruptStore(f"{path} is damaged: it must hold JSON, found {error}{_ADVICE}") from error
+        raise CorruptStore(
+            f"{path} is damaged: it must hold JSON, found {error}", advice=Advice.REPAIR
+        ) from error
     if not isinstance(document, dict) or "sha256" not in document:
-        raise CorruptStore(f"{path} is damaged: it must hold a JSON object with its sha256{_ADVICE}")
+        raise CorruptStore(
+            f"{path} is damaged: it must hold a JSON object with its sha256", advice=Advice.REPAIR
+        )
     stated = document.pop("sha256")
     digest = content_sha256(document)
     if digest != stated:
         raise CorruptStore(
             f"{path} was changed after it was written: its content has sha256 {digest[:12]}…, "
-            f"it says {str(stated)[:12]}…{_ADVICE}"
+            f"it says {str(stated)[:12]}…",
+            advice=Advice.REPAIR,
         )
     return document, digest
 
@@ -309,7 +314,7 @@ def read_store_document(path: Path) -> tuple[Identity, list[dict[str, Any]]]:
     """
     layout = StoreLayout(path)
     if not layout.store_file.is_file():
-        raise StoreError(_not_a_store(path))
+        raise _not_a_store(path)
     document, _ = read_document(layout.store_file)
     version = document.get("format_version")
     if document.get("format") != FORMAT or not isinstance(version, int):
@@ -328,9 +333,11 @@ def read_store_document(path: Path) -> tuple[Identity, list[dict[str, Any]]]:
             {"number": int(entry["number"]), "sha256": str(entry["sha256"])} for entry in document["parts"]
         ]
     except (KeyError, TypeError, DataError) as error:
-        raise CorruptStore(f"{layout.store_file} is damaged: {error}{_ADVICE}") from error
+        raise CorruptStore(f"{layout.store_file} is damaged: {error}", advice=Advice.REPAIR) from error
     if identity.sha256 != document.get("identity_sha256"):
-        raise CorruptStore(f"{layout.store_file}: identity_sha256 does not belong to its identity{_ADVICE}")
+        raise CorruptStore(
+            f"{layout.store_file}: identity_sha256 does not belong to its identity", advice=Advice.REPAIR
+        )
     return identity, parts
 
 
@@ -358,7 +365,7 @@ def read_part_plan(layout: PartLayout) -> tuple[PartPlan, str]:
     try:
         return PartPlan.from_json(document, source=str(layout.plan_file)), digest
     except (KeyError, TypeError, DataError) as error:
-        raise CorruptStore(f"{layout.plan_file} is damaged: {error}{_ADVICE}") from error
+        raise CorruptStore(f"{layout.plan_file} is damaged: {error}", advice=Advice.REPAIR) from error
 
 
 def read_receipt(layout: PartLayout, plan: PartPlan, chunk: int) -> Receipt:
@@ -374,26 +381,25 @@ def read_receipt(layout: PartLayout, plan: PartPlan, chunk: int) -> Receipt:
     try:
         receipt = Receipt.from_json(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptStore(f"{path} is damaged: {error}{_ADVICE}") from error
+        raise CorruptStore(f"{path} is damaged: {error}", advice=Advice.REPAIR) from error
     if (receipt.chunk, receipt.start, receipt.stop) != (chunk, *plan.bounds(chunk)):
         raise CorruptStore(
-            f"{path} belongs to chunk {receipt.chunk}, rows {receipt.start} to {receipt.stop - 1}{_ADVICE}"
+            f"{path} belongs to chunk {receipt.chunk}, rows {receipt.start} to {receipt.stop - 1}",
+            advice=Advice.REPAIR,
         )
     return receipt
 
 
-_ADVICE = ". Run: embed verify --repair"
-
-
-def _not_a_store(path: Path) -> str:
+def _not_a_store(path: Path) -> StoreError:
     if not path.exists():
-        return f"{path} does not exist; a store is a folder that `embed extract` makes"
+        return StoreError(f"{path} does not exist; a store is a folder that an extraction makes")
     if not path.is_dir():
-        return f"{path} is a file; a store is a folder that `embed extract` makes"
+        return StoreError(f"{path} is a file; a store is a folder that an extraction makes")
     found = sorted(entry.name for entry in path.iterdir())[:5]
     if "parts" in found:
-        return (
-            f"{path} holds parts but no {STORE_FILE}: the store is half deleted. "
-            f"Run: embed verify {path} --repair"
+        return StoreError(
+            f"{path} holds parts but no {STORE_FILE}: the store is half deleted", advice=Advice.REPAIR
         )
-    return f"{path} is not a store: {STORE_FILE} must lie in it, found {', '.join(found) or 'nothing'}"
+    return StoreError(
+        f"{path} is not a store: {STORE_FILE} must lie in it, found {', '.join(found) or 'nothing'}"
+    )

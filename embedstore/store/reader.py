@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import CorruptStore, DataError, UsageError
+from embedstore.errors import Advice, CorruptStore, DataError, UsageError
 from embedstore.files import StrPath, sha256_bytes, table_of_parquet
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
@@ -99,7 +99,8 @@ class Part:
         if crc32c(covered) != receipt.vectors_crc32c:
             raise CorruptStore(
                 f"{self.layout.chunk(VECTORS, chunk)}: rows {receipt.start} to {receipt.stop - 1} are not the "
-                "vectors that were committed. Run: embed verify --repair"
+                "vectors that were committed",
+                advice=Advice.REPAIR,
             )
         # An interrupted retry may have left a value below a failure that still stands.
         if failed:
@@ -115,7 +116,8 @@ class Part:
         if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
             raise CorruptStore(
                 f"{self.layout.chunk(CONTENT, chunk)}: rows {receipt.start} to {receipt.stop - 1} are not the "
-                "digests that were committed. Run: embed verify --repair"
+                "digests that were committed",
+                advice=Advice.REPAIR,
             )
         content[failed] = 0
         return content
@@ -124,10 +126,10 @@ class Part:
         try:
             payload = self.layout.manifest.read_bytes()
         except FileNotFoundError as error:
-            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
+            raise CorruptStore(f"{self.layout.manifest} is missing", advice=Advice.REPAIR) from error
         if sha256_bytes(payload) != self.plan.manifest_sha256:
             raise CorruptStore(
-                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
+                f"{self.layout.manifest} was changed after the part was planned", advice=Advice.REPAIR
             )
         return payload
 
@@ -296,7 +298,7 @@ class Store:
         if row is None:
             raise DataError(f"store {self.path} has no image {image_id!r}")
         if self.status[row] == PENDING:
-            raise DataError(f"image {image_id!r} is planned but not extracted yet; run `embed extract` again")
+            raise DataError(f"image {image_id!r} is planned but not extracted yet", advice=Advice.EXTRACT)
         if self.status[row] == FAILED:
             failure = next(entry for entry in self.failures if entry.row == row)
             raise DataError(f"image {image_id!r} has no vector: {failure.reason}: {failure.message}")
@@ -333,7 +335,7 @@ def open_store(path: StrPath) -> Store:
         plan, digest = read_part_plan(layout)
         if digest != entry["sha256"] or plan.identity != identity:
             raise CorruptStore(
-                f"{layout.plan_file} is not the plan that store.json lists. Run: embed verify --repair"
+                f"{layout.plan_file} is not the plan that store.json lists", advice=Advice.REPAIR
             )
         parts.append(open_part(layout, plan))
     return Store(path, identity, tuple(parts))
@@ -358,10 +360,10 @@ def _check_size(path: str, wanted: int) -> None:
         found = os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptStore(
-            f"{path} is missing although its receipt is there. Run: embed verify --repair"
+            f"{path} is missing although its receipt is there", advice=Advice.REPAIR
         ) from error
     if found != wanted:
-        raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}. Run: embed verify --repair")
+        raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}", advice=Advice.REPAIR)
 
 
 def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
@@ -373,9 +375,9 @@ def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise CorruptStore(f"{path} cannot be read ({error.strerror}). Run: embed verify --repair") from error
+        raise CorruptStore(f"{path} cannot be read ({error.strerror})", advice=Advice.REPAIR) from error
     if got != out.nbytes:
-        raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}. Run: embed verify --repair")
+        raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}", advice=Advice.REPAIR)
 
 
 def _fill(out: npt.NDArray[Any], jobs: Sequence[tuple[Part, int, int, int]]) -> None:

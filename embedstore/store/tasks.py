@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedstore.errors import CorruptStore, DataError, UsageError, did_you_mean
+from embedstore.errors import Advice, CorruptStore, DataError, UsageError, did_you_mean
 from embedstore.files import (
     StrPath,
     make_folder_durable,
@@ -51,22 +51,22 @@ def read_task(root: StrPath, name: str) -> Task:
     """
     names = task_names(root)
     if name not in names:
-        listed = ", ".join(names) or "none; add one with `embed label`"
-        raise UsageError(f"store {root} has no task {name!r}; its tasks: {listed}{did_you_mean(name, names)}")
+        raise UsageError(
+            f"store {root} has no task {name!r}; its tasks: {', '.join(names) or 'none'}{did_you_mean(name, names)}",
+            advice=None if names else Advice.ADD_TASK,
+        )
     folder = StoreLayout(Path(root)).tasks / name
     document, _ = read_document(folder / TASK_FILE)
     try:
         payload = (folder / LABELS_FILE).read_bytes()
     except FileNotFoundError as error:
-        raise CorruptStore(f"{folder / LABELS_FILE} is missing. Run: embed verify --repair") from error
+        raise CorruptStore(f"{folder / LABELS_FILE} is missing", advice=Advice.REPAIR) from error
     if sha256_bytes(payload) != document.pop("labels_sha256", None):
-        raise CorruptStore(
-            f"{folder / LABELS_FILE} was changed after it was written. Run: embed verify --repair"
-        )
+        raise CorruptStore(f"{folder / LABELS_FILE} was changed after it was written", advice=Advice.REPAIR)
     try:
         return task_from_json(document, table_of_parquet(payload))
     except (KeyError, TypeError, DataError) as error:
-        raise CorruptStore(f"{folder / TASK_FILE} is damaged: {error}. Run: embed verify --repair") from error
+        raise CorruptStore(f"{folder / TASK_FILE} is damaged: {error}", advice=Advice.REPAIR) from error
 
 
 def write_task(root: StrPath, task: Task) -> None:

@@ -291,4 +291,4 @@ def is_half_deleted(root: Path) -> bool:
 
 def _words(error: EmbedError) -> str:
     """Return the message without the advice that verify itself follows."""
-    return str(error).removesuffix(". Run: embed verify --repair")
+    return error.problem

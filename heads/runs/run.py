@@ -26,7 +26,7 @@ import pyarrow as pa
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedstore.errors import DataError
+from embedstore.errors import Advice, DataError
 from embedstore.files import (
     StrPath,
     canonical_json,
@@ -275,9 +275,7 @@ def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path.parent} is not a run: it has no {RUN_FILE}; `embed probe` makes one"
-        ) from error
+        raise DataError(f"{path.parent} is not a run: it has no {RUN_FILE}", advice=Advice.PROBE) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     found = document.get("format_version") if isinstance(document, dict) else None

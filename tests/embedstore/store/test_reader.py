@@ -212,7 +212,7 @@ def test_loading_a_damaged_chunk_raises_instead_of_answering(tmp_path, damage):
         chunk.unlink()
     else:
         chunk.write_bytes({"truncate": payload[:-9], "empty": b"", "zero": bytes(len(payload))}[damage])
-    with pytest.raises(CorruptStore, match="embed verify --repair"):
+    with pytest.raises(CorruptStore, match=r"Run: embedstore\.repair_store"):
         open_store(tmp_path / "s").embeddings()
 
 
