@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedstore.brief import Brief
 from embedstore.errors import DataError
 from embedstore.files import parquet_bytes
 
@@ -57,8 +58,8 @@ class Record:
     series_id: str = ""
 
 
-@dataclass(frozen=True)
-class Manifest:
+@dataclass(frozen=True, repr=False)
+class Manifest(Brief):
     """Records in row order, backed by an Arrow table.
 
     Build one with `manifest_from_columns` or `manifest_from_table`, which check it.
@@ -99,6 +100,12 @@ class Manifest:
     def to_parquet(self) -> bytes:
         """Return the table as Parquet; the same table gives the same bytes with the same library."""
         return parquet_bytes(self.table)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": len(self),
+            "columns": self.table.column_names,
+        }
 
 
 def manifest_from_columns(columns: Mapping[str, Sequence[Any]], *, source: str) -> Manifest:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.brief import Brief
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.task import Task
@@ -49,8 +50,8 @@ class Source:
         }
 
 
-@dataclass(frozen=True)
-class View:
+@dataclass(frozen=True, repr=False)
+class View(Brief):
     """The labelled units of one task with the vectors of their images.
 
     Images are in the order of their store, or of their stores one after the other; units (images or studies) are
@@ -103,6 +104,19 @@ class View:
     metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "task": self.task.name,
+            "unit": self.task.unit,
+            "targets": list(self.task.targets),
+            "classes": list(self.task.classes),
+            "units": len(self.unit_ids),
+            "images": len(self.image_ids),
+            "patients": len(np.unique(self.patients)),
+            "dim": self.X.shape[1],
+            "splits": sorted(set(self.splits.tolist()) - {""}),
+        }
+
 
 def take_targets(view: View, targets: Sequence[str]) -> View:
     """Return a view of some targets of its task, in the order named; raises UsageError for one that it lacks."""
@@ -122,8 +136,8 @@ def without_split(view: View) -> View:
     return replace(view, splits=np.zeros_like(view.splits))
 
 
-@dataclass(frozen=True)
-class Units:
+@dataclass(frozen=True, repr=False)
+class Units(Brief):
     """Every unit of a store, labelled or not.
 
     Parameters
@@ -148,3 +162,11 @@ class Units:
     unit_of_image: npt.NDArray[np.int64]
     unit_ids: npt.NDArray[np.str_]
     metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "units": len(self.unit_ids),
+            "images": len(self.image_ids),
+            "dim": self.X.shape[1],
+            "metadata": list(self.metadata),
+        }

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from embedstore.brief import Brief
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.files import StrPath
 from embedstore.manifest import Manifest
@@ -20,8 +21,8 @@ ENTRY_POINT_GROUP = "embedstore.datasets"
 NOTICE = "PHANTOM.txt"
 
 
-@dataclass(frozen=True)
-class Collection:
+@dataclass(frozen=True, repr=False)
+class Collection(Brief):
     """What a reader found: the records, the tasks, and what a person should know about them.
 
     Parameters
@@ -51,6 +52,14 @@ class Collection:
     def phantom(self) -> bool:
         """Whether the folder is marked as a phantom: images drawn by a computer, which show no patient."""
         return (self.root / NOTICE).is_file()
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "root": str(self.root),
+            "images": len(self.manifest),
+            "tasks": [task.name for task in self.tasks],
+        }
 
 
 class DatasetReader(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import faiss
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedstore.brief import Brief
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.files import StrPath
 from embedstore.store.reader import Store, as_store
@@ -25,8 +27,8 @@ from embedstore.store.reader import Store, as_store
 _EXTRA_CANDIDATES = 32
 
 
-@dataclass(frozen=True)
-class Neighbor:
+@dataclass(frozen=True, repr=False)
+class Neighbor(Brief):
     """One similar image.
 
     Parameters
@@ -46,9 +48,16 @@ class Neighbor:
     row: int
     record: Mapping[str, object] = field(default_factory=dict)
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "image_id": self.image_id,
+            "similarity": round(self.similarity, 4),
+            "row": self.row,
+        }
 
-@dataclass(frozen=True)
-class Index:
+
+@dataclass(frozen=True, repr=False)
+class Index(Brief):
     """Unit vectors of the searchable rows of a store, with FAISS over them; `build_index` makes one."""
 
     table: pa.Table
@@ -108,6 +117,12 @@ class Index:
         record = self.table.slice(position, 1).to_pylist()[0]
         known = {name: cell for name, cell in record.items() if cell is not None}
         return Neighbor(str(self.image_ids[position]), similarity, int(self.rows[position]), known)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": len(self.image_ids),
+            "dim": self.unit_vectors.shape[1],
+        }
 
 
 def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = None) -> Index:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedstore.brief import Brief
 from embedstore.errors import Advice, CorruptStore, DataError, UsageError
 from embedstore.files import StrPath, sha256_bytes, table_of_parquet
 from embedstore.identity import Identity
@@ -42,6 +43,7 @@ from embedstore.store.layout import (
 
 PENDING, VALID, FAILED = 0, 1, 2
 _READ_THREADS = min(8, os.cpu_count() or 1)
+from embedstore.store.tasks import task_names
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ class Part:
         return payload
 
 
-@dataclass(frozen=True)
-class Embeddings:
+@dataclass(frozen=True, repr=False)
+class Embeddings(Brief):
     """Vectors with their names.
 
     Parameters
@@ -152,9 +154,16 @@ class Embeddings:
     vectors: npt.NDArray[Any]
     rows: npt.NDArray[np.int64]
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": len(self.image_ids),
+            "dim": self.vectors.shape[1],
+            "dtype": str(self.vectors.dtype),
+        }
 
-@dataclass(frozen=True)
-class Store:
+
+@dataclass(frozen=True, repr=False)
+class Store(Brief):
     """A store opened for reading, as it was at that moment; `open_store` makes one."""
 
     path: Path
@@ -303,6 +312,18 @@ class Store:
             failure = next(entry for entry in self.failures if entry.row == row)
             raise DataError(f"image {image_id!r} has no vector: {failure.reason}: {failure.message}")
         return row
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "images": self.rows,
+            "with_vector": int((self.status == VALID).sum()),
+            "failed": int((self.status == FAILED).sum()),
+            "encoder": self.identity.encoder,
+            "dim": self.identity.dim,
+            "dtype": str(self.dtype),
+            "tasks": task_names(self.path),
+        }
 
 
 def open_store(path: StrPath) -> Store:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.brief import Brief
 from embedstore.view import View
 from heads.inputs.input_ways import HeadInputs
 from heads.protocol.fitting import Fitted
@@ -128,8 +129,8 @@ class Predictions:
     members: npt.NDArray[np.int8]
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+@dataclass(frozen=True, repr=False)
+class ProbeResult(Brief):
     """One head on one task.
 
     Parameters
@@ -169,3 +170,12 @@ class ProbeResult:
     excluded: Mapping[str, int]
     seconds: Mapping[str, float] = field(default_factory=dict)
     learning_curve: LearningCurve | None = None
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "task": self.view.task.name,
+            "head": self.settings.options.head,
+            "learned_from": len(self.out_of_fold.unit_ids),
+            "evaluated": len(self.judged.unit_ids),
+            "metrics": {name: round(entry.value, 3) for name, entry in self.evaluation.overall.items()},
+        }

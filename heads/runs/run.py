@@ -26,6 +26,7 @@ import pyarrow as pa
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from embedstore.brief import Brief
 from embedstore.errors import Advice, DataError
 from embedstore.files import (
     StrPath,
@@ -61,8 +62,8 @@ LABEL_NOISE_FILE = "label_noise.parquet"
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Brief):
     """A saved probe.
 
     Parameters
@@ -166,6 +167,21 @@ class Run:
         cells = None if metadata is None else {name: np.asarray(column) for name, column in metadata.items()}
         scores = self.predictor.scores(vectors, owners, n_units=count, metadata=cells)
         return self.predictor.probabilities(scores)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "run_id": self.run_id,
+            "task": self.document["task"]["name"],
+            "head": self.document["settings"]["head"],
+            "targets": list(self.targets),
+            "classes": list(self.classes),
+            "metrics": {
+                name: round(entry["value"], 3)
+                for name, entry in self.document["metrics"].items()
+                if entry["value"] is not None
+            },
+        }
 
 
 def save_run(folder: StrPath, result: ProbeResult) -> Run:
