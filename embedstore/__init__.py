@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from embedstore.queries.search import Index, Neighbor, build_index
     from embedstore.queries.similar_images import search
     from embedstore.store.export import export_store
-    from embedstore.store.reader import Embeddings, Store, open_store
+    from embedstore.store.reader import ArrayRows, Embeddings, Store, StoredArray, open_store
     from embedstore.store.repair import repair_store
     from embedstore.store.tasks import read_task, task_names, write_task
+    from embedstore.store.upgrade import upgrade_store
     from embedstore.store.verify import Verification, verify_store
     from embedstore.task import Task
     from embedstore.view import MISSING, Units, View
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "ArrayRows",
     "Choose",
     "Collection",
     "CorruptStore",
@@ -74,6 +76,7 @@ __all__ = [
     "Store",
     "StoreBusy",
     "StoreError",
+    "StoredArray",
     "Task",
     "Units",
     "UsageError",
@@ -97,6 +100,7 @@ __all__ = [
     "repair_store",
     "search",
     "task_names",
+    "upgrade_store",
     "verify_store",
     "write_phantom_lumbar",
     "write_phantom_mura",
@@ -129,9 +133,10 @@ _NAMES_OF_MODULE = {
     "embedstore.queries.search": ["Index", "Neighbor", "build_index"],
     "embedstore.queries.similar_images": ["search"],
     "embedstore.store.export": ["export_store"],
-    "embedstore.store.reader": ["Embeddings", "Store", "open_store"],
+    "embedstore.store.reader": ["ArrayRows", "Embeddings", "Store", "StoredArray", "open_store"],
     "embedstore.store.repair": ["repair_store"],
     "embedstore.store.tasks": ["read_task", "task_names", "write_task"],
+    "embedstore.store.upgrade": ["upgrade_store"],
     "embedstore.store.verify": ["Verification", "verify_store"],
     "embedstore.task": ["Task"],
     "embedstore.view": ["MISSING", "Units", "View"],

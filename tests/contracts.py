@@ -103,8 +103,30 @@ def check_encoder(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
     through = [*stream.put(pixels[:2]), *stream.put(pixels[2:]), *stream.drain()]
     np.testing.assert_array_equal(np.concatenate([encoded.vectors for encoded in through]), vectors)
     assert all(encoded.busy_s > 0 for encoded in through)
+    _check_further_arrays(encoder, pixels)
     assert encoder.device.partition(":")[0] in ("cpu", "cuda")  # known once it is loaded
     for wrong in (pixels[:, :-1], pixels.astype(np.float32), pixels[0]):
         with pytest.raises(UsageError, match="uint8"):
             encoder.encode(wrong)
     return vectors
+
+
+def _check_further_arrays(encoder: Encoder, pixels: np.ndarray) -> None:
+    """Assert that the stream returns what the identity declares, and that a row depends on its image alone."""
+
+    def encoded(batch: np.ndarray) -> dict[str, np.ndarray]:
+        stream = encoder.open_stream()
+        (through,) = [*stream.put(batch), *stream.drain()]
+        return dict(through.further)
+
+    together = encoded(pixels)
+    assert together.keys() == encoder.identity.arrays.keys()
+    for name, spec in encoder.identity.arrays.items():
+        found = together[name].shape
+        assert found == (len(pixels), *spec.row_shape), (
+            f"{name} must be rows of shape {spec.row_shape}; {found}"
+        )
+        assert together[name].dtype == np.float32
+        assert np.isfinite(together[name]).all()
+        for row in range(len(pixels)):
+            np.testing.assert_array_equal(encoded(pixels[row : row + 1])[name][0], together[name][row])

@@ -67,9 +67,7 @@ from embedstore.extraction.shard import parse_shard
 @click.option(
     "--chunk-rows",
     type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="Rows of a chunk in new parts.",
+    help="Rows of a chunk in new parts.  [default: 16 MiB of its largest array, at most 256]",
 )
 @click.option(
     "--store-dtype",

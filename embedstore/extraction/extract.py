@@ -32,7 +32,8 @@ from embedstore.files import StrPath
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.commit import ChunkWriter
-from embedstore.store.layout import StoreLayout, read_store_document
+from embedstore.store.documents import read_store_document
+from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.writer import join_writers, open_writer
 

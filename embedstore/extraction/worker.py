@@ -14,7 +14,7 @@ from embedstore.datasets.base import Collection
 from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
-from embedstore.extraction.pending import PendingChunk, chunk_result
+from embedstore.extraction.pending import PendingChunk, whole_chunk
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
@@ -136,9 +136,9 @@ class ChunkLoop:
         )
         # A second finished chunk waits until the first is written, so that memory stays bounded.
         waiting: tuple[PendingChunk, Future[Receipt]] | None = None
-        for output in outputs:
-            entry = by_place[output.work.part, output.work.chunk]
-            result = chunk_result(entry, output, device=self.encoder.device)
+        for work, computed in outputs:
+            entry = by_place[work.part, work.chunk]
+            result = whole_chunk(entry, computed)
             if waiting is not None:
                 yield _finished(*waiting, stopwatch)
             waiting = entry, self._writing.submit(self.writer.commit, entry.plan, entry.work.chunk, result)

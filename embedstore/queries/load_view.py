@@ -20,7 +20,6 @@ from embedstore.queries.labelled_images import (
     require_disjoint,
 )
 from embedstore.store.reader import FAILED, PENDING, VALID, Store, as_store
-from embedstore.store.sources import sources_of
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task, join_tasks
 from embedstore.view import MISSING, Units, View
@@ -132,7 +131,7 @@ def load_views(
         },
         excluded=dict(images.excluded),
         metadata={column: images.columns[column] for column in with_columns},
-        sources=tuple(source for store in opened for source in sources_of(store)),
+        sources=tuple(source for store in opened for source in store.sources),
     )
 
 
