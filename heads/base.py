@@ -36,6 +36,8 @@ class Training:
         (n,) int64 from 0 to ``n_units - 1``: the unit of each row; every unit has a row.
     n_units
         Number of units.
+    targets
+        Positions of these targets in the task, for a family that knows the task's; None for all of them, in order.
     """
 
     X: npt.NDArray[np.float32]
@@ -45,6 +47,7 @@ class Training:
     n_classes: int
     unit_of_row: npt.NDArray[np.int64]
     n_units: int
+    targets: tuple[int, ...] | None = None
 
     @classmethod
     def of_rows(

@@ -13,6 +13,7 @@ from embedstore.encoders.base import Encoder
 from embedstore.errors import UsageError
 from embedstore.identity import identity_from_json
 from embedstore.manifest import FIXED_COLUMNS, path_from_manifest
+from embedstore.queries.manifest_columns import unit_names
 
 ABSOLUTE = re.compile(r"^(/|[A-Za-z]:[\\/])")
 
@@ -62,8 +63,7 @@ def _check_tasks(collection: Collection) -> None:
     assert len(set(names)) == len(names)
     columns = collection.manifest.table.column_names
     for task in collection.tasks:
-        ids = set(collection.manifest.column("study_id" if task.unit == "study" else "image_id"))
-        assert set(task.labels.column("unit_id").to_pylist()) <= ids
+        assert set(task.unit_ids) <= set(unit_names(collection.manifest.table, task.unit).tolist())
         assert set(task.subgroups) <= set(columns)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from cli.options import plural, print_facts
 from cli.project import shown
+from embedstore.task import units_in_words
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import data_in_words
 from heads.runs.run import Run
@@ -30,7 +31,7 @@ def print_run(run: Run) -> None:
     print_facts(
         {
             **({"data": data_in_words(document["sources"])} if document["sources"] else {}),
-            "task": f"{document['task']['name']}: {unit} level, {_classes(run.classes)}",
+            "task": f"{document['task']['name']}: {unit} level, {_classes(run)}",
             "learned from": f"{_counted(counts, 'fitted', unit)}",
             "judged by": f"{_counted(counts, 'judged', unit)} ({judged})",
             **({"patients": _strangers(counts, unit)} if counts["units_of_unknown_patient"] else {}),
@@ -107,9 +108,8 @@ def settings_metric(document: Mapping[str, Any]) -> str:
     return name if name in document["metrics"] else "auroc"
 
 
-def _classes(classes: Sequence[str]) -> str:
-    listed = ", ".join(classes)
-    return f"{listed} (positive)" if len(classes) == 2 else listed
+def _classes(run: Run) -> str:
+    return ", ".join(f"{name} (positive)" if name == run.positive else name for name in run.classes)
 
 
 def _strangers(counts: Mapping[str, int], unit: str) -> str:
@@ -118,8 +118,7 @@ def _strangers(counts: Mapping[str, int], unit: str) -> str:
 
 
 def _counted(counts: Mapping[str, int], role: str, unit: str) -> str:
-    units = "studies" if unit == "study" else "images"
-    return f"{counts[f'units_{role}']:,} {units} of {counts[f'patients_{role}']:,} patients"
+    return f"{counts[f'units_{role}']:,} {units_in_words(unit)} of {counts[f'patients_{role}']:,} patients"
 
 
 def _estimate(entry: Mapping[str, Any], *, absent: str = "undefined") -> str:

@@ -134,15 +134,20 @@ class ZeroShotFamily(FamilyDefaults):
                 f"zeroshot compares image vectors of {dim} numbers with words, so it can use no metadata "
                 f"(`with_columns`); found rows of {training.X.shape[1]}"
             )
-        scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in self.heads]
+        heads = self._heads_of(training)
+        scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in heads]
         return OutOfFold(scores=np.stack(scores, axis=1)[None].astype(np.float32))
 
     def refit(
         self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
     ) -> list[Head]:
         """Return the heads as they are."""
-        del training, params_of_target, seed
-        return list(self.heads)
+        del params_of_target, seed
+        return self._heads_of(training)
+
+    def _heads_of(self, training: Training) -> list[Head]:
+        """Return the heads of the targets at hand."""
+        return [self.heads[target] for target in training.targets or range(len(self.heads))]
 
 
 def zeroshot_head(text_vectors: npt.NDArray[Any], *, scale: float = 1.0, bias: float = 0.0) -> ZeroShotHead:

@@ -85,9 +85,9 @@ def named_inputs(
 def all_inputs(view: View) -> tuple[HeadInputs, ...]:
     """Return every choice of inputs, the plainest first: poolings, each without and with the view's metadata.
 
-    Poolings differ only for a task of studies in which some study has more than one image.
+    Poolings differ only where some unit has more than one image.
     """
-    several = view.task.unit == "study" and len(view.image_ids) > len(view.unit_ids)
+    several = len(view.image_ids) > len(view.unit_ids)
     first = view.task.pooling
     poolings = (first, *(name for name in POOLINGS if name != first)) if several else (first,)
     columns = ((), tuple(view.metadata)) if view.metadata else ((),)

@@ -14,7 +14,7 @@ from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, draw_patients
 from heads.statistics.conformal import judge_sets
 from heads.statistics.decision_curve import DecisionCurve, decision_curve
-from heads.statistics.evaluation import DECISION_METRICS, SUBGROUP_METRICS, Scored, evaluate
+from heads.statistics.evaluation import DECISION_METRICS, SUBGROUP_METRICS, Scored, evaluate, metrics_for
 
 UNCALIBRATED_METRICS = (
     "log_loss",
@@ -54,23 +54,24 @@ def judge(
     from_patients = draw_patients(judged.patients, draws=draws, seed=seed)
     scored = Scored(judged.y, judged.probabilities, from_patients, view.task.class_weights)
     uncalibrated = replace(scored, probabilities=fitted.uncalibrated(judged.scores))
-    overall = evaluate(scored)
+    names = metrics_for(view.task)
+    overall = evaluate(scored, names)
     targets = view.task.targets
     by_target = (
         {targets[0]: overall}
         if len(targets) == 1
-        else {target: evaluate(scored.take_target(index)) for index, target in enumerate(targets)}
+        else {target: evaluate(scored.take_target(index), names) for index, target in enumerate(targets)}
     )
-    by_subgroup = {}
+    by_subgroup, of_subgroups = {}, metrics_for(view.task, SUBGROUP_METRICS)
     for name in view.task.subgroups:
         if name not in view.subgroups:
             continue
         cells = view.subgroups[name][units]
         by_subgroup[name] = {
-            str(cell) or "unknown": evaluate(scored.take(np.flatnonzero(cells == cell)), SUBGROUP_METRICS)
+            str(cell) or "unknown": evaluate(scored.take(np.flatnonzero(cells == cell)), of_subgroups)
             for cell in np.unique(cells)
         }
-    decisions = tuple(DECISION_METRICS)
+    decisions = metrics_for(view.task, tuple(DECISION_METRICS))
     at_threshold = {
         rule: evaluate(scored, decisions, thresholds=[of_target[rule] for of_target in fitted.thresholds])
         for rule in (fitted.thresholds[0] if fitted.thresholds else ())
@@ -80,7 +81,7 @@ def judge(
         target: judge_sets(judged.members[:, index], judged.y[:, index], from_patients, classes=classes)
         for index, target in enumerate(targets)
     }
-    curves, answered = _curves(scored, targets)
+    curves, answered = _curves(scored, targets, view.task.positive_class)
     return Evaluation(
         overall=overall,
         before_calibration=evaluate(uncalibrated, UNCALIBRATED_METRICS),
@@ -94,9 +95,9 @@ def judge(
 
 
 def _curves(
-    scored: Scored, targets: tuple[str, ...]
+    scored: Scored, targets: tuple[str, ...], positive: int | None
 ) -> tuple[dict[str, DecisionCurve], dict[str, tuple[Answered, ...]]]:
-    """Return the curves of the targets that have a label here."""
+    """Return the curves of the targets that have a label here; of acting only where there is a class to act on."""
     curves, answered = {}, {}
     for index, target in enumerate(targets):
         units = np.flatnonzero(scored.y[:, index] != MISSING)
@@ -104,8 +105,7 @@ def _curves(
             continue
         y, probabilities = scored.y[units, index], scored.probabilities[units, index]
         draws = Draws(scored.draws.counts, scored.draws.patient_of_unit[units])
-        # Of several classes the last: classes are in order, and the last is the gravest.
-        last = probabilities.shape[1] - 1
-        curves[target] = decision_curve(y == last, probabilities[:, last], draws)
+        if positive is not None:
+            curves[target] = decision_curve(y == positive, probabilities[:, positive], draws)
         answered[target] = abstention_curve(y, probabilities, draws)
     return curves, answered

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from embedstore.task import Task
 from embedstore.view import MISSING
-from heads.base import HeadFamily
+from heads.base import Head, HeadFamily
 from heads.folds import assign_folds, require_classes
 from heads.inputs.class_weights import ClassWeights, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.predictor import Predictor
-from heads.protocol.select_inputs import Labelled, select_inputs
+from heads.protocol.select_inputs import Labelled, Selected, select_inputs
 from heads.scores import Floats, probabilities_from_scores
 from heads.statistics.calibration import Calibration, calibrate
 from heads.statistics.thresholds import choose_thresholds
@@ -46,7 +46,8 @@ class Fitted:
     folds
         (n_units,) int64.
     out_of_fold_scores, out_of_fold_probabilities
-        (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label.
+        (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label;
+        scores are NaN where a unit has no image for the target.
     """
 
     predictor: Predictor
@@ -109,10 +110,9 @@ def fit(
     labelled = Labelled(images=rows, weights=weights, folds=fold_of_unit, n_classes=n_classes)
     tried = select_inputs(labelled, inputs, grid, seed=seed)
     best = min(tried, key=lambda selected: selected.trial.log_loss)
-    training = labelled.training(best.choice)
     calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
     predictor = Predictor(
-        heads=grid.refit(training, best.params, seed=seed),
+        heads=_refitted(labelled, best, grid, seed),
         calibrators=[calibration.calibrator for calibration in calibrations],
         pooling=best.choice.inputs.pooling,
         training_weights=weights,
@@ -130,6 +130,15 @@ def fit(
         out_of_fold_scores=best.scores,
         out_of_fold_probabilities=probabilities,
     )
+
+
+def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -> list[Head]:
+    """Fit one head per target on all rows, together for the targets that have the same images."""
+    heads: dict[int, Head] = {}
+    for targets, _, part in labelled.by_images():
+        params = [best.params[target] for target in targets]
+        heads |= zip(targets, grid.refit(part.training(best.choice), params, seed=seed), strict=True)
+    return [heads[target] for target in sorted(heads)]
 
 
 def _calibrated(

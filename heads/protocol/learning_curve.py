@@ -24,7 +24,7 @@ from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
 from heads.statistics.bootstrap import Estimate, draw_patients, estimate, estimates_to_json
-from heads.statistics.evaluation import ALL_METRICS, Drawn, Scored, draw_metrics
+from heads.statistics.evaluation import Drawn, Scored, draw_metrics, metrics_for
 
 SMALLEST = 64
 REPEATS = 5
@@ -176,11 +176,19 @@ def _sizes(patients: int, wanted: Sequence[int] | None) -> list[int]:
 
 def _metrics(view: View) -> tuple[str, ...]:
     primary = view.task.primary_metric
-    return tuple(dict.fromkeys(name for name in (primary, "auroc", "log_loss") if name in ALL_METRICS))
+    return tuple(
+        dict.fromkeys(name for name in (primary, "auroc", "log_loss") if name in metrics_for(view.task))
+    )
 
 
 def _probabilities(fitted: Fitted, rows: UnitImages) -> npt.NDArray[np.float64]:
-    scores = fitted.predictor.scores(rows.X, rows.unit_of_row, n_units=rows.n_units, metadata=rows.metadata)
+    scores = fitted.predictor.scores(
+        rows.X,
+        rows.unit_of_row,
+        n_units=rows.n_units,
+        metadata=rows.metadata,
+        image_of_target=rows.image_of_target,
+    )
     return fitted.predictor.probabilities(scores)
 
 

@@ -13,6 +13,7 @@ from heads.base import Head
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import head_rows
 from heads.inputs.metadata import Cells, MetadataBlocks
+from heads.inputs.unit_images import TargetImages, UnitImages
 from heads.scores import Floats
 from heads.statistics.calibration import Calibrator
 
@@ -49,8 +50,9 @@ class Predictor:
         *,
         n_units: int,
         metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
     ) -> Floats:
-        """Return (n_units, targets, columns) decision scores.
+        """Return (n_units, targets, columns) decision scores; NaN where a unit has no image for a target.
 
         Parameters
         ----------
@@ -58,14 +60,42 @@ class Predictor:
             As `heads.inputs.pooling.pool_vectors`.
         metadata
             Manifest column -> (n_images,) str, with those that `blocks` names.
+        image_of_target
+            (n_images, targets) bool: which images speak for which target; all for all by default.
 
         Raises
         ------
         UsageError
-            If a vector has another length than those of training, a number is NaN, or metadata is missing.
+            If a vector has another length than those of training, a number is NaN, metadata is missing, or a unit has
+            no image.
         """
+        images = UnitImages(
+            X=X,
+            metadata=self.blocks.require(metadata) if self.blocks else {},
+            unit_of_row=unit_of_image,
+            y=np.empty((n_units, len(self.heads)), np.int64),
+            groups=np.arange(n_units),
+            image_of_target=image_of_target,
+        )
+        parts = [(part, self._scores_together(part)) for part in images.by_images()]
+        if len(parts) == 1 and parts[0][0].units.all():
+            return parts[0][1]
+        scores = np.full((n_units, len(self.heads), parts[0][1].shape[2]), np.nan)
+        for part, found in parts:
+            for column, target in enumerate(part.targets):
+                scores[part.units, target] = found[:, column]
+        return scores
+
+    def _scores_together(self, part: TargetImages) -> Floats:
+        """Return (n_units, targets, columns) scores of targets that have the same images."""
+        images = part.images
         rows, unit_of_row = head_rows(
-            X, metadata, unit_of_image, n_units=n_units, pooling=self.pooling, blocks=self.blocks
+            images.X,
+            images.metadata,
+            images.unit_of_row,
+            n_units=images.n_units,
+            pooling=self.pooling,
+            blocks=self.blocks,
         )
         if not np.isfinite(rows).all():
             bad = int((~np.isfinite(rows)).any(axis=1).sum())
@@ -73,12 +103,18 @@ class Predictor:
                 f"X must be finite; {bad} of {len(rows)} rows hold NaN (failed images?): leave them out"
             )
         of_target = [
-            head.unit_scores(rows, unit_of_row, n_units, shift=class_weight_shift(weights))
-            for head, weights in zip(self.heads, self.training_weights, strict=True)
+            self.heads[target].unit_scores(
+                rows, unit_of_row, images.n_units, shift=class_weight_shift(self.training_weights[target])
+            )
+            for target in part.targets
         ]
         return np.stack(of_target, axis=1)
 
     def probabilities(self, scores: Floats) -> Floats:
-        """Return (n_units, targets, n_classes) calibrated probabilities of `scores`."""
-        calibrated = [calibrator(scores[:, target]) for target, calibrator in enumerate(self.calibrators)]
-        return np.stack(calibrated, axis=1)
+        """Return (n_units, targets, n_classes) calibrated probabilities of `scores`; NaN where these are NaN."""
+        n_units, n_targets, columns = scores.shape
+        probabilities = np.full((n_units, n_targets, 2 if columns == 1 else columns), np.nan)
+        for target, calibrator in enumerate(self.calibrators):
+            known = np.flatnonzero(~np.isnan(scores[:, target]).any(axis=1))
+            probabilities[known, target] = calibrator(scores[known, target])
+        return probabilities

@@ -180,7 +180,13 @@ def _predict(
     units: npt.NDArray[np.bool_],
 ) -> Predictions:
     rows = everyone.take(units)
-    scores = fitted.predictor.scores(rows.X, rows.unit_of_row, n_units=rows.n_units, metadata=rows.metadata)
+    scores = fitted.predictor.scores(
+        rows.X,
+        rows.unit_of_row,
+        n_units=rows.n_units,
+        metadata=rows.metadata,
+        image_of_target=rows.image_of_target,
+    )
     probabilities = fitted.predictor.probabilities(scores)
     members = [of_target.members(probabilities[:, index]) for index, of_target in enumerate(sets)]
     return Predictions(

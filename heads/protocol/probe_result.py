@@ -84,7 +84,7 @@ class Evaluation:
     sets
         Target -> what the conformal sets held (`judge_sets`); ``{}`` where they were refused.
     decision_curves
-        Target -> net benefit of acting on the last class.
+        Target -> net benefit of acting on the task's positive class; ``{}`` where it names none.
     abstention
         Target -> accuracy of the surest answers.
     """

@@ -54,20 +54,40 @@ class Labelled:
         (n_units,) int64.
     n_classes
         Number of classes.
+    targets
+        Positions of the targets in the task; None for all of them, in order.
     """
 
     images: UnitImages
     weights: tuple[tuple[float, ...], ...]
     folds: npt.NDArray[np.int64]
     n_classes: int
+    targets: tuple[int, ...] | None = None
 
     def choice(self, inputs: HeadInputs) -> InputChoice:
         """Learn levels and scale of the metadata; raises UsageError where a column has too many levels."""
         cells = {column: self.images.metadata[column] for column in inputs.metadata}
         return InputChoice(inputs, MetadataBlocks.learn(self.images.X, cells) if cells else None)
 
+    def by_images(self) -> list[tuple[list[int], npt.NDArray[np.bool_], Labelled]]:
+        """Return the targets that have the same images, their units, and these as labelled units of training."""
+        return [
+            (
+                part.targets,
+                part.units,
+                replace(
+                    self,
+                    images=part.images,
+                    weights=tuple(self.weights[target] for target in part.targets),
+                    folds=self.folds[part.units],
+                    targets=tuple(part.targets),
+                ),
+            )
+            for part in self.images.by_images()
+        ]
+
     def training(self, choice: InputChoice) -> Training:
-        """Return the rows that the head learns from, with their units."""
+        """Return the rows that the head learns from, with their units; of targets that have the same images."""
         images = self.images
         X, unit_of_row = head_rows(
             images.X,
@@ -89,6 +109,7 @@ class Labelled:
             n_classes=self.n_classes,
             unit_of_row=unit_of_row,
             n_units=images.n_units,
+            targets=self.targets,
         )
 
 
@@ -107,7 +128,8 @@ class Selected:
     losses
         (points, targets) out-of-fold log loss at the unit.
     scores
-        (n_units, targets, columns) out-of-fold scores at the chosen points.
+        (n_units, targets, columns) out-of-fold scores at the chosen points; NaN where a unit has no image for a
+        target.
     """
 
     choice: InputChoice
@@ -138,6 +160,27 @@ def select_inputs(
 
 
 def _select(labelled: Labelled, choice: InputChoice, grid: HeadFamily, seed: int) -> Selected:
+    """Choose a point for each target, together for the targets that have the same images."""
+    found = [
+        (targets, units, _select_together(part, choice, grid, seed))
+        for targets, units, part in labelled.by_images()
+    ]
+    if len(found) == 1:
+        return found[0][2]
+    n_units, n_targets = labelled.images.y.shape
+    points = [0] * n_targets
+    params: list[Mapping[str, Any]] = [{}] * n_targets
+    losses = np.empty((len(grid.points), n_targets))
+    scores = np.full((n_units, n_targets, found[0][2].scores.shape[2]), np.nan)
+    for targets, units, selected in found:
+        for column, target in enumerate(targets):
+            points[target], params[target] = selected.points[column], selected.params[column]
+            losses[:, target] = selected.losses[:, column]
+            scores[units, target] = selected.scores[:, column]
+    return Selected(choice=choice, points=points, params=params, losses=losses, scores=scores)
+
+
+def _select_together(labelled: Labelled, choice: InputChoice, grid: HeadFamily, seed: int) -> Selected:
     """Score the grid out of fold and choose a point for each target, as many targets at once as memory allows."""
     training = labelled.training(choice)
     folds = labelled.folds[training.unit_of_row]
@@ -184,4 +227,7 @@ def _scores_held(grid: HeadFamily, training: Training) -> int:
 
 
 def _of_targets(training: Training, some: slice) -> Training:
-    return replace(training, y=training.y[:, some], sample_weight=training.sample_weight[:, some])
+    targets = training.targets or tuple(range(training.y.shape[1]))
+    return replace(
+        training, y=training.y[:, some], sample_weight=training.sample_weight[:, some], targets=targets[some]
+    )

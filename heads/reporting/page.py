@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from embedstore.errors import UsageError
@@ -144,12 +146,6 @@ def _of_target(run: Run, judged: Judged, target: int, name: str) -> dict[str, An
     head = run.document["heads"][target]
     shown = _shown(run)
     curves = {run.classes[k]: (y == k, probabilities[:, k]) for k in shown}
-    # Of several classes the last is drawn: classes are in order, and the last is the rarest and gravest.
-    positive = shown[-1]
-    both: Mapping[str, Floats] = {
-        "before calibration": uncalibrated[:, positive],
-        "after calibration": probabilities[:, positive],
-    }
     rule = "youden" if head["thresholds"] else "likeliest class"
     decisions = decide(probabilities, head["thresholds"].get("youden", 0.5))
     at_half = decide(probabilities)
@@ -162,10 +158,10 @@ def _of_target(run: Run, judged: Judged, target: int, name: str) -> dict[str, An
         "target": run.targets[target],
         "n": len(y),
         "classes": run.classes,
-        "positive": run.classes[positive],
+        "positive": run.positive,
         "roc": roc_chart(curves, name=f"{name}roc"),
         "pr": precision_recall_chart(curves, name=f"{name}pr"),
-        "reliability": reliability_chart(both, y == positive, bins=bins, name=f"{name}rel"),
+        "reliability": _reliability(run, y, (uncalibrated, probabilities), bins=bins, name=f"{name}rel"),
         "bins": bins,
         "decision": decision_chart(run.document, run.targets[target], f"{name}dec"),
         "abstention": abstention_chart(run.document, run.targets[target], f"{name}abs"),
@@ -180,6 +176,18 @@ def _of_target(run: Run, judged: Judged, target: int, name: str) -> dict[str, An
             for label, threshold, decided in matrices
         ],
     }
+
+
+def _reliability(
+    run: Run, y: npt.NDArray[np.int64], before_and_after: tuple[Floats, Floats], *, bins: int, name: str
+) -> str | None:
+    """Draw the reliability of the positive class; None where the task names none."""
+    if run.positive is None:
+        return None
+    positive = run.classes.index(run.positive)
+    before, after = before_and_after
+    curves = {"before calibration": before[:, positive], "after calibration": after[:, positive]}
+    return reliability_chart(curves, y == positive, bins=bins, name=name)
 
 
 def _phantoms(runs: Sequence[Run]) -> str | None:

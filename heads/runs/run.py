@@ -27,7 +27,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from embedstore.brief import Brief
-from embedstore.errors import Advice, DataError
+from embedstore.errors import Advice, DataError, UsageError
 from embedstore.files import (
     StrPath,
     canonical_json,
@@ -40,6 +40,7 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import Identity, identity_from_json
+from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells, metadata_from_json
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
@@ -113,6 +114,18 @@ class Run(Brief):
         """Target names, in the order of probabilities."""
         return tuple(self.document["task"]["targets"])
 
+    @property
+    def positive(self) -> str | None:
+        """The class that one acts on, or None; in runs from before tasks named it, the last class is."""
+        positive: str | None = self.document["task"].get("positive", self.classes[-1])
+        return positive
+
+    @property
+    def image_rules(self) -> tuple[ImageRule | None, ...]:
+        """Which images speak for each target, in the order of probabilities; None where all do."""
+        rules = image_rules_from_json(self.document["task"].get("images_of_target", {}))
+        return tuple(rules.get(target) for target in self.targets)
+
     def require_identity(self, identity: Identity) -> None:
         """Refuse vectors of another identity; raises `IdentityMismatch` with the fields that differ."""
         self.identity.require_same(identity, holder=f"run {self.folder}")
@@ -124,6 +137,7 @@ class Run(Brief):
         *,
         n_units: int | None = None,
         metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
     ) -> Floats:
         """Return calibrated probabilities.
 
@@ -139,18 +153,22 @@ class Run(Brief):
         metadata
             Manifest column -> (n_images,) str, with those that the run was fitted with
             (``predictor.blocks``); a value that was not seen then counts as none.
+        image_of_target
+            (n_images, targets) bool: which images speak for which target, by `image_rules`; needed where there
+            are such rules.
 
         Returns
         -------
         ndarray
-            (n_units, targets, n_classes) float64. A unit's bits depend on its own vectors and metadata only.
+            (n_units, targets, n_classes) float64; NaN where a unit has no image for a target. A unit's bits depend on
+            its own vectors and metadata only.
 
         Raises
         ------
         DataError
             If vectors have another length.
         UsageError
-            If a unit has no vector, a number is NaN, or metadata is missing.
+            If a unit has no vector, a number is NaN, or metadata or `image_of_target` is missing.
 
         Examples
         --------
@@ -159,13 +177,26 @@ class Run(Brief):
         >>> run.predict(view.X, view.unit_of_image).shape[0] == len(view.unit_ids)
         True
         """
+        if any(self.image_rules) and image_of_target is None:
+            columns = sorted({rule.column for rule in self.image_rules if rule is not None})
+            raise UsageError(
+                f"run {self.folder} learned each target from the images that speak for it, by {', '.join(columns)}: "
+                "image_of_target must say which these are (`embedstore.load_units` gives it)"
+            )
         dim, vectors = self.identity.dim, np.ascontiguousarray(X, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != dim:
             raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {vectors.shape}")
         owners = np.arange(len(vectors)) if unit_of_image is None else np.asarray(unit_of_image, np.int64)
         count = int(owners.max(initial=-1)) + 1 if n_units is None else n_units
-        cells = None if metadata is None else {name: np.asarray(column) for name, column in metadata.items()}
-        scores = self.predictor.scores(vectors, owners, n_units=count, metadata=cells)
+        scores = self.predictor.scores(
+            vectors,
+            owners,
+            n_units=count,
+            metadata=None
+            if metadata is None
+            else {name: np.asarray(cells) for name, cells in metadata.items()},
+            image_of_target=None if image_of_target is None else np.asarray(image_of_target, np.bool_),
+        )
         return self.predictor.probabilities(scores)
 
     def _facts(self) -> dict[str, Any]:
@@ -284,6 +315,8 @@ def load_run(folder: StrPath) -> Run:
 def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
     view = result.view
     learned = np.isin(view.unit_ids, result.out_of_fold.unit_ids)[view.unit_of_image]
+    if view.image_of_target is not None:
+        learned &= view.image_of_target.any(axis=1)
     return np.ascontiguousarray(np.unique(view.content_sha256[learned], axis=0))
 
 

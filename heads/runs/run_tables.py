@@ -18,7 +18,8 @@ def predictions_table(result: ProbeResult) -> pa.Table:
     """Return every unit and target, out of fold (``oof``) and judged (``test``), as an Arrow table.
 
     Columns: unit_id, patient_id, split, fold, target, label, score (of several classes ``score_<class>``),
-    prob_<class>, and conformal_set: the list of its classes, null out of fold and where sets were refused.
+    prob_<class>, and conformal_set: the list of its classes, null out of fold and where sets were refused. A unit
+    without an image for the target has neither score nor probability.
     """
     task = result.view.task
     tables = [
@@ -75,7 +76,8 @@ def _table(part: Predictions, split: str, target: str, index: int, classes: tupl
         "target": pa.array([target] * n, pa.string()),
         "label": pa.array(names[part.y[:, index]].tolist(), pa.string()),
     }
-    columns |= {name: pa.array(part.scores[:, index, k]) for k, name in enumerate(score_names)}
+    silent = np.isnan(part.scores[:, index, 0])
+    columns |= {name: pa.array(part.scores[:, index, k], mask=silent) for k, name in enumerate(score_names)}
     unknown = np.isnan(part.probabilities[:, index, 0])
     columns |= {
         f"prob_{name}": pa.array(part.probabilities[:, index, k], mask=unknown)

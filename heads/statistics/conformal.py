@@ -70,12 +70,14 @@ class ConformalSets:
         Returns
         -------
         ndarray
-            (n, n_classes) int8, 1 or 0, or `UNKNOWN` everywhere when refused. A set may be empty: the unit
-            is like none of the classes.
+            (n, n_classes) int8, 1 or 0, or `UNKNOWN` where probabilities are NaN and everywhere when refused. A set
+            may be empty: the unit is like none of the classes.
         """
         if self.refused:
             return np.full(probabilities.shape, UNKNOWN, np.int8)
-        return np.asarray(probabilities >= np.asarray(self.bars), np.int8)
+        inside = np.asarray(probabilities >= np.asarray(self.bars), np.int8)
+        inside[np.isnan(probabilities).any(axis=1)] = UNKNOWN
+        return inside
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values for `conformal_sets_from_json`."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.task import Task
 from embedstore.view import MISSING
 from heads.scores import Floats
 from heads.statistics import metrics
@@ -41,6 +42,8 @@ DECISION_METRICS: Mapping[str, Callable[..., Floats]] = {
 UNITS_PER_ECE_BIN = 20
 LEAST_ECE_UNITS = 2 * UNITS_PER_ECE_BIN
 ALL_METRICS = (*PROBABILITY_METRICS, *DECISION_METRICS)
+# Of these, the metrics that count the distance between classes, and so need classes that are in order.
+ORDERED_METRICS = ("quadratic_kappa",)
 # A slope in a subgroup of a few dozen cases is noise, and its refitting costs more than all the others.
 SUBGROUP_METRICS = tuple(name for name in ALL_METRICS if not name.startswith("calibration_"))
 
@@ -88,6 +91,11 @@ class Drawn:
     def estimate(self) -> Estimate:
         """Return the value with its interval."""
         return estimate(self.value, self.drawn, n=self.n)
+
+
+def metrics_for(task: Task, names: Sequence[str] = ALL_METRICS) -> tuple[str, ...]:
+    """Return those metrics of `names` that the task's classes have a meaning for."""
+    return tuple(name for name in names if task.ordered or name not in ORDERED_METRICS)
 
 
 def ece_bins(n: int) -> int:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from embedstore.task import Task
 from heads.base import Training
 from heads.estimators.zeroshot import (
     PROMPTS_FILE,
+    ZeroShotFamily,
     ZeroShotHead,
     prompts_of,
     read_prompts,
@@ -14,6 +17,7 @@ from heads.estimators.zeroshot import (
     zeroshot_head,
 )
 from tests.embedstore.test_task import LABELS
+from tests.views import make_view, probed
 
 
 def test_two_classes_are_scored_by_scale_times_the_difference_of_cosines():
@@ -108,3 +112,28 @@ def test_missing_prompts_vectors_of_nothing_and_fitting_are_refused(tmp_path):
         ZeroShotHead().fit(np.zeros((2, 2)), [0, 1])
     with pytest.raises(UsageError, match="needs an encoder with a text tower"):
         ZeroShotHead.family()
+
+
+def test_targets_with_images_of_their_own_are_each_scored_by_their_own_words():
+    view = make_view(patients=60, targets=("canal", "left", "right"))
+    generator = np.random.default_rng(0)
+    heads = tuple(zeroshot_head(generator.standard_normal((2, 6)), scale=10.0) for _ in range(3))
+    _, first = np.unique(view.unit_of_image, return_index=True)
+    some = generator.random(len(view.image_ids)) < 0.5
+    some[first] = True
+    # The first and the last target have the same images.
+    mask = np.stack([some, np.ones_like(some), some], axis=1)
+    result = probed(
+        replace(view, image_of_target=mask),
+        "zeroshot",
+        family=ZeroShotFamily(heads),
+        pooling="mean-vector",
+        draws=5,
+        folds=2,
+    )
+    for part in (result.out_of_fold, result.judged):
+        rows = np.searchsorted(view.unit_ids, part.unit_ids)
+        for index, head in enumerate(heads):
+            own = [view.X[(view.unit_of_image == row) & mask[:, index]].mean(axis=0) for row in rows]
+            expected = head.decision_function(np.stack(own))
+            np.testing.assert_allclose(part.scores[:, index, 0], expected, rtol=1e-4, atol=1e-4)

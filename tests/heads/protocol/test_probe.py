@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING
@@ -144,10 +145,38 @@ def test_targets_with_missing_labels_are_judged_where_they_have_labels() -> None
 
 
 def test_several_classes_have_metrics_and_no_thresholds() -> None:
-    result = probed(make_view(classes=("mild", "moderate", "severe"), signal=3.0), draws=20, family=GRID)
+    view = make_view(classes=("mild", "moderate", "severe"), signal=3.0)
+    result = probed(view, draws=20, family=GRID)
     assert result.judged.probabilities.shape[2] == 3
     assert result.evaluation.at_threshold == {}
-    assert result.evaluation.overall["quadratic_kappa"].value > 0.2
+    assert result.evaluation.decision_curves == {}
+    assert "quadratic_kappa" not in {
+        *result.evaluation.overall,
+        *result.evaluation.by_target["finding"],
+        *result.evaluation.by_subgroup["anatomy"]["XR_HAND"],
+    }
+    assert {"kappa", "accuracy"} <= set(result.evaluation.overall)
+
+
+@pytest.mark.parametrize(("positive", "column"), [("severe", 2), ("moderate", 1)])
+def test_a_task_of_grades_has_quadratic_kappa_and_the_curve_of_its_positive_class(
+    positive: str, column: int
+) -> None:
+    view = make_view(classes=("mild", "moderate", "severe"), signal=3.0)
+    task = replace(view.task, ordered=True, positive=positive)
+    result = probed(replace(view, task=task), draws=20, family=GRID)
+    y, probabilities = result.judged.y[:, 0], result.judged.probabilities[:, 0]
+    reference = cohen_kappa_score(y, probabilities.argmax(1), weights="quadratic")
+    assert result.evaluation.overall["quadratic_kappa"].value == pytest.approx(reference)
+    assert "quadratic_kappa" in result.evaluation.by_subgroup["anatomy"]["XR_HAND"]
+    # Acting on everybody: the share of the class, less the others at the odds of the threshold.
+    curve = result.evaluation.decision_curves["finding"]
+    at_half = curve.thresholds.index(0.5)
+    share = float((y == column).mean())
+    assert curve.treat_all[at_half].value == pytest.approx(share - (1 - share))
+    acted = probabilities[:, column] >= 0.5
+    benefit = np.mean(acted & (y == column)) - np.mean(acted & (y != column))
+    assert curve.model[at_half].value == pytest.approx(benefit)
 
 
 def test_weights_of_the_task_make_a_weighted_log_loss() -> None:

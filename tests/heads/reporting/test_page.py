@@ -273,7 +273,7 @@ def test_a_missing_interval_is_explained_and_an_empty_panel_left_out(tmp_path: P
 
 def test_two_classes_show_one_kappa_and_names_are_those_of_the_axes(run: Run) -> None:
     page = render_report([run])
-    assert "quadratic_kappa" in run.document["metrics"]
+    assert "quadratic_kappa" not in run.document["metrics"]
     assert "quadratic_kappa" not in page
     assert re.search(r"<text[^>]*>sensitivity \(recall\)</text>", page)
     assert "<td>sensitivity (recall)</td>" in page
@@ -352,3 +352,19 @@ def test_a_page_of_several_runs_goes_beside_them(
     assert capsys.readouterr().out == "wrote comparison.html\n"
     assert "paired on the same patients" in (beside / "comparison.html").read_text()
     assert own.read_bytes() == before
+
+
+def test_a_task_without_a_positive_class_has_no_curve_of_acting_and_says_so(tmp_path: Path) -> None:
+    view = make_view(classes=("one", "other", "third"), signal=3.0)
+    nominal = save_run(tmp_path / "nominal", probed(view, draws=20, family=GRID))
+    page = render_report([nominal])
+    assert (
+        "No reliability diagram and no decision curve: the task names no class to act on" in _read(page).text
+    )
+    assert "Reliability of" not in page
+    task = replace(view.task, positive="other", ordered=True)
+    graded = save_run(tmp_path / "graded", probed(replace(view, task=task), draws=20, family=GRID))
+    page = render_report([graded])
+    assert "Reliability of “other”" in page
+    assert "Decision curve of “other”" in page
+    assert "<td>quadratic_kappa</td>" in page

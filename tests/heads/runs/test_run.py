@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from embedstore.errors import DataError, IdentityMismatch, UsageError
+from embedstore.task import ImageRule
 from embedstore.view import MISSING, View
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
@@ -245,3 +246,26 @@ def test_a_run_names_the_versions_of_what_its_head_needs_and_of_no_other_head(
     other = replace(result, settings=settings, fitted=replace(result.fitted, predictor=predictor))
     versions = run_document(other)["versions"]
     assert versions[library] == version(library)
+
+
+def test_a_run_from_before_tasks_named_a_positive_class_acts_on_the_last(run: Run) -> None:
+    assert run.positive == "abnormal"
+    task = {key: value for key, value in run.document["task"].items() if key not in ("positive", "ordered")}
+    old = replace(run, document={**run.document, "task": {**task, "classes": ["mild", "moderate", "severe"]}})
+    assert old.positive == "severe"
+    named = replace(run, document={**run.document, "task": {**old.document["task"], "positive": None}})
+    assert named.positive is None
+
+
+def test_a_run_whose_targets_have_their_own_images_wants_to_know_which(tmp_path: Path) -> None:
+    view = make_view(targets=("canal", "left"))
+    task = replace(view.task, images_of_target={"left": ImageRule("plane", ("axial",))})
+    mask = np.ones((len(view.image_ids), 2), np.bool_)
+    masked = replace(view, task=task, image_of_target=mask)
+    save_run(tmp_path / "run", probed(masked, draws=5, folds=2))
+    run = load_run(tmp_path / "run")
+    assert run.image_rules == (None, ImageRule("plane", ("axial",)))
+    with pytest.raises(UsageError, match="learned each target from the images that speak for it, by plane"):
+        run.predict(view.X, view.unit_of_image)
+    probabilities = run.predict(view.X, view.unit_of_image, image_of_target=mask)
+    assert np.isfinite(probabilities).all()

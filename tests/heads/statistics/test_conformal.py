@@ -162,3 +162,11 @@ def test_sets_come_back_from_json() -> None:
     assert again == found
     with pytest.raises(DataError, match="here: not conformal sets"):
         conformal_sets_from_json({"bars": 3}, source="here")
+
+
+def test_a_unit_that_was_not_answered_has_no_set() -> None:
+    sets = conformal_sets_from_json(
+        {"coverage": 0.9, "bars": [0.4, 0.4], "patients": [20, 20], "refused": ""}, source="here"
+    )
+    members = sets.members(np.array([[0.5, 0.5], [np.nan, np.nan], [0.9, 0.1]]))
+    assert members.tolist() == [[1, 1], [UNKNOWN, UNKNOWN], [1, 0]]
