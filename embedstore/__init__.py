@@ -15,6 +15,7 @@ from embedstore.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from embedstore.datasets.base import Collection, DatasetReader, dataset_names, read_dataset
+    from embedstore.embeddings import ArrayRows, Embeddings
     from embedstore.encoders.base import Encoder
     from embedstore.encoders.registry import encoder_names, image_encoder
     from embedstore.errors import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from embedstore.queries.search import Index, Neighbor, build_index
     from embedstore.queries.similar_images import search
     from embedstore.store.export import export_store
-    from embedstore.store.reader import ArrayRows, Embeddings, Store, StoredArray, open_store
+    from embedstore.store.reader import Store, StoredArray, open_store
     from embedstore.store.repair import repair_store
     from embedstore.store.tasks import read_task, task_names, write_task
     from embedstore.store.upgrade import upgrade_store
@@ -109,6 +110,7 @@ __all__ = [
 
 _NAMES_OF_MODULE = {
     "embedstore.datasets.base": ["Collection", "DatasetReader", "dataset_names", "read_dataset"],
+    "embedstore.embeddings": ["ArrayRows", "Embeddings"],
     "embedstore.encoders.base": ["Encoder"],
     "embedstore.encoders.registry": ["encoder_names", "image_encoder"],
     "embedstore.errors": [
@@ -133,7 +135,7 @@ _NAMES_OF_MODULE = {
     "embedstore.queries.search": ["Index", "Neighbor", "build_index"],
     "embedstore.queries.similar_images": ["search"],
     "embedstore.store.export": ["export_store"],
-    "embedstore.store.reader": ["ArrayRows", "Embeddings", "Store", "StoredArray", "open_store"],
+    "embedstore.store.reader": ["Store", "StoredArray", "open_store"],
     "embedstore.store.repair": ["repair_store"],
     "embedstore.store.tasks": ["read_task", "task_names", "write_task"],
     "embedstore.store.upgrade": ["upgrade_store"],

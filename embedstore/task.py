@@ -276,7 +276,8 @@ def join_tasks(tasks: Sequence[Task], holders: Sequence[str]) -> Task:
             if one != other:
                 raise DataError(
                     f"task {first.name!r}: {name} must be the same in every store; found {one!r} in "
-                    f"{holders[0]} and {other!r} in {holder}; `embed extract` and `embed label` write a task anew"
+                    f"{holders[0]} and {other!r} in {holder}",
+                    advice=Advice.CHANGE_TASK,
                 )
     return replace(
         first,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.brief import Brief
-from embedstore.errors import Advice, CorruptStore, DataError, UsageError, did_you_mean
+from embedstore.embeddings import ArrayRows, Embeddings
+from embedstore.errors import Advice, CorruptStore, DataError, MissingDependency, UsageError, did_you_mean
 from embedstore.files import StrPath
 from embedstore.identity import Identity
 from embedstore.store.documents import read_part_plan, read_store_document
 from embedstore.store.layout import CONTENT_BYTES, VECTORS, Failure, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
-from embedstore.store.tasks import task_names
+from embedstore.store.tasks import read_task, task_names, with_ids, with_labels
 from embedstore.view import Source
 
 __all__ = [
@@ -38,58 +40,6 @@ __all__ = [
 ]
 
 _READ_THREADS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True, repr=False)
-class Embeddings(Brief):
-    """Vectors with their names.
-
-    Parameters
-    ----------
-    image_ids
-        (n,) object array of str, in store order or in the order asked for.
-    vectors
-        (n, dim) float16 or float32, un-normalised; every row finite.
-    rows
-        (n,) int64: row in the store, counted over all parts.
-    """
-
-    image_ids: npt.NDArray[np.object_]
-    vectors: npt.NDArray[Any]
-    rows: npt.NDArray[np.int64]
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "images": len(self.image_ids),
-            "dim": self.vectors.shape[1],
-            "dtype": str(self.vectors.dtype),
-        }
-
-
-@dataclass(frozen=True, repr=False)
-class ArrayRows(Brief):
-    """Rows of one array with their names.
-
-    Parameters
-    ----------
-    image_ids
-        (n,) object array of str, in store order or in the order asked for.
-    values
-        (n, *row shape) float16 or float32; every row finite.
-    rows
-        (n,) int64: row in the store, counted over all parts.
-    """
-
-    image_ids: npt.NDArray[np.object_]
-    values: npt.NDArray[Any]
-    rows: npt.NDArray[np.int64]
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "images": len(self.image_ids),
-            "row_shape": self.values.shape[1:],
-            "dtype": str(self.values.dtype),
-        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -201,6 +151,61 @@ class Store(Brief):
     def vector(self, image_id: str) -> npt.NDArray[Any]:
         """Return one image's vector, (dim,); raises DataError as `select` does."""
         return np.asarray(self.select([image_id]).vectors[0])
+
+    def to_arrow(
+        self, task: str | None = None, *, columns: Sequence[str] | None = None, vectors: bool = False
+    ) -> pa.Table:
+        """Return a table of the images that have a vector, in the order of `embeddings`.
+
+        Parameters
+        ----------
+        task
+            A task of the store, of which each target becomes a column of class names, null where the image's unit
+            has no label.
+        columns
+            Columns of the manifest beside ``image_id``, ``patient_id``, ``study_id`` and ``split``; all by default.
+        vectors
+            Also a column ``vector``, float32 lists of the identity's length.
+
+        Raises
+        ------
+        UsageError
+            If the store has no such task or column, or a target is named like a column; `columns` then says which
+            columns are wanted.
+
+        Examples
+        --------
+        >>> table = store.to_arrow("abnormal", columns=["anatomy"])
+        >>> table.column_names
+        ['image_id', 'patient_id', 'study_id', 'split', 'anatomy', 'abnormal']
+        >>> table.num_rows == len(store.embeddings().image_ids)
+        True
+        """
+        manifest = self.table.take(pa.array(np.flatnonzero(self.status == VALID)))
+        table = manifest if columns is None else with_ids(manifest, columns, holder=f"store {self.path}")
+        if task is not None:
+            table = with_labels(table, read_task(self.path, task), manifest)
+        if vectors:
+            rows = self.embeddings(dtype=np.float32).vectors
+            column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), self.identity.dim)
+            table = table.append_column("vector", column)
+        return table
+
+    def to_pandas(
+        self, task: str | None = None, *, columns: Sequence[str] | None = None, vectors: bool = False
+    ) -> Any:
+        """Return `to_arrow` as a pandas data frame.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        UsageError
+            As `to_arrow`.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise MissingDependency("a data frame needs pandas: pip install 'embedstore[pandas]'")
+        return self.to_arrow(task, columns=columns, vectors=vectors).to_pandas()
 
     def content_sha256(self) -> npt.NDArray[np.uint8]:
         """Return (rows, 32) uint8: digest of each image's decoded pixels, zero for failed and pending rows."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pyarrow as pa
 
 from embedstore.errors import Advice, CorruptStore, DataError, UsageError, did_you_mean
 from embedstore.files import (
@@ -15,10 +18,11 @@ from embedstore.files import (
 )
 from embedstore.store.documents import read_document, write_document
 from embedstore.store.layout import StoreLayout
-from embedstore.task import Task, task_from_json
+from embedstore.task import Task, task_from_json, unit_id_of
 
 TASK_FILE = "task.json"
 LABELS_FILE = "labels.parquet"
+_ID_COLUMNS = ("image_id", "patient_id", "study_id", "split")
 
 
 def task_names(root: StrPath) -> list[str]:
@@ -105,3 +109,55 @@ def holds_task(root: StrPath, task: Task) -> bool:
     except (CorruptStore, UsageError):
         return False
     return held == task and held.labels.equals(task.labels)
+
+
+def with_ids(manifest: pa.Table, columns: Sequence[str], *, holder: str) -> pa.Table:
+    """Return the columns of a manifest that name an image, its study, patient and split, and `columns` after them.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column.
+    """
+    known = manifest.column_names
+    for name in columns:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UsageError(f"{holder} has no column {name!r}; it has {', '.join(known)}{hint}")
+    return manifest.select(list(dict.fromkeys([*_ID_COLUMNS, *columns])))
+
+
+def with_labels(table: pa.Table, task: Task, manifest: pa.Table) -> pa.Table:
+    """Return a table of images with one more column of class names for each target, null where there is no label.
+
+    Parameters
+    ----------
+    table
+        One row for each image.
+    task
+        The task.
+    manifest
+        The same rows with all columns, of which some name the task's units.
+
+    Raises
+    ------
+    UsageError
+        If the manifest lacks a column that names units, or a target is named like a column of the table.
+    """
+    key = task.unit_key
+    for name in key:
+        if name not in manifest.column_names:
+            raise UsageError(
+                f"task {task.name!r} names its units by the column {name!r}, which the store lacks"
+            )
+    for target in task.targets:
+        if target in table.column_names:
+            raise UsageError(
+                f"`columns` must leave {target!r} out: task {task.name!r} has a target of that name"
+            )
+    cells = zip(*(manifest.column(name).cast(pa.string()).to_pylist() for name in key), strict=True)
+    row_of = {unit: row for row, unit in enumerate(task.unit_ids)}
+    rows = pa.array([row_of.get(unit_id_of(key, row)) for row in cells], pa.int64())
+    for target in task.targets:
+        table = table.append_column(target, task.labels.column(target).take(rows))
+    return table
