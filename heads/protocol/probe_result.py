@@ -177,5 +177,9 @@ class ProbeResult(Brief):
             "head": self.settings.options.head,
             "learned_from": len(self.out_of_fold.unit_ids),
             "evaluated": len(self.judged.unit_ids),
-            "metrics": {name: round(entry.value, 3) for name, entry in self.evaluation.overall.items()},
+            "metric": {
+                name: round(entry.value, 3)
+                for name, entry in self.evaluation.overall.items()
+                if name == self.view.task.primary_metric
+            },
         }

@@ -207,10 +207,10 @@ class Run(Brief):
             "head": self.document["settings"]["head"],
             "targets": list(self.targets),
             "classes": list(self.classes),
-            "metrics": {
+            "metric": {
                 name: round(entry["value"], 3)
                 for name, entry in self.document["metrics"].items()
-                if entry["value"] is not None
+                if name == self.document["task"]["primary_metric"] and entry["value"] is not None
             },
         }
 
