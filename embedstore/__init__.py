@@ -16,7 +16,7 @@ from embedstore.lazy_names import lazy_names
 if TYPE_CHECKING:
     from embedstore.datasets.base import Collection, DatasetReader, dataset_names, read_dataset
     from embedstore.embeddings import ArrayRows, Embeddings
-    from embedstore.encoders.base import Encoder
+    from embedstore.encoders.base import Encoder, EncoderDefaults
     from embedstore.encoders.registry import encoder_names, image_encoder
     from embedstore.errors import (
         CorruptStore,
@@ -61,6 +61,7 @@ __all__ = [
     "EmbedError",
     "Embeddings",
     "Encoder",
+    "EncoderDefaults",
     "ExtractOptions",
     "ExtractSummary",
     "Identity",
@@ -111,7 +112,7 @@ __all__ = [
 _NAMES_OF_MODULE = {
     "embedstore.datasets.base": ["Collection", "DatasetReader", "dataset_names", "read_dataset"],
     "embedstore.embeddings": ["ArrayRows", "Embeddings"],
-    "embedstore.encoders.base": ["Encoder"],
+    "embedstore.encoders.base": ["Encoder", "EncoderDefaults"],
     "embedstore.encoders.registry": ["encoder_names", "image_encoder"],
     "embedstore.errors": [
         "CorruptStore",

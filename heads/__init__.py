@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from embedstore.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from heads.base import Head, HeadFamily, OutOfFold, Training
+    from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds, OutOfFold, Training
     from heads.estimators.boosted import BoostedHead
     from heads.estimators.logistic import LogisticHead
     from heads.estimators.mlp import MlpHead
@@ -37,8 +37,11 @@ __all__ = [
     "BoostedHead",
     "Comparison",
     "Estimate",
+    "FamilyDefaults",
     "Head",
+    "HeadDefaults",
     "HeadFamily",
+    "HeadNeeds",
     "LearningCurve",
     "LogisticHead",
     "MlpHead",
@@ -66,7 +69,15 @@ __all__ = [
 ]
 
 _NAMES_OF_MODULE = {
-    "heads.base": ["Head", "HeadFamily", "OutOfFold", "Training"],
+    "heads.base": [
+        "FamilyDefaults",
+        "Head",
+        "HeadDefaults",
+        "HeadFamily",
+        "HeadNeeds",
+        "OutOfFold",
+        "Training",
+    ],
     "heads.estimators.boosted": ["BoostedHead"],
     "heads.estimators.logistic": ["LogisticHead"],
     "heads.estimators.mlp": ["MlpHead"],

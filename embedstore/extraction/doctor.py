@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
-from embedstore.checkpoints.hub import HubUnreachable, hub_file, knock
+from embedstore.checkpoints.hub import HubUnreachable, check_access, hub_file
 from embedstore.encoders.base import Encoder
 from embedstore.errors import CorruptStore, EmbedError, StoreError
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
@@ -161,11 +161,11 @@ def weights_finding(
 ) -> Finding:
     """Say whether an encoder's weights are there; nothing but a configuration is ever fetched for it.
 
-    `timeout_s` is that of `embedstore.checkpoints.hub.knock`.
+    `timeout_s` is that of `embedstore.checkpoints.hub.check_access`.
     """
     try:
         origin = build(name).origin or name
-        knock(origin, CONFIG_FILE, timeout_s=timeout_s)
+        check_access(origin, CONFIG_FILE, timeout_s=timeout_s)
         config = hub_file(origin, CONFIG_FILE)
     except HubUnreachable as error:
         return Finding(name, State.NOTE, _OFFLINE, str(error))
@@ -228,7 +228,7 @@ def speed_finding(
 ) -> Finding:
     """Decode and encode generated pictures for five seconds; `timeout_s` as in `weights_finding`."""
     try:
-        _knock_for_weights(build, name, timeout_s)
+        _check_access_to_weights(build, name, timeout_s)
         encoder = build(name)
         encoder.load()
         per_s = _images_per_s(encoder)
@@ -247,15 +247,15 @@ def _speed_of(encoder: str) -> str:
     return f"speed of {encoder}"
 
 
-def _knock_for_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
+def _check_access_to_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
     """Ask once for what loading would ask for again and again, if the encoder's weights come from the hub."""
     origin = name if _is_hub_id(name) else build(name).origin
     if not _is_hub_id(origin):
         return
-    knock(origin, CONFIG_FILE, timeout_s=timeout_s)
+    check_access(origin, CONFIG_FILE, timeout_s=timeout_s)
     config = hub_file(origin, CONFIG_FILE)
     if config is not None and not any(config.parent.glob("*.safetensors")):
-        knock(origin, SINGLE_FILE, timeout_s=timeout_s)
+        check_access(origin, SINGLE_FILE, timeout_s=timeout_s)
 
 
 def _is_hub_id(origin: str) -> bool:

@@ -110,7 +110,7 @@ class ChunkLoop:
         pending
             The chunks.
         stopping
-            Asked between batches; when true, the chunk at hand is abandoned and fewer come back.
+            Asked between batches; when true, the current chunk is abandoned and fewer come back.
         stopwatch
             Adds up where the time went.
         """

@@ -51,7 +51,7 @@ def run_chunks(
     stopwatch
         Adds up where the time went.
     stopping
-        Asked between batches; when true, the chunk at hand is abandoned and the iterator ends.
+        Asked between batches; when true, the current chunk is abandoned and the iterator ends.
     further
         Whether to keep the further arrays that the encoder declares.
 

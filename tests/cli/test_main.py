@@ -339,7 +339,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_continues(tree, tmp_path, n
     printed, errors = process.communicate(timeout=60)
     store = open_store(tmp_path / "s.store")
     if process.returncode == 1:
-        assert "the chunk at hand is abandoned, finished ones stay" in errors
+        assert "the current chunk is abandoned, finished ones stay" in errors
         assert "run the same command to continue" in printed
         assert store.parts[0].pending
     else:

@@ -139,7 +139,7 @@ def test_retrying_on_two_devices_leads_to_the_reference(pictures, tmp_path):
         (
             "killed",
             WorkerFailed,
-            "the process of device cpu ended with exit code 9. Its chunk at hand is abandoned",
+            "the process of device cpu ended with exit code 9. Its current chunk is abandoned",
         ),
     ],
 )
@@ -184,14 +184,14 @@ def test_a_lost_device_of_one_ends_in_one_line_and_exit_code_1(tmp_path, monkeyp
     ]
 
     def lose(self, pixels):
-        raise DeviceLost("device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned")
+        raise DeviceLost("device cuda:0 stopped answering (ECC error). The current chunk is abandoned")
 
     with monkeypatch.context() as patch:
         patch.setattr("embedstore.encoders.hog.HogEncoder.encode", lose)
         assert run(arguments) == 1
     errors = capsys.readouterr().err.splitlines()
     assert [line for line in errors if line.startswith("Error")] == [
-        "Error: device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned"
+        "Error: device cuda:0 stopped answering (ECC error). The current chunk is abandoned"
     ]
     assert run(arguments) == 0
 
@@ -246,7 +246,7 @@ def test_sigterm_ends_the_command_in_good_order_and_it_can_be_continued(tmp_path
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "run the same command to continue" in output
-    assert "stopping: the chunk at hand is abandoned" in errors
+    assert "stopping: the current chunk is abandoned" in errors
     assert not any(word in errors for word in ("Error", "exit code", "Traceback", "terminate"))
     assert list((tmp_path / "s.store" / "workers").iterdir()) == []
     assert run([*arguments, "--store", "reference.store"]) == 0
