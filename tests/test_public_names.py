@@ -38,7 +38,6 @@ WITHOUT_EXAMPLE = {
     "Choose": "two words",
     "DatasetReader": "a contract",
     "Encoder": "a contract",
-    "EncoderDefaults": "part of a contract",
     "FamilyDefaults": "part of a contract",
     "Head": "a contract",
     "HeadDefaults": "part of a contract",

@@ -170,8 +170,7 @@ class Store(Brief):
         Raises
         ------
         UsageError
-            If the store has no such task or column, or a target is named like a column; `columns` then says which
-            columns are wanted.
+            If the store has no such task or column, or a target is named like a column that is wanted.
 
         Examples
         --------
