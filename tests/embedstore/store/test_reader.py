@@ -201,7 +201,7 @@ def test_a_damaged_chunk_of_a_further_array_raises_instead_of_answering(tmp_path
         chunk.unlink()
     else:
         chunk.write_bytes((folder / "1" / "0" / "0").read_bytes())
-    with pytest.raises(CorruptStore, match=r"tokens/c/0/0/0.*embed verify --repair"):
+    with pytest.raises(CorruptStore, match=r"tokens/c/0/0/0.*embedstore.repair_store"):
         open_store(tmp_path / "s").array("tokens").all()
 
 
