@@ -99,6 +99,9 @@ class Identity:
         Arithmetic of the forward pass: ``float32``, ``bfloat16`` or ``float16``.
     dim
         Length of a vector.
+    options
+        The encoder's own options (``{"channels": 16}``), plain JSON values; an encoder without any has an
+        identity that does not mention them.
     arrays
         Further arrays, name -> what a row of it is; most encoders have none, and their identity does not
         mention it.
@@ -116,6 +119,7 @@ class Identity:
     pooling: str
     compute_dtype: str
     dim: int
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     arrays: Mapping[str, ArraySpec] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -136,8 +140,10 @@ class Identity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the identity as plain JSON values."""
-        document = asdict(self) | {"preprocess": dict(self.preprocess)}
-        # Left out where there are none, so that identities from before further arrays existed stay the same.
+        document = asdict(self) | {"preprocess": dict(self.preprocess), "options": dict(self.options)}
+        # Left out where there are none, so that identities from before they existed stay the same.
+        if not self.options:
+            del document["options"]
         del document["arrays"]
         if self.arrays:
             document["arrays"] = {name: self.arrays[name].to_json() for name in sorted(self.arrays)}

@@ -32,6 +32,7 @@ WITHOUT_EXAMPLE = {
     "ImageRefused": "an error",
     "MissingDependency": "an error",
     "MissingWeights": "an error",
+    "PluginError": "an error",
     "StoreBusy": "an error",
     "StoreError": "an error",
     "UsageError": "an error",
@@ -243,7 +244,7 @@ def test_measured_values_are_those_of_scikit_learn():
         heads.measure([0, 1], [0.5], patients=["a", "b"])
     with pytest.raises(es.UsageError, match=r"whole numbers from 0 to 1; found int64 \[2\]"):
         heads.measure([2], [0.5], patients=["a"])
-    with pytest.raises(es.UsageError, match="metrics must be among auroc"):
+    with pytest.raises(es.UsageError, match=r"metric must be one of auroc.*Did you mean .auroc."):
         heads.measure([0, 1], [0.5, 0.5], patients=["a", "b"], metrics=["aurok"])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from embedstore.datasets.base import Collection
 from embedstore.encoders.registry import image_encoder
@@ -25,7 +27,7 @@ class EncoderChoice:
 
     Parameters
     ----------
-    name, preset, revision, pooling, execution
+    name, preset, revision, pooling, execution, options
         As `embedstore.encoders.registry.image_encoder`.
     dtype
         Arithmetic of the encoder; ``auto`` is the store's own where there is one.
@@ -37,6 +39,7 @@ class EncoderChoice:
     revision: str | None = None
     pooling: str | None = None
     execution: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def source(self, store: StrPath) -> EncoderSource:
         """Return what builds the encoder for a store, on any device."""
@@ -50,6 +53,7 @@ class EncoderChoice:
             revision=self.revision,
             pooling=self.pooling,
             execution=self.execution,
+            options=self.options,
         )
 
 

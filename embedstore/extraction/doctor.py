@@ -18,10 +18,12 @@ from typing import Any
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
 from embedstore.checkpoints.hub import HubUnreachable, check_access, hub_file
 from embedstore.encoders.base import Encoder
-from embedstore.errors import CorruptStore, EmbedError, StoreError
+from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
+from embedstore.plugins import DATASETS, ENCODERS, HEADS, KINDS, plugins
 from embedstore.store.reader import VALID, open_store
 
+_OWN_PACKAGE = "embedstore"
 WEIGHTS = ("medsiglip-448", "medgemma-896")
 MURA_IMAGES = 40_005  # train and valid together, https://arxiv.org/abs/1712.06957
 _FSYNCS = 20
@@ -82,6 +84,7 @@ def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -
         Name of the one whose speed is measured.
     """
     yield from library_findings()
+    yield from plugin_findings()
     yield processor_finding()
     yield from device_findings()
     timeout_s: float | None = _HUB_TIMEOUT_S
@@ -123,6 +126,29 @@ def library_findings() -> Iterator[Finding]:
             yield Finding(
                 name, State.NOTE, f"{installed}; tested with {tested}", f"pip install {name}=={tested}"
             )
+
+
+def plugin_findings() -> Iterator[Finding]:
+    """List the encoders, data sets and heads of other packages, and say of each whether it can be imported."""
+    for group in (ENCODERS, DATASETS, HEADS):
+        for plugin in plugins(group):
+            if plugin.package == _OWN_PACKAGE:
+                continue
+            topic, package = f"{KINDS[group]} {plugin.name}", f"{plugin.package} {plugin.version}".strip()
+            values = {
+                "group": group,
+                "name": plugin.name,
+                "package": plugin.package,
+                "version": plugin.version,
+            }
+            try:
+                plugin.load()
+            except PluginError as error:
+                yield Finding(
+                    topic, State.NOTE, f"{package}: does not load", str(error), values | {"loads": False}
+                )
+            else:
+                yield Finding(topic, State.FINE, f"{package}: loads", values=values | {"loads": True})
 
 
 def processor_finding() -> Finding:

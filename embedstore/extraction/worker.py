@@ -15,6 +15,7 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
 from embedstore.extraction.pending import PendingChunk, whole_chunk
+from embedstore.pipeline.batch_check import BatchCheck
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
@@ -75,6 +76,7 @@ class ChunkLoop:
         self.writer = writer
         self.known = dict(known)
         self.options = options
+        self._batch_check = BatchCheck()
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
@@ -133,6 +135,7 @@ class ChunkLoop:
             batch_size=self.options.batch_size,
             stopwatch=stopwatch,
             stopping=stopping,
+            stream_of=self._batch_check.open_stream,
         )
         # A second finished chunk waits until the first is written, so that memory stays bounded.
         waiting: tuple[PendingChunk, Future[Receipt]] | None = None

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
-from embedstore.encoders.base import Encoded, Encoder
+from embedstore.encoders.base import Encoded, Encoder, EncoderStream
 from embedstore.errors import ImageRefused, Reason, UsageError
 from embedstore.identity import ArraySpec, Identity
 from embedstore.manifest import path_from_manifest
@@ -29,6 +29,7 @@ def run_chunks(
     batch_size: int,
     stopwatch: Stopwatch,
     stopping: Callable[[], bool],
+    stream_of: Callable[[Encoder], EncoderStream] = lambda encoder: encoder.open_stream(),
     further: bool = True,
 ) -> Iterator[tuple[ChunkWork, ChunkResult]]:
     """Compute chunks one after the other, decoding and queueing ahead across their borders.
@@ -52,6 +53,8 @@ def run_chunks(
         Adds up where the time went.
     stopping
         Asked between batches; when true, the current chunk is abandoned and the iterator ends.
+    stream_of
+        Opens the stream of batches through the encoder.
     further
         Whether to keep the further arrays that the encoder declares.
 
@@ -62,7 +65,8 @@ def run_chunks(
     """
     queue: deque[ChunkWork] = deque()
     outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
-    line = _Line(queue, encoder, batch_size, stopwatch, kept=encoder.identity.arrays if further else {})
+    kept = encoder.identity.arrays if further else {}
+    line = _Line(queue, encoder, batch_size, stopwatch, stream=stream_of(encoder), kept=kept)
     while (outcome := _awaited(outcomes, stopwatch)) is not None and not stopping():
         line.add(outcome)
         yield from line.finished()
@@ -148,13 +152,14 @@ class _Line:
         batch_size: int,
         stopwatch: Stopwatch,
         *,
+        stream: EncoderStream,
         kept: Mapping[str, ArraySpec],
     ) -> None:
         self._works = works
         self._encoder = encoder
         self._identity = encoder.identity
         self._kept = kept
-        self._stream = encoder.open_stream()
+        self._stream = stream
         self._flops = encoder.flops_per_image or 0.0
         self._batch_size = batch_size
         self._stopwatch = stopwatch

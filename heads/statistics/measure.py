@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from heads.statistics.bootstrap import DRAWS, Estimate, draw_patients
-from heads.statistics.evaluation import ALL_METRICS, Scored, evaluate
+from heads.statistics.evaluation import Scored, evaluate
+from heads.statistics.metrics import METRICS, metric
 
 
 def metric_names() -> list[str]:
@@ -20,7 +21,7 @@ def metric_names() -> list[str]:
     >>> heads.metric_names()[:2]
     ['auroc', 'auprc']
     """
-    return list(ALL_METRICS)
+    return [name for name, row in METRICS.items() if not row.needs_class_weights]
 
 
 def measure(
@@ -76,9 +77,9 @@ def measure(
             f"y must hold whole numbers from 0 to {scores.shape[1] - 1}; found {truth.dtype} {np.unique(truth)[:5]}"
         )
     wanted = metric_names() if metrics is None else list(metrics)
-    unknown = [name for name in wanted if name not in ALL_METRICS]
+    unknown = [name for name in wanted if metric(name).needs_class_weights]
     if unknown:
-        raise UsageError(f"metrics must be among {', '.join(ALL_METRICS)}; found {unknown[0]!r}")
+        raise UsageError(f"metrics must be among {', '.join(metric_names())}; found {unknown[0]!r}")
     scored = Scored(
         truth.astype(np.int64)[:, None], scores[:, None], draw_patients(who, draws=draws, seed=seed)
     )

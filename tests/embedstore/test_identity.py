@@ -10,6 +10,7 @@ from embedstore.identity import ArraySpec, Identity, identity_from_json
 
 TOKENS = ArraySpec((1024, 64), ("token", "token_feature"), "tokens after the last layer norm")
 IDENTITY = Identity("hog", "1", "none", {"preset": "pad", "size_px": 444}, "cells", "float32", 1152)
+_OTHERS = {"preprocess": {"preset": "hf"}, "options": {"cells": 8}, "arrays": {"tokens": TOKENS}}
 
 
 def test_the_digest_is_that_of_the_sorted_compact_json():
@@ -28,8 +29,7 @@ def test_json_with_another_field_is_refused():
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Identity)])
 def test_every_field_counts(field):
-    others = {"preprocess": {"preset": "hf"}, "arrays": {"tokens": TOKENS}}
-    other = dataclasses.replace(IDENTITY, **{field: others.get(field, "other")})
+    other = dataclasses.replace(IDENTITY, **{field: _OTHERS.get(field, "other")})
     assert other.sha256 != IDENTITY.sha256
     with pytest.raises(IdentityMismatch, match=field):
         IDENTITY.require_same(other, holder="store x")
@@ -106,3 +106,19 @@ def test_a_damaged_description_of_an_array_is_no_identity():
     document = {**IDENTITY.to_json(), "arrays": {"tokens": {"row_shape": [2]}}}
     with pytest.raises(DataError, match=r"store\.json: not an identity"):
         identity_from_json(document, source="store.json")
+
+
+def test_an_identity_without_options_is_that_of_stores_from_before_there_were_any():
+    # Digest of the fields as they stood then, by hand.
+    fields = ("encoder", "revision", "weights_sha256", "preprocess", "pooling", "compute_dtype", "dim")
+    text = json.dumps(
+        {name: getattr(IDENTITY, name) for name in fields}, sort_keys=True, separators=(",", ":")
+    )
+    assert IDENTITY.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_options_survive_json_and_are_named_where_they_differ():
+    small, large = (dataclasses.replace(IDENTITY, options={"cells": cells}) for cells in (8, 12))
+    assert identity_from_json(json.loads(json.dumps(small.to_json())), source="x") == small
+    assert small.differences(large) == {"options.cells": (8, 12)}
+    assert small.differences(IDENTITY) == {"options.cells": (8, None)}

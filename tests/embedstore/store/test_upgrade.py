@@ -90,9 +90,7 @@ def check_contents(root):
 
 def test_a_store_of_version_1_is_refused_with_the_line_that_upgrades_it(root, capsys):
     before = files_of(root)
-    line = (
-        rf"{root} must have format version 2; it is older \(version 1\). Run: embedstore\.upgrade_store"
-    )
+    line = rf"{root} must have format version 2; it is older \(version 1\). Run: embedstore\.upgrade_store"
     for use in (
         open_store,
         verify_store,
