@@ -15,7 +15,6 @@ from embedstore.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from embedstore.datasets.base import Collection, DatasetReader, dataset_names, read_dataset
-    from embedstore.embeddings import ArrayRows, Embeddings
     from embedstore.encoders.base import Encoder, EncoderDefaults
     from embedstore.encoders.registry import encoder_names, image_encoder
     from embedstore.errors import (
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from embedstore.store.upgrade import upgrade_store
     from embedstore.store.verify import Verification, verify_store
     from embedstore.task import Task
-    from embedstore.view import MISSING, Units, View
+    from embedstore.view import MISSING, ArrayRows, Embeddings, Units, View
 
     __version__: str
 
@@ -113,7 +112,6 @@ __all__ = [
 
 _NAMES_OF_MODULE = {
     "embedstore.datasets.base": ["Collection", "DatasetReader", "dataset_names", "read_dataset"],
-    "embedstore.embeddings": ["ArrayRows", "Embeddings"],
     "embedstore.encoders.base": ["Encoder", "EncoderDefaults"],
     "embedstore.encoders.registry": ["encoder_names", "image_encoder"],
     "embedstore.errors": [
@@ -145,7 +143,7 @@ _NAMES_OF_MODULE = {
     "embedstore.store.upgrade": ["upgrade_store"],
     "embedstore.store.verify": ["Verification", "verify_store"],
     "embedstore.task": ["Task"],
-    "embedstore.view": ["MISSING", "Units", "View"],
+    "embedstore.view": ["MISSING", "ArrayRows", "Embeddings", "Units", "View"],
 }
 
 # Not for type checkers, to whom an unknown name would be anything.

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.brief import Brief
-from embedstore.embeddings import ArrayRows, Embeddings
 from embedstore.errors import Advice, CorruptStore, DataError, MissingDependency, UsageError, did_you_mean
 from embedstore.files import StrPath
 from embedstore.identity import Identity
@@ -24,7 +23,7 @@ from embedstore.store.documents import read_part_plan, read_store_document
 from embedstore.store.layout import CONTENT_BYTES, VECTORS, Failure, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
 from embedstore.store.tasks import read_task, task_names, with_ids, with_labels
-from embedstore.view import Source
+from embedstore.view import ArrayRows, Embeddings, Source
 
 __all__ = [
     "FAILED",
