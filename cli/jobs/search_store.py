@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.notify import Notify, ignore
 from cli.jobs.text_tower import text_tower_of
-from embedstore.datasets.file_frames import look_into
-from embedstore.encoders.registry import encoder_of_identity
-from embedstore.errors import DataError
-from embedstore.manifest import Record, path_to_manifest
-from embedstore.pipeline.embed_images import embed_records
+from embedstore.files import StrPath
 from embedstore.queries.search import Neighbor, build_index
+from embedstore.queries.similar_images import vector_of_file
 from embedstore.store.reader import Store, open_store
 
 _NAMED_COLUMNS = 6
@@ -74,7 +70,8 @@ def search_by_file(
         If the store has no such column, or its encoder cannot be built.
     """
     asked, opened = options or SearchOptions(), open_store(Path(store))
-    return _similar(opened, _vector_of_file(opened, Path(image), asked, notify), asked)
+    vector = vector_of_file(opened, image, encoder=asked.encoder, device=asked.device, say=notify)
+    return _similar(opened, vector, asked)
 
 
 def search_by_words(
@@ -131,33 +128,6 @@ def _similar(
     neighbors = index.search(vector, k=asked.k, exclude_patient=exclude_patient, exclude_id=exclude_id)
     columns = [column for part in store.parts for column in part.manifest.extra_columns]
     return SimilarImages(neighbors=neighbors, columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])))
-
-
-def _vector_of_file(
-    store: Store, image: Path, asked: SearchOptions, notify: Notify
-) -> npt.NDArray[np.float32]:
-    encoder = encoder_of_identity(
-        store.identity, holder=f"store {store.path}", name=asked.encoder, device=asked.device, say=notify
-    )
-    file, frame = _file_and_frame(image, notify)
-    embedded = embed_records([Record(image.name, file.name, frame)], file.absolute().parent, encoder)
-    for reason, message in embedded.failures.values():
-        raise DataError(f"{image}: {reason}: {message}")
-    vector: npt.NDArray[np.float32] = embedded.vectors[0]
-    return vector
-
-
-def _file_and_frame(image: Path, notify: Notify) -> tuple[Path, int]:
-    """Read ``FILE#N`` as frame N of a file; without N, say that a file of several frames has others."""
-    named = re.fullmatch(r"(.+)#(\d{1,6})", image.name)
-    if named and not image.exists():
-        return image.with_name(named[1]), int(named[2])
-    frames = look_into(image.absolute().parent, [path_to_manifest(image.name)]).popitem()[1].frames
-    if len(frames) > 1:
-        notify(
-            f"{image} has {len(frames)} frames; the first is searched for, {image}#{frames[1]} names the next"
-        )
-    return image, frames[0]
 
 
 def _patient(store: Store, image_id: str) -> str | None:

@@ -76,7 +76,7 @@ class Table:
         rows = read_rows(root)
         fixed = {name: self.columns.get(name, name) for name in FIXED_COLUMNS}
         for wanted in ("path", *self.columns):
-            _require_column(rows, fixed[wanted], f"--root {root.name}")
+            _require_column(rows, fixed[wanted], "the table")
         for wanted in self.label:
             _require_column(rows, wanted, "label")
         _check_paths(rows, [as_text(cell) for cell in rows.columns[fixed["path"]]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,20 @@ def gather_inputs(paths: Sequence[Path]) -> Inputs:
         listed = ", ".join(str(path) for path in paths)
         raise DataError(f"{listed}: no image found; give images, folders with PNG, JPEG or DICOM, or a store")
     return Inputs(Path(root), tuple(records), tuple(studies))
+
+
+def split_frame(image: Path) -> tuple[Path, int]:
+    """Read ``FILE#N`` as frame N of a file; a file of that whole name is itself, and frame 0."""
+    named = re.fullmatch(r"(.+)#(\d{1,6})", image.name)
+    if named and not image.exists():
+        return image.with_name(named[1]), int(named[2])
+    return image, 0
+
+
+def other_frames(file: Path) -> tuple[int, ...]:
+    """Return the numbers of the frames or pages of a file after its first."""
+    name = path_to_manifest(file.name)
+    return look_into(file.absolute().parent, [name])[name].frames[1:]
 
 
 def _files_of(path: Path) -> Iterator[_File]:

@@ -79,7 +79,7 @@ def test_a_frame_of_a_file_is_searched_for_by_its_number(store: Path, image: Pat
     said: list[str] = []
     first = search_by_file(store, tmp_path / "pages.tif", SearchOptions(k=1), notify=said.append)
     assert said == [
-        f"{tmp_path}/pages.tif has 2 frames; the first is searched for, {tmp_path}/pages.tif#1 names the next"
+        f"{tmp_path}/pages.tif has 2 frames; the first is taken, {tmp_path}/pages.tif#1 names the next"
     ]
     second = search_by_file(store, f"{tmp_path}/pages.tif#1", SearchOptions(k=1), notify=said.append)
     own = search_by_file(store, image, SearchOptions(k=1), notify=said.append)
