@@ -1,6 +1,6 @@
 """Any folder of DICOM files, as a hospital exports it.
 
-Only the attributes named in `embedstore.datasets.dicom_headers` reach the manifest. Patient, study and
+Only the attributes named in `embedstore.headers.dicom_headers` reach the manifest. Patient, study and
 series identifiers are replaced by keyed digests: whoever has the key file can make the same key from an
 identifier, and nobody can turn a key back.
 """
@@ -18,11 +18,11 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.datasets.base import Collection
-from embedstore.datasets.dicom_headers import DicomHeader, Kind, ScannedFile
-from embedstore.datasets.dicom_scan import scan_headers
 from embedstore.datasets.folder_summary import count_frames, count_records, refuse_folder
 from embedstore.datasets.slice_columns import slice_columns
 from embedstore.errors import DataError, UsageError
+from embedstore.headers.dicom_headers import DicomHeader, Kind, ScannedFile
+from embedstore.headers.dicom_scan import scan_headers
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table, path_to_manifest
 
 _SHORTEST_KEY_BYTES = 16

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.datasets.base import Collection
-from embedstore.datasets.file_frames import frame_id, look_into
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent, refuse_folder
 from embedstore.datasets.table_rows import Rows, read_rows
 from embedstore.errors import DataError
+from embedstore.headers.file_frames import frame_id, look_into
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
 from embedstore.task import Task
 

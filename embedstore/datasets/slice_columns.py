@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.datasets.dicom_headers import DicomHeader
 from embedstore.geometry import valid_geometry
+from embedstore.headers.dicom_headers import DicomHeader
 from embedstore.slice_placement import place_slices
 
 COLUMNS: dict[str, pa.DataType] = {

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from embedstore.datasets.dicom_headers import Kind
-from embedstore.datasets.file_frames import FileContent, frame_id
 from embedstore.datasets.folder_summary import count_frames
-from embedstore.datasets.modality_words import known_modalities, means_no_modality, modality_code
 from embedstore.datasets.table_rows import Cell, Rows, as_text
 from embedstore.errors import DataError
+from embedstore.headers.dicom_headers import Kind
+from embedstore.headers.file_frames import FileContent, frame_id
+from embedstore.headers.modality_words import known_modalities, means_no_modality, modality_code
 
 _SHOWN_WORDS = 5
 

@@ -19,10 +19,10 @@ from embedstore.errors import ImageRefused, Reason, UsageError
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import BoundedReader, open_regular
 from embedstore.images.preprocess import PreprocessSpec, preprocess
-from embedstore.images.raster import read_raster
 from embedstore.images.rendering import needs_series_range, render
 from embedstore.images.series_range import ValueCounts, count_values, merge_counts, series_range
 from embedstore.images.stored_image import StoredImage, content_sha256
+from embedstore.pictures.raster import read_raster
 
 
 @dataclass(frozen=True)

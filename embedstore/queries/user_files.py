@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedstore.datasets.dicom_headers import Kind
-from embedstore.datasets.file_frames import FileContent, frame_id, look_into
 from embedstore.errors import DataError
+from embedstore.headers.dicom_headers import Kind
+from embedstore.headers.file_frames import FileContent, frame_id, look_into
 from embedstore.manifest import Record, path_to_manifest
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})

@@ -14,11 +14,11 @@ import pydicom.data
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SegmentationStorage
 
-from embedstore.datasets import dicom_scan
 from embedstore.datasets.dicom_folder import DicomFolder
-from embedstore.datasets.dicom_headers import Kind
-from embedstore.datasets.dicom_scan import scan_headers
 from embedstore.errors import DataError, UsageError
+from embedstore.headers import dicom_scan
+from embedstore.headers.dicom_headers import Kind
+from embedstore.headers.dicom_scan import scan_headers
 from embedstore.manifest import path_from_manifest
 from embedstore.testing import check_reader
 
@@ -301,7 +301,7 @@ def test_a_file_that_kills_its_process_is_lost_alone(tmp_path, monkeypatch):
         shutil.copy(REAL / "CT_small.dcm", tmp_path / name)
     start = dicom_scan._START.replace(
         "answer()",
-        "import embedstore.datasets.dicom_scan as d, os; real = d.scan_file; "
+        "import embedstore.headers.dicom_scan as d, os; real = d.scan_file; "
         "d.scan_file = lambda f, p, k: os._exit(9) if p == 'killer' else real(f, p, k); answer()",
     )
     monkeypatch.setattr(dicom_scan, "_START", start)
@@ -315,7 +315,7 @@ def test_a_file_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
         shutil.copy(REAL / "CT_small.dcm", tmp_path / name)
     start = dicom_scan._START.replace(
         "answer()",
-        "import embedstore.datasets.dicom_scan as d, time; real = d.scan_file; d._FILE_TIMEOUT_S = 0.3; "
+        "import embedstore.headers.dicom_scan as d, time; real = d.scan_file; d._FILE_TIMEOUT_S = 0.3; "
         "d.scan_file = lambda f, p, k: time.sleep(60) if p == 'slow' else real(f, p, k); answer()",
     )
     monkeypatch.setattr(dicom_scan, "_START", start)

@@ -15,8 +15,8 @@ from pydicom.encaps import encapsulate
 
 from cli.main import run
 from embedstore.datasets.dicom_folder import DicomFolder
-from embedstore.datasets.dicom_headers import is_video
 from embedstore.datasets.table import Table
+from embedstore.headers.dicom_headers import is_video
 from embedstore.store.reader import VALID, open_store
 from tests.dicom_objects import dicom_object, item, save, with_pixels
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from pydicom.uid import CTImageStorage, MRImageStorage, UltrasoundMultiFrameImageStorage
 
-from embedstore.datasets.modality_words import CODES, modality_code
 from embedstore.datasets.table import Table
 from embedstore.encoders.hog import HogEncoder
 from embedstore.errors import DataError
 from embedstore.extraction.extract import extract
+from embedstore.headers.modality_words import CODES, modality_code
 from embedstore.store.reader import VALID, open_store
 from tests.dicom_objects import dicom_object, save, with_pixels
 

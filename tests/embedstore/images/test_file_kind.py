@@ -14,8 +14,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from embedstore.datasets.dicom_folder import DicomFolder
-from embedstore.datasets.dicom_headers import Kind
-from embedstore.datasets.dicom_scan import scan_headers
+from embedstore.headers.dicom_headers import Kind
+from embedstore.headers.dicom_scan import scan_headers
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, BareEncoding, bare_encoding, file_kind
 from tests.image_files import decoded, picture_bytes, same_size
 

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from embedstore.images.file_kind import picture_format
-from embedstore.images.picture_pages import picture_pages
+from embedstore.pictures.picture_pages import picture_pages
 
 GREY = np.random.default_rng(1).integers(0, 255, (20, 16)).astype(np.uint8)
 

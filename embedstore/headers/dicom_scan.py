@@ -21,14 +21,14 @@ from typing import Any
 
 from pydicom import config
 
-from embedstore.datasets.dicom_headers import Kind, ScannedFile, header_from_values, scan_file
+from embedstore.headers.dicom_headers import Kind, ScannedFile, header_from_values, scan_file
 
 _CHUNK_FILES = 64
 _FILE_TIMEOUT_S = 10.0
 _PROCESS_MEMORY_BYTES = 2 << 30
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from embedstore.datasets.dicom_scan import answer; answer()"
+    "from embedstore.headers.dicom_scan import answer; answer()"
 )
 
 

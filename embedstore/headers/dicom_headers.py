@@ -25,15 +25,15 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from embedstore.datasets.dicom_values import Values
-from embedstore.datasets.frame_geometry import (
+from embedstore.headers.dicom_values import Values
+from embedstore.headers.frame_geometry import (
     GROUP_TAGS,
     GROUPS_PER_FRAME,
     SHARED_GROUPS,
     FrameGeometry,
     frame_geometry,
 )
-from embedstore.datasets.modality_words import modality_code
+from embedstore.headers.modality_words import modality_code
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, bare_encoding, file_kind, has_preamble
 
 _LONGEST_VALUE_BYTES = 1024  # longer values of short attributes are lies
@@ -147,7 +147,7 @@ class ScannedFile:
 
 
 def scan_file(folder: str, path: str, key: bytes | None) -> ScannedFile:
-    """Read one header; to be called where the file may do no harm (`embedstore.datasets.dicom_scan`).
+    """Read one header; to be called where the file may do no harm (`embedstore.headers.dicom_scan`).
 
     Parameters
     ----------

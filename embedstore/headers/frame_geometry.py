@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from embedstore.datasets.dicom_values import Values
+from embedstore.headers.dicom_values import Values
 
 SHARED_GROUPS, GROUPS_PER_FRAME, _DIMENSIONS = 0x52009229, 0x52009230, 0x00209222
 GROUP_TAGS = (_DIMENSIONS, SHARED_GROUPS, GROUPS_PER_FRAME)

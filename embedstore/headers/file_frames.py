@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedstore.datasets.dicom_headers import DicomHeader, ScannedFile
-from embedstore.datasets.dicom_scan import scan_headers
 from embedstore.errors import ImageRefused
+from embedstore.headers.dicom_headers import DicomHeader, ScannedFile
+from embedstore.headers.dicom_scan import scan_headers
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import open_regular
-from embedstore.images.picture_pages import picture_pages
 from embedstore.manifest import path_from_manifest
+from embedstore.pictures.picture_pages import picture_pages
 
 _ANY_SIZE = 1 << 62
 

@@ -12,7 +12,7 @@ import struct
 from contextlib import suppress
 from typing import BinaryIO
 
-from embedstore.images.tiff_directory import MOST_PAGES, tiff_pages
+from embedstore.pictures.tiff_directory import MOST_PAGES, tiff_pages
 
 
 def picture_pages(file: BinaryIO, format_name: str) -> tuple[int, ...]:

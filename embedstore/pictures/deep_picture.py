@@ -15,8 +15,8 @@ import numpy as np
 
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.stored_image import grey_if_equal
-from embedstore.images.tiff_directory import TiffPage, tiff_pages
 from embedstore.images.window import StoredArray
+from embedstore.pictures.tiff_directory import TiffPage, tiff_pages
 
 _PILLOW_BITS = (1, 2, 4, 8)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2

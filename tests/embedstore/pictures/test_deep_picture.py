@@ -13,7 +13,7 @@ from PIL import Image
 
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.file_kind import picture_format
-from embedstore.images.raster import read_raster
+from embedstore.pictures.raster import read_raster
 from tests.image_files import assert_refused, decoded, picture_bytes, same_size
 
 RNG = np.random.default_rng(5)

@@ -1,0 +1,1 @@
+"""PNG, TIFF and other ordinary pictures: what their files hold, read without losing a bit."""
