@@ -172,7 +172,7 @@ def _build_manifest(
         "study_id": [found.study for found in slices],
         "series_id": series,
         "split": ["test" if found.tree == "test" else None for found in slices],
-        "modality": ["MR"] * len(paths),
+        "modality": [(header.modality if header else None) or "MR" for header in headers],
     }
     extra = {
         "series_description": pa.array(

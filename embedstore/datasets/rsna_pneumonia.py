@@ -15,7 +15,7 @@ from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent, refuse_folder
 from embedstore.datasets.table_rows import Rows, read_rows
 from embedstore.errors import DataError
-from embedstore.headers.file_frames import frame_id, look_into
+from embedstore.headers.file_frames import FileContent, frame_id, look_into
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
 from embedstore.task import Task
 
@@ -155,10 +155,15 @@ def _build_manifest(root: Path, patients: list[str]) -> Manifest:
         "patient_id": [patient for _, patient, _, _ in rows],
         "study_id": [patient for _, patient, _, _ in rows],
         "split": [split for _, _, split, _ in rows],
-        "modality": ["CR"] * len(rows),
+        "modality": [_modality_of(contents[path]) for path, _, _, _ in rows],
     }
     table = pa.table({name: pa.array(cells, FIXED_COLUMNS[name]) for name, cells in columns.items()})
     return manifest_from_table(table, source=str(root))
+
+
+def _modality_of(content: FileContent) -> str:
+    """Return what the file says; the competition's images are CR."""
+    return (content.header.modality if content.header else None) or "CR"
 
 
 def _task(name: str, classes: tuple[str, ...], positive: str, labels: dict[str, str]) -> Task:

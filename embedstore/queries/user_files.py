@@ -13,7 +13,9 @@ from embedstore.headers.dicom_headers import Kind
 from embedstore.headers.file_frames import FileContent, frame_id, look_into
 from embedstore.manifest import Record, path_to_manifest
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+PICTURES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pbm", ".pnm"}
+)
 DICOM = frozenset({".dcm", ".dicom", ".ima", ""})
 
 

@@ -97,6 +97,20 @@ def test_a_mixed_folder_ends_well_when_every_image_has_a_vector(hospital, tmp_pa
     assert "broken DICOM header" in printed
 
 
+def test_images_are_left_out_by_a_column_of_the_manifest(hospital, tmp_path, capfd):
+    root, images = hospital
+    code = run(
+        ["extract", "--dataset", "dicom-folder", "--root", str(root), "--key-file", "key", "--store", "some.store",
+         "--encoder", "hog", "--where", "modality!=RTDOSE", "--where", "image_type!=LOCALIZER", "--workers", "1"]
+    )  # fmt: skip
+    printed = capfd.readouterr().out
+    assert code == 0, printed
+    assert "left out by --where modality!=RTDOSE" in printed
+    modalities = open_store(tmp_path / "some.store").table.column("modality").to_pylist()
+    assert len(modalities) == images - IMAGES["rtdose.dcm"]
+    assert "RTDOSE" not in modalities
+
+
 def test_what_is_no_image_is_counted_and_named(hospital, tmp_path):
     root, images = hospital
     collection = DicomFolder(tmp_path / "key").read(root)

@@ -119,3 +119,4 @@ def test_each_frame_of_a_file_is_a_record(tree):
     ]
     assert manifest.column("frame")[:3] == [0, 1, 0]
     assert manifest.column("patient_id")[:3] == ["p1", "p1", "p2"]
+    assert manifest.column("modality")[:3] == ["DX", "DX", "CR"]  # a file's own header wins

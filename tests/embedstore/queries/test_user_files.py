@@ -21,13 +21,13 @@ def picture(path: Path) -> Path:
 
 
 def test_the_images_directly_in_one_folder_are_one_study(tmp_path):
-    for name in ("a/1.png", "a/2.PNG", "b/c/3.jpg", "b/._4.png", "b/notes.txt"):
-        picture(tmp_path / name) if name.endswith(("png", "PNG", "jpg")) else (tmp_path / name).write_text(
-            "x"
-        )
+    for name in ("a/1.png", "a/2.PNG", "b/c/3.jpg", "b/c/4.pgm", "b/._4.png", "b/notes.txt"):
+        picture(tmp_path / name) if name.endswith(("png", "PNG", "jpg", "pgm")) else (
+            tmp_path / name
+        ).write_text("x")
     inputs = gather_inputs([Path()])
-    assert [record.path for record in inputs.records] == ["a/1.png", "a/2.PNG", "b/c/3.jpg"]
-    assert inputs.studies == ("a", "a", "b/c")
+    assert [record.path for record in inputs.records] == ["a/1.png", "a/2.PNG", "b/c/3.jpg", "b/c/4.pgm"]
+    assert inputs.studies == ("a", "a", "b/c", "b/c")
     assert inputs.root == tmp_path
 
 
