@@ -66,7 +66,7 @@ def parse_conditions(texts: Sequence[str]) -> tuple[Condition, ...]:
         column, equals, value = text.partition("=")
         wanted = not column.endswith("!")
         if not equals or not column.rstrip("!"):
-            raise UsageError(f"--where takes COLUMN=VALUE or COLUMN!=VALUE; found {text!r}")
+            raise UsageError(f"`where` takes COLUMN=VALUE or COLUMN!=VALUE; found {text!r}")
         conditions.append(Condition(column if wanted else column[:-1], value, wanted))
     return tuple(conditions)
 
@@ -88,7 +88,7 @@ def select_records(collection: Collection, conditions: Sequence[Condition]) -> C
         names = manifest.table.column_names
         if condition.column not in names:
             raise UsageError(
-                f"--where: the data set has no column {condition.column!r}; it has {', '.join(names)}"
+                f"`where`: the data set has no column {condition.column!r}; it has {', '.join(names)}"
                 f"{did_you_mean(condition.column, names)}"
             )
         cells = manifest.column(condition.column)
@@ -98,10 +98,10 @@ def select_records(collection: Collection, conditions: Sequence[Condition]) -> C
         if not len(kept):
             seen = sorted({"" if cell is None else str(cell) for cell in cells})[:5]
             raise DataError(
-                f"--where {condition} leaves none of {len(manifest):,} images; the column holds, for example, "
+                f"`where` {condition} leaves none of {len(manifest):,} images; the column holds, for example, "
                 f"{', '.join(repr(value) for value in seen)}"
             )
-        left_out[f"left out by --where {condition}"] = len(manifest) - len(kept)
+        left_out[f"left out by {condition}"] = len(manifest) - len(kept)
         manifest = kept
     counted = count_records(collection.manifest)
     rest = {name: fact for name, fact in collection.summary.items() if name not in counted}

@@ -105,7 +105,7 @@ def test_images_are_left_out_by_a_column_of_the_manifest(hospital, tmp_path, cap
     )  # fmt: skip
     printed = capfd.readouterr().out
     assert code == 0, printed
-    assert "left out by --where modality!=RTDOSE" in printed
+    assert "left out by modality!=RTDOSE" in printed
     modalities = open_store(tmp_path / "some.store").table.column("modality").to_pylist()
     assert len(modalities) == images - IMAGES["rtdose.dcm"]
     assert "RTDOSE" not in modalities

@@ -54,8 +54,8 @@ def test_the_summary_counts_what_is_left_and_what_each_condition_left_out():
     assert kept("image_type!=LOCALIZER", "patient_id=1")[1] == {
         "images": 1,
         "patients": 1,
-        "left out by --where image_type!=LOCALIZER": 1,
-        "left out by --where patient_id=1": 2,
+        "left out by image_type!=LOCALIZER": 1,
+        "left out by patient_id=1": 2,
         "images of the data set": 4,
         "files": 4,
     }
