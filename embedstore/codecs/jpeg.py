@@ -1,0 +1,210 @@
+"""JPEG of 8 and 12 bits and lossless JPEG through libjpeg-turbo, refused unless every sample was coded.
+
+libjpeg fills what a damaged stream lacks with grey and only warns, and no Python library hands the warning on.
+So the frame header is made to claim a few rows more than the stream has. A sound stream is at its end exactly
+when these begin: the first block of them is decoded from the padding bits, and the rest is the grey of blocks
+that were skipped. Grey from the start says that samples were missing before; anything but grey after the first
+block says that samples were left over, as from a sector of zeros in the middle.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from embedstore.codecs.frame_size import Samples, truncated, unsupported
+from embedstore.codecs.jpeg_stream import (
+    BASELINE,
+    EXTENDED,
+    LOSSLESS,
+    PROGRESSIVE,
+    JpegStream,
+    read_jpeg,
+    restart_markers,
+)
+
+_LARGEST_ROWS = 65_500  # JPEG_MAX_DIMENSION
+_PADDING_SYMBOLS = 8  # at most seven padding bits end a scan, so at most seven symbols come of them
+# No FF, so that nothing in it is a marker; otherwise as good as random.
+_OTHER_BITS = bytes(byte for byte in np.random.default_rng(0).bytes(520) if byte != 0xFF)[:512]
+_SPACES = {1: "GRAYSCALE", 3: "RGB", 4: "CMYK"}
+
+
+def decode_jpeg(content: bytes, stream: JpegStream | None = None) -> Samples:
+    """Decode one JPEG image to the components that it codes, without a change of colour space.
+
+    An Adobe segment that says YCbCr is followed, because it is the stream itself that says so.
+
+    Parameters
+    ----------
+    content
+        From SOI to EOI; what follows is ignored.
+    stream
+        Its marker segments, where they were read already.
+
+    Returns
+    -------
+    (rows, columns) or (rows, columns, components), uint8 up to 8 bits and uint16 above.
+
+    Raises
+    ------
+    ImageRefused
+        With ``unreadable`` for a stream that codes fewer or more samples than its header says, and with
+        ``unsupported`` for arithmetic coding, hierarchical JPEG and lossless JPEG of unequal sampling.
+    """
+    stream = stream or read_jpeg(content)
+    _check_process(stream)
+    rows, extra = stream.size.rows, _extra_rows(stream)
+    if not extra:
+        pixels = _decoded(content, stream)
+        _compare_with_other_padding(content, stream, pixels)
+        return pixels
+    longer = _decoded(_with_rows(content, stream, rows + extra), stream)
+    pixels = longer[:rows]
+    if _looks_short(longer[rows:], stream) or stream.restart_interval:
+        _compare_with_other_padding(content, stream, pixels)
+    _check_for_more(longer[rows - 1 :], stream)
+    # Smooth upsampling across rows would mix the grey of the rows that are not there into the last one.
+    return _decoded(content, stream) if _mixes_rows(stream) else pixels
+
+
+def check_jpeg(content: bytes) -> None:
+    """Refuse a JPEG file that does not code all of its samples.
+
+    A file of a kind that cannot be checked here (arithmetic coding, hierarchical) passes: its reader decides.
+
+    Raises
+    ------
+    ImageRefused
+        With ``unreadable``.
+    """
+    stream = read_jpeg(content)
+    if stream.process not in {BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS}:
+        return
+    decode_jpeg(content, stream)
+
+
+def _check_process(stream: JpegStream) -> None:
+    size = stream.size
+    if stream.process not in {BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS}:
+        raise unsupported(f"JPEG process SOF{stream.process - 0xC0} has no decoder")
+    if stream.process != LOSSLESS:
+        if size.precision not in {8, 12}:
+            raise unsupported(f"JPEG of {size.precision} bits is in no process of the standard")
+    elif not all(1 <= scan.predictor <= 7 and scan.point_transform < size.precision for scan in stream.scans):
+        raise truncated("JPEG", "a lossless scan must have a predictor of 1 to 7")
+    elif len(set(stream.sampling)) > 1:
+        raise unsupported("lossless JPEG whose components are sampled differently has no decoder")
+    if size.components not in _SPACES:
+        raise unsupported(f"JPEG of {size.components} components has no decoder")
+    if sum(scan.components for scan in stream.scans) < size.components:
+        raise truncated("JPEG", "the scan of a component is missing")
+
+
+def _extra_rows(stream: JpegStream) -> int:
+    """Return by how many rows the header may be made to lie, or 0 where that would tell nothing."""
+    if stream.process == PROGRESSIVE or len(stream.scans) > 1:
+        return 0
+    if stream.process == LOSSLESS:
+        extra = 2
+    else:
+        high = 8 * max(vertical for _, vertical in stream.sampling) if stream.size.components > 1 else 8
+        extra = -stream.size.rows % high + 2 * high
+    return extra if stream.size.rows + extra <= _LARGEST_ROWS else 0
+
+
+def _block(stream: JpegStream) -> tuple[int, int]:
+    """Return rows and columns of the smallest piece that is coded by itself."""
+    if stream.process == LOSSLESS:
+        return 1, _PADDING_SYMBOLS
+    if stream.size.components == 1:
+        return 8, 8
+    return 8 * max(vertical for _, vertical in stream.sampling), 8 * max(wide for wide, _ in stream.sampling)
+
+
+def _looks_short(after: Samples, stream: JpegStream) -> bool:
+    """Return whether the first block after the end is grey, as if the data had ended before."""
+    high, wide = _block(stream)
+    start = after.shape[0] - 2 * high
+    if _mixes_rows(stream):  # the first row of it is mixed with the last real one
+        start, high = start + 1, high - 1
+    return bool((after[start : start + high, :wide] == _grey(stream)).all())
+
+
+def _check_for_more(after: Samples, stream: JpegStream) -> None:
+    """Refuse samples after the end; the first row of `after` is the last one of the image."""
+    high, wide = _block(stream)
+    grey = _grey(stream)
+    more = bool((after[-(high - 1 if _mixes_rows(stream) else high) :] != grey).any())
+    if stream.process == LOSSLESS:
+        more = more or _residuals_differ(after, stream)
+    else:
+        # One column more than the block: smooth upsampling mixes neighbours.
+        more = more or bool((after[-2 * high + 1 : -high, wide + 1 :] != grey).any())
+    if more:
+        raise truncated("JPEG", "the data go on after the last row")
+
+
+def _residuals_differ(after: Samples, stream: JpegStream) -> bool:
+    """Return whether the first row after a lossless image is anything but the code of all zero bits, repeated.
+
+    Predictors 5 to 7 round, which wraps of the last row would hide; they are judged by the second row alone.
+    """
+    predictor = stream.scans[0].predictor
+    if predictor > 4 or stream.restart_interval:
+        return False
+    above, row = after[0].astype(np.int64), after[1].astype(np.int64)
+    left, up, corner = row[:-1], above[1:], above[:-1]
+    predicted = {1: left, 2: up, 3: corner, 4: left + up - corner}[predictor]
+    residuals = ((row[1:] - predicted) % (1 << 8 * after.dtype.itemsize))[_PADDING_SYMBOLS:]
+    return bool((residuals != residuals[:1]).any())
+
+
+def _compare_with_other_padding(content: bytes, stream: JpegStream, pixels: Samples) -> None:
+    """Refuse a stream whose image depends on what stands after its entropy-coded data."""
+    _check_restarts(content, stream)
+    pieces, place = [], 0
+    for scan in stream.scans:
+        for at, _ in [*restart_markers(content, scan), (scan.end, 0)]:
+            pieces += [content[place:at], _OTHER_BITS]
+            place = at
+    padded = _decoded(b"".join([*pieces, content[place:]]), stream)
+    if not np.array_equal(padded, pixels):
+        raise truncated("JPEG", "it ends before its last row, or a part of it does")
+
+
+def _check_restarts(content: bytes, stream: JpegStream) -> None:
+    if not stream.restart_interval or stream.process == PROGRESSIVE or len(stream.scans) > 1:
+        return
+    high, wide = (1, 1) if stream.process == LOSSLESS else _block(stream)
+    units = -(-stream.size.rows // high) * -(-stream.size.columns // wide)
+    numbers = [number for _, number in restart_markers(content, stream.scans[0])]
+    expected = -(-units // stream.restart_interval) - 1
+    if numbers != [number % 8 for number in range(expected)]:
+        raise truncated("JPEG", f"it must have {expected} restart markers in order; found {len(numbers)}")
+
+
+def _mixes_rows(stream: JpegStream) -> bool:
+    return len({vertical for _, vertical in stream.sampling}) > 1
+
+
+def _grey(stream: JpegStream) -> Any:
+    if stream.adobe_transform == 1 and stream.size.components == 3:
+        return np.array([128, 128, 128], np.uint8)
+    return 1 << (stream.size.precision - 1)
+
+
+def _with_rows(content: bytes, stream: JpegStream, rows: int) -> bytes:
+    at = stream.rows_at
+    return content[:at] + struct.pack(">H", rows) + content[at + 2 :]
+
+
+def _decoded(content: bytes, stream: JpegStream) -> Samples:
+    import imagecodecs
+
+    coded = decoded = _SPACES[stream.size.components]
+    if stream.adobe_transform == 1 and stream.size.components == 3 and stream.process != LOSSLESS:
+        coded = "YCBCR"
+    return imagecodecs.jpeg8_decode(content, colorspace=coded, outcolorspace=decoded)
