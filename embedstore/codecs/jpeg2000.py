@@ -60,6 +60,17 @@ def decode_jpeg2000(content: bytes) -> Samples:
     return imagecodecs.jpeg2k_decode(stream, planar=False, numthreads=1)
 
 
+def encode_jpeg2000(pixels: Samples, precision: int) -> bytes:
+    """Encode (rows, columns) losslessly as a codestream of `precision` bits; for phantoms."""
+    import imagecodecs
+
+    return bytes(
+        imagecodecs.jpeg2k_encode(
+            pixels, codecformat="j2k", reversible=True, bitspersample=precision, numthreads=1
+        )
+    )
+
+
 def _check_tile_parts(stream: bytes) -> None:
     """Walk over the tile-parts (T.800 A.4.2): each begins where the one before says, and EOC ends them."""
     place = 2

@@ -112,7 +112,8 @@ class DicomFile:
             self.stream, frame, number_of_frames=self.frames,
             extended_offsets=self.options.get("extended_offsets"),
         )  # fmt: skip
-        return significant_bits(decode_frame(content, codec, self.options), self.bits_stored)
+        words, _ = decode_frame(content, codec, self.options)
+        return significant_bits(words, self.bits_stored)
 
     def _check_native_length(self) -> None:
         bits = self.options["bits_allocated"]

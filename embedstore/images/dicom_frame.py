@@ -27,7 +27,9 @@ from embedstore.images.window import StoredArray
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 
 
-def decode_frame(content: bytes, codec: Codec, options: dict[str, Any]) -> StoredArray:
+def decode_frame(
+    content: bytes, codec: Codec, options: dict[str, Any]
+) -> tuple[StoredArray, int | None]:
     """Decode one frame, its size checked against the header before.
 
     Parameters
@@ -41,7 +43,10 @@ def decode_frame(content: bytes, codec: Codec, options: dict[str, Any]) -> Store
 
     Returns
     -------
-    (rows, columns) of the sign that PixelRepresentation says, or (rows, columns, 3) RGB.
+    words
+        (rows, columns) of the sign that PixelRepresentation says, or (rows, columns, 3) RGB.
+    precision
+        Bits of a sample in the codestream; None where whole words of BitsAllocated are coded.
 
     Raises
     ------
@@ -59,32 +64,31 @@ def decode_frame(content: bytes, codec: Codec, options: dict[str, Any]) -> Store
     if codec is Codec.RECOMPRESSED_JPEG:
         jpegxl_size(content).require(**shape)
         content, codec = recompressed_jpeg(content), Codec.JPEG
+    precision: int | None = None
     match codec:
         case Codec.UNCOMPRESSED | Codec.DEFLATED:
-            return _native(content, codec, options)
+            return _native(content, codec, options), None
         case Codec.RLE:
             pixels = _run_length_encoded(content, options)
-        case Codec.JPEG:
+        case Codec.JPEG | Codec.JPEG_LS:
             stream = read_jpeg(content)
             stream.size.require(**shape)
-            pixels = decode_jpeg(content, stream)
-            photometric = _colour_space(stream, photometric)
-        case Codec.JPEG_LS:
-            stream = read_jpeg(content)
-            stream.size.require(**shape)
-            pixels = _of_sign(decode_jpegls(content, stream), stream.size.precision, signed=signed)
+            pixels = decode_jpeg(content, stream) if codec is Codec.JPEG else decode_jpegls(content, stream)
+            precision = stream.size.precision
             photometric = _colour_space(stream, photometric)
         case Codec.JPEG_2000:
             size = jpeg2000_size(content)
             size.require(**shape)
-            pixels = _of_sign(decode_jpeg2000(content), size.precision, signed=signed)
+            pixels, precision = decode_jpeg2000(content), size.precision
             photometric = "RGB" if photometric in {"YBR_RCT", "YBR_ICT"} else photometric
         case _:
             size = jpegxl_size(content)
             size.require(**shape)
-            pixels = _of_sign(decode_jpegxl(content), size.precision, signed=signed)
+            pixels, precision = decode_jpegxl(content), size.precision
             photometric = "RGB"  # libjxl returns RGB whatever the stream has inside, XYB included
-    return _coloured(pixels, photometric) if pixels.ndim == 3 else _viewed(pixels, signed=signed)
+    if pixels.ndim == 3:
+        return _coloured(pixels, photometric), precision
+    return _of_sign(pixels, precision, signed=signed), precision
 
 
 def _native(content: bytes, codec: Codec, options: dict[str, Any]) -> StoredArray:
@@ -113,7 +117,9 @@ def _run_length_encoded(content: bytes, options: dict[str, Any]) -> StoredArray:
     except RuntimeError:  # more padding behind a segment than the standard asks for: pydicom cuts it off
         alone = options | {"number_of_frames": 1, "extended_offsets": None, "correct_unused_bits": False}
         decoder = get_decoder(uid.RLELossless)
-        pixels, _ = decoder.as_array(encapsulate([content]), index=0, raw=True, decoding_plugin="pydicom", **alone)
+        pixels, _ = decoder.as_array(
+            encapsulate([content]), index=0, raw=True, decoding_plugin="pydicom", **alone
+        )
         return pixels
 
 
@@ -127,22 +133,19 @@ def _colour_space(stream: JpegStream, photometric: str) -> str:
     return "YBR_FULL" if stream.jfif and stream.process != LOSSLESS else photometric
 
 
-def _of_sign(pixels: StoredArray, precision: int, *, signed: bool) -> StoredArray:
+def _of_sign(pixels: StoredArray, precision: int | None, *, signed: bool) -> StoredArray:
     """Return samples of `precision` bits as the signed or unsigned numbers that they stand for.
 
-    JPEG-LS and JPEG XL know no sign, and JPEG 2000 has its own, which may differ from the header's.
+    JPEG, JPEG-LS and JPEG XL know no sign, and JPEG 2000 has its own, which may differ from the header's.
     """
     if (pixels.dtype.kind == "i") == signed:
         return pixels
-    unsigned = pixels.view(pixels.dtype.str.replace("i", "u"))
-    if not signed:
-        return unsigned & unsigned.dtype.type((1 << precision) - 1)
-    shift = 8 * pixels.dtype.itemsize - precision
-    return (unsigned << shift).view(pixels.dtype.str.replace("u", "i")) >> shift
-
-
-def _viewed(pixels: StoredArray, *, signed: bool) -> StoredArray:
-    return pixels.view(pixels.dtype.str.replace("u", "i")) if signed else pixels
+    unsigned = pixels.view(f"u{pixels.dtype.itemsize}")
+    spare = 8 * unsigned.dtype.itemsize - (precision or 8 * unsigned.dtype.itemsize)
+    words = unsigned << spare if spare else unsigned
+    if signed:
+        return words.view(f"i{words.dtype.itemsize}") >> spare
+    return words >> spare
 
 
 def _coloured(pixels: StoredArray, photometric: str) -> StoredArray:
