@@ -39,15 +39,22 @@ def decode_rle(content: bytes, *, rows: int, columns: int, samples: int, dtype: 
     """
     import imagecodecs
 
-    (segments,) = struct.unpack_from("<I", content.ljust(64, b"\0"))
-    if segments != samples * dtype.itemsize:
+    segments, *offsets = struct.unpack_from("<16I", content.ljust(64, b"\0"))
+    if segments != samples * dtype.itemsize or not 1 <= segments <= 15:
         raise truncated("RLE", f"{samples * dtype.itemsize} segments must be there; found {segments}")
-    expected = rows * columns * samples * dtype.itemsize
-    decoded = imagecodecs.dicomrle_decode(content, dtype, out=expected)
-    if len(decoded) != expected:
-        raise truncated("RLE", f"a frame must have {expected:,} bytes; found {len(decoded):,}")
-    planes = np.frombuffer(decoded, dtype).reshape(samples, rows, columns)
-    return planes[0] if samples == 1 else np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+    ends = [*offsets[1:segments], len(content)]
+    frame = np.empty((rows, columns, samples, dtype.itemsize), np.uint8)
+    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        if not 64 <= start < end <= len(content):
+            raise truncated("RLE", f"segment {number + 1} is cut")
+        plane = imagecodecs.packbits_decode(content[start:end], out=rows * columns)
+        if len(plane) != rows * columns:
+            raise truncated("RLE", f"a segment must have {rows * columns:,} bytes; found {len(plane):,}")
+        # Each sample's bytes come one plane after the other, the most significant first (PS3.5 G.2).
+        sample, place = divmod(number, dtype.itemsize)
+        frame[..., sample, dtype.itemsize - 1 - place] = np.frombuffer(plane, np.uint8).reshape(rows, columns)
+    words = frame.reshape(rows, columns, samples * dtype.itemsize).view(dtype.newbyteorder("<"))
+    return words[..., 0] if samples == 1 else words
 
 
 def _found(frame: bytes, length: int) -> str:

@@ -91,7 +91,7 @@ def read_jpeg(content: bytes) -> JpegStream:
     scans: list[Scan] = []
     jfif, adobe, interval = False, None, 0
     place = 2
-    while place + 4 <= len(content) or content[place : place + 2] == b"\xff\xd9":
+    while place + 2 <= len(content):
         if content[place] != 0xFF:
             raise no_header("JPEG") if frame is None else truncated("JPEG", "a marker is missing")
         marker = content[place + 1]
@@ -130,10 +130,9 @@ def read_jpeg(content: bytes) -> JpegStream:
     return JpegStream(process, size, rows_at, ids, sampling, jfif, adobe, interval, tuple(scans))
 
 
-def restart_markers(content: bytes, scan: Scan) -> list[tuple[int, int]]:
-    """Return place and number (0 ... 7) of each restart marker in a scan."""
-    found = _RESTART.finditer(content, scan.start, scan.end)
-    return [(match.start(), content[match.start() + 1] - 0xD0) for match in found]
+def restart_places(content: bytes, scan: Scan) -> list[int]:
+    """Return where each restart marker of a scan begins."""
+    return [match.start() for match in _RESTART.finditer(content, scan.start, scan.end)]
 
 
 def _frame(
@@ -155,4 +154,7 @@ def _scan(content: bytes, segment: bytes, start: int, process: int) -> Scan:
     after = (_AFTER_ENTROPY_LS if process == JPEG_LS else _AFTER_ENTROPY).search(content, start)
     if after is None:
         raise truncated("JPEG", "the end marker is missing")
-    return Scan(segment[0], predictor, transform & 15, start, after.start())
+    end = after.start()
+    while end > start and content[end - 1] == 0xFF:  # fill bytes belong to the marker
+        end -= 1
+    return Scan(segment[0], predictor, transform & 15, start, end)

@@ -25,8 +25,5 @@ def decode_jpegls(content: bytes, stream: JpegStream | None = None) -> Samples:
     stream = stream or read_jpeg(content)
     if stream.process != JPEG_LS:
         raise no_header("JPEG-LS")
-    pixels = imagecodecs.jpegls_decode(content)
-    if stream.size.components > 1 and stream.scans[0].components == 1:  # each component in a scan of its own
-        planes = pixels.reshape(stream.size.components, stream.size.rows, stream.size.columns)
-        return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
-    return pixels
+    # Components in scans of their own come as a view with the strides of planes.
+    return np.ascontiguousarray(imagecodecs.jpegls_decode(content))
