@@ -164,7 +164,7 @@ def _deflated(frame: np.ndarray, bits: int) -> bytes:
 _ENCODERS: dict[UID, Callable[[np.ndarray, int], bytes]] = {
     EncapsulatedUncompressed: lambda frame, bits: frame.tobytes(),
     DeflatedImageFrame: _deflated,
-    uid.JPEGLosslessSV1: lambda *frame_and_bits: jpeg_lossless(*frame_and_bits),
+    uid.JPEGLosslessSV1: lambda frame, bits: jpeg_lossless(frame, bits, predictor=1),
     uid.JPEGLossless: lambda frame, bits: jpeg_lossless(frame, bits, predictor=6),
     uid.JPEGLSLossless: lambda frame, bits: imagecodecs.jpegls_encode(_words(frame, bits)),
     uid.JPEG2000Lossless: lambda frame, bits: imagecodecs.jpeg2k_encode(

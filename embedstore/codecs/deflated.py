@@ -25,6 +25,27 @@ def inflate_frame(content: bytes, length: int) -> bytes:
     return frame
 
 
+def check_inflated_length(content: bytes, length: int, kind: str) -> None:
+    """Refuse zlib data (RFC 1950) that inflate to less than `length` bytes or lack their right checksum.
+
+    Raises
+    ------
+    ImageRefused
+        With ``unreadable``.
+    """
+    import imagecodecs
+
+    try:
+        found = len(imagecodecs.deflate_decode(content, out=length))  # libdeflate: twice as fast as zlib
+    except RuntimeError:  # cut, damaged, or longer: inflated to its end, which need not be far
+        inflater = zlib.decompressobj()
+        found = len(inflater.decompress(content, 2 * length + (1 << 16)))
+        if not inflater.eof:
+            raise truncated(kind, "the compressed samples have no end") from None
+    if found < length:
+        raise truncated(kind, f"{length:,} bytes of samples must be there; found {found:,}")
+
+
 def decode_rle(content: bytes, *, rows: int, columns: int, samples: int, dtype: np.dtype[np.void]) -> Samples:
     """Decode one frame of DICOM run-length encoding.
 

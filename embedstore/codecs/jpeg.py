@@ -10,6 +10,7 @@ block says that samples were left over, as from a sector of zeros in the middle.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,24 +57,20 @@ def decode_jpeg(content: bytes, stream: JpegStream | None = None) -> Samples:
     """
     stream = stream or read_jpeg(content)
     _check_process(stream)
-    rows, extra = stream.size.rows, _extra_rows(stream)
-    if not extra:
-        pixels = _decoded(content, stream)
-        _compare_with_other_padding(content, stream, pixels)
-        return pixels
-    longer = _decoded(_with_rows(content, stream, rows + extra), stream)
-    pixels = longer[:rows]
-    if _looks_short(longer[rows:], stream) or stream.restart_interval:
-        _compare_with_other_padding(content, stream, pixels)
-    _check_for_more(longer[rows - 1 :], stream)
-    # Smooth upsampling across rows would mix the grey of the rows that are not there into the last one.
-    return _decoded(content, stream) if _mixes_rows(stream) else pixels
+    return _whole(content, stream, _as_coded(stream))
 
 
-def check_jpeg(content: bytes) -> None:
+def check_jpeg(content: bytes, *, rows: int, columns: int) -> None:
     """Refuse a JPEG file that does not code all of its samples.
 
     A file of a kind that cannot be checked here (arithmetic coding, hierarchical) passes: its reader decides.
+
+    Parameters
+    ----------
+    content
+        The file.
+    rows, columns
+        What its reader found; a frame header that says otherwise is refused.
 
     Raises
     ------
@@ -81,9 +78,49 @@ def check_jpeg(content: bytes) -> None:
         With ``unreadable``.
     """
     stream = read_jpeg(content)
-    if stream.process not in {BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS}:
-        return
-    decode_jpeg(content, stream)
+    stream.size.require(rows=rows, columns=columns, components=stream.size.components)
+    if stream.process in {BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS}:
+        _check_process(stream)
+        # Blocks are counted in every component alike, so brightness alone is made into pixels.
+        ycbcr = stream.size.components == 3 and stream.process != LOSSLESS and len(stream.scans) == 1
+        _whole(content, stream, _Target("YCBCR", "GRAYSCALE", 128, False) if ycbcr else _as_coded(stream))
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Colour spaces of stream and pixels for libjpeg, the grey of skipped blocks, and whether rows are mixed."""
+
+    coded: str
+    decoded: str
+    grey: Any
+    mixes_rows: bool
+
+    def decode(self, content: bytes) -> Samples:
+        import imagecodecs
+
+        return imagecodecs.jpeg8_decode(content, colorspace=self.coded, outcolorspace=self.decoded)
+
+
+def _as_coded(stream: JpegStream) -> _Target:
+    space = _SPACES[stream.size.components]
+    adobe = stream.adobe_transform == 1 and stream.size.components == 3 and stream.process != LOSSLESS
+    mixes_rows = len({vertical for _, vertical in stream.sampling}) > 1
+    return _Target("YCBCR" if adobe else space, space, 1 << (stream.size.precision - 1), mixes_rows)
+
+
+def _whole(content: bytes, stream: JpegStream, target: _Target) -> Samples:
+    rows, extra = stream.size.rows, _extra_rows(stream)
+    if not extra:
+        pixels = target.decode(content)
+        _compare_with_other_padding(content, stream, target, pixels)
+        return pixels
+    longer = target.decode(_with_rows(content, stream, rows + extra))
+    pixels = longer[:rows]
+    if _looks_short(longer[rows:], stream, target) or stream.restart_interval:
+        _compare_with_other_padding(content, stream, target, pixels)
+    _check_for_more(longer[rows - 1 :], stream, target)
+    # Smooth upsampling across rows would mix the grey of the rows that are not there into the last one.
+    return target.decode(content) if target.mixes_rows else pixels
 
 
 def _check_process(stream: JpegStream) -> None:
@@ -93,14 +130,26 @@ def _check_process(stream: JpegStream) -> None:
     if stream.process != LOSSLESS:
         if size.precision not in {8, 12}:
             raise unsupported(f"JPEG of {size.precision} bits is in no process of the standard")
-    elif not all(1 <= scan.predictor <= 7 and scan.point_transform < size.precision for scan in stream.scans):
+    elif not all(1 <= scan.first <= 7 and scan.low_bit < size.precision for scan in stream.scans):
         raise truncated("JPEG", "a lossless scan must have a predictor of 1 to 7")
     elif len(set(stream.sampling)) > 1:
         raise unsupported("lossless JPEG whose components are sampled differently has no decoder")
     if size.components not in _SPACES:
         raise unsupported(f"JPEG of {size.components} components has no decoder")
-    if sum(scan.components for scan in stream.scans) < size.components:
-        raise truncated("JPEG", "the scan of a component is missing")
+    _check_scans(stream)
+
+
+def _check_scans(stream: JpegStream) -> None:
+    """Refuse a stream without the last bit of a coefficient of a component: the scan with it is missing."""
+    for component in stream.component_ids:
+        coded = set()
+        for scan in stream.scans:
+            if component in scan.component_ids and (stream.process != PROGRESSIVE or not scan.low_bit):
+                coded |= (
+                    set(range(scan.first, scan.last + 1)) if stream.process == PROGRESSIVE else set(range(64))
+                )
+        if coded != set(range(64)):
+            raise truncated("JPEG", f"a scan of component {component} is missing")
 
 
 def _extra_rows(stream: JpegStream) -> int:
@@ -124,25 +173,24 @@ def _block(stream: JpegStream) -> tuple[int, int]:
     return 8 * max(vertical for _, vertical in stream.sampling), 8 * max(wide for wide, _ in stream.sampling)
 
 
-def _looks_short(after: Samples, stream: JpegStream) -> bool:
+def _looks_short(after: Samples, stream: JpegStream, target: _Target) -> bool:
     """Return whether the first block after the end is grey, as if the data had ended before."""
     high, wide = _block(stream)
     start = after.shape[0] - 2 * high
-    if _mixes_rows(stream):  # the first row of it is mixed with the last real one
+    if target.mixes_rows:  # the first row of it is mixed with the last real one
         start, high = start + 1, high - 1
-    return bool((after[start : start + high, :wide] == _grey(stream)).all())
+    return bool((after[start : start + high, :wide] == target.grey).all())
 
 
-def _check_for_more(after: Samples, stream: JpegStream) -> None:
+def _check_for_more(after: Samples, stream: JpegStream, target: _Target) -> None:
     """Refuse samples after the end; the first row of `after` is the last one of the image."""
     high, wide = _block(stream)
-    grey = _grey(stream)
-    more = bool((after[-(high - 1 if _mixes_rows(stream) else high) :] != grey).any())
+    more = bool((after[-(high - 1 if target.mixes_rows else high) :] != target.grey).any())
     if stream.process == LOSSLESS:
         more = more or _residuals_differ(after, stream)
     else:
         # One column more than the block: smooth upsampling mixes neighbours.
-        more = more or bool((after[-2 * high + 1 : -high, wide + 1 :] != grey).any())
+        more = more or bool((after[-2 * high + 1 : -high, wide + 1 :] != target.grey).any())
     if more:
         raise truncated("JPEG", "the data go on after the last row")
 
@@ -152,7 +200,7 @@ def _residuals_differ(after: Samples, stream: JpegStream) -> bool:
 
     Predictors 5 to 7 round, which wraps of the last row would hide; they are judged by the second row alone.
     """
-    predictor = stream.scans[0].predictor
+    predictor = stream.scans[0].first
     if predictor > 4 or stream.restart_interval:
         return False
     above, row = after[0].astype(np.int64), after[1].astype(np.int64)
@@ -162,13 +210,13 @@ def _residuals_differ(after: Samples, stream: JpegStream) -> bool:
     return bool((residuals != residuals[:1]).any())
 
 
-def _compare_with_other_padding(content: bytes, stream: JpegStream, pixels: Samples) -> None:
+def _compare_with_other_padding(content: bytes, stream: JpegStream, target: _Target, pixels: Samples) -> None:
     """Refuse a stream whose image depends on what stands after its entropy-coded data."""
     _check_restarts(content, stream)
     ends = [at for scan in stream.scans for at in [*restart_places(content, scan), scan.end]]
     for bits in _OTHER_BITS:
         pieces = [content[start:end] for start, end in zip([0, *ends], [*ends, len(content)], strict=True)]
-        if not np.array_equal(_decoded(bits.join(pieces), stream), pixels):
+        if not np.array_equal(target.decode(bits.join(pieces)), pixels):
             raise truncated("JPEG", "it ends before its last row, or a part of it does")
 
 
@@ -183,25 +231,6 @@ def _check_restarts(content: bytes, stream: JpegStream) -> None:
         raise truncated("JPEG", f"it must have {expected} restart markers in order; found {len(numbers)}")
 
 
-def _mixes_rows(stream: JpegStream) -> bool:
-    return len({vertical for _, vertical in stream.sampling}) > 1
-
-
-def _grey(stream: JpegStream) -> Any:
-    if stream.adobe_transform == 1 and stream.size.components == 3:
-        return np.array([128, 128, 128], np.uint8)
-    return 1 << (stream.size.precision - 1)
-
-
 def _with_rows(content: bytes, stream: JpegStream, rows: int) -> bytes:
     at = stream.rows_at
     return content[:at] + struct.pack(">H", rows) + content[at + 2 :]
-
-
-def _decoded(content: bytes, stream: JpegStream) -> Samples:
-    import imagecodecs
-
-    coded = decoded = _SPACES[stream.size.components]
-    if stream.adobe_transform == 1 and stream.size.components == 3 and stream.process != LOSSLESS:
-        coded = "YCBCR"
-    return imagecodecs.jpeg8_decode(content, colorspace=coded, outcolorspace=decoded)

@@ -84,7 +84,7 @@ def _check_tile_parts(stream: bytes) -> None:
     tiles = -(-(right - left) // wide) * -(-(bottom - top) // high)
     seen = set()
     while stream[place : place + 2] == b"\xff\x90" and len(stream) >= place + 12:
-        tile, length, part, parts = struct.unpack_from(">HIBB", stream, place + 4)
+        tile, length, _, _ = struct.unpack_from(">HIBB", stream, place + 4)
         seen.add(tile)
         if length == 0:  # the last tile-part, up to the end
             place = max(stream.rfind(b"\xff\xd9"), place + 12)

@@ -27,9 +27,7 @@ from embedstore.images.window import StoredArray
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 
 
-def decode_frame(
-    content: bytes, codec: Codec, options: dict[str, Any]
-) -> tuple[StoredArray, int | None]:
+def decode_frame(content: bytes, codec: Codec, options: dict[str, Any]) -> tuple[StoredArray, int | None]:
     """Decode one frame, its size checked against the header before.
 
     Parameters

@@ -51,7 +51,7 @@ def native(folder: Path, pixels: np.ndarray, bits: int) -> Path:
 @pytest.mark.parametrize(
     "options",
     [["+e1"], *(["+el", "+sv", str(selection)] for selection in range(1, 8)), ["+e1", "-ho"]],
-    ids=lambda options: " ".join(options),
+    ids=" ".join,
 )
 def test_lossless_jpeg_of_dcmtk_is_exact(tmp_path, image, options):
     pixels, bits = IMAGES[image]

@@ -13,8 +13,8 @@ from pydicom.pixels.encoders import RLELosslessEncoder
 
 from embedstore.codecs.deflated import decode_rle, inflate_frame
 from embedstore.codecs.frame_size import FrameSize
-from embedstore.codecs.jpeg_stream import read_jpeg
 from embedstore.codecs.jpeg2000 import decode_jpeg2000, encode_jpeg2000, jpeg2000_size
+from embedstore.codecs.jpeg_stream import read_jpeg
 from embedstore.codecs.jpegls import decode_jpegls
 from embedstore.codecs.jpegxl import decode_jpegxl, jpegxl_size, recompressed_jpeg
 from embedstore.errors import ImageRefused, Reason
@@ -23,7 +23,9 @@ from tests.image_files import picture_bytes
 RNG = np.random.default_rng(5)
 DEEP = RNG.integers(0, 4096, (67, 81)).astype(np.uint16)
 GREY = (DEEP >> 4).astype(np.uint8)
-RAMPS = np.stack([np.add.outer(np.arange(67), np.arange(81) * step) for step in (1, 2, 3)], -1).astype(np.uint8)
+RAMPS = np.stack([np.add.outer(np.arange(67), np.arange(81) * step) for step in (1, 2, 3)], -1).astype(
+    np.uint8
+)
 COLOUR = RNG.integers(0, 256, (67, 81, 3), dtype=np.uint8)
 
 
@@ -152,7 +154,9 @@ def test_jpeg_ls_that_lacks_samples_is_refused():
 
 
 @pytest.mark.parametrize("container", [True, False])
-@pytest.mark.parametrize("shape", [(67, 81), (64, 64), (96, 72), (300, 200), (90, 160), (8, 8), (256, 8), (1, 700)])
+@pytest.mark.parametrize(
+    "shape", [(67, 81), (64, 64), (96, 72), (300, 200), (90, 160), (8, 8), (256, 8), (1, 700)]
+)
 def test_jpeg_xl_is_exact_and_its_header_is_read(shape, container):
     for pixels, bits in (
         (RNG.integers(0, 256, shape, dtype=np.uint8), 8),
