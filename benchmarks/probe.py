@@ -28,12 +28,12 @@ from threadpoolctl import threadpool_limits
 from embedstore.view import View
 from heads.base import Training
 from heads.estimators.logistic import STRENGTHS, LogisticFamily
-from heads.protocol.fitting import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
 from heads.scores import probabilities_from_scores
-from heads.statistics.metrics import log_loss
+from heads.statistics.metric_functions import log_loss
 
 FOLDS = 5
 _REFERENCE_ITERATIONS = 1000
@@ -59,10 +59,12 @@ def measure(view: View, options: argparse.Namespace) -> dict[str, float | int | 
     result = probe(view, ProbeOptions(draws=options.draws, folds=FOLDS, seed=options.seed), family=family)
     whole_s, whole_cpu_s = time.perf_counter() - started, time.process_time() - cpu
     train = view.splits == "train"
-    rows = Rows.of_view(view, leakage_groups(view)).take(train)
+    rows = UnitImages.of_view(view, leakage_groups(view)).take(train)
     folds = result.fitted.folds[rows.unit_of_row]
     y = rows.y[rows.unit_of_row]
-    training = Training(rows.X, y, np.ones(y.shape, np.float32), folds, 2)
+    training = Training.of_rows(
+        rows.X, y, sample_weight=np.ones(y.shape, np.float32), groups=folds, n_classes=2
+    )
     started = time.perf_counter()
     scores = family.out_of_fold(training, folds, seed=options.seed).scores
     grid_s = time.perf_counter() - started

@@ -65,7 +65,7 @@ def synthetic_view(
     content = np.zeros((n, 32), np.uint8)
     content[:, :8] = np.arange(n, dtype=np.uint64)[:, None].view(np.uint8)
     return View(
-        task=Task("synthetic", "study", names, grades, labels),
+        task=Task("synthetic", "study", names, grades, labels, ordered=classes > 2, positive=grades[-1]),
         identity=Identity("synthetic", "1", "none", {}, "none", "float32", dim),
         X=X,
         image_ids=np.array([f"image{index}" for index in range(n)]),

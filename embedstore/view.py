@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError, did_you_mean
+from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.task import Task
 
@@ -49,19 +49,15 @@ class Source:
         }
 
 
-@dataclass(frozen=True)
-class View:
-    """The labelled units of one task with the vectors of their images.
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """Units of a task, labelled or not, with the vectors of their images.
 
-    Images are in the order of their store, or of their stores one after the other; units (images or studies) are
-    in order of their first image.
+    Images are in the order of their store, or of their stores one after the other; units are in order of their
+    first image.
 
     Parameters
     ----------
-    task
-        The task; its label table is not needed any more.
-    identity
-        What the vectors are.
     X
         (n_images, dim) float32, un-normalised; every row finite.
     image_ids
@@ -71,7 +67,33 @@ class View:
     unit_of_image
         (n_images,) int64: row of the unit that the image belongs to.
     unit_ids
-        (n_units,) str: image_id or study_id.
+        (n_units,) str: `embedstore.task.unit_id_of`.
+    metadata
+        Manifest column -> (n_images,) str, ``""`` where unknown: the columns that heads get beside the vectors.
+    image_of_target
+        (n_images, n_targets) bool: which images speak for which target; None where all speak for all. An image
+        has no part in what is learned or said of a target that it does not speak for.
+    """
+
+    X: npt.NDArray[np.float32]
+    image_ids: npt.NDArray[np.str_]
+    content_sha256: npt.NDArray[np.uint8]
+    unit_of_image: npt.NDArray[np.int64]
+    unit_ids: npt.NDArray[np.str_]
+    metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    image_of_target: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View(Units):
+    """The labelled units of one task with the vectors of their images.
+
+    Parameters
+    ----------
+    task
+        The task; its label table is not needed any more.
+    identity
+        What the vectors are.
     y
         (n_units, n_targets) int64: index into ``task.classes``, `MISSING` where there is no label.
     patients
@@ -82,26 +104,55 @@ class View:
         Name -> (n_units,) str, ``""`` where unknown.
     excluded
         Why images or units of the store are not here -> how many (``"failed: unreadable"``).
-    metadata
-        Manifest column -> (n_images,) str, ``""`` where unknown: the columns that heads get beside the vectors.
     sources
         The stores and the data sets in them; for information.
+    X, image_ids, content_sha256, unit_of_image, unit_ids, metadata, image_of_target
+        As `Units`.
+
+    Raises
+    ------
+    DataError
+        If `image_of_target` has another shape, or a unit has a label for a target that none of its images speaks for.
     """
 
     task: Task
     identity: Identity
-    X: npt.NDArray[np.float32]
-    image_ids: npt.NDArray[np.str_]
-    content_sha256: npt.NDArray[np.uint8]
-    unit_of_image: npt.NDArray[np.int64]
-    unit_ids: npt.NDArray[np.str_]
     y: npt.NDArray[np.int64]
     patients: npt.NDArray[np.str_]
     splits: npt.NDArray[np.str_]
     subgroups: Mapping[str, npt.NDArray[np.str_]]
     excluded: Mapping[str, int]
-    metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image_of_target is not None:
+            self._check_mask(self.image_of_target)
+
+    def _check_mask(self, image_of_target: npt.NDArray[np.bool_]) -> None:
+        where, wanted = f"task {self.task.name!r}", (len(self.image_ids), len(self.task.targets))
+        if image_of_target.shape != wanted or image_of_target.dtype != np.bool_:
+            raise DataError(
+                f"{where}: image_of_target must be bool of shape {wanted} (images, targets); found "
+                f"{image_of_target.dtype} of shape {image_of_target.shape}"
+            )
+        silent = np.argwhere(
+            (self.y != MISSING) & ~units_spoken_for(image_of_target, self.unit_of_image, len(self.y))
+        )
+        if len(silent):
+            unit, target = silent[0]
+            raise DataError(
+                f"{where}: {len(silent):,} labels of units that have no image for the target, the first of unit "
+                f"{str(self.unit_ids[unit])!r}, target {self.task.targets[target]!r}; such a label must be {MISSING}"
+            )
+
+
+def units_spoken_for(
+    image_of_target: npt.NDArray[np.bool_], unit_of_image: npt.NDArray[np.int64], n_units: int
+) -> npt.NDArray[np.bool_]:
+    """Return (n_units, targets) bool: whether some image of the unit speaks for the target."""
+    spoken_for = np.zeros((n_units, image_of_target.shape[1]), np.bool_)
+    np.logical_or.at(spoken_for, unit_of_image, image_of_target)
+    return spoken_for
 
 
 def take_targets(view: View, targets: Sequence[str]) -> View:
@@ -114,37 +165,16 @@ def take_targets(view: View, targets: Sequence[str]) -> View:
             f"task {task.name!r} has no target {unknown}; it has {', '.join(task.targets)}{hint}"
         )
     columns = [task.targets.index(target) for target in targets]
-    return replace(view, task=replace(task, targets=tuple(targets)), y=view.y[:, columns])
+    rules = {target: rule for target, rule in task.images_of_target.items() if target in targets}
+    mask = view.image_of_target
+    return replace(
+        view,
+        task=replace(task, targets=tuple(targets), images_of_target=rules),
+        y=view.y[:, columns],
+        image_of_target=None if mask is None else mask[:, columns],
+    )
 
 
 def without_split(view: View) -> View:
-    """Return the view as if there were no official split: every unit is then judged by cross-validation."""
+    """Return the view as if there were no official split: every unit is then evaluated by cross-validation."""
     return replace(view, splits=np.zeros_like(view.splits))
-
-
-@dataclass(frozen=True)
-class Units:
-    """Every unit of a store, labelled or not.
-
-    Parameters
-    ----------
-    X
-        (n_images, dim) float32, un-normalised; every row finite.
-    image_ids
-        (n_images,) str.
-    content_sha256
-        (n_images, 32) uint8 digests of the decoded pixels.
-    unit_of_image
-        (n_images,) int64.
-    unit_ids
-        (n_units,) str, in order of their first image.
-    metadata
-        Manifest column -> (n_images,) str, ``""`` where unknown.
-    """
-
-    X: npt.NDArray[np.float32]
-    image_ids: npt.NDArray[np.str_]
-    content_sha256: npt.NDArray[np.uint8]
-    unit_of_image: npt.NDArray[np.int64]
-    unit_ids: npt.NDArray[np.str_]
-    metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)

@@ -1,33 +1,43 @@
-"""What a head is, and what a family of heads owes the protocol."""
+"""The contract of heads and of their grids, and the defaults that they inherit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from heads.scores import Floats
+from embedstore.errors import UsageError
+from embedstore.task import Task
+from embedstore.text_tower import TextTower
+from heads.scores import Floats, pool_scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
-    """Rows to learn from: images, or units where vectors are pooled.
+    """Rows to learn from (images, or pooled vectors), and the units that they belong to.
 
     Parameters
     ----------
     X
         (n, dim) float32, finite, un-normalised.
     y
-        (n, targets) int64 from 0 to ``n_classes - 1``, -1 where there is no label.
+        (n, targets) int64 from 0 to ``n_classes - 1``, -1 where there is no label. All rows of a unit have its label.
     sample_weight
-        (n, targets) float32, non-negative.
+        (n, targets) float32, non-negative; the same for all rows of a unit.
     groups
         (n,) int64: the patient. A head that holds rows out by itself holds out whole groups.
     n_classes
         Number of classes of every target.
+    unit_of_row
+        (n,) int64 from 0 to ``n_units - 1``: the unit of each row; every unit has a row.
+    n_units
+        Number of units.
+    targets
+        Positions of these targets in the task, for a family that knows the task's; None for all of them, in order.
     """
 
     X: npt.NDArray[np.float32]
@@ -35,17 +45,69 @@ class Training:
     sample_weight: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int64]
     n_classes: int
+    unit_of_row: npt.NDArray[np.int64]
+    n_units: int
+    targets: tuple[int, ...] | None = None
+
+    @classmethod
+    def of_rows(
+        cls,
+        X: npt.NDArray[np.float32],
+        y: npt.NDArray[np.int64],
+        *,
+        sample_weight: npt.NDArray[np.float32],
+        groups: npt.NDArray[np.int64],
+        n_classes: int,
+    ) -> Training:
+        """Return a training in which each row is a unit of its own."""
+        return cls(
+            X=X,
+            y=y,
+            sample_weight=sample_weight,
+            groups=groups,
+            n_classes=n_classes,
+            unit_of_row=np.arange(len(X)),
+            n_units=len(X),
+        )
 
     @property
     def columns(self) -> int:
         """Decision scores per case: one with two classes (of the second), else one per class."""
         return 1 if self.n_classes == 2 else self.n_classes
 
+    @property
+    def row_of_unit(self) -> npt.NDArray[np.int64]:
+        """(n_units,) int64: the first row of each unit, which has the unit's labels, weights, group and fold."""
+        _, first = np.unique(self.unit_of_row, return_index=True)
+        return np.asarray(first, np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadNeeds:
+    """What a head needs beyond vectors and labels.
+
+    Parameters
+    ----------
+    libraries
+        Distributions (as ``pip`` names them) beside the project's own dependencies whose version a run records.
+    text_tower
+        Whether its grid is made with the text tower of the store's encoder (`Head.family_of_text`).
+    """
+
+    libraries: tuple[str, ...] = ()
+    text_tower: bool = False
+
 
 class Head(Protocol):
-    """A fitted or unfitted scikit-learn classifier that can be kept as plain arrays."""
+    """A fitted or unfitted scikit-learn classifier that can be kept as plain arrays.
 
+    `HeadDefaults` has `needs`, `converged_`, `unit_scores` and `family_of_text` for heads that inherit it.
+    """
+
+    needs: ClassVar[HeadNeeds]
     classes_: npt.NDArray[Any]
+    # Whether the solver reached its tolerance; None where the head does not say.
+    converged_: bool | None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's parameters, all plain JSON values."""
@@ -60,6 +122,34 @@ class Head(Protocol):
         """Return (n,) logits of the second of two classes, or (n, n_classes) logits.
 
         A row's score has the same bits whatever other rows are in the batch.
+        """
+
+    def unit_scores(
+        self,
+        X: npt.NDArray[np.float32],
+        unit_of_row: npt.NDArray[np.int64],
+        n_units: int,
+        *,
+        shift: npt.NDArray[np.float64] | float = 0.0,
+    ) -> Floats:
+        """Score units, each of which is a bag of rows.
+
+        Parameters
+        ----------
+        X
+            (n, dim) float32 vectors.
+        unit_of_row
+            (n,) int64 from 0 to ``n_units - 1``; every unit has a row.
+        n_units
+            Number of units.
+        shift
+            (columns,) float64, or one number: what the class weights of training added to the scores, to be
+            subtracted: from the scores of rows, or from those of units in a head that learns from bags.
+
+        Returns
+        -------
+        ndarray
+            (n_units, columns) float64 logits. A unit's bits depend on its own rows only.
         """
 
     def predict_proba(self, X: Any) -> Floats:
@@ -79,50 +169,101 @@ class Head(Protocol):
     def family() -> HeadFamily:
         """Return the grid that selection searches by default."""
 
+    @classmethod
+    def family_of_text(cls, task: Task, text: TextTower, *, prompts: Path | None) -> HeadFamily:
+        """Return the grid of a head that needs a text tower.
 
-@dataclass(frozen=True)
+        Parameters
+        ----------
+        task
+            Its targets and classes are to be put into words.
+        text
+            The text tower of the encoder that made the vectors.
+        prompts
+            The user's file of prompts; None for the head's own.
+        """
+
+
+class _ScoresRows(Protocol):
+    def decision_function(self, X: Any) -> Floats: ...
+
+
+class HeadDefaults:
+    """What a head inherits: no needs, and units that have the mean of their rows' probabilities."""
+
+    needs: ClassVar[HeadNeeds] = HeadNeeds()
+    converged_: bool | None = None
+
+    def unit_scores(
+        self: _ScoresRows,
+        X: npt.NDArray[np.float32],
+        unit_of_row: npt.NDArray[np.int64],
+        n_units: int,
+        *,
+        shift: npt.NDArray[np.float64] | float = 0.0,
+    ) -> Floats:
+        """Return (n_units, columns) scores of the mean of each unit's row probabilities (`Head.unit_scores`)."""
+        scores = np.asarray(self.decision_function(X), np.float64).reshape(len(X), -1)
+        return pool_scores(scores - shift, unit_of_row, n_units=n_units)
+
+    @classmethod
+    def family_of_text(cls, task: Task, text: TextTower, *, prompts: Path | None) -> HeadFamily:
+        """Refuse: only a head that needs a text tower makes a grid with one."""
+        raise UsageError(f"{cls.__name__} needs no text tower; its grid is {cls.__name__}.family()")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutOfFold:
-    """What a grid says of rows that its models never saw.
+    """Decision scores of a grid on rows that its models never saw.
 
     Parameters
     ----------
     scores
-        (points, n, targets, columns) float32 decision scores; NaN where a point could not be fitted to a
-        target, which is then not chosen for it.
-    settled
-        Of each point and each target, what its models came to by themselves (when to stop): constructor
-        parameters, plain JSON values, that stand in for the point's when it is fitted to all rows. ``()`` where
-        the points say all.
+        (points, n, targets, columns) float32 decision scores of rows, or (points, n_units, targets, columns) of
+        units where the family says ``scores_units``; NaN where a point could not be fitted to a target, which is
+        then not chosen for it.
+    refit_params
+        Of each point and target, the constructor parameters that the folds fixed (the number of rounds, for
+        instance), plain JSON values: they replace the point's when it is fitted to all rows. ``()`` where the
+        points are complete.
     """
 
     scores: npt.NDArray[np.float32]
-    settled: Sequence[Sequence[Mapping[str, Any]]] = ()
+    refit_params: Sequence[Sequence[Mapping[str, Any]]] = ()
 
     def params(self, point: Mapping[str, Any], index: int, target: int) -> dict[str, Any]:
-        """Return what the head of all rows is made with, if a target chose the grid's point `index`."""
-        return {**point, **(self.settled[index][target] if self.settled else {})}
+        """Return the parameters of the head of all rows, for a target that chose the grid's point `index`."""
+        return {**point, **(self.refit_params[index][target] if self.refit_params else {})}
 
 
 class HeadFamily(Protocol):
     """A grid of heads that is solved at once.
 
-    A family whose targets have next to no work in common may say ``targets_share_work = False``: it is then given a
-    few at a time, and so holds fewer scores.
+    `FamilyDefaults` has `targets_share_work`, `scores_units` and `on_device` for families that inherit it.
     """
+
+    # Whether targets have work in common; where not, they are fitted a few at a time, which holds fewer scores.
+    targets_share_work: ClassVar[bool]
+    # Whether `out_of_fold` scores units, as its heads' own `unit_scores` do, or rows, which are then pooled.
+    scores_units: ClassVar[bool]
 
     @property
     def points(self) -> tuple[Mapping[str, Any], ...]:
         """Constructor parameters of each grid point, plain JSON values, in a fixed order."""
 
+    def on_device(self, device: str) -> Self:
+        """Return the grid to be fitted on ``auto``, ``cpu`` or ``cuda``; itself where there is no choice."""
+
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
-        """Score every row by models that never saw its fold.
+        """Score every row, or every unit, by models that never saw its fold.
 
         Parameters
         ----------
         training
-            The rows.
+            The rows and their units.
         folds
-            (n,) int64 from 0; whatever is fitted (scaling too) is fitted on the other folds only.
+            (n,) int64 from 0, one for all rows of a unit; whatever is fitted (scaling too) is fitted on the other
+            folds only.
         seed
             For heads that draw numbers.
         """
@@ -132,18 +273,30 @@ class HeadFamily(Protocol):
     ) -> list[Head]:
         """Fit one head per target on all rows.
 
-        Calibrators, thresholds and conformal bars come from the out-of-fold scores, so that this head must be as
+        Calibrators, thresholds and conformal bars come from the out-of-fold scores, so this head must be as
         sharp as the models that gave them: it holds nothing out, and stops where they did.
 
         Parameters
         ----------
         training
-            The rows; each has a part in the head, but for the targets where it has no label or no weight.
+            The rows and their units; each takes part, except for targets where it has no label or no weight.
         params_of_target
             Constructor parameters of each target's head: `OutOfFold.params` of the point chosen for it.
         seed
             As given to `out_of_fold`.
         """
+
+
+class FamilyDefaults:
+    """What a family inherits: shared work, scores of rows, and no choice of a device."""
+
+    targets_share_work: ClassVar[bool] = True
+    scores_units: ClassVar[bool] = False
+
+    def on_device(self, device: str) -> Self:
+        """Return the grid itself: it is fitted in one place only."""
+        del device
+        return self
 
 
 def learnable(training: Training, target: int) -> npt.NDArray[np.bool_]:

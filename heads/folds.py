@@ -14,22 +14,22 @@ def assign_folds(
 ) -> npt.NDArray[np.int64]:
     """Deal whole groups into folds that resemble each other in every class of every target.
 
-    Groups with the same labels are dealt evenly at once, larger ones first; what does not divide goes where
-    its classes are rarest. scikit-learn's ``StratifiedGroupKFold`` has the same aim but takes two seconds for
-    11,000 patients where this takes a tenth.
+    Groups with the same labels are dealt evenly at once, larger ones first; each group of the remainder goes to the
+    fold where its classes are rarest. scikit-learn's ``StratifiedGroupKFold`` has the same aim but takes two seconds
+    for 11,000 patients where this takes a tenth.
 
     Parameters
     ----------
     y
         (n_units, targets) int64, `MISSING` where there is no label.
     groups
-        (n_units,) int64 from 0: what must not be parted (patients).
+        (n_units,) int64 from 0: groups that stay whole (patients).
     folds
         Number of folds, 2 or more.
     n_classes
         Number of classes.
     seed
-        Decides which of equal groups goes where.
+        Shuffles groups with equal labels.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def require_classes(
             raise DataError(
                 f"{where}: no training patient has {' or '.join(map(repr, absent))}, and no number of folds helps "
                 f"there (training patients by class: {counted}); choose another target of the task, or label a task "
-                f"with the classes {present} only (`embed label`). Where only the judged split has such patients, "
+                f"with the classes {present} only (`embed label`). Where only the evaluation split has such patients, "
                 "--cross-validate learns from them too"
             )
         if min(patients) < folds:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from importlib.metadata import entry_points
-from typing import Any, cast
-
 from embedstore.errors import UsageError, did_you_mean
-from heads.base import Head, HeadFamily
-
-ENTRY_POINTS = "embedstore.heads"
+from embedstore.plugins import HEADS, find_plugin, plugin_names, plugins, require_members
+from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds
 
 
 def head_names() -> list[str]:
     """Return the names of the installed heads."""
-    return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
+    return plugin_names(HEADS)
 
 
 def head_package(name: str) -> str | None:
     """Return the name of the installed package that offers a head, None where none does; imports nothing of it."""
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name and entry.dist is not None:
-            return str(entry.dist.name)
-    return None
+    return next((plugin.package for plugin in plugins(HEADS) if plugin.name == name), None)
 
 
 def head_class(name: str) -> type[Head]:
@@ -31,27 +23,28 @@ def head_class(name: str) -> type[Head]:
     Raises
     ------
     UsageError
-        If no installed package offers a head of that name.
+        If no installed package offers a head of that name, or it lacks a part of the contract.
+    PluginError
+        If the package that offers it cannot be imported.
     """
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            found: type[Head] = entry.load()
-            return found
+    plugin = find_plugin(HEADS, name)
+    if plugin is not None:
+        found: type[Head] = plugin.load()
+        require_members(found, Head, what=f"head {name!r}", base=HeadDefaults)
+        return found
     installed = head_names()
     raise UsageError(
         f"--head: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"
     )
 
 
+def head_needs(name: str) -> HeadNeeds:
+    """Return what a head needs beyond vectors and labels; raises as `head_class`."""
+    return head_class(name).needs
+
+
 def head_family(name: str) -> HeadFamily:
-    """Return the default grid of a head by name; raises as `head_class`."""
-    return head_class(name).family()
-
-
-def on_device(family: HeadFamily, device: str) -> HeadFamily:
-    """Return the grid to be fitted on ``auto``, ``cpu`` or ``cuda``; one without a choice stays as it is."""
-    # A grid of another package need not be a dataclass.
-    if "device" not in getattr(family, "__dataclass_fields__", {}):
-        return family
-    moved: HeadFamily = replace(cast(Any, family), device=device)
-    return moved
+    """Return the default grid of a head by name; raises as `head_class`, also for a grid without its contract."""
+    family = head_class(name).family()
+    require_members(family, HeadFamily, what=f"the grid of head {name!r}", base=FamilyDefaults)
+    return family

@@ -1,4 +1,4 @@
-"""Decision scores, and the probabilities that they stand for."""
+"""Decision scores of rows and units, and the probabilities that they stand for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+
+# A mean of probabilities may round to 0; its logarithm must not be infinite.
+_FLOOR = 1e-300
 
 
 def probabilities_from_scores(scores: npt.NDArray[Any]) -> Floats:
@@ -32,6 +35,39 @@ def probabilities_from_scores(scores: npt.NDArray[Any]) -> Floats:
     for k in range(1, wide.shape[-1]):
         total += exponentials[..., k : k + 1]
     return np.asarray(exponentials / total, np.float64)
+
+
+def pool_scores(scores: npt.NDArray[Any], unit_of_row: npt.NDArray[np.int64], *, n_units: int) -> Floats:
+    """Return one score per unit whose probability is the mean of its rows' probabilities.
+
+    Parameters
+    ----------
+    scores
+        (n_rows, columns): one column of logits of the second class, or one per class.
+    unit_of_row
+        (n_rows,) int64.
+    n_units
+        Number of units.
+
+    Returns
+    -------
+    ndarray
+        (n_units, columns) float64: logits. A unit's bits depend on its own rows only, in any order.
+    """
+    rows_of_unit = np.bincount(unit_of_row, minlength=n_units)
+    probabilities = probabilities_from_scores(scores)
+    means = np.empty((n_units, probabilities.shape[1]))
+    for k in range(probabilities.shape[1]):
+        # Sorted within the unit: a sum of floating-point numbers depends on their order.
+        order = np.lexsort((probabilities[:, k], unit_of_row))
+        sums = np.bincount(unit_of_row[order], probabilities[order, k], n_units)
+        means[:, k] = sums / np.maximum(rows_of_unit, 1)
+    logarithms = np.log(np.maximum(means, _FLOOR))
+    pooled = logarithms[:, 1:] - logarithms[:, :1] if scores.shape[1] == 1 else logarithms
+    # The score of a single row stays as it is: saturated probabilities would lose its order.
+    single = rows_of_unit[unit_of_row] == 1
+    pooled[unit_of_row[single]] = scores[single]
+    return pooled
 
 
 def log_probabilities(scores: Floats) -> Floats:

@@ -13,7 +13,7 @@ from embedstore.view import View
 from gpu_checks.plan import Plan, attempted
 from gpu_checks.rows import CPU, Row
 from heads.protocol.probe import probe
-from heads.registry import head_family, on_device
+from heads.registry import head_family
 
 # In the order in which a short time is best spent; the networks are the longest on a CPU.
 HEADS = ("logistic", "mlp", "xgboost", "knn")
@@ -50,7 +50,7 @@ def measure(plan: Plan) -> None:
 def has_device(head: str) -> bool:
     """Say whether a head's grid can be told where to be fitted."""
     family = head_family(head)
-    return getattr(on_device(family, "cuda"), "device", None) == "cuda"
+    return family.on_device("cuda") is not family
 
 
 def _row(plan: Plan, view: View, head: str, device: str) -> Row:

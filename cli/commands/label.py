@@ -10,10 +10,11 @@ from cli.options import ProjectCommand, json_option, plural, print_json, print_n
 from cli.project import shown
 from embedstore.datasets.label_table import read_label_task
 from embedstore.errors import DataError
-from embedstore.store.reader import open_store
+from embedstore.queries.manifest_columns import require_columns, unit_names
+from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import write_task
 from embedstore.store.writer import open_writer
-from embedstore.task import Unit
+from embedstore.task import Task, unit_in_words, unit_key
 
 
 @click.command(name="label", cls=ProjectCommand)
@@ -28,10 +29,11 @@ from embedstore.task import Unit
 )
 @click.option(
     "--unit",
-    type=click.Choice(["image", "study"]),
+    metavar="image|study|COLUMN,...",
     default="study",
     show_default=True,
-    help="What a row of the table labels, by column image_id or study_id.",
+    help="What a row of the table labels: by column image_id or study_id, or by the values of several columns that "
+    "table and store have (study_id,level).",
 )
 @click.option(
     "--target", multiple=True, metavar="COLUMN", help="Label column; repeatable.  [default: all others]"
@@ -41,41 +43,47 @@ from embedstore.task import Unit
     metavar="A,B,...",
     help="Classes in order; of two the second is the positive one.  [default: sorted]",
 )
+@click.option(
+    "--positive",
+    metavar="CLASS",
+    help="Class that one acts on, for decision curves and reliability.  [default: of two the second, else none]",
+)
+@click.option(
+    "--ordered",
+    is_flag=True,
+    help="Classes are grades, from the least to the gravest: quadratic kappa is stated.",
+)
 @json_option
 def command(
     store_argument: Path | None,
     store: Path | None,
     name: str,
     table: Path,
-    unit: Unit,
+    unit: str,
     target: tuple[str, ...],
     classes: str | None,
+    positive: str | None,
+    ordered: bool,
     as_json: bool,
 ) -> None:
-    """Add a task to a store, or replace it, from a table with one row per image or study.
+    """Add a task to a store, or replace it, from a table with one row per image, study or other unit.
 
     \b
     Example:
-      embed label mura.store --name hardware --csv hardware.csv --unit study
+      embed label mura.store --name hardware --csv hardware.csv --unit study --positive yes
     """
     opened = open_store(require(store_argument or store, "--store"))
     task = read_label_task(
-        table, name=name, unit=unit, targets=target, classes=classes.split(",") if classes else ()
+        table,
+        name=name,
+        unit=unit_in_words(unit_key(unit)),
+        targets=target,
+        classes=classes.split(",") if classes else (),
+        positive=positive,
+        ordered=ordered,
     )
-    known = set(opened.table.column(f"{unit}_id").to_pylist()) if opened.parts else set()
-    ids = task.labels.column("unit_id").to_pylist()
-    found = sum(unit_id in known for unit_id in ids)
-    if not found:
-        raise DataError(
-            f"{table}: none of its {len(ids):,} {unit} ids is in store {opened.path}; "
-            f"the store's look like {sorted(filter(None, known))[:1]}"
-        )
-    if found < len(ids):
-        stranger = next(unit_id for unit_id in ids if unit_id not in known)
-        print_notice(
-            f"{table}: {len(ids) - found:,} of {len(ids):,} {unit} ids are not in store {shown(opened.path)}: "
-            f"{stranger!r}, for example; the store's look like {min(filter(None, known))!r}"
-        )
+    ids = task.unit_ids
+    found = _count_known(opened, task, table)
     with open_writer(opened.path, opened.identity, say=lambda line: click.echo(line, err=True)):
         write_task(opened.path, task)
     labelled = {name: len(ids) - task.labels.column(name).null_count for name in task.targets}
@@ -84,5 +92,25 @@ def command(
     else:
         counted = ", ".join(f"{target} {count:,}" for target, count in labelled.items())
         click.echo(f"task {name}: {plural(len(ids), 'row')}, {found:,} in the store; labels: {counted}")
-        positive = f"; positive: {task.classes[1]}" if len(task.classes) == 2 else ""
-        click.echo(f"classes {', '.join(task.classes)}{positive}")
+        in_order = " in order" if task.ordered else ""
+        acted_on = f"; positive: {task.positive}" if task.positive else ""
+        click.echo(f"classes{in_order} {', '.join(task.classes)}{acted_on}")
+
+
+def _count_known(store: Store, task: Task, table: Path) -> int:
+    """Return how many of the task's units are in the store; some must be, and strangers are said."""
+    require_columns([store], task.unit_key)
+    known = set(unit_names(store.table, task.unit).tolist()) - {""} if store.parts else set()
+    ids = task.unit_ids
+    strangers = [unit_id for unit_id in ids if unit_id not in known]
+    if len(strangers) == len(ids):
+        raise DataError(
+            f"{table}: none of its {len(ids):,} {task.unit} ids is in store {store.path}; "
+            f"the store's look like {sorted(known)[:1]}"
+        )
+    if strangers:
+        print_notice(
+            f"{table}: {len(strangers):,} of {len(ids):,} {task.unit} ids are not in store {shown(store.path)}: "
+            f"{strangers[0]!r}, for example; the store's look like {min(known)!r}"
+        )
+    return len(ids) - len(strangers)

@@ -26,7 +26,7 @@ from cli.options import ProjectCommand, plural, print_notice, store_option
 @click.option(
     "--prevalence",
     metavar="SHARE|em",
-    help="Share of the second class where these cases come from (several classes: one share each, with commas), "
+    help="Share of the positive class where these cases come from (several classes: one share each, with commas), "
     "or em to estimate it from them.  [default: that of training]",
 )
 @click.option(

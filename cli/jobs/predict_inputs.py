@@ -22,6 +22,7 @@ from embedstore.queries.user_files import gather_inputs
 from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
+from embedstore.task import UNIT_WORDS, unit_key, units_in_words
 from embedstore.view import Units
 from heads.runs.answers import predict_units
 from heads.runs.run import Run, load_run
@@ -112,7 +113,8 @@ def predict_inputs(
     Raises
     ------
     UsageError
-        If metadata is missing or not wanted, or a threshold, prevalence or store cannot be used.
+        If metadata is missing or not wanted, files cannot say what the run's task needs to know of each image, or a
+        threshold, prevalence or store cannot be used.
     DataError
         If an input does not exist or holds no image.
     IdentityMismatch
@@ -126,6 +128,7 @@ def predict_inputs(
         loaded = _load_store(run, places[0], asked, notify)
     else:
         # Before the encoder is loaded and the images are decoded.
+        _require_files_suffice(run)
         require_metadata(run, list(asked.metadata), what="images bring none")
         loaded = _load_files(run, places, asked, notify)
     units = with_metadata(run, loaded.units, asked.metadata, notify=notify)
@@ -140,6 +143,7 @@ def predict_inputs(
         prevalence=asked.prevalence,
         metadata=units.metadata,
         content_sha256=units.content_sha256,
+        image_of_target=units.image_of_target,
     )
     cases = _nearest(run, loaded, asked)
     if cases is not None:
@@ -161,7 +165,7 @@ def _load_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> 
     require_metadata(run, [*held, *asked.metadata], what=f"store {path} has no such column")
     unit = run.document["task"]["unit"]
     _tell_lacking(store, unit, notify)
-    return _Loaded(units=load_units(store, unit, with_columns=held), store=store)
+    return _Loaded(units=load_units(store, unit, with_columns=held, image_rules=run.image_rules), store=store)
 
 
 def _tell_lacking(store: Store, unit: str, notify: Notify) -> None:
@@ -173,10 +177,21 @@ def _tell_lacking(store: Store, unit: str, notify: Notify) -> None:
     )
     if not counted:
         return
-    units = "studies" if unit == "study" else "images"
+    units = units_in_words(unit)
     partial = f", {lacking.partial:,} an answer without some of their images" if lacking.partial else ""
     advice = "; run `embed extract`" if lacking.pending else ""
     notify(f"{shown(store.path)}: {counted}: {lacking.absent:,} {units} get no answer{partial}{advice}")
+
+
+def _require_files_suffice(run: Run) -> None:
+    """Refuse files where the run needs columns of a manifest to tell units, or the images of a target, apart."""
+    columns = {column for column in unit_key(run.document["task"]["unit"]) if column not in UNIT_WORDS}
+    columns |= {rule.column for rule in run.image_rules if rule is not None}
+    if columns:
+        raise UsageError(
+            f"run {run.folder} needs the columns {', '.join(sorted(columns))} of every image, which files do not "
+            "bring; extract them into a store with these columns and give the store as INPUT"
+        )
 
 
 def _load_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify: Notify) -> _Loaded:

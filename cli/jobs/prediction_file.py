@@ -39,7 +39,10 @@ def _flat(answers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {
                 "unit_id": entry["unit_id"],
                 "target": target,
-                **{f"prob_{name}": value for name, value in answer["probabilities"].items()},
+                **{
+                    f"prob_{name}": (answer["probabilities"] or {}).get(name)
+                    for name in answer["prevalence"]["assumed"]
+                },
                 "decision": answer["decision"],
                 "threshold": answer.get("threshold"),
                 "conformal_set": answer["conformal_set"],

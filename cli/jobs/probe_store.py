@@ -9,7 +9,7 @@ from pathlib import Path
 from cli.jobs.notify import Notify, StrPath, ignore
 from cli.jobs.report_runs import pictures_of_errors
 from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
-from cli.jobs.text_tower import zeroshot_family_of
+from cli.jobs.text_tower import text_family_of
 from embedstore.errors import UsageError
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
@@ -20,6 +20,7 @@ from heads.inputs.input_ways import all_inputs
 from heads.inputs.metadata import require_metadata_columns
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
+from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.runs.run import Run, save_run
 
@@ -158,10 +159,11 @@ def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None
 
 def _family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:
     """Return the grid to search, None for the head's own."""
-    if options.head != "zeroshot":
+    if opened.family is not None or not head_needs(options.head).text_tower:
         return opened.family
     # Its texts go through the stores' own encoder, which no head can reach.
-    family: HeadFamily = zeroshot_family_of(
+    return text_family_of(
+        options.head,
         opened.stores[0],
         opened.view.task,
         encoder=opened.job.encoder,
@@ -169,7 +171,6 @@ def _family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> He
         prompts=opened.job.prompts,
         notify=notify,
     )
-    return family
 
 
 def _other_stores(job: ProbeJob) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cli.jobs.notify import Notify, StrPath, ignore
-from cli.jobs.text_tower import text_encoder_of
+from cli.jobs.text_tower import text_tower_of
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import DataError
 from embedstore.manifest import Record
@@ -86,8 +86,8 @@ def search_by_words(
         If the store has no such column, or its encoder no text tower.
     """
     asked, opened = options or SearchOptions(), open_store(Path(store))
-    tower = text_encoder_of(opened, encoder=asked.encoder, device=asked.device, notify=notify)
-    return _similar(opened, tower.encode_text([words])[0], asked)
+    tower = text_tower_of(opened, encoder=asked.encoder, device=asked.device, notify=notify)
+    return _similar(opened, tower.encode([words])[0], asked)
 
 
 def search_by_id(

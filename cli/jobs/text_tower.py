@@ -1,45 +1,23 @@
-"""Words for jobs: the text tower of a store's encoder, and the zero-shot head made with it."""
+"""Words for jobs: the text tower of a store's encoder, and the grid of a head that needs one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
-
-import numpy as np
-import numpy.typing as npt
 
 from cli.jobs.notify import Notify, StrPath, ignore
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.store.reader import Store
 from embedstore.task import Task
+from embedstore.text_tower import TextTower
+from heads.base import HeadFamily
+from heads.registry import head_class
 
 
-class TextTower(Protocol):
-    """Scale and bias of an encoder that was trained on pairs of images and texts."""
-
-    logit_scale: float
-    logit_bias: float
-
-
-class TextEncoder(Protocol):
-    """An encoder with a text tower."""
-
-    @property
-    def text(self) -> TextTower:
-        """The text tower."""
-        ...
-
-    def encode_text(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return (n, dim) vectors in the space of the images'."""
-        ...
-
-
-def text_encoder_of(
+def text_tower_of(
     store: Store, *, encoder: str | None = None, device: str = "auto", notify: Notify = ignore
-) -> TextEncoder:
-    """Return the text side of the store's encoder.
+) -> TextTower:
+    """Return the text tower of the store's encoder.
 
     Raises
     ------
@@ -48,17 +26,18 @@ def text_encoder_of(
     IdentityMismatch
         If `encoder` makes other vectors than the store's.
     """
-    found: Any = encoder_of_identity(
+    found = encoder_of_identity(
         store.identity, holder=f"store {store.path}", name=encoder, device=device, say=notify
     )
-    if not hasattr(found, "encode_text"):
+    if found.text is None:
         raise UsageError(
             f"encoder {store.identity.encoder!r} has no text tower; words need a store of a SigLIP checkpoint"
         )
-    return cast(TextEncoder, found)
+    return found.text
 
 
-def zeroshot_family_of(
+def text_family_of(
+    head: str,
     store: Store,
     task: Task,
     *,
@@ -66,15 +45,7 @@ def zeroshot_family_of(
     device: str = "auto",
     prompts: StrPath | None = None,
     notify: Notify = ignore,
-) -> Any:
-    """Return the zero-shot family of a task, from the project's prompts or a file of the user's."""
-    from heads.estimators.zeroshot import read_prompts, zeroshot_family
-
-    words = text_encoder_of(store, encoder=encoder, device=device, notify=notify)
-    return zeroshot_family(
-        task,
-        words.encode_text,
-        scale=float(words.text.logit_scale),
-        bias=float(words.text.logit_bias),
-        prompts=None if prompts is None else read_prompts(Path(prompts)),
-    )
+) -> HeadFamily:
+    """Return the grid of a head that needs a text tower, from its own prompts or a file of the user's."""
+    text = text_tower_of(store, encoder=encoder, device=device, notify=notify)
+    return head_class(head).family_of_text(task, text, prompts=None if prompts is None else Path(prompts))

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import click
 
 from cli.options import plural, print_json
 from cli.printing.progress import clock
-from embedstore.datasets.base import Collection
-from embedstore.encoders.base import Encoder
-from embedstore.extraction.dry_run import DryRun, dry_run
-from embedstore.extraction.extract import ExtractOptions
+from embedstore.extraction.dry_run import DryRun
 
 _SHOWN = 10
 
 
-def show_dry_run(
-    collection: Collection, store: Path, encoder: Encoder, options: ExtractOptions, *, as_json: bool
-) -> None:
-    """Look and print; nothing is written."""
-    found = dry_run(collection, store, encoder, options=options)
+def print_dry_run(found: DryRun, *, as_json: bool) -> None:
+    """Print counts, refusals, speeds and sizes."""
     if as_json:
         print_json(_as_json(found))
         return

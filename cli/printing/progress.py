@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from embedstore.extraction.extract import Progress
+from embedstore.extraction.progress import Progress
 
 _PLAIN_EVERY_S = 10.0
 

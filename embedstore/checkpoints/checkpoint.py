@@ -115,8 +115,43 @@ def open_checkpoint(
             )
         commit = snapshot_commit(fetched)
         found = Checkpoint(origin, origin.rpartition("/")[2], fetched.parent, commit, _read_json(fetched))
-    _check_generation(found, say)
+    check_generation(found, say)
     return found
+
+
+def check_generation(checkpoint: Checkpoint, say: Callable[[str], None]) -> None:
+    """Refuse a configuration of a later major release; say so of a later minor one, which mostly works.
+
+    Parameters
+    ----------
+    checkpoint
+        The checkpoint.
+    say
+        Receives a line for people about a later minor release.
+
+    Raises
+    ------
+    DataError
+        If a later major release of transformers wrote it.
+    MissingDependency
+        If transformers is not installed.
+    """
+    written_by = str(checkpoint.config.get("transformers_version", ""))
+    try:
+        installed = version("transformers")
+    except PackageNotFoundError as error:
+        raise MissingDependency(f"encoder {checkpoint.origin} needs transformers: {INSTALL_LINE}") from error
+    written, have = _release(written_by), _release(installed)
+    if written[:1] > have[:1]:
+        raise DataError(
+            f"{checkpoint.origin} was written by transformers {written_by}, and {installed} is installed; "
+            f"run `pip install -U 'transformers>={written[0]}'`"
+        )
+    if written > have:
+        say(
+            f"{checkpoint.origin} was written by transformers {written_by}, and {installed} is installed; if it "
+            "does not load, run `pip install -U transformers`"
+        )
 
 
 def weight_map(checkpoint: Checkpoint) -> dict[str, str]:
@@ -195,26 +230,6 @@ def check_blobs(shards: Iterable[Shard]) -> None:
     """Check files of the hub's cache against the digests in their names, once for each file."""
     for shard in shards:
         check_blob(shard.path)
-
-
-def _check_generation(checkpoint: Checkpoint, say: Callable[[str], None]) -> None:
-    """Refuse a configuration of a later major release; say so of a later minor one, which mostly works."""
-    written_by = str(checkpoint.config.get("transformers_version", ""))
-    try:
-        installed = version("transformers")
-    except PackageNotFoundError as error:
-        raise MissingDependency(f"encoder {checkpoint.origin} needs transformers: {INSTALL_LINE}") from error
-    written, have = _release(written_by), _release(installed)
-    if written[:1] > have[:1]:
-        raise DataError(
-            f"{checkpoint.origin} was written by transformers {written_by}, and {installed} is installed; "
-            f"run `pip install -U 'transformers>={written[0]}'`"
-        )
-    if written > have:
-        say(
-            f"{checkpoint.origin} was written by transformers {written_by}, and {installed} is installed; if it "
-            "does not load, run `pip install -U transformers`"
-        )
 
 
 def _release(text: str) -> tuple[int, ...]:

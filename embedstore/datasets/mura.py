@@ -201,6 +201,7 @@ def _abnormal_task(labels: dict[str, int]) -> Task:
         targets=("abnormal",),
         classes=CLASSES,
         labels=table,
+        positive="abnormal",
         pooling="mean-probability",
         primary_metric="kappa",
         subgroups=("anatomy",),

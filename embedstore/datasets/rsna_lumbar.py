@@ -205,6 +205,8 @@ def _read_task(root: Path, studies: set[str]) -> tuple[tuple[Task, ...], int]:
         classes=CLASSES,
         labels=pa.table({name: pa.array(cells, pa.string()) for name, cells in labels.items()}),
         class_weights=CLASS_WEIGHTS,
+        ordered=True,
+        positive="Severe",
         primary_metric="log_loss",
     )
     return (task,), len(study_ids) - len(kept)

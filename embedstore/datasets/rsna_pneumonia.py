@@ -54,11 +54,17 @@ class RsnaPneumonia:
         manifest = _build_manifest(root, list(opacity))
         ids = {patient: f"{TRAIN_IMAGES}/{patient}.dcm" for patient in opacity}
         tasks = [
-            _task("opacity", OPACITY, {ids[patient]: OPACITY[label] for patient, label in opacity.items()})
+            _task(
+                "opacity",
+                OPACITY,
+                "opacity",
+                {ids[patient]: OPACITY[label] for patient, label in opacity.items()},
+            )
         ]
         if (root / DETAILS).is_file():
             details = _read_details(root, opacity)
-            tasks.append(_task("detail", DETAIL, {ids[patient]: label for patient, label in details.items()}))
+            detailed = {ids[patient]: label for patient, label in details.items()}
+            tasks.append(_task("detail", DETAIL, "Lung Opacity", detailed))
         summary = count_records(manifest)
         summary |= {"images with opacity": sum(opacity.values()), "boxes": boxes.num_rows}
         if absent := absent_files(root, manifest.column("path")):
@@ -150,6 +156,6 @@ def _build_manifest(root: Path, patients: list[str]) -> Manifest:
     return manifest_from_table(table, source=str(root))
 
 
-def _task(name: str, classes: tuple[str, ...], labels: dict[str, str]) -> Task:
+def _task(name: str, classes: tuple[str, ...], positive: str, labels: dict[str, str]) -> Task:
     table = pa.table({"unit_id": list(labels), name: list(labels.values())})
-    return Task(name=name, unit="image", targets=(name,), classes=classes, labels=table)
+    return Task(name, unit="image", targets=(name,), classes=classes, labels=table, positive=positive)

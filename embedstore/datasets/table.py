@@ -17,7 +17,7 @@ from embedstore.datasets.folder_summary import absent_files, count_records, desc
 from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows, sort_classes
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
-from embedstore.task import Task, Unit
+from embedstore.task import Task
 
 _MOST_CLASSES = 100  # more are a measurement or an id, not a label
 _MOST_SUBGROUPS = 20  # values of a column by which results are split
@@ -173,7 +173,7 @@ def _build_task(rows: Rows, name: str, manifest: Manifest, subgroups: tuple[str,
     )
 
 
-def _unit_labels(cells: list[str | None], manifest: Manifest) -> tuple[Unit, dict[str, str | None]]:
+def _unit_labels(cells: list[str | None], manifest: Manifest) -> tuple[str, dict[str, str | None]]:
     by_study: dict[str, str | None] = {}
     for study, label in zip(manifest.column("study_id"), cells, strict=True):
         known = by_study.get(study)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,17 @@ def as_text(cell: Cell) -> str | None:
 
 def sort_classes(labels: set[str]) -> list[str]:
     """Sort as numbers where all labels are numbers (2 before 10), else as text."""
+    if not are_numbers(labels):
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (float(label), label))
+
+
+def are_numbers(labels: Iterable[str]) -> bool:
+    """Whether all labels are finite numbers."""
     try:
-        numbers = {label: float(label) for label in labels}
+        return all(math.isfinite(float(label)) for label in labels)
     except ValueError:
-        return sorted(labels)
-    if not all(math.isfinite(number) for number in numbers.values()):
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (numbers[label], label))
+        return False
 
 
 def _read_csv(path: Path) -> Rows:

@@ -28,7 +28,7 @@ _NEAR_MISSES = {
 
 
 def encoder_for_checkpoint(origin: str, *, revision: str | None = None) -> Callable[..., TowerEncoder]:
-    """Return what builds the encoder of a folder or hub id; only its config.json is read.
+    """Return what builds the encoder of a folder or hub id; only its config.json is read, once.
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ def encoder_for_checkpoint(origin: str, *, revision: str | None = None) -> Calla
     MissingWeights
         If it is not there and cannot be fetched.
     """
-    architecture = open_checkpoint(origin, revision=revision).architecture
+    checkpoint = open_checkpoint(origin, revision=revision)
+    architecture = checkpoint.architecture
     encoder: Any = _ENCODERS.get(architecture)
     if encoder is None:
         advice = _NEAR_MISSES.get(architecture, "give a checkpoint of one of these")
@@ -52,5 +53,5 @@ def encoder_for_checkpoint(origin: str, *, revision: str | None = None) -> Calla
             f"{origin} has model_type {architecture!r}, which no encoder reads; known are "
             f"{', '.join(_ENCODERS)}. {advice[0].upper()}{advice[1:]}"
         )
-    builder: Callable[..., TowerEncoder] = partial(encoder, origin)
+    builder: Callable[..., TowerEncoder] = partial(encoder, checkpoint)
     return builder

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from embedstore.encoders.base import EncoderDefaults
 from embedstore.errors import UsageError
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PreprocessSpec
@@ -40,7 +41,7 @@ _FRACTION = float(2**30)
 _CHUNK = 64  # pictures at a time: 13 MB of grey levels, 150 MB of work on a CUDA device
 
 
-class HogEncoder:
+class HogEncoder(EncoderDefaults):
     """Histogram of oriented gradients: 12 x 12 cells x 8 orientations = 1,152 numbers in 0 ... 1.
 
     Each cell is normalised by L2-Hys within every 2 x 2 block that holds it, and the results (1, 2 or 4)

@@ -13,7 +13,7 @@ from torch import nn
 
 from embedstore.errors import DataError, UsageError
 
-POOLINGS = ("map", "mean")
+TOKEN_POOLINGS = ("map", "mean")
 CHANNELS = 3
 GREY_LEVELS = 256
 
@@ -137,8 +137,8 @@ def check_pooling(pooling: str | None, shape: VisionShape, *, origin: str) -> st
     """
     if pooling is None:
         return "map" if shape.vision_use_head else "mean"
-    if pooling not in POOLINGS:
-        raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}; found {pooling!r}")
+    if pooling not in TOKEN_POOLINGS:
+        raise UsageError(f"pooling must be one of {', '.join(TOKEN_POOLINGS)}; found {pooling!r}")
     if pooling == "map" and not shape.vision_use_head:
         raise UsageError(f"pooling 'map' needs the attention head that {origin} is without; use 'mean'")
     return pooling

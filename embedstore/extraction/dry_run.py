@@ -16,10 +16,10 @@ from embedstore.decoding.decode import DecodeJob
 from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.errors import ImageRefused, Reason
-from embedstore.extraction.extract import ExtractOptions
+from embedstore.extraction.options import ExtractOptions
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
-from embedstore.store.layout import CONTENT_BYTES, STORE_DTYPES
+from embedstore.store.layout import CONTENT_PLAN, StoreLayout, planned_arrays
 from embedstore.store.reader import open_store
 
 SAMPLE = 64
@@ -68,13 +68,17 @@ class DryRun:
 
 
 def dry_run(
-    collection: Collection, store_path: Path, encoder: Encoder, *, options: ExtractOptions | None = None
+    collection: Collection,
+    store: str | os.PathLike[str],
+    encoder: Encoder,
+    *,
+    options: ExtractOptions | None = None,
 ) -> DryRun:
     """Look at every file's size and at a sample's pixels.
 
     Parameters
     ----------
-    collection, store_path, encoder, options
+    collection, store, encoder, options
         As `embedstore.extraction.extract.extract`.
 
     Raises
@@ -85,11 +89,12 @@ def dry_run(
     options = options or ExtractOptions()
     wanted = Manifest(collection.manifest.table.slice(0, options.limit))
     new = wanted
-    if (store_path / "store.json").exists():
-        store = open_store(store_path)
-        store.identity.require_same(encoder.identity, holder=f"store {store_path}")
-        if store.parts:
-            new = wanted.without(store.table.column("image_id").combine_chunks())
+    path = Path(store)
+    if StoreLayout(path).store_file.exists():
+        held = open_store(path)
+        held.identity.require_same(encoder.identity, holder=f"store {path}")
+        if held.parts:
+            new = wanted.without(held.table.column("image_id").combine_chunks())
     absent = _absent(new, collection.root)
     gone = {image_id for image_ids in absent.values() for image_id in image_ids}
     present = [record for record in new.records() if record.image_id not in gone]
@@ -99,7 +104,8 @@ def dry_run(
         else []
     )
     refused, decode_per_s, encode_per_s = _measure(sample, collection.root, encoder, options)
-    row_bytes = encoder.identity.dim * STORE_DTYPES[options.store_dtype].itemsize + CONTENT_BYTES
+    arrays = [*planned_arrays(encoder.identity, options.store_dtype).values(), CONTENT_PLAN]
+    row_bytes = sum(array.row_bytes for array in arrays)
     return DryRun(
         images=len(new),
         known=len(wanted) - len(new),

@@ -1,56 +1,71 @@
-"""Phase one: plan what is missing, run an engine over it, commit chunk by chunk.
+"""Phase one: plan what is missing, compute it on the devices there are, commit chunk by chunk.
 
-The same call continues an interrupted extraction, adds new images as a new part, and does nothing when
+The same extraction continues an interrupted one, adds new images as a new part, and does nothing when
 there is nothing to do; a finished store is recognised without loading the encoder or taking the lock.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from embedstore.datasets.base import Collection
-from embedstore.encoders.base import Encoder, report_to
-from embedstore.extraction.options import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
-from embedstore.extraction.pending import Chooser, PendingChunk, unfinished, unfinished_or_failed
+from embedstore.encoders.base import Encoder
+from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
+from embedstore.extraction.pending import PendingChunk, pending_chunks
 from embedstore.extraction.plan import (
     ensure_planned,
-    is_planned,
     library_versions,
+    planned_store,
     wanted_records,
     write_plan,
 )
-from embedstore.extraction.shard import WHOLE
+from embedstore.extraction.progress import ExtractSummary, Observer, Progress, RunningTotal
+from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.extraction.worker import ChunkLoop
+from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.commit import ChunkWriter
-from embedstore.store.reader import open_store
+from embedstore.store.reader import Store, open_store
 from embedstore.store.writer import join_writers, open_writer
 
-__all__ = ["ExtractOptions", "ExtractSummary", "Observer", "Progress", "extract", "retry_failed"]
+__all__ = [
+    "Choose",
+    "ExtractOptions",
+    "ExtractSummary",
+    "Extraction",
+    "InProcess",
+    "Observer",
+    "Progress",
+    "extract",
+]
 
 
 def extract(
     collection: Collection,
-    store_path: Path,
+    store: str | os.PathLike[str],
     encoder: Encoder,
     *,
+    choose: Choose = Choose.NEW,
     options: ExtractOptions | None = None,
     observer: Observer | None = None,
 ) -> ExtractSummary:
-    """Bring the store, or a shard of it, up to date with the data set.
+    """Bring a store, or a shard of it, up to date with a data set; everything runs in this process.
 
     Parameters
     ----------
     collection
-        What a data set reader found.
-    store_path
-        The store; created if missing.
+        What a data set reader found; its `root` may be a string.
+    store
+        Folder of the store; created if missing.
     encoder
         The encoder; loaded only if something is to be computed.
+    choose
+        Whether images that failed before are tried again.
     options
         See `ExtractOptions`.
     observer
@@ -65,106 +80,174 @@ def extract(
     StoreError
         If the store cannot be used or written; what was committed before stays.
     """
-    run = _Extraction(
-        collection, store_path, encoder, options or ExtractOptions(), observer or Observer(), unfinished
+    collection = replace(collection, root=Path(collection.root))
+    extraction = Extraction(
+        collection, Path(store), _Built(encoder), options or ExtractOptions(), observer or Observer()
     )
-    return run.summary()
+    return extraction.run(choose=choose, executor=InProcess())
 
 
-def retry_failed(
-    collection: Collection,
-    store_path: Path,
-    encoder: Encoder,
-    *,
-    options: ExtractOptions | None = None,
-    observer: Observer | None = None,
-) -> ExtractSummary:
-    """Bring the store up to date as `extract` does, and try the failed images again.
+class Executor(Protocol):
+    """Where an extraction is computed: this process, several devices, a cluster."""
 
-    Vectors that are there are not computed again: they are carried over from the store's own bytes.
+    def execute(self, extraction: Extraction, choose: Choose, total: RunningTotal) -> Store:
+        """Plan what is missing, compute and commit what is pending, and count it in `total`.
+
+        Returns
+        -------
+        The store as it was before the first commit, with every record planned.
+
+        Raises
+        ------
+        EmbedError
+            The first error of a worker; what was committed stays.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A data set, a store and an encoder; `run` brings the store up to date with the data set.
+
+    Parameters
+    ----------
+    collection
+        What a data set reader found.
+    store_path
+        Folder of the store; created if missing.
+    build
+        Makes the encoder.
+    options
+        See `ExtractOptions`.
+    observer
+        See `Observer`.
     """
-    run = _Extraction(
-        collection,
-        store_path,
-        encoder,
-        options or ExtractOptions(),
-        observer or Observer(),
-        unfinished_or_failed,
-    )
-    return run.summary()
-
-
-@dataclass
-class _Extraction:
-    """One run: its inputs, and what it has done so far."""
 
     collection: Collection
     store_path: Path
+    build: EncoderSource
+    options: ExtractOptions = field(default_factory=ExtractOptions)
+    observer: Observer = field(default_factory=Observer)
+
+    def run(self, *, choose: Choose, executor: Executor) -> ExtractSummary:
+        """Compute what is missing and return how the store stands.
+
+        Parameters
+        ----------
+        choose
+            Whether images that failed before are tried again. Vectors that are there are never computed again:
+            they are carried over from the store's own bytes.
+        executor
+            `InProcess`, `OnDevices` or `OnCluster`.
+
+        Raises
+        ------
+        IdentityMismatch
+            If the store holds embeddings of another identity.
+        StoreBusy
+            If another process writes to the store, or does the same shard.
+        StoreError
+            If the store cannot be used or written; what was committed before stays.
+        """
+        total = RunningTotal(self.observer)
+        store = executor.execute(self, choose, total)
+        return total.summary(store, self.wanted, self.shard)
+
+    @property
+    def wanted(self) -> Manifest:
+        """The records that are asked for."""
+        return wanted_records(self.collection, self.options)
+
+    @property
+    def shard(self) -> Shard:
+        """The share of the chunks that is asked for."""
+        return self.options.shard or WHOLE
+
+    def planned_store(self, identity: Identity) -> Store | None:
+        """Return the store if everything that is asked for is planned, else None."""
+        return planned_store(self.store_path, identity, self.collection, self.wanted)
+
+    def ensure_planned(self, identity: Identity) -> Store:
+        """Return the store when everything is planned, by this process or by another."""
+        return ensure_planned(
+            self.store_path, identity, self.collection, self.wanted, self.options, say=self.observer.say
+        )
+
+    def pending(self, store: Store, choose: Choose, say: Callable[[str], None]) -> list[PendingChunk]:
+        """Return the chunks to compute; say how many others nobody may compute from this data set."""
+        return pending_chunks(store, self.collection.manifest, say, choose=choose, shard=self.shard)
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Compute in this process, on one device; only the decoding has processes of its own.
+
+    Parameters
+    ----------
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+    """
+
+    device: str = "auto"
+
+    def execute(self, extraction: Extraction, choose: Choose, total: RunningTotal) -> Store:
+        """Do what `Executor.execute` says; the encoder is loaded only if something is pending."""
+        encoder = extraction.build(device=self.device)
+        encoder.report_to(extraction.observer.say)
+        store = extraction.planned_store(encoder.identity)
+        if store is not None and not extraction.pending(store, choose, total.notice):
+            return store
+        with _writer(extraction, encoder.identity, store) as (writer, current):
+            pending = extraction.pending(current, choose, total.notice)
+            if pending:
+                _compute(extraction, encoder, writer, current, pending, total)
+            return current
+
+
+def _compute(
+    extraction: Extraction,
+    encoder: Encoder,
+    writer: ChunkWriter,
+    store: Store,
+    pending: list[PendingChunk],
+    total: RunningTotal,
+) -> None:
+    """Compute and commit the pending chunks."""
+    total.begin(pending)
+    known = store.series_ranges()
+    with ChunkLoop(extraction.collection, encoder, writer, known=known, options=extraction.options) as loop:
+        stopping = extraction.observer.stopping
+        for finished in loop.run(pending, stopping=stopping, stopwatch=total.stopwatch):
+            total.add([finished])
+    total.end()
+
+
+@contextmanager
+def _writer(
+    extraction: Extraction, identity: Identity, store: Store | None
+) -> Iterator[tuple[ChunkWriter, Store]]:
+    """Plan, and hold the store: alone, or as one of many workers.
+
+    `store` is what was found without the lock, if everything was planned. Another process may have planned,
+    committed or retried since then, so what is to be done follows from the store as it is under the lock.
+    """
+    say, path, versions = extraction.observer.say, extraction.store_path, library_versions()
+    if extraction.options.shard is None:
+        with open_writer(path, identity, say=say, versions=versions) as alone:
+            yield alone, write_plan(alone, extraction.collection, extraction.wanted, extraction.options)
+        return
+    if store is None:
+        extraction.ensure_planned(identity)
+    with join_writers(path, identity, worker=extraction.shard.name, say=say, versions=versions) as worker:
+        yield worker, open_store(path)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """An encoder that is there already, whatever the device."""
+
     encoder: Encoder
-    options: ExtractOptions
-    observer: Observer
-    choose: Chooser
-    work: Work = field(default_factory=Work)
 
-    def summary(self) -> ExtractSummary:
-        """Do what is to be done and return how the store stands."""
-        started = time.perf_counter()
-        report_to(self.encoder, self.observer.say)
-        wanted = wanted_records(self.collection, self.options)
-        if not self._is_complete(wanted):
-            with self._writer(wanted) as writer:
-                pending = self._pending()
-                if pending:
-                    self._run(writer, pending)
-        seconds = time.perf_counter() - started
-        return summarise(self.store_path, wanted, self.options.shard, self.work, seconds=seconds)
-
-    def _is_complete(self, wanted: Manifest) -> bool:
-        return (
-            is_planned(self.store_path, self.encoder.identity, self.collection, wanted)
-            and not self._pending()
-        )
-
-    def _pending(self) -> list[PendingChunk]:
-        return self.choose(
-            open_store(self.store_path),
-            self.collection.manifest,
-            self.observer.say,
-            shard=self.options.shard or WHOLE,
-        )
-
-    @contextmanager
-    def _writer(self, wanted: Manifest) -> Iterator[ChunkWriter]:
-        """Plan, and hold the store: alone, or as one of many workers."""
-        say, identity = self.observer.say, self.encoder.identity
-        if self.options.shard is None:
-            with open_writer(self.store_path, identity, say=say, versions=library_versions()) as writer:
-                write_plan(writer, self.collection, wanted, self.options)
-                yield writer
-            return
-        ensure_planned(self.store_path, identity, self.collection, wanted, self.options, say=say)
-        with join_writers(
-            self.store_path, identity, worker=self.options.shard.name, say=say, versions=library_versions()
-        ) as worker:
-            yield worker
-
-    def _run(self, writer: ChunkWriter, pending: list[PendingChunk]) -> None:
-        """Compute and commit the pending chunks."""
-        started = time.perf_counter()
-        total = sum(len(entry.work.rows) for entry in pending)
-        failed = chunks = 0
-        with ChunkLoop(
-            self.collection,
-            self.encoder,
-            writer,
-            known=open_store(self.store_path).series_ranges(),
-            options=self.options,
-        ) as loop:
-            for finished in loop.run(pending, stopping=self.observer.stopping, stopwatch=self.work.stopwatch):
-                chunks, self.work.computed = chunks + 1, self.work.computed + finished.images
-                failed += finished.failed
-                speed = self.work.computed / (time.perf_counter() - started)
-                self.observer.progress(
-                    Progress(self.work.computed, total, failed, chunks, len(pending), speed)
-                )
-        self.work.interrupted = chunks < len(pending)
+    def __call__(self, *, device: str) -> Encoder:
+        del device
+        return self.encoder

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
-from pathlib import Path
-from typing import Protocol
 
-from embedstore.datasets.base import Collection
-from embedstore.encoders.base import Encoder, report_to
 from embedstore.errors import EmbedError, UsageError
-from embedstore.extraction.extract import extract, retry_failed
-from embedstore.extraction.options import ExtractOptions, ExtractSummary, Observer, Progress, Work, summarise
-from embedstore.extraction.pending import Chooser, unfinished, unfinished_or_failed
-from embedstore.extraction.plan import ensure_planned, wanted_records
-from embedstore.extraction.shard import WHOLE
-from embedstore.store.reader import open_store
+from embedstore.extraction.extract import Extraction, InProcess
+from embedstore.extraction.options import Choose
+from embedstore.extraction.progress import Observer, RunningTotal
+from embedstore.extraction.worker import FinishedChunk
+from embedstore.pipeline.chunk_work import Stopwatch
+from embedstore.store.reader import Store
 from embedstore.store.writer import join_writers
 
 ALL_DEVICES = "all"
@@ -32,14 +28,6 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 class WorkerFailed(EmbedError):
     """A device's process ended without a result; nothing that was committed is affected."""
-
-
-class EncoderSource(Protocol):
-    """Builds the same encoder for any device; travels to other processes by pickle."""
-
-    def __call__(self, *, device: str) -> Encoder:
-        """Return the encoder, not loaded yet."""
-        ...
 
 
 def device_names(text: str) -> tuple[str, ...]:
@@ -63,133 +51,89 @@ def device_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def extract_on_devices(
-    collection: Collection,
-    store_path: Path,
-    build: EncoderSource,
-    devices: Sequence[str],
-    *,
-    options: ExtractOptions | None = None,
-    observer: Observer | None = None,
-) -> ExtractSummary:
-    """Do what `embedstore.extraction.extract.extract` does with one process per device.
+@dataclass(frozen=True)
+class OnDevices:
+    """Compute on several devices of this machine, in one process per device.
 
     Parameters
     ----------
-    collection, store_path, options, observer
-        As `extract`; `options.workers` decoding processes are divided among the devices.
-    build
-        Makes the encoder in each process.
     devices
-        Their names.
-
-    Raises
-    ------
-    EmbedError
-        The first error of a process, after the others have finished their shares.
+        Their names; decoding processes are divided among them.
     """
-    run = _DeviceRun(
-        collection, store_path, build, devices, options or ExtractOptions(), observer or Observer()
-    )
-    return run.summary(unfinished, extract)
 
+    devices: tuple[str, ...]
 
-def retry_failed_on_devices(
-    collection: Collection,
-    store_path: Path,
-    build: EncoderSource,
-    devices: Sequence[str],
-    *,
-    options: ExtractOptions | None = None,
-    observer: Observer | None = None,
-) -> ExtractSummary:
-    """Do what `embedstore.extraction.extract.retry_failed` does with one process per device."""
-    run = _DeviceRun(
-        collection, store_path, build, devices, options or ExtractOptions(), observer or Observer()
-    )
-    return run.summary(unfinished_or_failed, retry_failed)
-
-
-@dataclass
-class _Child:
-    """A device's process, its end of the pipe, and what it told last."""
-
-    device: str
-    process: BaseProcess
-    pipe: Connection
-    progress: Progress | None = None
-    summary: ExtractSummary | None = None
-    error: Exception | None = None
-
-
-@dataclass
-class _DeviceRun:
-    """One run: its inputs."""
-
-    collection: Collection
-    store_path: Path
-    build: EncoderSource
-    devices: Sequence[str]
-    options: ExtractOptions
-    observer: Observer
-    _said: set[str] = field(default_factory=set)
-
-    def summary(self, choose: Chooser, run: Callable[..., ExtractSummary]) -> ExtractSummary:
-        """Plan, hold the shard's name, let the processes work, and add up."""
-        started = time.perf_counter()
-        say, shard = self.observer.say, self.options.shard or WHOLE
-        wanted = wanted_records(self.collection, self.options)
-        encoder = self.build(device=self.devices[0])
-        report_to(encoder, self._say_once)
+    def execute(self, extraction: Extraction, choose: Choose, total: RunningTotal) -> Store:
+        """Do what `Executor.execute` says; an error is raised after the other devices have finished their shares."""
+        encoder = extraction.build(device=self.devices[0])
+        encoder.report_to(total.notice)
         identity = encoder.identity
-        ensure_planned(self.store_path, identity, self.collection, wanted, self.options, say=say)
-        work = Work()
-        if choose(open_store(self.store_path), self.collection.manifest, lambda line: None, shard=shard):
-            with join_writers(self.store_path, identity, worker=shard.name, say=say):
-                for child in self._finished_children(run):
-                    if child.error is not None:
-                        raise child.error
-                    if child.summary is not None:
-                        work.add(child.summary)
-        seconds = time.perf_counter() - started
-        return summarise(self.store_path, wanted, self.options.shard, work, seconds=seconds)
+        store = extraction.ensure_planned(identity)
+        pending = extraction.pending(store, choose, lambda line: None)
+        if pending:
+            total.begin(pending)
+            say, worker = extraction.observer.say, extraction.shard.name
+            with join_writers(extraction.store_path, identity, worker=worker, say=say):
+                self._run_processes(extraction, choose, total)
+        return store
 
-    def _finished_children(self, run: Callable[..., ExtractSummary]) -> list[_Child]:
+    def _run_processes(self, extraction: Extraction, choose: Choose, total: RunningTotal) -> None:
         # A fresh interpreter per device: a forked one would share the parent's threads and CUDA state.
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
         children: list[_Child] = []
-        workers = max(1, self.options.workers // len(self.devices))
-        shares = (self.options.shard or WHOLE).split(len(self.devices))
+        workers = max(1, extraction.options.workers // len(self.devices))
         try:
-            for device, share in zip(self.devices, shares, strict=True):
-                ours, theirs = context.Pipe(duplex=False)
-                job = _Job(
-                    self.collection,
-                    self.store_path,
-                    self.build,
-                    device,
-                    replace(self.options, shard=share, workers=workers),
-                    run,
-                )
-                process = context.Process(target=_work, args=(job, theirs, stop), name=f"embed {device}")
-                with _signals_waiting():
-                    process.start()
-                theirs.close()
-                children.append(_Child(device, process, ours))
-            self._listen(children, stop)
+            for device, share in zip(self.devices, extraction.shard.split(len(self.devices)), strict=True):
+                options = replace(extraction.options, shard=share, workers=workers)
+                theirs = replace(extraction, options=options, observer=Observer())
+                children.append(_started(context, theirs, choose, device, stop))
+            _Listener(children, extraction.observer, total).listen(stop)
         finally:
             for child in children:
-                if child.process.is_alive() and child.summary is None and child.error is None:
-                    child.process.kill()  # it does not hear SIGTERM, and what it has committed is safe
-                child.process.join()
-                child.pipe.close()
-        return sorted(children, key=lambda child: child.error is None)
+                child.close()
+        for child in children:
+            if child.error is not None:
+                raise child.error
 
-    def _listen(self, children: list[_Child], stop: Event) -> None:
-        """Pass on what the processes say until each has ended."""
-        started = time.perf_counter()
-        running = list(children)
+
+@dataclass(frozen=True)
+class _Ended:
+    """The last message of a device's process that was not lost."""
+
+    stopwatch: Stopwatch
+    interrupted: bool
+
+
+@dataclass
+class _Child:
+    """A device's process, this end of the pipe, and how it ended."""
+
+    device: str
+    process: BaseProcess
+    pipe: Connection
+    ended: bool = False
+    error: Exception | None = None
+
+    def close(self) -> None:
+        """Wait for the process to end; kill it if it has not said that it does."""
+        if self.process.is_alive() and not self.ended and self.error is None:
+            self.process.kill()  # it ignores SIGTERM, and what it has committed is safe
+        self.process.join()
+        self.pipe.close()
+
+
+@dataclass
+class _Listener:
+    """Passes on what the processes say, and adds up what they finish."""
+
+    children: list[_Child]
+    observer: Observer
+    total: RunningTotal
+
+    def listen(self, stop: Event) -> None:
+        """Return when every process has ended; set `stop` when the observer asks to."""
+        running = list(self.children)
         while running:
             if self.observer.stopping():
                 stop.set()
@@ -201,29 +145,24 @@ class _DeviceRun:
                     running.remove(child)
                     self._check_ending(child)
                     continue
-                self._take(child, message, children, time.perf_counter() - started)
+                self._take(child, message)
 
-    def _take(self, child: _Child, message: object, children: list[_Child], seconds: float) -> None:
-        if isinstance(message, Progress):
-            child.progress = message
-            self.observer.progress(_added_up([other.progress for other in children], seconds))
-        elif isinstance(message, ExtractSummary):
-            child.summary = message
+    def _take(self, child: _Child, message: object) -> None:
+        if isinstance(message, FinishedChunk):
+            self.total.add([message])
+        elif isinstance(message, _Ended):
+            child.ended = True
+            self.total.stopwatch.add(message.stopwatch)
+            self.total.interrupted = self.total.interrupted or message.interrupted
         elif isinstance(message, Exception):
             child.error = message
             self.observer.say(f"{child.device}: {message}")
         else:
-            self._say_once(str(message), device=child.device)
-
-    def _say_once(self, line: str, *, device: str = "") -> None:
-        """Say a notice; what holds for the weights would come from every process."""
-        if line not in self._said:
-            self._said.add(line)
-            self.observer.say(f"{device}: {line}" if device else line)
+            self.total.notice(str(message), device=child.device)
 
     def _check_ending(self, child: _Child) -> None:
         child.process.join()
-        if child.summary is None and child.error is None:
+        if not child.ended and child.error is None:
             child.error = WorkerFailed(
                 f"the process of device {child.device} ended with exit code {child.process.exitcode}. Its chunk at "
                 "hand is abandoned, finished ones stay; run the same command again to continue"
@@ -231,23 +170,25 @@ class _DeviceRun:
             self.observer.say(str(child.error))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What a device's process gets."""
-
-    collection: Collection
-    store_path: Path
-    build: EncoderSource
-    device: str
-    options: ExtractOptions
-    run: Callable[..., ExtractSummary]
+def _started(
+    context: SpawnContext, extraction: Extraction, choose: Choose, device: str, stop: Event
+) -> _Child:
+    """Start a device's process."""
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_work, args=(extraction, choose, device, theirs, stop), name=f"embed {device}"
+    )
+    with _stop_signals_blocked():
+        process.start()
+    theirs.close()
+    return _Child(device, process, ours)
 
 
 @contextmanager
-def _signals_waiting() -> Iterator[None]:
-    """Hold back signals that stop; a process started meanwhile holds them back until it ignores them.
+def _stop_signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM; a process started meanwhile inherits the mask, until it ignores the signals.
 
-    multiprocessing's resource tracker lets them through again when it starts, which the first `Event` made it do.
+    multiprocessing's resource tracker unblocks them when it starts, but the first `Event` has started it already.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
@@ -256,44 +197,42 @@ def _signals_waiting() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(job: _Job, pipe: Connection, stop: Event) -> None:
-    """Do a share in a process of its own and tell the parent by messages."""
-    _hear_the_parent_alone()
+def _work(extraction: Extraction, choose: Choose, device: str, pipe: Connection, stop: Event) -> None:
+    """Compute a share in a process of its own and send messages to the parent."""
+    _ignore_stop_signals()
     parent = multiprocessing.parent_process()
     observer = Observer(
-        say=pipe.send,
-        progress=pipe.send,
-        stopping=lambda: stop.is_set() or parent is None or not parent.is_alive(),
+        say=pipe.send, stopping=lambda: stop.is_set() or parent is None or not parent.is_alive()
     )
-    with suppress(BrokenPipeError):  # the parent is gone, and so is whoever wanted to know
+    total = _RelayedTotal(observer, pipe)
+    with suppress(BrokenPipeError):  # the parent has died, and nobody is left to tell
         try:
-            encoder = job.build(device=job.device)
-            pipe.send(
-                job.run(job.collection, job.store_path, encoder, options=job.options, observer=observer)
-            )
+            InProcess(device).execute(replace(extraction, observer=observer), choose, total)
+            pipe.send(_Ended(total.stopwatch, total.interrupted))
         except (EmbedError, OSError) as error:
             pipe.send(error)
 
 
-def _hear_the_parent_alone() -> None:
-    # A terminal's Ctrl-C, and a scheduler's SIGTERM, reach every process of the group; the parent decides what
-    # they mean. What came since the process began is forgotten with this.
+class _RelayedTotal(RunningTotal):
+    """The total of one device's process; the parent is told of every chunk, and adds up."""
+
+    def __init__(self, observer: Observer, pipe: Connection) -> None:
+        super().__init__(observer)
+        self._pipe = pipe
+
+    def add(self, chunks: Sequence[FinishedChunk]) -> None:
+        """Count the chunks here and in the parent."""
+        super().add(chunks)
+        for chunk in chunks:
+            self._pipe.send(chunk)
+
+
+def _ignore_stop_signals() -> None:
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach every process of the group; the parent alone reacts to
+    # them. Ignoring also discards those that arrived since the process began.
     for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-
-
-def _added_up(states: Sequence[Progress | None], seconds: float) -> Progress:
-    known = [state for state in states if state is not None]
-    done = sum(state.done for state in known)
-    return Progress(
-        done=done,
-        total=sum(state.total for state in known),
-        failed=sum(state.failed for state in known),
-        chunks_done=sum(state.chunks_done for state in known),
-        chunks_total=sum(state.chunks_total for state in known),
-        images_per_s=done / seconds,
-    )
 
 
 def _cuda_devices() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from embedstore.extraction.options import ExtractOptions
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.layout import StoreLayout
+from embedstore.store.part_reader import open_part
 from embedstore.store.reader import Store, open_store
 from embedstore.store.store_lock import BRIEF_WAIT_S, PLANNING, BrieflyBusy
 from embedstore.store.tasks import holds_task, write_task
@@ -28,8 +30,10 @@ def wanted_records(collection: Collection, options: ExtractOptions) -> Manifest:
     return Manifest(collection.manifest.table.slice(0, options.limit))
 
 
-def is_planned(store_path: Path, identity: Identity, collection: Collection, wanted: Manifest) -> bool:
-    """Whether the store has a row for every record of `wanted`, and every task of the data set.
+def planned_store(
+    store_path: Path, identity: Identity, collection: Collection, wanted: Manifest
+) -> Store | None:
+    """Return the store if it has a row for every record of `wanted` and every task of the data set, else None.
 
     Raises
     ------
@@ -37,19 +41,22 @@ def is_planned(store_path: Path, identity: Identity, collection: Collection, wan
         If the store holds embeddings of another identity.
     """
     if not StoreLayout(store_path).store_file.exists():
-        return False
+        return None
     store = open_store(store_path)
     store.identity.require_same(identity, holder=f"store {store_path}")
-    return not len(_unknown(store, wanted)) and all(holds_task(store_path, task) for task in collection.tasks)
+    if len(_unknown(store, wanted)) or not all(holds_task(store_path, task) for task in collection.tasks):
+        return None
+    return store
 
 
 def write_plan(
     writer: StoreWriter, collection: Collection, wanted: Manifest, options: ExtractOptions
-) -> None:
-    """Write the tasks, and plan a part for records that no part holds yet."""
-    new = _unknown(open_store(writer.root), wanted)
+) -> Store:
+    """Write the tasks, plan a part for records that no part holds yet, and return the store."""
+    store = open_store(writer.root)
+    new = _unknown(store, wanted)
     if len(new):
-        writer.plan_part(
+        plan = writer.plan_part(
             new,
             dataset=collection.dataset,
             data_root=str(collection.root),
@@ -58,8 +65,11 @@ def write_plan(
             tables=collection.tables,
             phantom=collection.phantom,
         )
+        part = open_part(StoreLayout(writer.root).part(plan.number), plan)
+        store = replace(store, parts=(*store.parts, part))
     for task in collection.tasks:
         write_task(writer.root, task)
+    return store
 
 
 def ensure_planned(
@@ -71,8 +81,12 @@ def ensure_planned(
     *,
     say: Callable[[str], None],
     wait_s: float = BRIEF_WAIT_S,
-) -> None:
+) -> Store:
     """Plan what is missing, or wait until another process has: whoever comes first does it for all.
+
+    Returns
+    -------
+    The store, with a row for every record of `wanted`.
 
     Raises
     ------
@@ -81,12 +95,12 @@ def ensure_planned(
     """
     deadline = time.monotonic() + wait_s
     told = False
-    while not is_planned(store_path, identity, collection, wanted):
+    while (store := planned_store(store_path, identity, collection, wanted)) is None:
         try:
             with open_writer(
                 store_path, identity, say=say, versions=library_versions(), purpose=PLANNING
             ) as writer:
-                write_plan(writer, collection, wanted, options)
+                return write_plan(writer, collection, wanted, options)
         except BrieflyBusy as error:
             if time.monotonic() > deadline:
                 raise
@@ -96,8 +110,11 @@ def ensure_planned(
             time.sleep(_POLL_S)
         except StoreBusy:
             # The holders may be workers that began as soon as another process had planned.
-            if not is_planned(store_path, identity, collection, wanted):
+            store = planned_store(store_path, identity, collection, wanted)
+            if store is None:
                 raise
+            return store
+    return store
 
 
 def library_versions() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""The engine for many machines: actors of a Ray cluster, each with a device of its own, do whole chunks.
+"""Workers on many machines: actors of a Ray cluster, each with a device of its own, compute whole chunks.
 
-Work is handed out a few chunks at a time, so that a fast device does more of it. What an actor had at hand
-when it died is handed to another; a machine that joins later gets actors too. Nothing big travels: records
-go out, receipts come back, pixels and vectors stay with the actor and the store's folder.
+Work is handed out a few chunks at a time, so that a fast device does more of it. The chunks of an actor that
+died are given to another; a machine that joins later gets actors too. Only records and receipts travel between
+processes; pixels and vectors go from the actor straight to the store's folder.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _FEW = 4
 _POLL_S = 0.5
 _LOOK_FOR_NODES_S = 5.0
 _CLOSE_S = 30.0
-_KNOCK_S = 5.0
+_CONNECT_S = 5.0
 
 
 class ClusterLost(EmbedError):
     """No actor is left; nothing that was committed is affected."""
 
 
-class Hand(Protocol):
+class Worker(Protocol):
     """What an actor runs: it holds a device and does pieces of work."""
 
     def describe(self) -> Any:
@@ -40,15 +40,15 @@ class Hand(Protocol):
         ...
 
     def do(self, pieces: Sequence[Any], stopping: Callable[[], bool]) -> Any:
-        """Do the pieces in order and return what became of them."""
+        """Do the pieces in order and return the outcome."""
         ...
 
 
-class Recipe(Protocol):
-    """Makes a hand inside an actor; travels there by pickle."""
+class WorkerFactory(Protocol):
+    """Makes a worker inside an actor; travels there by pickle."""
 
-    def __call__(self, *, name: str, device: str, cpus: int) -> AbstractContextManager[Hand]:
-        """Return a hand of this name for a device, with so many CPU cores to decode with."""
+    def __call__(self, *, name: str, device: str, cpus: int) -> AbstractContextManager[Worker]:
+        """Open a worker of this name on a device, with so many CPU cores to decode with."""
         ...
 
 
@@ -73,14 +73,14 @@ class _Member:
 
 
 class _Actor:
-    """Runs a hand; Ray makes it a remote class. Opened by the first call, so that errors keep their type."""
+    """Runs a worker; Ray makes it a remote class. Opened by the first call, so that errors keep their type."""
 
-    def __init__(self, recipe: Recipe, name: str, slot: _Slot) -> None:
-        self._recipe = recipe
+    def __init__(self, factory: WorkerFactory, name: str, slot: _Slot) -> None:
+        self._factory = factory
         self._name = name
         self._slot = slot
         self._resources = ExitStack()
-        self._hand: Hand | None = None
+        self._worker: Worker | None = None
         self._stopping = False
 
     def describe(self) -> Any:
@@ -93,15 +93,15 @@ class _Actor:
         self._stopping = True
 
     def close(self) -> None:
-        self._hand = None
+        self._worker = None
         self._resources.close()
 
-    def _opened(self) -> Hand:
-        if self._hand is None:
+    def _opened(self) -> Worker:
+        if self._worker is None:
             slot = self._slot
-            hand = self._recipe(name=self._name, device=slot.device, cpus=slot.cpus)
-            self._hand = self._resources.enter_context(hand)
-        return self._hand
+            worker = self._factory(name=self._name, device=slot.device, cpus=slot.cpus)
+            self._worker = self._resources.enter_context(worker)
+        return self._worker
 
 
 class Crew:
@@ -111,8 +111,8 @@ class Crew:
     ----------
     ray
         The library.
-    recipe
-        Makes the hands.
+    factory
+        Makes the workers.
     name
         Beginning of their names.
     device
@@ -122,34 +122,34 @@ class Crew:
     """
 
     def __init__(
-        self, ray: Any, recipe: Recipe, *, name: str, device: str, say: Callable[[str], None]
+        self, ray: Any, factory: WorkerFactory, *, name: str, device: str, say: Callable[[str], None]
     ) -> None:
         self.ray = ray
-        self.recipe = recipe
+        self.factory = factory
         self.name = name
         self.device = device
         self.say = say
         self.lost = 0
         self._members: dict[_Slot, list[_Member]] = {}
         self._wanted: dict[_Slot, int] = {}
-        self._hired = 0
+        self._started_ever = 0
         self._idle: deque[_Member] = deque()
         self._looked = 0.0
         self._first_error: EmbedError | None = None
 
     def describe(self) -> Any:
-        """Return what the first actor that answers says of itself."""
-        self._hire()
+        """Return the description that the first actor to answer gives."""
+        self._start_workers()
         while self._idle:
             member = self._idle[0]
             found, answer = self._answer(member.actor.describe.remote(), member)
             if found:
                 return answer
             self._idle.popleft()
-        raise self._nobody_left()
+        raise self._no_worker_left()
 
     def do(self, pieces: Sequence[Any], *, stopping: Callable[[], bool]) -> Iterator[Any]:
-        """Hand out pieces until all are done, and yield what comes back as it comes.
+        """Hand out pieces until all are done, and yield each outcome as it arrives.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class Crew:
         busy: dict[Any, tuple[_Member, list[Any]]] = {}
         stopped = False
         while queue or busy:
-            self._hire()
+            self._start_workers()
             if stopping() and not stopped:
                 stopped = True
                 queue.clear()
@@ -170,21 +170,21 @@ class Crew:
             if not busy:
                 if not queue:
                     return
-                self._hire_again()
+                self._replace_last_worker()
                 continue
             ready, _ = self.ray.wait(list(busy), timeout=_POLL_S)
             for reference in ready:
-                member, at_hand = busy.pop(reference)
+                member, assigned = busy.pop(reference)
                 found, answer = self._answer(reference, member)
                 if found:
                     member.proven = True
                     self._idle.append(member)
                     yield answer
                 elif not stopped:
-                    queue.extendleft(reversed(at_hand))
+                    queue.extendleft(reversed(assigned))
 
     def close(self) -> None:
-        """Let the actors give back their locks, and end them."""
+        """Let the actors release their locks, and end them."""
         actors = [member.actor for members in self._members.values() for member in members]
         for reference in [actor.close.remote() for actor in actors]:
             with suppress(self.ray.exceptions.RayError):
@@ -195,11 +195,11 @@ class Crew:
     def _hand_out(self, queue: deque[Any], busy: dict[Any, tuple[_Member, list[Any]]]) -> None:
         while queue and self._idle:
             member = self._idle.popleft()
-            hands = len(self._idle) + len(busy) + 1
-            # Few at the end, so that nobody waits for one who holds many.
-            few = max(1, min(_FEW, len(queue) // (4 * hands)))
-            at_hand = [queue.popleft() for _ in range(min(few, len(queue)))]
-            busy[member.actor.do.remote(at_hand)] = (member, at_hand)
+            workers = len(self._idle) + len(busy) + 1
+            # Few at the end, so that no worker idles while another still has many to do.
+            few = max(1, min(_FEW, len(queue) // (4 * workers)))
+            assigned = [queue.popleft() for _ in range(min(few, len(queue)))]
+            busy[member.actor.do.remote(assigned)] = (member, assigned)
 
     def _answer(self, reference: Any, member: _Member) -> tuple[bool, Any]:
         """Return (True, the actor's answer), or (False, None) after saying that the actor is lost."""
@@ -218,23 +218,23 @@ class Crew:
         self.lost += 1
         self._members[member.slot].remove(member)
         if not member.proven:
-            # What killed an actor there before it did anything would kill the next.
+            # Whatever killed an actor before it did any work would kill the next one there.
             self._wanted[member.slot] -= 1
-        # A node that is lost with it needs a while to be missed; until then nobody is sent there.
+        # Ray takes a while to notice a lost node; until then no actor is started there.
         self._looked = time.monotonic()
         self.ray.kill(member.actor)
         if self._first_error is None:
             self._first_error = error if isinstance(error, EmbedError) else ClusterLost(str(error))
         self.say(f"{error}; its chunks go to others")
 
-    def _nobody_left(self) -> EmbedError:
+    def _no_worker_left(self) -> EmbedError:
         if self._first_error is not None:
             return self._first_error
         return UsageError(
             f"device {self.device!r}: no node of the Ray cluster has it. Use --device cpu, or add nodes"
         )
 
-    def _hire(self) -> None:
+    def _start_workers(self) -> None:
         """Start an actor wherever there is room for one: on nodes that joined, and for those that were lost."""
         if self._wanted and time.monotonic() - self._looked < _LOOK_FOR_NODES_S:
             return
@@ -242,10 +242,10 @@ class Crew:
         for slot, count in _slots(self.ray.nodes(), self.device).items():
             members = self._members.setdefault(slot, [])
             for _ in range(self._wanted.setdefault(slot, count) - len(members)):
-                members.append(_Member(slot, self._started(slot)))
+                members.append(_Member(slot, self._new_actor(slot)))
                 self._idle.append(members[-1])
 
-    def _hire_again(self) -> None:
+    def _replace_last_worker(self) -> None:
         """Replace the last actor, if it did any work before it was lost.
 
         Raises
@@ -255,32 +255,32 @@ class Crew:
         """
         if any(self._wanted[slot] > len(members) for slot, members in self._members.items()):
             time.sleep(max(0.0, self._looked + _LOOK_FOR_NODES_S - time.monotonic()))
-            self._hire()
+            self._start_workers()
         if not self._idle:
-            raise self._nobody_left()
+            raise self._no_worker_left()
 
-    def _started(self, slot: _Slot) -> Any:
-        # Reached only with Ray at hand.
+    def _new_actor(self, slot: _Slot) -> Any:
+        # Reached only when Ray is installed.
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._hired += 1
+        self._started_ever += 1
         where = NodeAffinitySchedulingStrategy(slot.node_id, soft=False)
         # A second thread, so that `stop` is heard while `do` works.
         options = {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "max_concurrency": 2}
         remote = self.ray.remote(_Actor).options(scheduling_strategy=where, **options)
-        return remote.remote(self.recipe, f"{self.name}-{self._hired}", slot)
+        return remote.remote(self.factory, f"{self.name}-{self._started_ever}", slot)
 
 
 @contextmanager
 def open_crew(
-    recipe: Recipe, *, address: str, name: str, device: str, say: Callable[[str], None]
+    factory: WorkerFactory, *, address: str, name: str, device: str, say: Callable[[str], None]
 ) -> Iterator[Crew]:
     """Connect to a Ray cluster and end the actors afterwards.
 
     Parameters
     ----------
-    recipe
-        Makes the hands.
+    factory
+        Makes the workers.
     address
         ``local`` starts Ray on this machine; ``auto`` or ``host:port`` joins a running cluster.
     name, device, say
@@ -298,7 +298,7 @@ def open_crew(
             f"--engine ray takes --device auto, cpu or cuda and uses every one; found {device!r}"
         )
     with _connected(address) as ray:
-        crew = Crew(ray, recipe, name=name, device=device, say=say)
+        crew = Crew(ray, factory, name=name, device=device, say=say)
         try:
             yield crew
         finally:
@@ -307,7 +307,7 @@ def open_crew(
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    # Ray reads this when it is imported: no report about this run leaves the machine unless the user wants one.
+    # Ray reads this when it is imported: no usage report leaves the machine unless the user asks for one.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -318,7 +318,7 @@ def _connected(address: str) -> Iterator[Any]:
         return
     options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:
-        _knock(address)
+        _check_listening(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
@@ -332,11 +332,11 @@ def _connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _check_listening(address: str) -> None:
     """Raise `OSError` if nobody listens at ``host:port``, where Ray itself would try for many minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 
 
 def _slots(nodes: Sequence[dict[str, Any]], device: str) -> dict[_Slot, int]:
@@ -349,7 +349,7 @@ def _slots(nodes: Sequence[dict[str, Any]], device: str) -> dict[_Slot, int]:
         cpus, host = int(node["Resources"].get("CPU", 0)), node["NodeManagerHostname"]
         count = gpus[node["NodeID"]] if use_gpus else int(cpus > 0)
         if count:
-            # Ray shows an actor the GPU that it owns as the only one.
+            # Ray shows an actor only the GPU that it owns.
             name = "cuda:0" if use_gpus else "cpu"
             slots[_Slot(node["NodeID"], host, name, cpus // count, int(use_gpus))] = count
     return slots

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError
-from embedstore.queries.labelled_images import (
+from embedstore.queries.manifest_columns import (
     column_text,
-    join_images,
-    load_labelled_images,
-    no_label,
+    image_mask,
+    own_unit_names,
+    patient_names,
     require_columns,
-    require_disjoint,
+    unit_names,
 )
 from embedstore.store.reader import FAILED, PENDING, VALID, Store
-from embedstore.store.sources import sources_of
 from embedstore.store.tasks import read_task, task_names
-from embedstore.task import Task, join_tasks
-from embedstore.view import MISSING, Units, View
+from embedstore.task import ImageRule, Task, join_tasks, unit_key
+from embedstore.view import MISSING, Units, View, units_spoken_for
+
+_SHOWN = 3
 
 
 def load_view(store: Store, task_name: str | None = None, *, with_columns: Sequence[str] = ()) -> View:
     """Join a store's vectors with one of its tasks.
+
+    An image that speaks for none of the targets (`embedstore.task.Task.images_of_target`) is left out, and a label of
+    a unit that has no image for its target counts as missing; both are counted in ``excluded``.
 
     Parameters
     ----------
@@ -40,9 +46,10 @@ def load_view(store: Store, task_name: str | None = None, *, with_columns: Seque
     Raises
     ------
     UsageError
-        If the task is not in the store, or has to be named, or the store has no such column.
+        If the task is not in the store, or has to be named, or the store has no such column, nor one of the task's
+        unit or image rules.
     DataError
-        If the task fits none of the store's images, or a study belongs to two patients or splits.
+        If the task fits none of the store's images, or a unit belongs to two patients or splits.
     CorruptStore
         If the store's bytes are not the committed ones.
     """
@@ -71,31 +78,36 @@ def load_views(
     IdentityMismatch
         If the stores hold vectors of different identities.
     UsageError
-        If a store lacks the task, or the task has to be named, or no store has a column.
+        If a store lacks the task, or the task has to be named, or no store has a column that is asked for or that
+        the task's unit or image rules name.
     DataError
         If an image is in two stores, the tasks differ (`embedstore.task.join_tasks`), the task fits none of the
-        images, or a study belongs to two patients or splits.
+        images, or a unit belongs to two patients or splits.
     CorruptStore
         If a store's bytes are not the committed ones.
     """
     for other in stores[1:]:
         stores[0].identity.require_same(other.identity, holder=f"store {stores[0].path}")
-    require_disjoint(stores)
+    _require_disjoint(stores)
     name = task_name or _only_task(stores[0])
     task = join_tasks(
         [read_task(store.path, name) for store in stores], [str(store.path) for store in stores]
     )
-    require_columns(stores, with_columns)
-    images = join_images([load_labelled_images(store, task, with_columns) for store in stores])
+    of_rules = [rule.column for rule in task.images_of_target.values()]
+    require_columns(stores, [*with_columns, *task.unit_key, *of_rules])
+    images = _join([_load_labelled(store, task, with_columns) for store in stores])
     if not len(images.image_ids):
         listed = ", ".join(str(store.path) for store in stores)
         raise DataError(
             f"task {task.name!r} labels {len(task.labels):,} {task.unit} ids, but none of them is among the "
-            f"{images.excluded[no_label(task)]:,} extracted images of store {listed}"
+            f"{images.excluded[_no_label(task)]:,} extracted images of store {listed}"
         )
     unit_ids, first, unit_of_image = _in_order(images.units)
-    for what in ("patient", "split"):
-        _require_constant(images.cells[what], unit_of_image, first, unit_ids, name=what, unit=task.unit)
+    for what, cells in (("patient", images.patients), ("split", images.columns["split"])):
+        _require_constant(cells, unit_of_image, first, unit_ids, name=what, unit=task.unit)
+    y, unanswerable = _answerable(
+        _codes(task, images.label_rows[first]), images.image_of_target, unit_of_image
+    )
     return View(
         task=task,
         identity=stores[0].identity,
@@ -104,42 +116,61 @@ def load_views(
         content_sha256=images.content_sha256,
         unit_of_image=unit_of_image,
         unit_ids=unit_ids,
-        y=_codes(task, images.label_rows[first]),
-        patients=images.cells["patient"][first],
-        splits=images.cells["split"][first],
+        metadata={column: images.columns[column] for column in with_columns},
+        image_of_target=images.image_of_target,
+        y=y,
+        patients=images.patients[first],
+        splits=images.columns["split"][first],
         subgroups={
             column: images.columns[column][first]
             for column in task.subgroups
             if any(column in store.table.column_names for store in stores)
         },
-        excluded=dict(images.excluded),
-        metadata={column: images.columns[column] for column in with_columns},
-        sources=tuple(source for store in stores for source in sources_of(store)),
+        excluded={**images.excluded, **unanswerable},
+        sources=tuple(source for store in stores for source in store.sources),
     )
 
 
-def load_units(store: Store, unit: str, *, with_columns: Sequence[str] = ()) -> Units:
-    """Group a store's vectors into images or studies; an image without a study is a unit of its own.
+def load_units(
+    store: Store,
+    unit: str,
+    *,
+    with_columns: Sequence[str] = (),
+    image_rules: Sequence[ImageRule | None] = (),
+) -> Units:
+    """Group a store's vectors into units; an image without a value of the unit's key is a unit of its own.
+
+    Parameters
+    ----------
+    store
+        The opened store.
+    unit
+        As `embedstore.task.Task.unit`.
+    with_columns
+        Manifest columns for `Units.metadata`.
+    image_rules
+        Which images speak for each target (`embedstore.task.Task.image_rules`); all for all by default.
 
     Raises
     ------
     UsageError
-        If the store has no column of `with_columns`.
+        If the store has no column of `with_columns`, of the unit or of the rules.
     CorruptStore
         If the store's bytes are not the committed ones.
     """
-    require_columns([store], with_columns)
+    of_rules = [rule.column for rule in image_rules if rule is not None]
+    require_columns([store], [*with_columns, *unit_key(unit), *of_rules])
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
-    unit_ids, _, unit_of_image = _in_order(_unit_names(table, unit))
-    metadata = {name: column_text(table, name) for name in with_columns}
+    unit_ids, _, unit_of_image = _in_order(own_unit_names(table, unit))
     return Units(
-        embeddings.vectors,
-        embeddings.image_ids.astype(np.str_),
-        store.content_sha256()[embeddings.rows],
-        unit_of_image,
-        unit_ids,
-        metadata,
+        X=embeddings.vectors,
+        image_ids=embeddings.image_ids.astype(np.str_),
+        content_sha256=store.content_sha256()[embeddings.rows],
+        unit_of_image=unit_of_image,
+        unit_ids=unit_ids,
+        metadata={name: column_text(table, name) for name in with_columns},
+        image_of_target=image_mask(table, image_rules),
     )
 
 
@@ -167,7 +198,7 @@ def lacking_units(store: Store, unit: str) -> Lacking:
     """Count what `load_units` cannot give, because images are pending or failed."""
     if not store.parts:
         return Lacking(0, 0, 0, 0)
-    names, held = _unit_names(store.table, unit), store.status == VALID
+    names, held = own_unit_names(store.table, unit), store.status == VALID
     without, having = set(names[~held].tolist()), set(names[held].tolist())
     return Lacking(
         pending=int((store.status == PENDING).sum()),
@@ -175,6 +206,125 @@ def lacking_units(store: Store, unit: str) -> Lacking:
         absent=len(without - having),
         partial=len(without & having),
     )
+
+
+@dataclass(frozen=True)
+class _LabelledImages:
+    """The labelled images of a store, before they are grouped into units.
+
+    Parameters
+    ----------
+    X, image_ids, content_sha256, image_of_target
+        As `View`.
+    units
+        (n_images,) str: the id of each image's unit.
+    label_rows
+        (n_images,) int64: row of the unit in the task's labels.
+    patients
+        (n_images,) str.
+    columns
+        ``split`` and further columns of the manifest, ``""`` where the store lacks one.
+    excluded
+        Why images of the store are not here -> how many.
+    """
+
+    X: npt.NDArray[np.float32]
+    image_ids: npt.NDArray[np.str_]
+    content_sha256: npt.NDArray[np.uint8]
+    units: npt.NDArray[np.str_]
+    label_rows: npt.NDArray[np.int64]
+    patients: npt.NDArray[np.str_]
+    columns: Mapping[str, npt.NDArray[np.str_]]
+    image_of_target: npt.NDArray[np.bool_] | None
+    excluded: Counter[str]
+
+
+def _load_labelled(store: Store, task: Task, with_columns: Sequence[str]) -> _LabelledImages:
+    embeddings = store.embeddings(dtype=np.float32)
+    table = store.table.take(pa.array(embeddings.rows))
+    excluded = Counter(f"failed: {failure.reason.value}" for failure in store.failures)
+    pending = int((store.status == PENDING).sum())
+    if pending:
+        excluded["not extracted yet"] = pending
+    units = unit_names(table, task.unit)
+    labels = {unit: row for row, unit in enumerate(task.unit_ids)}
+    label_rows = np.array([labels.get(unit, -1) for unit in units], dtype=np.int64)
+    labelled = label_rows >= 0
+    mask = image_mask(table, task.image_rules)
+    speaking = labelled if mask is None else labelled & mask.any(axis=1)
+    kept = np.flatnonzero(speaking)
+    if not labelled.all():
+        excluded[_no_label(task)] = int((~labelled).sum())
+    if len(kept) < labelled.sum():
+        excluded[f"image for no target of task {task.name}"] = int(labelled.sum()) - len(kept)
+    return _LabelledImages(
+        # Not copied where every image is kept: they are the largest array of a probe.
+        X=embeddings.vectors if len(kept) == len(units) else embeddings.vectors[kept],
+        image_ids=embeddings.image_ids[kept].astype(np.str_),
+        content_sha256=store.content_sha256()[embeddings.rows[kept]],
+        units=units[kept],
+        label_rows=label_rows[kept],
+        patients=patient_names(table, task.unit)[kept],
+        columns={name: column_text(table, name)[kept] for name in {"split", *task.subgroups, *with_columns}},
+        image_of_target=None if mask is None else mask[kept],
+        excluded=excluded,
+    )
+
+
+def _join(pieces: Sequence[_LabelledImages]) -> _LabelledImages:
+    """Return the images of several stores, one store after the other."""
+    if len(pieces) == 1:
+        return pieces[0]
+
+    def stacked(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(piece, name) for piece in pieces])
+
+    return _LabelledImages(
+        X=stacked("X"),
+        image_ids=stacked("image_ids"),
+        content_sha256=stacked("content_sha256"),
+        units=stacked("units"),
+        label_rows=stacked("label_rows"),
+        patients=stacked("patients"),
+        columns={
+            name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns
+        },
+        image_of_target=None if pieces[0].image_of_target is None else stacked("image_of_target"),
+        excluded=sum((piece.excluded for piece in pieces), Counter[str]()),
+    )
+
+
+def _no_label(task: Task) -> str:
+    return f"no label in task {task.name}"
+
+
+def _answerable(
+    y: npt.NDArray[np.int64],
+    image_of_target: npt.NDArray[np.bool_] | None,
+    unit_of_image: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
+    """Return the labels without those that no image of the unit speaks for, and how many these are."""
+    if image_of_target is None:
+        return y, {}
+    lost = (y != MISSING) & ~units_spoken_for(image_of_target, unit_of_image, len(y))
+    counted = {"label without an image for its target": int(lost.sum())} if lost.any() else {}
+    return np.where(lost, MISSING, y), counted
+
+
+def _require_disjoint(stores: Sequence[Store]) -> None:
+    """Refuse stores that plan the same image; also one that failed in one of them, for it would count twice."""
+    if len(stores) == 1:
+        return
+    holder: dict[str, Store] = {}
+    for store in stores:
+        doubled = [image_id for image_id in store.image_ids if image_id in holder]
+        if doubled:
+            raise DataError(
+                f"{len(doubled):,} images are in store {holder[doubled[0]].path} and in store {store.path}: "
+                f"{', '.join(map(repr, doubled[:_SHOWN]))}{', ...' if len(doubled) > _SHOWN else ''}; stores that "
+                "are used together must hold different images"
+            )
+        holder.update(dict.fromkeys(store.image_ids, store))
 
 
 def _only_task(store: Store) -> str:
@@ -226,12 +376,3 @@ def _codes(task: Task, label_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
         for target in task.targets
     ]
     return np.stack(columns, axis=1)
-
-
-def _unit_names(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
-    """Return the image or study that each row belongs to; an image without a study is a unit of its own."""
-    names = column_text(table, "image_id")
-    if unit != "study":
-        return names
-    studies = column_text(table, "study_id")
-    return np.where(studies == "", names, studies)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.manifest import path_from_manifest
-from embedstore.queries.search import Index, build_index
+from embedstore.queries.search import Index, Neighbor, build_index
 from embedstore.store.reader import Store
-from embedstore.task import UNIT_ID, Task
+from embedstore.task import Task, unit_id_of
 from embedstore.view import Units
 
 
@@ -43,7 +43,8 @@ def nearest_cases(
     index = build_index(store)
     known_as = _known_images(store, paths)
     labels = {
-        str(row[UNIT_ID]): {target: row[target] for target in task.targets} for row in task.labels.to_pylist()
+        unit_id: {target: row[target] for target in task.targets}
+        for unit_id, row in zip(task.unit_ids, task.labels.to_pylist(), strict=True)
     }
     found = []
     for unit in range(len(units.unit_ids)):
@@ -103,11 +104,11 @@ def _cases_of_image(
     patient: str | None,
     count: int,
 ) -> list[dict[str, Any]]:
-    column = "image_id" if task.unit == "image" else "study_id"
+    key = task.unit_key
     cases: dict[str, dict[str, Any]] = {}
     # Several images of one study may come first; so many more are looked at.
     for neighbor in index.search(vector, k=8 * (count + 1), exclude_patient=patient, exclude_id=image_id):
-        unit_id = neighbor.image_id if column == "image_id" else str(neighbor.record.get(column, ""))
+        unit_id = unit_id_of(key, _cells(neighbor, key))
         if unit_id in labels and unit_id not in cases:
             cases[unit_id] = {
                 "unit_id": unit_id,
@@ -116,3 +117,9 @@ def _cases_of_image(
                 "labels": labels[unit_id],
             }
     return list(cases.values())
+
+
+def _cells(neighbor: Neighbor, key: Sequence[str]) -> list[str]:
+    """Return the values of a unit's key of an image, ``""`` where one is empty."""
+    record = {"image_id": neighbor.image_id, **neighbor.record}
+    return ["" if record.get(column) is None else str(record[column]) for column in key]

@@ -14,6 +14,7 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.errors import ImageRefused
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import path_from_manifest
+from embedstore.queries.manifest_columns import own_unit_names
 from embedstore.store.reader import Store
 
 SIZE_PX = 160
@@ -28,9 +29,9 @@ def thumbnails_of_units(stores: Sequence[Store], unit_ids: Iterable[str], unit: 
     stores
         The opened stores; each manifest says where its own images lie.
     unit_ids
-        Wanted image or study ids.
+        Wanted units.
     unit
-        ``image`` or ``study``.
+        As `embedstore.task.Task.unit`.
 
     Returns
     -------
@@ -41,8 +42,8 @@ def thumbnails_of_units(stores: Sequence[Store], unit_ids: Iterable[str], unit: 
     wanted = set(unit_ids)
     jobs: dict[str, DecodeJob] = {}
     for part in (part for store in stores for part in store.parts):
-        for row in part.manifest.table.to_pylist():
-            name = row["image_id"] if unit == "image" else row.get("study_id")
+        names = own_unit_names(part.manifest.table, unit).tolist()
+        for name, row in zip(names, part.manifest.table.to_pylist(), strict=True):
             if name in wanted and name not in jobs:
                 path = path_from_manifest(Path(part.plan.root), row["path"]).absolute()
                 jobs[name] = DecodeJob(str(path), row.get("frame") or 0, row.get("modality") or "")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ import xgboost
 from xgboost.core import XGBoostError
 
 from embedstore.errors import DataError, UsageError
-from heads.base import Head, HeadFamily, OutOfFold, Training, learnable
+from heads.base import FamilyDefaults, Head, HeadFamily, HeadNeeds, OutOfFold, Training, learnable
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.scores import Floats, columns_of
-from heads.solvers.boosted_rows import Design, device_of, margins, threads_for
+from heads.solvers.boosted_rows import QuantisedRows, device_of, margins, threads_for
 from heads.solvers.early_stopping import usual_stop
 from heads.solvers.principal_axes import Projection
 
@@ -71,6 +71,8 @@ class BoostedHead(EmbeddingClassifier):
     array([0, 1, 0])
     """
 
+    needs: ClassVar[HeadNeeds] = HeadNeeds(libraries=("xgboost",))
+
     def __init__(
         self,
         max_depth: int = 4,
@@ -115,20 +117,20 @@ class BoostedHead(EmbeddingClassifier):
             If a parameter is wrong.
         """
         training = self._training(X, y, sample_weight, groups)
-        design = Design.create(
+        quantised = QuantisedRows.create(
             training,
             np.flatnonzero(learnable(training, 0)),
             components=self.components,
             max_bin=self.max_bin,
         )
-        return self._set_learned(self.boost(design, 0), design.projection, self.classes_)
+        return self._set_learned(self.boost(quantised, 0), quantised.projection, self.classes_)
 
-    def boost(self, design: Design, target: int) -> xgboost.Booster:
+    def boost(self, quantised: QuantisedRows, target: int) -> xgboost.Booster:
         """Return the trees of a target, up to the best round."""
-        matrix, held_out = design.labelled(target, share=self.validation_share, seed=self.random_state)
+        matrix, held_out = quantised.labelled(target, share=self.validation_share, seed=self.random_state)
         try:
             booster = xgboost.train(
-                self._parameters(design),
+                self._parameters(quantised),
                 matrix,
                 self.rounds,
                 evals=[(held_out, "held_out")] if held_out is not None else [],
@@ -187,8 +189,8 @@ class BoostedHead(EmbeddingClassifier):
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
         return margins(self.booster_, self.projection_(X), columns_of(self.classes_))
 
-    def _parameters(self, design: Design) -> dict[str, Any]:
-        n_classes = design.training.n_classes
+    def _parameters(self, quantised: QuantisedRows) -> dict[str, Any]:
+        n_classes = quantised.training.n_classes
         binary = n_classes == 2
         objective = {"objective": "binary:logistic", "eval_metric": "logloss"}
         if not binary:
@@ -206,7 +208,7 @@ class BoostedHead(EmbeddingClassifier):
             "colsample_bytree": self.colsample,
             "max_bin": self.max_bin,
             "seed": self.random_state,
-            "nthread": threads_for(design.projected.size),
+            "nthread": threads_for(quantised.projected.size),
             "verbosity": 0,
         }
 
@@ -222,7 +224,7 @@ class BoostedHead(EmbeddingClassifier):
 
 
 @dataclass(frozen=True)
-class BoostedFamily:
+class BoostedFamily(FamilyDefaults):
     """A grid of boosted trees; points with the same axes and bins share one quantised matrix per fold.
 
     Parameters
@@ -237,51 +239,55 @@ class BoostedFamily:
     points: tuple[Mapping[str, Any], ...] = tuple({"max_depth": depth, "components": 64} for depth in (2, 4))
     device: str = "auto"
 
+    def on_device(self, device: str) -> Self:
+        """Return the same grid, to be fitted there."""
+        return replace(self, device=device)
+
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
-        """Score every row by trees, bins and axes that never saw its fold; how many rounds they kept is settled."""
+        """Score every row by trees, bins and axes that never saw its fold; the folds fix the number of rounds."""
         heads = self._heads(self.points, seed)
         n_targets, names = training.y.shape[1], np.unique(folds)
         scores = np.empty((len(heads), *training.y.shape, training.columns), np.float32)
         kept = np.empty((len(heads), n_targets, len(names)), np.int64)
         for place, fold in enumerate(names):
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            designs: dict[tuple[int, int], Design] = {}
+            by_axes: dict[tuple[int, int], QuantisedRows] = {}
             for point, head in enumerate(heads):
-                design = _design(designs, training, outside, head)
-                rows = design.projection(training.X[scored])
+                quantised = _quantised(by_axes, training, outside, head)
+                rows = quantised.projection(training.X[scored])
                 for target in range(n_targets):
-                    booster = head.boost(design, target)
+                    booster = head.boost(quantised, target)
                     scores[point, scored, target] = margins(booster, rows, training.columns)
                     kept[point, target, place] = booster.num_boosted_rounds()
-        settled = [
+        refit_params = [
             [{"rounds": usual_stop(of_target), "validation_share": 0.0} for of_target in of_point]
             for of_point in kept
         ]
-        return OutOfFold(scores, settled)
+        return OutOfFold(scores=scores, refit_params=refit_params)
 
     def refit(
         self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
     ) -> list[Head]:
         """Fit one head per target on all rows, for as many rounds as the folds' heads kept (their median)."""
-        designs: dict[tuple[int, int], Design] = {}
+        by_axes: dict[tuple[int, int], QuantisedRows] = {}
         fitted: list[Head] = []
         for target, head in enumerate(self._heads(params_of_target, seed)):
-            design = _design(designs, training, np.arange(len(training.X)), head)
-            booster = head.boost(design, target)
-            fitted.append(head._set_learned(booster, design.projection, np.arange(training.n_classes)))
+            quantised = _quantised(by_axes, training, np.arange(len(training.X)), head)
+            booster = head.boost(quantised, target)
+            fitted.append(head._set_learned(booster, quantised.projection, np.arange(training.n_classes)))
         return fitted
 
     def _heads(self, params: Sequence[Mapping[str, Any]], seed: int) -> list[BoostedHead]:
         return [BoostedHead(**{"device": self.device, **each}, random_state=seed) for each in params]
 
 
-def _design(
-    designs: dict[tuple[int, int], Design],
+def _quantised(
+    by_axes: dict[tuple[int, int], QuantisedRows],
     training: Training,
     rows: npt.NDArray[np.int64],
     head: BoostedHead,
-) -> Design:
+) -> QuantisedRows:
     key = (head.components, head.max_bin)
-    if key not in designs:
-        designs[key] = Design.create(training, rows, components=head.components, max_bin=head.max_bin)
-    return designs[key]
+    if key not in by_axes:
+        by_axes[key] = QuantisedRows.create(training, rows, components=head.components, max_bin=head.max_bin)
+    return by_axes[key]

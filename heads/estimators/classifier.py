@@ -1,4 +1,4 @@
-"""What every head shares as a scikit-learn classifier: checked input, labels, probabilities from scores."""
+"""A scikit-learn classifier that a head inherits: checked input, labels, probabilities from scores, scores of units."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sklearn.utils.validation import (
 )
 
 from embedstore.errors import DataError
-from heads.base import Training
+from heads.base import HeadDefaults, Training
 from heads.scores import Floats, probabilities_from_scores
 
 
-class EmbeddingClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """Base of heads that learn from a `Training` with one target and answer with decision scores."""
+class EmbeddingClassifier(HeadDefaults, ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """Base of heads that learn from a `Training` of one target and predict decision scores of rows."""
 
     classes_: npt.NDArray[Any]
-    # What vectors are read as; the first is for those of another type.
+    # Accepted types of vectors; others are converted to the first.
     _dtypes: tuple[type[np.floating], ...] = (np.float32,)
 
     def decision_function(self, X: Any) -> Floats:
@@ -70,12 +70,12 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[
         else:
             check_consistent_length(X, groups)
             _, group_of_row = np.unique(np.asarray(groups), return_inverse=True)
-        return Training(
+        return Training.of_rows(
             X,
             encoded[:, None].astype(np.int64),
-            weight[:, None].astype(np.float32),
-            group_of_row.astype(np.int64),
-            len(self.classes_),
+            sample_weight=weight[:, None].astype(np.float32),
+            groups=group_of_row.astype(np.int64),
+            n_classes=len(self.classes_),
         )
 
     def _whole_classes(self) -> npt.NDArray[np.int64]:

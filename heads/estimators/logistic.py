@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError
-from heads.base import Head, HeadFamily, OutOfFold, Training
+from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.scores import Floats, columns_of
@@ -21,7 +21,8 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 
 # Grid points differ by far more than this in log loss; the chosen one is solved to the end.
 _SELECTION_TOLERANCE = 1e-8
-# Of many rows, only weak strengths on classes that can nearly be parted need more: they never win, and are left out.
+# With many rows, only weak regularisation on nearly separable classes needs more: such points never win and are
+# skipped.
 _SELECTION_PRODUCTS = 40
 
 
@@ -48,7 +49,7 @@ class LogisticHead(EmbeddingClassifier):
     classes_
         (n_classes,) labels in order.
     converged_
-        Whether the solver reached its tolerance.
+        Whether the solver reached its tolerance; None for a head read from a run.
     n_iter_
         Iterations that the solver took.
 
@@ -142,7 +143,7 @@ class LogisticHead(EmbeddingClassifier):
 
 
 @dataclass(frozen=True)
-class LogisticFamily:
+class LogisticFamily(FamilyDefaults):
     """The grid of logistic heads: every normalisation with every strength.
 
     Parameters
@@ -155,7 +156,7 @@ class LogisticFamily:
         As `embedstore.compute_device.torch_device`.
     """
 
-    # Read by `heads.protocol.select_inputs`: targets share the working copy of the vectors only.
+    # They share the working copy of the vectors only.
     targets_share_work: ClassVar[bool] = False
 
     strengths: tuple[float, ...] = STRENGTHS
@@ -170,6 +171,10 @@ class LogisticFamily:
             for normalisation in self.normalisations
             for strength in self.strengths
         )
+
+    def on_device(self, device: str) -> Self:
+        """Return the same grid, to be fitted there."""
+        return replace(self, device=device)
 
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row by models that never saw its fold; `seed` has no part in it."""
@@ -187,10 +192,10 @@ class LogisticFamily:
                 device=self.device,
                 scores=own,
             )
-            # A problem that was not solved says nothing of what its point would do.
+            # The scores of an unsolved problem are no estimate of its grid point.
             for strength, target in zip(*np.nonzero(~solution.converged.all(axis=1)), strict=True):
                 own[strength, :, target] = np.nan
-        return OutOfFold(scores)
+        return OutOfFold(scores=scores)
 
     def refit(
         self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
@@ -211,7 +216,7 @@ class LogisticFamily:
         self, normalisation: Normalisation, strengths: Mapping[int, float], training: Training
     ) -> dict[int, Head]:
         """Fit targets by their strengths on one working copy of the vectors."""
-        design = working_copy(training.X, normalisation, self.device)
+        working = working_copy(training.X, normalisation, self.device)
         heads: dict[int, Head] = {}
         for strength in sorted(set(strengths.values())):
             targets = [target for target, own in strengths.items() if own == strength]
@@ -222,7 +227,7 @@ class LogisticFamily:
                 strengths=[strength],
                 normalisation=normalisation,
                 device=self.device,
-                design=design,
+                working=working,
             )
             for index, target in enumerate(targets):
                 head = LogisticHead(strength, normalisation=normalisation)._set_learned(

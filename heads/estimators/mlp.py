@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Self
 
@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
-from heads.base import Head, HeadFamily, OutOfFold, Training, learnable
+from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training, learnable
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.scores import Floats, columns_of
 from heads.solvers.early_stopping import hold_out, usual_stop
 from heads.solvers.logistic_grid import Normalisation
 from heads.solvers.mlp_batches import Problem
-from heads.solvers.mlp_network import Network, Recipe, Schedule
+from heads.solvers.mlp_network import Network, NetworkRecipe, Schedule
 from heads.solvers.mlp_training import Trained, train
 
 # The head of work A on MURA (arXiv 2511.05600): 1152-512-128-1.
@@ -120,24 +120,24 @@ class MlpHead(EmbeddingClassifier):
         self.device = device
 
     @property
-    def recipe(self) -> Recipe:
-        """What each member is trained by; raises UsageError naming a parameter that is wrong."""
+    def recipe(self) -> NetworkRecipe:
+        """Shape and settings of each member; raises UsageError naming a parameter that is wrong."""
         hidden = tuple(int(width) for width in self.hidden)
         drops = self.dropout
         dropout = (float(drops),) * len(hidden) if isinstance(drops, (int, float)) else tuple(drops)
-        return Recipe(
-            hidden,
-            self.normalisation,
-            dropout,
-            self.learning_rate,
-            self.weight_decay,
-            self.l2,
-            self.batch_size,
-            self.epochs,
-            self.minimum_steps,
-            self.patience,
-            self.stop_after,
-            self.schedule,
+        return NetworkRecipe(
+            hidden=hidden,
+            normalisation=self.normalisation,
+            dropout=dropout,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            l2=self.l2,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            minimum_steps=self.minimum_steps,
+            patience=self.patience,
+            stop_after=self.stop_after,
+            schedule=self.schedule,
         ).check()
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -163,7 +163,14 @@ class MlpHead(EmbeddingClassifier):
             raise UsageError(f"mlp: members must be 1 or more; found {self.members}")
         kept, held_out = hold_out(training, target, rows, share=self.validation_share, seed=self.random_state)
         return [
-            Problem(self.recipe, target, kept, held_out, scored, self.random_state + member)
+            Problem(
+                recipe=self.recipe,
+                target=target,
+                rows=kept,
+                held_out=held_out,
+                scored=scored,
+                seed=self.random_state + member,
+            )
             for member in range(self.members)
         ]
 
@@ -206,11 +213,11 @@ class MlpHead(EmbeddingClassifier):
         return head._set_networks(
             [
                 Network(
-                    tuple(arrays[f"weight{layer}"][member] for layer in layers),
-                    tuple(arrays[f"bias{layer}"][member] for layer in layers),
-                    mean[member],
-                    arrays["factor"][member],
-                    head.normalisation,
+                    weights=tuple(arrays[f"weight{layer}"][member] for layer in layers),
+                    biases=tuple(arrays[f"bias{layer}"][member] for layer in layers),
+                    mean=mean[member],
+                    factor=arrays["factor"][member],
+                    normalisation=head.normalisation,
                 )
                 for member in range(head.members)
             ],
@@ -239,7 +246,7 @@ class MlpHead(EmbeddingClassifier):
 
 
 @dataclass(frozen=True)
-class MlpFamily:
+class MlpFamily(FamilyDefaults):
     """A grid of networks; those of one shape are trained together, with all folds, targets and members.
 
     Parameters
@@ -257,8 +264,12 @@ class MlpFamily:
     )
     device: str = "cpu"
 
+    def on_device(self, device: str) -> Self:
+        """Return the same grid, to be fitted there."""
+        return replace(self, device=device)
+
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
-        """Score every row by networks that never saw its fold, nor stopped by it; when they stopped is settled."""
+        """Score every row by networks that never saw its fold, nor stopped by it; the folds fix the last epoch."""
         heads = [MlpHead(**point, random_state=seed) for point in self.points]
         problems, places = [], []
         for target in range(training.y.shape[1]):
@@ -270,10 +281,7 @@ class MlpFamily:
                     own = head.problems(training, target, rows, scored)
                     # One array object per split, by which fitted normalisations are shared.
                     first = splits.setdefault(head.validation_share, own)[0]
-                    problems += [
-                        Problem(each.recipe, target, first.rows, first.held_out, scored, each.seed)
-                        for each in own
-                    ]
+                    problems += [replace(each, rows=first.rows, held_out=first.held_out) for each in own]
                     places += [(point, scored, target, head.members)] * len(own)
         scores = np.zeros((len(heads), *training.y.shape, training.columns), np.float32)
         stops: list[list[list[int]]] = [[[] for _ in range(training.y.shape[1])] for _ in heads]
@@ -282,11 +290,11 @@ class MlpFamily:
         ):
             scores[point, scored, target] += trained.scores / members
             stops[point][target].append(trained.best_round)
-        settled = [
+        refit_params = [
             [{"stop_after": usual_stop(of_target), "validation_share": 0.0} for of_target in of_point]
             for of_point in stops
         ]
-        return OutOfFold(scores, settled)
+        return OutOfFold(scores=scores, refit_params=refit_params)
 
     def refit(
         self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
-from heads.base import Head, HeadFamily, OutOfFold, Training, learnable
+from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training, learnable
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.scores import Floats, columns_of
 from heads.solvers.neighbor_search import Gallery, unit_vectors
-from heads.solvers.neighbor_votes import Electorate, Votes
+from heads.solvers.neighbor_votes import FoldNeighbors, Votes
 
 # k and the temperature of DINOv2's protocol (arXiv 2304.07193, dinov2/eval/knn.py), with neighbours of both.
-NEIGHBORS = (5, 10, 20, 50, 100, 200)
+GRID_KS = (5, 10, 20, 50, 100, 200)
 TEMPERATURES = (0.02, 0.07, 0.2, 1.0)
 _BLOCK_ROWS = 1024
 
@@ -155,7 +155,7 @@ class NeighborsHead(EmbeddingClassifier):
 
 
 @dataclass(frozen=True)
-class NeighborsFamily:
+class NeighborsFamily(FamilyDefaults):
     """The grid of neighbours: every k with every temperature, from one search of the largest k.
 
     Parameters
@@ -168,7 +168,7 @@ class NeighborsFamily:
         As `NeighborsHead`.
     """
 
-    ks: tuple[int, ...] = NEIGHBORS
+    ks: tuple[int, ...] = GRID_KS
     temperatures: tuple[float, ...] = TEMPERATURES
     smoothing: float = 1.0
 
@@ -184,16 +184,23 @@ class NeighborsFamily:
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row by neighbours outside its fold and outside its group; `seed` has no part in it.
 
-        How many neighbours make the votes of all rows as steady as those of the rows outside a fold is settled.
+        The folds fix how many neighbours of all rows vote as steadily as those of the rows outside a fold.
         """
         self._check()
         units = unit_vectors(training.X)
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
         for fold in np.unique(folds):
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            electorate = Electorate(training, units, outside, self.ks, self.temperatures, self.smoothing)
-            electorate.vote(scored, scores)
-        return OutOfFold(scores, self._settled(training, folds))
+            neighbors = FoldNeighbors(
+                training=training,
+                units=units,
+                outside=outside,
+                ks=self.ks,
+                temperatures=self.temperatures,
+                smoothing=self.smoothing,
+            )
+            neighbors.vote(scored, scores)
+        return OutOfFold(scores=scores, refit_params=self._refit_params(training, folds))
 
     def refit(
         self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
@@ -207,7 +214,9 @@ class NeighborsFamily:
             heads.append(head._set_training(training, target, units, np.arange(training.n_classes)))
         return heads
 
-    def _settled(self, training: Training, folds: npt.NDArray[np.int64]) -> list[list[Mapping[str, Any]]]:
+    def _refit_params(
+        self, training: Training, folds: npt.NDArray[np.int64]
+    ) -> list[list[Mapping[str, Any]]]:
         galleries = []
         for target in range(training.y.shape[1]):
             known = learnable(training, target)

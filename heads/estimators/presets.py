@@ -22,13 +22,13 @@ class Preset:
     Parameters
     ----------
     name
-        What it is called here.
+        Name of the preset.
     head
         Name of the head that it uses.
     source
         Where its settings were published.
     differs
-        What is done otherwise here, or was not published.
+        Settings that differ here, or were not published.
     make
         Makes the grid; the head's libraries are imported only then.
     """

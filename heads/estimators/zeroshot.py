@@ -9,24 +9,24 @@ zero-shot result.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
 from embedstore.task import Task
-from heads.base import Head, OutOfFold, Training
+from embedstore.text_tower import TextTower
+from heads.base import FamilyDefaults, Head, HeadNeeds, OutOfFold, Training
 from heads.estimators.classifier import EmbeddingClassifier
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.scores import Floats
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.toml")
 ANY_TARGET = "*"
-TextEncoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
 class ZeroShotHead(EmbeddingClassifier):
@@ -46,6 +46,8 @@ class ZeroShotHead(EmbeddingClassifier):
     classes_
         (n_classes,) labels in order.
     """
+
+    needs: ClassVar[HeadNeeds] = HeadNeeds(libraries=("transformers",), text_tower=True)
 
     def __init__(self, scale: float = 1.0, *, bias: float = 0.0) -> None:
         self.scale = scale
@@ -76,6 +78,11 @@ class ZeroShotHead(EmbeddingClassifier):
             "--head zeroshot needs an encoder with a text tower: a SigLIP checkpoint, by --encoder"
         )
 
+    @classmethod
+    def family_of_text(cls, task: Task, text: TextTower, *, prompts: Path | None) -> ZeroShotFamily:
+        """Return the head of a task's prompts (`zeroshot_family`), from the project's prompts or a file."""
+        return zeroshot_family(task, text, prompts=None if prompts is None else read_prompts(prompts))
+
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
         norms = reproducible_norms(X)
         products = reproducible_product(X, self.text_vectors_)
@@ -91,7 +98,7 @@ class ZeroShotHead(EmbeddingClassifier):
 
 
 @dataclass(frozen=True)
-class ZeroShotFamily:
+class ZeroShotFamily(FamilyDefaults):
     """The one point of a head without parameters.
 
     Parameters
@@ -122,15 +129,20 @@ class ZeroShotFamily:
                 f"zeroshot compares image vectors of {dim} numbers with words, so it can use no metadata "
                 f"(--with); found rows of {training.X.shape[1]}"
             )
-        scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in self.heads]
-        return OutOfFold(np.stack(scores, axis=1)[None].astype(np.float32))
+        heads = self._heads_of(training)
+        scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in heads]
+        return OutOfFold(scores=np.stack(scores, axis=1)[None].astype(np.float32))
 
     def refit(
         self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
     ) -> list[Head]:
         """Return the heads as they are."""
-        del training, params_of_target, seed
-        return list(self.heads)
+        del params_of_target, seed
+        return self._heads_of(training)
+
+    def _heads_of(self, training: Training) -> list[Head]:
+        """Return the heads of these targets."""
+        return [self.heads[target] for target in training.targets or range(len(self.heads))]
 
 
 def zeroshot_head(text_vectors: npt.NDArray[Any], *, scale: float = 1.0, bias: float = 0.0) -> ZeroShotHead:
@@ -151,12 +163,7 @@ def zeroshot_head(text_vectors: npt.NDArray[Any], *, scale: float = 1.0, bias: f
 
 
 def zeroshot_family(
-    task: Task,
-    encode_text: TextEncoder,
-    *,
-    scale: float,
-    bias: float,
-    prompts: Mapping[str, Any] | None = None,
+    task: Task, text: TextTower, *, prompts: Mapping[str, Any] | None = None
 ) -> ZeroShotFamily:
     """Make the family of a task from prompts.
 
@@ -164,10 +171,8 @@ def zeroshot_family(
     ----------
     task
         Its targets and classes are what the prompts must name.
-    encode_text
-        Texts -> (n, dim) vectors of the same space as the images'.
-    scale, bias
-        As `zeroshot_head`.
+    text
+        The text tower of the encoder that made the images' vectors.
     prompts
         Content of a prompts file (`read_prompts`); the project's own by default.
 
@@ -181,9 +186,9 @@ def zeroshot_family(
     for target in task.targets:
         averages = []
         for texts in prompts_of(known, task, target):
-            vectors = np.asarray(encode_text(texts), np.float64)
+            vectors = np.asarray(text.encode(texts), np.float64)
             averages.append((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0))
-        heads.append(zeroshot_head(np.stack(averages), scale=scale, bias=bias))
+        heads.append(zeroshot_head(np.stack(averages), scale=text.logit_scale, bias=text.logit_bias))
     return ZeroShotFamily(tuple(heads))
 
 

@@ -1,4 +1,4 @@
-"""What a head gets of a unit: how its images are pooled, and which metadata stands beside the vectors."""
+"""Inputs of a head: how the images of a unit are pooled, and the metadata columns appended to the vectors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from heads.inputs.pooling import pool_vectors
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """One way of giving units to a head.
+    """Pooling and metadata columns: the input of a head.
 
     Parameters
     ----------
     pooling
         As `heads.inputs.pooling`.
     metadata
-        Manifest columns beside the vectors.
+        Manifest columns appended to the vectors.
     """
 
     pooling: str
@@ -38,12 +38,12 @@ class HeadInputs:
 
 @dataclass(frozen=True)
 class Trial:
-    """One way that was tried.
+    """Inputs that were tried, with their loss.
 
     Parameters
     ----------
     inputs
-        The way.
+        Pooling and metadata.
     log_loss
         Mean over targets of the out-of-fold log loss at the unit, of the grid point selected for it.
     """
@@ -59,12 +59,12 @@ class Trial:
 def named_inputs(
     view: View, pooling: str | None, inputs: Sequence[HeadInputs] | None = None
 ) -> tuple[HeadInputs, ...]:
-    """Return the ways that were asked for: `inputs`, or `pooling` (the task's by default) with all metadata.
+    """Return the requested choices of inputs: `inputs`, or `pooling` (the task's by default) with all metadata.
 
     Raises
     ------
     UsageError
-        If both are given, a way has no column of its name, or a column must not be seen by a head.
+        If both are given, the view lacks a column, or a head must not see one.
     """
     require_metadata_columns(tuple(view.metadata), view.task)
     if inputs is None:
@@ -73,21 +73,21 @@ def named_inputs(
         raise UsageError(
             f"the pooling is to be chosen among the inputs, so pooling={pooling!r} has no meaning"
         )
-    lacking = {column for way in inputs for column in way.metadata} - set(view.metadata)
+    lacking = {column for choice in inputs for column in choice.metadata} - set(view.metadata)
     if lacking or not inputs:
         raise UsageError(
-            f"inputs need one way or more, with metadata of the view ({', '.join(view.metadata) or 'none'}); "
-            f"found {len(inputs)} ways, unknown: {sorted(lacking)}"
+            f"inputs need one choice or more, with metadata of the view ({', '.join(view.metadata) or 'none'}); "
+            f"found {len(inputs)} choices, unknown: {sorted(lacking)}"
         )
     return tuple(inputs)
 
 
 def all_inputs(view: View) -> tuple[HeadInputs, ...]:
-    """Return every way to choose from, the plainest first: poolings, each without and with the view's metadata.
+    """Return every choice of inputs, the plainest first: poolings, each without and with the view's metadata.
 
-    Poolings differ only for a task of studies in which some study has more than one image.
+    Poolings differ only where some unit has more than one image.
     """
-    several = view.task.unit == "study" and len(view.image_ids) > len(view.unit_ids)
+    several = len(view.image_ids) > len(view.unit_ids)
     first = view.task.pooling
     poolings = (first, *(name for name in POOLINGS if name != first)) if several else (first,)
     columns = ((), tuple(view.metadata)) if view.metadata else ((),)

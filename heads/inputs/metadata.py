@@ -21,9 +21,9 @@ from embedstore.task import UNIT_ID, Task
 
 Cells = Mapping[str, npt.NDArray[np.str_]]
 
-# More different values are an identifier or a measurement: nearly every one would stand for a handful of patients.
+# A column with more different values is an identifier or a measurement: each value would have a handful of patients.
 MAX_LEVELS = 64
-# Of the fixed columns only the modality says something of the image and nothing of who or where it is.
+# Of the fixed columns only the modality describes the image without identifying its patient or place.
 _IDENTIFIERS = frozenset({*FIXED_COLUMNS, UNIT_ID}) - {"modality"}
 _ANSWERS = frozenset(
     {"label", "labels", "target", "targets", "class", "classes", "ground_truth", "diagnosis"}
@@ -41,7 +41,7 @@ class MetadataBlocks:
     levels
         Sorted different values of each column; ``""`` (unknown) is one where it was seen.
     scale
-        The number that stands at an image's level: the root mean square length of the vectors.
+        Value of the one-hot entries: the root mean square length of the vectors.
     """
 
     columns: tuple[str, ...]

@@ -1,21 +1,17 @@
-"""From a study's images to one answer: the mean of their probabilities, or one head on a pooled vector.
+"""From a study's images to the rows of a head: the images themselves, or one pooled vector.
 
-``mean-probability`` is MURA's official rule (arXiv 1712.06957): the arithmetic mean over a study's images.
+With ``mean-probability`` the head has the images, and scores the study (`heads.base.Head.unit_scores`): most heads by
+the mean of the images' probabilities, which is MURA's official rule (arXiv 1712.06957).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
-from heads.scores import Floats, probabilities_from_scores
 
-# A mean of probabilities may round to 0; its logarithm must not be infinite.
-_FLOOR = 1e-300
 _UNITS = 1024
 
 
@@ -64,36 +60,3 @@ def pool_vectors(
             sums = np.add.reduceat(own.astype(np.float64), first, axis=0)
             pooled[units] = sums / images[units, None]
     return pooled, np.arange(n_units)
-
-
-def pool_scores(scores: npt.NDArray[Any], unit_of_row: npt.NDArray[np.int64], *, n_units: int) -> Floats:
-    """Return one score per unit whose probability is the mean of its rows' probabilities.
-
-    Parameters
-    ----------
-    scores
-        (n_rows, columns): one column of logits of the second class, or one per class.
-    unit_of_row
-        (n_rows,) int64.
-    n_units
-        Number of units.
-
-    Returns
-    -------
-    ndarray
-        (n_units, columns) float64: logits. A unit's bits depend on its own rows only, in any order.
-    """
-    rows_of_unit = np.bincount(unit_of_row, minlength=n_units)
-    probabilities = probabilities_from_scores(scores)
-    means = np.empty((n_units, probabilities.shape[1]))
-    for k in range(probabilities.shape[1]):
-        # Sorted within the unit: a sum of floating-point numbers depends on their order.
-        order = np.lexsort((probabilities[:, k], unit_of_row))
-        sums = np.bincount(unit_of_row[order], probabilities[order, k], n_units)
-        means[:, k] = sums / np.maximum(rows_of_unit, 1)
-    logarithms = np.log(np.maximum(means, _FLOOR))
-    pooled = logarithms[:, 1:] - logarithms[:, :1] if scores.shape[1] == 1 else logarithms
-    # The score of a single row stays as it is: saturated probabilities would lose its order.
-    single = rows_of_unit[unit_of_row] == 1
-    pooled[unit_of_row[single]] = scores[single]
-    return pooled

@@ -1,4 +1,4 @@
-"""Select, calibrate and refit on the units that may be learned from; nothing here sees another unit."""
+"""Select, calibrate and refit on the training units; nothing here sees another unit."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import numpy.typing as npt
 
 from embedstore.task import Task
 from embedstore.view import MISSING
-from heads.base import HeadFamily
+from heads.base import Head, HeadFamily
 from heads.folds import assign_folds, require_classes
 from heads.inputs.class_weights import ClassWeights, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.predictor import Predictor
-from heads.protocol.select_inputs import Labelled, select_inputs
-from heads.scores import Floats, probabilities_from_scores
+from heads.protocol.select_inputs import Labelled, Selected, select_inputs
+from heads.scores import Floats
 from heads.statistics.calibration import Calibration, calibrate
 from heads.statistics.thresholds import choose_thresholds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What was learned, with the out-of-fold evidence.
+    """Fitted heads and calibrators, with the out-of-fold evidence.
 
     Parameters
     ----------
     predictor
         Heads and calibrators, fitted on all rows.
     inputs
-        What of a unit the heads get: the only way, or the one with the smallest loss.
+        Pooling and metadata that the heads get: the only choice, or the one with the smallest loss.
     trials
-        Every way that was tried, in order.
+        Every choice that was tried, in order.
     points
         Chosen grid point of each target.
     losses
@@ -46,7 +46,8 @@ class Fitted:
     folds
         (n_units,) int64.
     out_of_fold_scores, out_of_fold_probabilities
-        (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label.
+        (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label;
+        scores are NaN where a unit has no image for the target.
     """
 
     predictor: Predictor
@@ -60,13 +61,9 @@ class Fitted:
     out_of_fold_scores: Floats
     out_of_fold_probabilities: Floats
 
-    def uncalibrated(self, scores: Floats) -> Floats:
-        """Return the probabilities that the heads alone would state."""
-        return probabilities_from_scores(scores)
-
 
 def fit(
-    rows: Rows,
+    rows: UnitImages,
     grid: HeadFamily,
     task: Task,
     *,
@@ -80,13 +77,13 @@ def fit(
     Parameters
     ----------
     rows
-        Units to learn from, all of them.
+        The training units.
     grid
         The grid that selection searches.
     task
         Targets and classes.
     inputs
-        Ways of giving units to the head, one or more; the smallest mean of the targets' out-of-fold log losses
+        Choices of pooling and metadata, one or more; the smallest mean of the targets' out-of-fold log losses
         wins, the first of equals. Each costs one selection.
     folds
         Patient folds.
@@ -106,30 +103,38 @@ def fit(
     require_classes(rows.y, rows.groups, folds=folds, task=task)
     fold_of_unit = assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
     weights = training_weights(rows.y, task, class_weights)
-    labelled = Labelled(rows, weights, fold_of_unit, n_classes)
+    labelled = Labelled(images=rows, weights=weights, folds=fold_of_unit, n_classes=n_classes)
     tried = select_inputs(labelled, inputs, grid, seed=seed)
     best = min(tried, key=lambda selected: selected.trial.log_loss)
-    training, _ = labelled.training(best.way)
     calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
     predictor = Predictor(
-        grid.refit(training, best.params, seed=seed),
-        [calibration.calibrator for calibration in calibrations],
-        best.way.inputs.pooling,
-        weights,
-        best.way.blocks,
+        heads=_refitted(labelled, best, grid, seed),
+        calibrators=[calibration.calibrator for calibration in calibrations],
+        pooling=best.choice.inputs.pooling,
+        training_weights=weights,
+        blocks=best.choice.blocks,
     )
     return Fitted(
-        predictor,
-        best.way.inputs,
-        tuple(selected.trial for selected in tried),
-        tuple(grid.points[point] for point in best.points),
-        best.losses,
-        calibrations,
-        thresholds,
-        fold_of_unit,
-        best.scores,
-        probabilities,
+        predictor=predictor,
+        inputs=best.choice.inputs,
+        trials=tuple(selected.trial for selected in tried),
+        points=tuple(grid.points[point] for point in best.points),
+        losses=best.losses,
+        calibrations=calibrations,
+        thresholds=thresholds,
+        folds=fold_of_unit,
+        out_of_fold_scores=best.scores,
+        out_of_fold_probabilities=probabilities,
     )
+
+
+def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -> list[Head]:
+    """Fit one head per target on all rows, together for the targets that have the same images."""
+    heads: dict[int, Head] = {}
+    for targets, _, part in labelled.by_images():
+        params = [best.params[target] for target in targets]
+        heads |= zip(targets, grid.refit(part.training(best.choice), params, seed=seed), strict=True)
+    return [heads[target] for target in sorted(heads)]
 
 
 def _calibrated(

@@ -1,4 +1,4 @@
-"""What must not cross a split: patients, and images with the same pixels."""
+"""Leakage: patients, and images with identical pixels, on both sides of a split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedstore.view import View
 _SHOWN = 3
 
 
-def require_disjoint(view: View, fitted: npt.NDArray[np.bool_], scored: npt.NDArray[np.bool_]) -> None:
+def require_disjoint_splits(view: View, fitted: npt.NDArray[np.bool_], scored: npt.NDArray[np.bool_]) -> None:
     """Refuse a split that shares patients or pixels.
 
     Parameters
@@ -23,7 +23,7 @@ def require_disjoint(view: View, fitted: npt.NDArray[np.bool_], scored: npt.NDAr
     view
         The units.
     fitted, scored
-        (n_units,) bool: the units that are learned from and the units that the head is judged by.
+        (n_units,) bool: training and evaluation units.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from embedstore.view import View, take_targets, without_split
 from heads.base import HeadFamily
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
-from heads.registry import head_family, on_device
+from heads.registry import head_family
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
 
@@ -154,7 +154,7 @@ class ProbeOptions:
                 f"heads.estimators.presets.preset_family({self.preset!r})[1]"
             )
         found = head_family(self.head) if family is None else family
-        return found if self.device is None else on_device(found, self.device)
+        return found if self.device is None else found.on_device(self.device)
 
 
 def options_of(options: ProbeOptions | str) -> ProbeOptions:

@@ -1,4 +1,4 @@
-"""Vectors in, calibrated probabilities of units out: the one path of evaluation and of later prediction."""
+"""From vectors to calibrated probabilities of units: the one path of evaluation and of later prediction."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from heads.base import Head
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import head_rows
 from heads.inputs.metadata import Cells, MetadataBlocks
-from heads.inputs.pooling import pool_scores
+from heads.inputs.unit_images import TargetImages, UnitImages
 from heads.scores import Floats
 from heads.statistics.calibration import Calibrator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """Everything between an image's vector and a unit's probability.
 
@@ -32,9 +32,9 @@ class Predictor:
         As `heads.inputs.pooling`.
     training_weights
         (n_classes,) class weights that the heads were trained with, by target; all 1 where there were none.
-        They are undone here.
+        Their effect on the scores is undone (`heads.base.Head.unit_scores`).
     blocks
-        How metadata becomes numbers beside the vectors; None where the heads get vectors alone.
+        How metadata columns become numbers; None where the heads get vectors alone.
     """
 
     heads: Sequence[Head]
@@ -50,8 +50,9 @@ class Predictor:
         *,
         n_units: int,
         metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
     ) -> Floats:
-        """Return (n_units, targets, columns) decision scores.
+        """Return (n_units, targets, columns) decision scores; NaN where a unit has no image for a target.
 
         Parameters
         ----------
@@ -59,28 +60,61 @@ class Predictor:
             As `heads.inputs.pooling.pool_vectors`.
         metadata
             Manifest column -> (n_images,) str, with those that `blocks` names.
+        image_of_target
+            (n_images, targets) bool: which images speak for which target; all for all by default.
 
         Raises
         ------
         UsageError
-            If a vector has another length than those of training, a number is NaN, or metadata is missing.
+            If a vector has another length than those of training, a number is NaN, metadata is missing, or a unit has
+            no image.
         """
+        images = UnitImages(
+            X=X,
+            metadata=self.blocks.require(metadata) if self.blocks else {},
+            unit_of_row=unit_of_image,
+            y=np.empty((n_units, len(self.heads)), np.int64),
+            groups=np.arange(n_units),
+            image_of_target=image_of_target,
+        )
+        parts = [(part, self._scores_together(part)) for part in images.by_images()]
+        if len(parts) == 1 and parts[0][0].units.all():
+            return parts[0][1]
+        scores = np.full((n_units, len(self.heads), parts[0][1].shape[2]), np.nan)
+        for part, found in parts:
+            for column, target in enumerate(part.targets):
+                scores[part.units, target] = found[:, column]
+        return scores
+
+    def _scores_together(self, part: TargetImages) -> Floats:
+        """Return (n_units, targets, columns) scores of targets that have the same images."""
+        images = part.images
         rows, unit_of_row = head_rows(
-            X, metadata, unit_of_image, n_units=n_units, pooling=self.pooling, blocks=self.blocks
+            images.X,
+            images.metadata,
+            images.unit_of_row,
+            n_units=images.n_units,
+            pooling=self.pooling,
+            blocks=self.blocks,
         )
         if not np.isfinite(rows).all():
             bad = int((~np.isfinite(rows)).any(axis=1).sum())
             raise UsageError(
                 f"X must be finite; {bad} of {len(rows)} rows hold NaN (failed images?): leave them out"
             )
-        pooled = []
-        for head, weights in zip(self.heads, self.training_weights, strict=True):
-            scores = np.asarray(head.decision_function(rows), np.float64).reshape(len(rows), -1)
-            scores = scores - class_weight_shift(weights)
-            pooled.append(pool_scores(scores, unit_of_row, n_units=n_units))
-        return np.stack(pooled, axis=1)
+        of_target = [
+            self.heads[target].unit_scores(
+                rows, unit_of_row, images.n_units, shift=class_weight_shift(self.training_weights[target])
+            )
+            for target in part.targets
+        ]
+        return np.stack(of_target, axis=1)
 
     def probabilities(self, scores: Floats) -> Floats:
-        """Return (n_units, targets, n_classes) calibrated probabilities of `scores`."""
-        calibrated = [calibrator(scores[:, target]) for target, calibrator in enumerate(self.calibrators)]
-        return np.stack(calibrated, axis=1)
+        """Return (n_units, targets, n_classes) calibrated probabilities of `scores`; NaN where these are NaN."""
+        n_units, n_targets, columns = scores.shape
+        probabilities = np.full((n_units, n_targets, 2 if columns == 1 else columns), np.nan)
+        for target, calibrator in enumerate(self.calibrators):
+            known = np.flatnonzero(~np.isnan(scores[:, target]).any(axis=1))
+            probabilities[known, target] = calibrator(scores[known, target])
+        return probabilities

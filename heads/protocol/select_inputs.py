@@ -1,4 +1,4 @@
-"""Which grid point is best for each way of giving units to a head, by log loss out of fold."""
+"""Which grid point is best for each choice of pooling and metadata, by log loss out of fold."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.errors import UsageError
 from heads.base import HeadFamily, Training
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import HeadInputs, Trial, head_rows
 from heads.inputs.metadata import MetadataBlocks
-from heads.inputs.unit_images import Rows
-from heads.protocol.select_point import best_points, point_losses, unit_scores
+from heads.inputs.unit_images import UnitImages
+from heads.protocol.select_point import best_points, point_losses, pooled_scores
 from heads.scores import Floats
 
 # Scores of a grid that are held at once: as many as the vectors have numbers, and 64 MB at least.
 _LEAST_CELLS = 1 << 24
-# Where a family says so, that share of them: its targets are solved as quickly a few at a time.
+# Of a family whose targets share no work, this share of them: a few targets at a time are solved as quickly.
 _FEW = 0.2
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way of giving units to a head, ready for use.
+class InputChoice:
+    """Pooling and metadata columns, ready for use.
 
     Parameters
     ----------
@@ -39,13 +40,13 @@ class Way:
     blocks: MetadataBlocks | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """What may be learned from.
+    """The labelled units of training.
 
     Parameters
     ----------
-    rows
+    images
         Images and their units.
     weights
         (n_classes,) class weights of training, by target.
@@ -53,56 +54,85 @@ class Labelled:
         (n_units,) int64.
     n_classes
         Number of classes.
+    targets
+        Positions of the targets in the task; None for all of them, in order.
     """
 
-    rows: Rows
+    images: UnitImages
     weights: tuple[tuple[float, ...], ...]
     folds: npt.NDArray[np.int64]
     n_classes: int
+    targets: tuple[int, ...] | None = None
 
-    def way(self, inputs: HeadInputs) -> Way:
+    def choice(self, inputs: HeadInputs) -> InputChoice:
         """Learn levels and scale of the metadata; raises UsageError where a column has too many levels."""
-        cells = {column: self.rows.metadata[column] for column in inputs.metadata}
-        return Way(inputs, MetadataBlocks.learn(self.rows.X, cells) if cells else None)
+        cells = {column: self.images.metadata[column] for column in inputs.metadata}
+        return InputChoice(inputs, MetadataBlocks.learn(self.images.X, cells) if cells else None)
 
-    def training(self, way: Way) -> tuple[Training, npt.NDArray[np.int64]]:
-        """Return what the head learns from, and the unit of each of its rows."""
-        rows = self.rows
+    def by_images(self) -> list[tuple[list[int], npt.NDArray[np.bool_], Labelled]]:
+        """Return the targets that have the same images, their units, and these as labelled units of training."""
+        return [
+            (
+                part.targets,
+                part.units,
+                replace(
+                    self,
+                    images=part.images,
+                    weights=tuple(self.weights[target] for target in part.targets),
+                    folds=self.folds[part.units],
+                    targets=tuple(part.targets),
+                ),
+            )
+            for part in self.images.by_images()
+        ]
+
+    def training(self, choice: InputChoice) -> Training:
+        """Return the rows that the head learns from, with their units; of targets that have the same images."""
+        images = self.images
         X, unit_of_row = head_rows(
-            rows.X,
-            rows.metadata,
-            rows.unit_of_row,
-            n_units=rows.n_units,
-            pooling=way.inputs.pooling,
-            blocks=way.blocks,
+            images.X,
+            images.metadata,
+            images.unit_of_row,
+            n_units=images.n_units,
+            pooling=choice.inputs.pooling,
+            blocks=choice.blocks,
         )
-        y = rows.y[unit_of_row]
+        y = images.y[unit_of_row]
         by_target = [
             np.asarray(weight, np.float32)[y[:, target]] for target, weight in enumerate(self.weights)
         ]
-        sample_weight = np.stack(by_target, axis=1)
-        return Training(X, y, sample_weight, rows.groups[unit_of_row], self.n_classes), unit_of_row
+        return Training(
+            X=X,
+            y=y,
+            sample_weight=np.stack(by_target, axis=1),
+            groups=images.groups[unit_of_row],
+            n_classes=self.n_classes,
+            unit_of_row=unit_of_row,
+            n_units=images.n_units,
+            targets=self.targets,
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selected:
-    """A way, with the grid points selected for it.
+    """A choice of inputs, with the grid points selected for it.
 
     Parameters
     ----------
-    way
-        Of giving units to the head.
+    choice
+        Pooling and metadata.
     points
         Chosen grid point of each target.
     params
-        What each target's head of all rows is made with (`heads.base.OutOfFold.params`).
+        Constructor parameters of each target's head of all rows (`heads.base.OutOfFold.params`).
     losses
         (points, targets) out-of-fold log loss at the unit.
     scores
-        (n_units, targets, columns) out-of-fold scores at the chosen points.
+        (n_units, targets, columns) out-of-fold scores at the chosen points; NaN where a unit has no image for a
+        target.
     """
 
-    way: Way
+    choice: InputChoice
     points: Sequence[int]
     params: Sequence[Mapping[str, Any]]
     losses: npt.NDArray[np.float64]
@@ -110,56 +140,94 @@ class Selected:
 
     @property
     def trial(self) -> Trial:
-        """The way with the mean of its targets' losses."""
-        return Trial(self.way.inputs, float(self.losses.min(axis=0).mean()))
+        """The choice with the mean of its targets' losses."""
+        return Trial(self.choice.inputs, float(self.losses.min(axis=0).mean()))
 
 
 def select_inputs(
     labelled: Labelled, inputs: Sequence[HeadInputs], grid: HeadFamily, *, seed: int
 ) -> list[Selected]:
-    """Select grid points for every way, in order.
+    """Select grid points for every choice, in order.
 
     Raises
     ------
     UsageError
-        If a metadata column has too many levels, before anything is fitted.
+        If a metadata column has too many levels, before anything is fitted, or the grid returns scores of another
+        shape than it declares.
     """
-    ways = [labelled.way(each) for each in inputs]
-    return [_select(labelled, way, grid, seed) for way in ways]
+    choices = [labelled.choice(each) for each in inputs]
+    return [_select(labelled, choice, grid, seed) for choice in choices]
 
 
-def _select(labelled: Labelled, way: Way, grid: HeadFamily, seed: int) -> Selected:
+def _select(labelled: Labelled, choice: InputChoice, grid: HeadFamily, seed: int) -> Selected:
+    """Choose a point for each target, together for the targets that have the same images."""
+    found = [
+        (targets, units, _select_together(part, choice, grid, seed))
+        for targets, units, part in labelled.by_images()
+    ]
+    if len(found) == 1:
+        return found[0][2]
+    n_units, n_targets = labelled.images.y.shape
+    points = [0] * n_targets
+    params: list[Mapping[str, Any]] = [{}] * n_targets
+    losses = np.empty((len(grid.points), n_targets))
+    scores = np.full((n_units, n_targets, found[0][2].scores.shape[2]), np.nan)
+    for targets, units, selected in found:
+        for column, target in enumerate(targets):
+            points[target], params[target] = selected.points[column], selected.params[column]
+            losses[:, target] = selected.losses[:, column]
+            scores[units, target] = selected.scores[:, column]
+    return Selected(choice=choice, points=points, params=params, losses=losses, scores=scores)
+
+
+def _select_together(labelled: Labelled, choice: InputChoice, grid: HeadFamily, seed: int) -> Selected:
     """Score the grid out of fold and choose a point for each target, as many targets at once as memory allows."""
-    training, unit_of_row = labelled.training(way)
-    folds = labelled.folds[unit_of_row]
-    y = labelled.rows.y
+    training = labelled.training(choice)
+    folds = labelled.folds[training.unit_of_row]
+    y = labelled.images.y
     n_targets = y.shape[1]
+    # Units that the grid has scored itself are pooled as bags of one.
+    unit_of_score = np.arange(training.n_units) if grid.scores_units else training.unit_of_row
     points: list[int] = []
     params: list[Mapping[str, Any]] = []
     losses = np.empty((len(grid.points), n_targets))
     chosen = np.empty((*y.shape, training.columns))
-    step = max(1, _scores_held(grid, training) // (len(grid.points) * len(training.X) * training.columns))
+    step = max(1, _scores_held(grid, training) // (len(grid.points) * len(unit_of_score) * training.columns))
     for start in range(0, n_targets, step):
         some = slice(start, min(start + step, n_targets))
         found = grid.out_of_fold(_of_targets(training, some), folds, seed=seed)
         scores = found.scores
+        _require_shape(scores, grid, (len(unit_of_score), some.stop - some.start, training.columns))
         for target, of_target in enumerate(labelled.weights[some]):
             if set(of_target) != {1.0}:
                 # In place: the scores of a whole grid are not held twice.
                 scores[:, :, target] -= class_weight_shift(of_target).astype(np.float32)
-        losses[:, some] = point_losses(scores, y[:, some], unit_of_row)
+        losses[:, some] = point_losses(scores, y[:, some], unit_of_score)
         best = best_points(losses[:, some])
         at_best = np.stack([scores[point, :, target] for target, point in enumerate(best)], axis=1)
-        chosen[:, some] = unit_scores(at_best, unit_of_row, n_units=len(y))
+        chosen[:, some] = pooled_scores(at_best, unit_of_score, n_units=len(y))
         points += best
         params += [found.params(grid.points[point], point, target) for target, point in enumerate(best)]
-    return Selected(way, points, params, losses, chosen)
+    return Selected(choice=choice, points=points, params=params, losses=losses, scores=chosen)
+
+
+def _require_shape(scores: npt.NDArray[np.float32], grid: HeadFamily, shape: tuple[int, int, int]) -> None:
+    wanted = (len(grid.points), *shape)
+    if scores.shape != wanted:
+        cases = "units" if grid.scores_units else "rows"
+        raise UsageError(
+            f"{type(grid).__name__}.out_of_fold must return (points, {cases}, targets, columns) scores of shape "
+            f"{wanted}, since its scores_units is {grid.scores_units}; found {scores.shape}"
+        )
 
 
 def _scores_held(grid: HeadFamily, training: Training) -> int:
-    share = 1.0 if getattr(grid, "targets_share_work", True) else _FEW
+    share = 1.0 if grid.targets_share_work else _FEW
     return max(_LEAST_CELLS, int(share * training.X.size))
 
 
 def _of_targets(training: Training, some: slice) -> Training:
-    return replace(training, y=training.y[:, some], sample_weight=training.sample_weight[:, some])
+    targets = training.targets or tuple(range(training.y.shape[1]))
+    return replace(
+        training, y=training.y[:, some], sample_weight=training.sample_weight[:, some], targets=targets[some]
+    )

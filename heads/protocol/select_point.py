@@ -1,4 +1,4 @@
-"""Patient-grouped stratified folds, and the choice of a grid point by log loss at the task's unit."""
+"""The choice of a grid point by log loss at the task's unit."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy.typing as npt
 
 from embedstore.errors import DataError
 from embedstore.view import MISSING
-from heads.inputs.pooling import pool_scores
-from heads.scores import probabilities_from_scores
-from heads.statistics.metrics import log_loss
+from heads.scores import pool_scores, probabilities_from_scores
+from heads.statistics.metric_functions import log_loss
 
 
-def unit_scores(
+def pooled_scores(
     scores: npt.NDArray[np.float32], unit_of_row: npt.NDArray[np.int64], *, n_units: int
 ) -> npt.NDArray[np.float64]:
-    """Pool (rows, targets, columns) scores to (units, targets, columns)."""
+    """Pool (rows, targets, columns) scores to (units, targets, columns); a single row's scores stay as they are."""
     pooled = [
         pool_scores(scores[:, target], unit_of_row, n_units=n_units) for target in range(scores.shape[1])
     ]
@@ -47,7 +46,7 @@ def point_losses(
     """
     losses = np.empty((len(scores), y.shape[1]))
     for point, of_point in enumerate(scores):
-        pooled = unit_scores(of_point, unit_of_row, n_units=len(y))
+        pooled = pooled_scores(of_point, unit_of_row, n_units=len(y))
         for target in range(y.shape[1]):
             labelled = y[:, target] != MISSING
             known = pooled[labelled, target]

@@ -1,4 +1,4 @@
-"""Which units a head may learn from and which judge it."""
+"""Which units a head learns from and which it is evaluated on."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Mode = Literal["official split", "outer cross-validation"]
 
 @dataclass(frozen=True)
 class Split:
-    """Units to learn from and units to judge by.
+    """Training and evaluation units.
 
     Parameters
     ----------
     mode
         Whether the data set states a split.
-    fitted, judged
+    fitted, evaluated
         (n_units,) bool; the same units in cross-validation.
-    fit_names, judged_name
+    fit_names, evaluation_name
         Names of the official splits; ``()`` and ``""`` in cross-validation.
     excluded
         Reason -> how many units are in neither.
@@ -32,38 +32,38 @@ class Split:
 
     mode: Mode
     fitted: npt.NDArray[np.bool_]
-    judged: npt.NDArray[np.bool_]
+    evaluated: npt.NDArray[np.bool_]
     fit_names: tuple[str, ...]
-    judged_name: str
+    evaluation_name: str
     excluded: dict[str, int]
 
 
 def split_units(view: View) -> Split:
-    """Follow the official split if there is one, else leave every labelled unit to cross-validation.
+    """Follow the official split if there is one, else cross-validate over every labelled unit.
 
-    ``test`` judges, or ``valid`` where there is no test. With both, valid joins the training rows: nothing
-    here is tuned on it, and the test split is touched once.
+    ``test`` is the evaluation set, or ``valid`` where there is no test. With both, valid joins the training units:
+    nothing here is tuned on it, and the test split is used once.
 
     Raises
     ------
     DataError
-        If the official split has nothing to learn from or nothing to judge by.
+        If the official split lacks training or evaluation units.
     """
     labelled = (view.y != MISSING).any(axis=1)
     excluded = {"unit without any label": int((~labelled).sum())} if not labelled.all() else {}
     names = set(np.unique(view.splits[labelled]).tolist())
     if not names - {""}:
         return Split("outer cross-validation", labelled, labelled, (), "", excluded)
-    judged_name = "test" if "test" in names else "valid"
-    fit_names = tuple(sorted(names - {"", judged_name}))
-    if judged_name not in names or not fit_names:
+    evaluation_name = "test" if "test" in names else "valid"
+    fit_names = tuple(sorted(names - {"", evaluation_name}))
+    if evaluation_name not in names or not fit_names:
         raise DataError(
             f"task {view.task.name!r}: an official split needs labelled units in 'train' and in 'valid' or "
-            f"'test'; found only {sorted(names - {''})}. --cross-validate passes over the split and judges every "
+            f"'test'; found only {sorted(names - {''})}. --cross-validate passes over the split and evaluates every "
             "unit out of fold"
         )
     if "" in names:
         excluded["unit outside the official split"] = int((labelled & (view.splits == "")).sum())
     fitted = labelled & np.isin(view.splits, fit_names)
-    judged = labelled & (view.splits == judged_name)
-    return Split("official split", fitted, judged, fit_names, judged_name, excluded)
+    evaluated = labelled & (view.splits == evaluation_name)
+    return Split("official split", fitted, evaluated, fit_names, evaluation_name, excluded)

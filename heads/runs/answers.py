@@ -29,6 +29,7 @@ def predict_units(
     prevalence: str | None = None,
     metadata: Cells | None = None,
     content_sha256: npt.NDArray[np.uint8] | None = None,
+    image_of_target: npt.NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
     """Predict every unit.
 
@@ -49,7 +50,7 @@ def predict_units(
     prevalence
         As `heads.statistics.prevalence.prevalence_of`; that of training by default. With ``em`` the probabilities of a
         unit depend on the other units of the call.
-    metadata
+    metadata, image_of_target
         As `heads.runs.run.Run.predict`.
     content_sha256
         (n_images, 32) uint8 digests of the decoded pixels, by which images are known again under another name.
@@ -59,8 +60,8 @@ def predict_units(
     list of dict
         Per unit: ``unit_id``, ``images``, ``learned_from`` (whether the run learned from a unit of this id, or from
         one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
-        class, ``decision``, with
-        two classes ``threshold``, ``conformal_set`` or None where the run refused it, and ``prevalence``),
+        class, ``decision``, with two classes ``threshold``, ``conformal_set`` or None where the run refused it, and
+        ``prevalence``; all but the last None where the unit has no image for the target),
         ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``; where the heads get metadata
         also ``metadata``: column -> the different values of the unit's images, and where some of them were not among
         the images that the heads were fitted on, ``metadata_unseen``: column -> those, each of which counts as none
@@ -72,10 +73,13 @@ def predict_units(
     UsageError
         If the run has no such threshold, the prevalence is none, or metadata is missing.
     """
-    probabilities = run.predict(X, unit_of_image, n_units=len(unit_ids), metadata=metadata)
+    probabilities = run.predict(
+        X, unit_of_image, n_units=len(unit_ids), metadata=metadata, image_of_target=image_of_target
+    )
     learned_from = _learned_from(run, unit_of_image, unit_ids, content_sha256)
     images = np.bincount(unit_of_image, minlength=len(unit_ids))
-    strangeness = run.outliers.p_values(X, unit_of_image, n_units=len(unit_ids))
+    seen = _images_that_count(image_of_target, unit_of_image, len(unit_ids))
+    strangeness = run.outliers.p_values(X[seen], unit_of_image[seen], n_units=len(unit_ids))
     stated = _metadata(run, metadata, unit_of_image, len(unit_ids))
     answers = [
         _answers(run, index, probabilities[:, index], threshold, prevalence)
@@ -99,6 +103,18 @@ def predict_units(
     ]
 
 
+def _images_that_count(
+    image_of_target: npt.NDArray[np.bool_] | None, unit_of_image: npt.NDArray[np.int64], n_units: int
+) -> npt.NDArray[np.bool_]:
+    """Return (n_images,) the images that speak for a target, as those learned from do; all of a unit that has none."""
+    if image_of_target is None:
+        return np.ones(len(unit_of_image), np.bool_)
+    speaking = np.asarray(image_of_target.any(axis=1))
+    some = np.zeros(n_units, np.bool_)
+    some[unit_of_image[speaking]] = True
+    return np.asarray(speaking | ~some[unit_of_image])
+
+
 def _learned_from(
     run: Run,
     unit_of_image: npt.NDArray[np.int64],
@@ -106,10 +122,7 @@ def _learned_from(
     content_sha256: npt.NDArray[np.uint8] | None,
 ) -> npt.NDArray[np.bool_]:
     """Return (n_units,) whether the run learned from the unit, by its id or by the pixels of one of its images."""
-    columns = run.predictions.select(["unit_id", "split"]).to_pydict()
-    units = zip(columns["unit_id"], columns["split"], strict=True)
-    learned = frozenset(unit for unit, split in units if split == "oof")
-    known = np.array([unit in learned for unit in unit_ids], np.bool_)
+    known = np.array([unit in run.learned_units for unit in unit_ids], np.bool_)
     if content_sha256 is not None:
         digests = frozenset(digest.tobytes() for digest in run.learned_images)
         again = [digest.tobytes() in digests for digest in content_sha256]
@@ -147,7 +160,8 @@ def _answers(
     run: Run, index: int, probabilities: Floats, rule: str, wanted: str | None
 ) -> list[Mapping[str, Any]]:
     members = run.conformal[index].members(probabilities)
-    prevalence = prevalence_of(wanted, probabilities, run.document["heads"][index]["prevalence"])
+    answered = ~np.isnan(probabilities[:, 0])
+    prevalence = prevalence_of(wanted, probabilities[answered], run.document["heads"][index]["prevalence"])
     threshold = _threshold(run, index, rule, prevalence)
     stated = prevalence.to_json(run.classes)
     shifted = prevalence.apply(probabilities)
@@ -164,6 +178,9 @@ def _answers(
 def _decided(
     classes: Sequence[str], probabilities: npt.NDArray[Any], threshold: float | None
 ) -> Mapping[str, Any]:
+    if np.isnan(probabilities[0]):
+        # No image of the unit speaks for the target.
+        return {"probabilities": None, "decision": None}
     named = {name: float(probability) for name, probability in zip(classes, probabilities, strict=True)}
     if threshold is None:
         return {"probabilities": named, "decision": classes[int(np.argmax(probabilities))]}

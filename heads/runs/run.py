@@ -6,7 +6,7 @@ head.safetensors     one head per target; an array that several share is there o
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
-predictions.parquet  every unit out of fold and judged
+predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
 ```
@@ -17,16 +17,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedstore.errors import DataError
+from embedstore.errors import DataError, UsageError
 from embedstore.files import (
     canonical_json,
     content_sha256,
@@ -38,7 +40,9 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import Identity, identity_from_json
+from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells, metadata_from_json
+from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
@@ -60,7 +64,7 @@ LABEL_NOISE_FILE = "label_noise.parquet"
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A saved probe.
 
@@ -81,7 +85,8 @@ class Run:
     learned_images
         (n, 32) uint8 digests of the decoded pixels of the images learned from, sorted, each once.
     predictions
-        Arrow table of every unit (`heads.runs.run_tables.predictions_table`).
+        Arrow table of every unit and target (`heads.protocol.predictions.schema`); as arrays: `out_of_fold` and
+        `evaluated`.
     label_noise
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
     """
@@ -111,6 +116,38 @@ class Run:
         """Target names, in the order of probabilities."""
         return tuple(self.document["task"]["targets"])
 
+    @property
+    def positive(self) -> str | None:
+        """The class that one acts on, or None; in runs from before tasks named it, the last class is."""
+        positive: str | None = self.document["task"].get("positive", self.classes[-1])
+        return positive
+
+    @property
+    def image_rules(self) -> tuple[ImageRule | None, ...]:
+        """Which images speak for each target, in the order of probabilities; None where all do."""
+        rules = image_rules_from_json(self.document["task"].get("images_of_target", {}))
+        return tuple(rules.get(target) for target in self.targets)
+
+    @cached_property
+    def evaluated(self) -> Predictions:
+        """Predictions of the evaluation set, in the order of the table, which is parsed once."""
+        return Predictions.from_table(
+            self.predictions, EVALUATION, targets=self.targets, classes=self.classes
+        )
+
+    @cached_property
+    def out_of_fold(self) -> Predictions:
+        """Out-of-fold predictions of the units learned from, in the order of the table, which is parsed once."""
+        return Predictions.from_table(
+            self.predictions, OUT_OF_FOLD, targets=self.targets, classes=self.classes
+        )
+
+    @cached_property
+    def learned_units(self) -> frozenset[str]:
+        """Ids of the units learned from."""
+        learned = pc.equal(self.predictions.column("role"), OUT_OF_FOLD)
+        return frozenset(self.predictions.filter(learned).column("unit_id").unique().to_pylist())
+
     def require_identity(self, identity: Identity) -> None:
         """Refuse vectors of another identity; raises `IdentityMismatch` with the fields that differ."""
         self.identity.require_same(identity, holder=f"run {self.folder}")
@@ -122,6 +159,7 @@ class Run:
         *,
         n_units: int | None = None,
         metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
     ) -> Floats:
         """Return calibrated probabilities.
 
@@ -136,24 +174,36 @@ class Run:
         metadata
             Manifest column -> (n_images,) str, with those that the run was fitted with
             (``predictor.blocks``); a value that was not seen then counts as none.
+        image_of_target
+            (n_images, targets) bool: which images speak for which target, by `image_rules`; needed where there
+            are such rules.
 
         Returns
         -------
         ndarray
-            (n_units, targets, n_classes) float64. A unit's bits depend on its own vectors and metadata only.
+            (n_units, targets, n_classes) float64; NaN where a unit has no image for a target. A unit's bits depend on
+            its own vectors and metadata only.
 
         Raises
         ------
         DataError
             If vectors have another length.
         UsageError
-            If a unit has no vector, a number is NaN, or metadata is missing.
+            If a unit has no vector, a number is NaN, or metadata or `image_of_target` is missing.
         """
+        if any(self.image_rules) and image_of_target is None:
+            columns = sorted({rule.column for rule in self.image_rules if rule is not None})
+            raise UsageError(
+                f"run {self.folder} learned each target from the images that speak for it, by {', '.join(columns)}: "
+                "image_of_target must say which these are (`embedstore.queries.load_view.load_units`)"
+            )
         dim = self.identity.dim
         if X.ndim != 2 or X.shape[1] != dim:
             raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {X.shape}")
         count = int(unit_of_image.max(initial=-1)) + 1 if n_units is None else n_units
-        scores = self.predictor.scores(X, unit_of_image, n_units=count, metadata=metadata)
+        scores = self.predictor.scores(
+            X, unit_of_image, n_units=count, metadata=metadata, image_of_target=image_of_target
+        )
         return self.predictor.probabilities(scores)
 
 
@@ -185,15 +235,15 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_durable(folder / RUN_FILE, text.encode(), label="run")
     return Run(
-        folder,
-        document,
-        result.view.identity,
-        result.fitted.predictor,
-        result.conformal,
-        result.outliers,
-        learned_images,
-        predictions,
-        label_noise,
+        folder=folder,
+        document=document,
+        identity=result.view.identity,
+        predictor=result.fitted.predictor,
+        conformal=result.conformal,
+        outliers=result.outliers,
+        learned_images=learned_images,
+        predictions=predictions,
+        label_noise=label_noise,
     )
 
 
@@ -220,11 +270,11 @@ def load_run(folder: Path) -> Run:
             for entry in json.loads(payloads[CALIBRATOR_FILE])["calibrators"]
         ]
         predictor = Predictor(
-            heads,
-            calibrators,
-            document["settings"]["pooling"],
-            tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
-            metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
+            heads=heads,
+            calibrators=calibrators,
+            pooling=document["settings"]["pooling"],
+            training_weights=tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
+            blocks=metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
         )
         conformal = tuple(
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
@@ -237,13 +287,23 @@ def load_run(folder: Path) -> Run:
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
     return Run(
-        folder, document, identity, predictor, conformal, outliers, learned_images, predictions, label_noise
+        folder=folder,
+        document=document,
+        identity=identity,
+        predictor=predictor,
+        conformal=conformal,
+        outliers=outliers,
+        learned_images=learned_images,
+        predictions=predictions,
+        label_noise=label_noise,
     )
 
 
 def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
     view = result.view
     learned = np.isin(view.unit_ids, result.out_of_fold.unit_ids)[view.unit_of_image]
+    if view.image_of_target is not None:
+        learned &= view.image_of_target.any(axis=1)
     return np.ascontiguousarray(np.unique(view.content_sha256[learned], axis=0))
 
 

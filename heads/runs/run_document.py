@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
+from heads.base import HeadNeeds
 from heads.protocol.fitting import Fitted
 from heads.protocol.probe_result import Evaluation, ProbeResult
 from heads.registry import head_package
 from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
-from heads.statistics.evaluation import UNITS_PER_ECE_BIN, ece_bins
-from heads.statistics.metrics import ECE_BINS
+from heads.statistics.metric_functions import ECE_BINS
+from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
-# By the head's name and not by its class: naming a library must not import it.
-_LIBRARIES_OF_HEAD = {"xgboost": ("xgboost",), "zeroshot": ("transformers",)}
 
 
 def run_document(result: ProbeResult) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "heads": [_head(result, index, target) for index, target in enumerate(view.task.targets)],
         **_measured(result.evaluation),
         "ece_bins": {
-            target: ece_bins(int((result.judged.y[:, index] != MISSING).sum()))
+            target: ece_bins(int((result.evaluated.y[:, index] != MISSING).sum()))
             for index, target in enumerate(view.task.targets)
         },
         "classes": classes_of_run(result),
@@ -54,13 +53,13 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "counts": {
             "units_of_unknown_patient": int(np.char.startswith(view.patients, UNKNOWN_PATIENT).sum()),
             "units_fitted": len(result.out_of_fold.unit_ids),
-            "units_judged": len(result.judged.unit_ids),
+            "units_evaluated": len(result.evaluated.unit_ids),
             "patients_fitted": len(np.unique(result.out_of_fold.patients)),
-            "patients_judged": len(np.unique(result.judged.patients)),
+            "patients_evaluated": len(np.unique(result.evaluated.patients)),
         },
         "excluded": dict(result.excluded),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
-        "versions": _versions(settings.options.head),
+        "versions": _versions(settings.options.head, result.fitted.predictor.heads[0].needs),
     }
 
 
@@ -78,7 +77,7 @@ def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
-        "converged": _converged(head),
+        "converged": head.converged_,
     }
 
 
@@ -110,10 +109,10 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _versions(head: str) -> dict[str, str]:
+def _versions(head: str, needs: HeadNeeds) -> dict[str, str]:
     """Return the versions of Python, of the libraries that took part, and of the package that has the head."""
     package = head_package(head)
-    named = (*_LIBRARIES, *_LIBRARIES_OF_HEAD.get(head, ()), *([package] if package else []))
+    named = (*_LIBRARIES, *needs.libraries, *([package] if package else []))
     found = {"python": platform.python_version()}
     for name in named:
         try:
@@ -122,9 +121,3 @@ def _versions(head: str) -> dict[str, str]:
             # A library can be there under another name (from conda, say); a run is not lost for that.
             found[name] = "unknown"
     return found
-
-
-def _converged(head: object) -> bool | None:
-    """Return whether the head's solver reached its tolerance; None where it does not say."""
-    converged = getattr(head, "converged_", None)
-    return None if converged is None else bool(converged)

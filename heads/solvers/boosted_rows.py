@@ -22,7 +22,7 @@ _SMALL_CELLS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Design:
+class QuantisedRows:
     """Rows projected and quantised once, for every target and configuration that has the same axes and bins.
 
     Parameters
@@ -54,7 +54,7 @@ class Design:
     @classmethod
     def create(
         cls, training: Training, rows: npt.NDArray[np.int64], *, components: int, max_bin: int
-    ) -> Design:
+    ) -> QuantisedRows:
         """Project and quantise rows; raises UsageError where a number is too small."""
         if components < 0 or max_bin < 2:
             raise UsageError(

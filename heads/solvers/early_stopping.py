@@ -9,10 +9,12 @@ from embedstore.errors import UsageError
 from heads.base import Training
 from heads.folds import assign_folds
 
-Rows = npt.NDArray[np.int64]
+RowIndices = npt.NDArray[np.int64]
 
 
-def hold_out(training: Training, target: int, rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows]:
+def hold_out(
+    training: Training, target: int, rows: RowIndices, *, share: float, seed: int
+) -> tuple[RowIndices, RowIndices]:
     """Split rows into those to learn from and those to stop by.
 
     Parameters
@@ -62,6 +64,6 @@ def hold_out(training: Training, target: int, rows: Rows, *, share: float, seed:
 def usual_stop(stops: npt.ArrayLike) -> int:
     """Return the median of the rounds (or epochs) after which the heads of several folds were best, halves down.
 
-    The median and not the mean: a fold whose few held-out patients let it go on for long says little of the others.
+    The median, not the mean: one fold whose few held-out patients stopped late should not move the others.
     """
     return int(np.median(np.asarray(stops)))

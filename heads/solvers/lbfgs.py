@@ -1,4 +1,4 @@
-"""Batched L-BFGS for convex problems that share their rows, ended by Newton's word."""
+"""Batched L-BFGS for convex problems that share their rows; convergence is decided by the Newton decrement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MEMORY = 10
 _TRIALS = 8
 # Share of the first slope that may be left after a line search; tight, as a trial costs no matrix product.
 _SLOPE_LEFT = 0.3
-# Steps without half the distance after which the method has no more to give.
+# Steps that do not halve the distance after which a problem has stalled.
 _STALLED_AFTER = 15
 _NEWTON_STALLED_AFTER = 3
 # A problem that stalls this near its minimum (as `minimise` measures) has exhausted its precision.
@@ -25,7 +25,7 @@ _NEWTON_PRODUCTS = 200
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where the descent ended: (problems * columns, dim + 1) coefficients, and by problem whether and how fast."""
+    """(problems * columns, dim + 1) coefficients; by problem, whether it converged and after how many iterations."""
 
     coefficients: Tensor
     converged: Tensor
@@ -44,12 +44,12 @@ def minimise(
     """Minimise every problem from `start` until its distance to the minimum is below `tolerance`.
 
     The distance is that of the objective to its minimum, divided by the loss's mean curvature: half the mean
-    square by which scores are still wrong. A distance of the objective alone says nothing where classes can be
-    parted: there the loss nearly vanishes long before the coefficients are found.
+    square of the error of the scores. The distance of the objective alone says nothing where classes are
+    separable: there the loss nearly vanishes long before the coefficients are found.
 
-    Quasi-Newton steps lead near the minimum. Whether it is reached is told by Newton's decrement, for a
-    quasi-Newton model can be wrong by orders of magnitude; a problem that fails this goes on by Newton steps, which
-    may take so many products with the rows as `newton_products`, and then ends without having converged.
+    Quasi-Newton steps lead near the minimum. The Newton decrement then decides convergence, because a quasi-Newton
+    model can be wrong by orders of magnitude. A problem that has not converged continues with Newton steps, and ends
+    unconverged once these have taken `newton_products` products with the rows.
     """
     count = len(problems.weights)
     answer = Minimum(
@@ -76,46 +76,46 @@ def minimise(
     return answer
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _State:
-    """Where the problems that are not finished stand."""
+    """State of the problems that are not finished."""
 
     problems: Problems
     history: _History
-    members: Tensor  # (problems,) which these are
+    members: Tensor  # (problems,) index of each problem
     coefficients: Tensor
     scores: Tensor
     gradient: Tensor
-    distance: Tensor  # (problems,) of the objective, as the last direction tells
+    distance: Tensor  # (problems,) of the objective to its minimum, by the last direction
     curvature: Tensor  # (problems,)
     best: Tensor
     stalled: Tensor
-    newton: Tensor  # (problems,) Newton steps so far, 0 where none was asked for
+    newton: Tensor  # (problems,) Newton steps so far
     spent: Tensor  # (problems,) products that they took
-    exact: Tensor  # (problems,) bool: whether the distance is Newton's
+    exact: Tensor  # (problems,) bool: whether the distance is the Newton decrement's
 
     @classmethod
     def create(cls, problems: Problems, preconditioner: Preconditioner, start: Tensor) -> _State:
         scores = problems.scores(start)
         none = torch.zeros_like(problems.weights[:, 0])
         return cls(
-            problems,
-            _History(problems, preconditioner),
-            torch.arange(len(none), device=start.device),
-            start,
-            scores,
-            problems.gradient(problems.residuals(scores), start),
-            none + torch.inf,
-            none,
-            none + torch.inf,
-            none,
-            none,
-            none,
-            none > 0,
+            problems=problems,
+            history=_History(problems, preconditioner),
+            members=torch.arange(len(none), device=start.device),
+            coefficients=start,
+            scores=scores,
+            gradient=problems.gradient(problems.residuals(scores), start),
+            distance=none + torch.inf,
+            curvature=none,
+            best=none + torch.inf,
+            stalled=none,
+            newton=none,
+            spent=none,
+            exact=none > 0,
         )
 
     def direction(self, tolerance: float, newton_products: int) -> Tensor:
-        """Return (problems * columns, dim + 1) steps, Newton's where the minimum seems near or ever did."""
+        """Return (problems * columns, dim + 1) steps: a Newton step once a problem has come near its minimum."""
         problems = self.problems
         direction = -self.history.multiply(self.gradient)
         self.distance = -problems.dot(self.gradient, direction) / 2
@@ -134,7 +134,7 @@ class _State:
                 products=max(1, min(left, _NEWTON_PRODUCTS)),
             )
             self.spent[asked] += used
-            # What a quasi-Newton model called the distance is no measure for Newton's.
+            # A quasi-Newton model's distance does not compare with the Newton decrement's.
             self.best = torch.where(asked & (self.newton == 0), torch.inf, self.best)
             self.newton = self.newton + asked
         self.stalled = torch.where(self.distance < self.best / 2, 0, self.stalled + 1)
@@ -143,11 +143,10 @@ class _State:
 
     def finished(self, tolerance: float, newton_products: int) -> tuple[Tensor, Tensor]:
         """Return which problems end here, and which of them are solved."""
-        told = self.newton > 0
         solved = self.exact & (self.distance < tolerance * self.curvature)
-        exhausted = told & (self.stalled > _NEWTON_STALLED_AFTER)
+        exhausted = (self.newton > 0) & (self.stalled > _NEWTON_STALLED_AFTER)
         solved |= exhausted & (self.distance < _STALLED_BELOW[self.scores.dtype] * self.curvature)
-        # Rounding can spoil the last digits of a step; what is no number must not be gone along.
+        # Rounding can spoil the last digits of a step; a direction that is not finite must not be followed.
         lost = ~torch.isfinite(self.distance)
         given_up = (self.newton > _NEWTON_STEPS) | (self.spent >= newton_products)
         return solved | exhausted | lost | given_up, solved
@@ -156,23 +155,23 @@ class _State:
         """Return only some problems."""
         problems, columns = self.problems.take(kept), self.problems.per_column(kept)
         return _State(
-            problems,
-            self.history.take(problems, kept, columns),
-            self.members[kept],
-            self.coefficients[columns],
-            self.scores[columns],
-            self.gradient[columns],
-            self.distance[kept],
-            self.curvature[kept],
-            self.best[kept],
-            self.stalled[kept],
-            self.newton[kept],
-            self.spent[kept],
-            self.exact[kept],
+            problems=problems,
+            history=self.history.take(problems, kept, columns),
+            members=self.members[kept],
+            coefficients=self.coefficients[columns],
+            scores=self.scores[columns],
+            gradient=self.gradient[columns],
+            distance=self.distance[kept],
+            curvature=self.curvature[kept],
+            best=self.best[kept],
+            stalled=self.stalled[kept],
+            newton=self.newton[kept],
+            spent=self.spent[kept],
+            exact=self.exact[kept],
         )
 
     def step(self, direction: Tensor) -> None:
-        """Go along the direction to where its slope has nearly vanished."""
+        """Move along the direction to where its slope has nearly vanished."""
         problems = self.problems
         slope = problems.dot(self.gradient, direction)
         along = problems.scores(direction)
@@ -202,8 +201,8 @@ def _line_search(
 ) -> tuple[Tensor, Tensor]:
     """Find where the slope along each direction has nearly vanished; also the residuals there.
 
-    The objective is convex, so its slope rises along the way and a sign change brackets the minimum. Only
-    element-wise work: the products with the rows are known.
+    The objective is convex, so its slope increases along the direction and a sign change brackets the minimum. All
+    work is element-wise: the products with the rows are known.
     """
     bend = problems.dot(problems.penalty, direction.square())
     tilt = problems.dot(problems.penalty * direction, coefficients)

@@ -2,7 +2,7 @@
 
 All problems share the two matrix products of an iteration. The method is L-BFGS whose first curvature is
 that of the vectors' Gram matrix in its own eigenbasis, which takes away the ill-conditioning that makes plain
-L-BFGS slow on embeddings (their spectrum decays over decades). Convergence is judged per problem.
+L-BFGS slow on embeddings (their spectrum decays over decades). Convergence is decided per problem.
 
 The objective is scikit-learn's: ``C * sum(weight * log loss) + |w|**2 / 2``, the intercept not penalised.
 """
@@ -30,7 +30,7 @@ Normalisation = Literal["none", "standardise", "l2"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
 NOTHING_HELD_OUT = -1
 MAX_ITERATIONS = 300
-# Products that a problem may take beside its iterations: where rows are few they cost next to nothing.
+# Products that a problem may take on top of its iterations: with few rows they cost next to nothing.
 _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
@@ -79,7 +79,7 @@ def solve(
     max_iterations: int = MAX_ITERATIONS,
     newton_products: int = _NEWTON_PRODUCTS,
     device: str = "cpu",
-    design: Design | None = None,
+    working: WorkingCopy | None = None,
     scores: npt.NDArray[np.float32] | None = None,
 ) -> Solution:
     """Solve one problem per strength, held-out fold and target.
@@ -106,8 +106,8 @@ def solve(
         As `heads.solvers.lbfgs.minimise`; small problems may take 20,000.
     device
         As `embedstore.compute_device.torch_device`.
-    design
-        What `working_copy` made of the same vectors, normalisation and device, where several calls share it.
+    working
+        `working_copy` of the same vectors, normalisation and device, where several calls share it.
     scores
         Where `Solution.held_out_scores` are written; by default a new array.
 
@@ -123,11 +123,11 @@ def solve(
     small = training.X.size <= _SMALL_CELLS
     if tolerance is None:
         tolerance = 1e-18 if small else 1e-10
-    if design is None:
-        design = working_copy(training.X, normalisation, device)
+    if working is None:
+        working = working_copy(training.X, normalisation, device)
     with one_thread(only_if=small):
         grid = _Grid.create(
-            design, training, folds, held_out, strengths, standardised=normalisation == "standardise"
+            working, training, folds, held_out, strengths, standardised=normalisation == "standardise"
         )
         results = _empty_solution(training, held_out, strengths, scores)
         for block in _blocks(training, len(held_out), len(strengths)):
@@ -145,7 +145,7 @@ def solve(
 
 
 @dataclass(frozen=True)
-class Design:
+class WorkingCopy:
     """Working copy of the vectors: shifted and scaled, with a last column of ones for the intercept."""
 
     rows: torch.Tensor  # (n, dim + 1)
@@ -155,16 +155,18 @@ class Design:
     eigenvectors: torch.Tensor  # (dim, k)
 
 
-def working_copy(X: npt.NDArray[np.float32], normalisation: Normalisation, device: str) -> Design:
+def working_copy(X: npt.NDArray[np.float32], normalisation: Normalisation, device: str) -> WorkingCopy:
     """Return what `solve` works on: (n, dim) vectors in double precision where they are few, else in single."""
     small = X.size <= _SMALL_CELLS
     with one_thread(only_if=small):
-        return _design(X, normalisation, torch.float64 if small else torch.float32, torch_device(device))
+        return _working_copy(
+            X, normalisation, torch.float64 if small else torch.float32, torch_device(device)
+        )
 
 
-def _design(
+def _working_copy(
     X: npt.NDArray[np.float32], normalisation: Normalisation, dtype: torch.dtype, device: torch.device
-) -> Design:
+) -> WorkingCopy:
     n, dim = X.shape
     # Filled by NumPy, as the vectors may be read-only, which torch does not support.
     working = np.empty((n, dim + 1), np.float64 if dtype == torch.float64 else np.float32)
@@ -183,7 +185,7 @@ def _design(
         scale[scale <= 10 * torch.finfo(dtype).eps * shift.abs()] = 1
         vectors /= scale.to(dtype)
     eigenvalues, eigenvectors = _eigenbasis(vectors[:: max(1, n // _GRAM_ROWS)])
-    return Design(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues, eigenvectors)
+    return WorkingCopy(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues, eigenvectors)
 
 
 def _eigenbasis(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,7 +211,7 @@ def _mean(vectors: torch.Tensor, *, power: int = 1) -> torch.Tensor:
 
 
 def _spreads(
-    design: Design, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]
+    working: WorkingCopy, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the variance of each column under each problem's weights, and whether a coefficient must stay zero.
 
@@ -223,30 +225,30 @@ def _spreads(
 
     Parameters
     ----------
-    design
+    working
         The rows.
     weights
         (n, targets), 0 for a missing label.
     held
         (held out, n): the rows that are held out.
     """
-    dim = design.rows.shape[1] - 1
+    dim = working.rows.shape[1] - 1
     shape = (len(held), weights.shape[1])
-    total = torch.zeros((*shape, 1), dtype=torch.float64, device=design.rows.device)
+    total = torch.zeros((*shape, 1), dtype=torch.float64, device=working.rows.device)
     mean, square = total.repeat(1, 1, dim), total.repeat(1, 1, dim)
     for start in range(0, len(weights), _SPREAD_ROWS):
         some = slice(start, start + _SPREAD_ROWS)
         # In double precision: sums of a thousand numbers would hide what is constant.
-        rows = design.rows[some, :dim].double()
+        rows = working.rows[some, :dim].double()
         shares = _tensor((weights[some] * ~held[:, some, None]).swapaxes(1, 2), rows)
         total += shares.sum(2, keepdim=True)
         mean += shares @ rows
         square += shares @ rows.square()
     mean, square = mean / total, square / total
     variance = square - mean.square()
-    # What is left by rounding, also of the working copy's own numbers, is in proportion to the square.
-    constant = variance <= 10 * torch.finfo(design.rows.dtype).eps * square
-    return torch.where(constant, 1, variance).to(design.rows.dtype), torch.cat(
+    # The rounding error, also of the working copy itself, is proportional to the square.
+    constant = variance <= 10 * torch.finfo(working.rows.dtype).eps * square
+    return torch.where(constant, 1, variance).to(working.rows.dtype), torch.cat(
         [constant, torch.zeros_like(constant[..., :1])], dim=-1
     )
 
@@ -285,11 +287,11 @@ def _blocks(training: Training, n_held_out: int, n_strengths: int) -> list[_Bloc
     return [tuple(list(index) for index in zip(*group, strict=True)) for group in groups]  # type: ignore[misc]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Grid:
-    """All problems of a call; a block of them is made and written at a time."""
+    """All problems of a call, solved block by block."""
 
-    design: Design
+    working: WorkingCopy
     training: Training
     weights: npt.NDArray[np.float32]  # (n, targets), 0 for a missing label
     held: npt.NDArray[np.bool_]  # (held out, n) which rows are held out
@@ -302,7 +304,7 @@ class _Grid:
     @classmethod
     def create(
         cls,
-        design: Design,
+        working: WorkingCopy,
         training: Training,
         folds: npt.NDArray[np.int64],
         held_out: Sequence[int],
@@ -313,14 +315,23 @@ class _Grid:
         weights = training.sample_weight * (training.y >= 0)
         held = folds == np.asarray(held_out)[:, None]
         total = np.stack([weights.sum(0, dtype=np.float64, where=~rows[:, None]) for rows in held])
-        spreads, constant = _spreads(design, weights, held)
-        asked = np.asarray(strengths, np.float64)
-        return cls(design, training, weights, held, total, asked, spreads, constant, standardised)
+        spreads, constant = _spreads(working, weights, held)
+        return cls(
+            working=working,
+            training=training,
+            weights=weights,
+            held=held,
+            total=total,
+            strengths=np.asarray(strengths, np.float64),
+            spreads=spreads,
+            constant=constant,
+            standardised=standardised,
+        )
 
     def problems(self, block: _Block) -> tuple[Problems, Preconditioner, torch.Tensor]:
         """Return the block's problems, their preconditioner, and the coefficients to start from."""
         held, target, strength = block
-        rows, columns = self.design.rows, self.training.columns
+        rows, columns = self.working.rows, self.training.columns
         total = self.total[held, target]
         ridge = 1 / (self.strengths[strength] * total)
         penalty = _tensor(np.repeat(ridge, columns), rows)[:, None].repeat(1, rows.shape[1])
@@ -337,23 +348,23 @@ class _Grid:
         start, curvature = problems.prior()
         constant = self.constant[held, target]
         preconditioner = Preconditioner(
-            self.design.eigenvectors,
-            self.design.eigenvalues,
-            _tensor(ridge, rows),
-            curvature,
-            ~constant.repeat_interleave(columns, dim=0) if bool(constant.any()) else None,
+            eigenvectors=self.working.eigenvectors,
+            eigenvalues=self.working.eigenvalues,
+            ridge=_tensor(ridge, rows),
+            curvature=curvature,
+            free=~constant.repeat_interleave(columns, dim=0) if bool(constant.any()) else None,
         )
         return problems, preconditioner, start
 
     def write(self, results: Solution, block: _Block, minimum: Minimum, problems: Problems) -> None:
-        """Put what was solved where it belongs, in terms of the vectors as they were given."""
+        """Write a block's solutions, in terms of the vectors as they were given."""
         held, target, strength = block
         columns = self.training.columns
         solved = minimum.coefficients.cpu().numpy().astype(np.float64).reshape(len(target), columns, -1)
-        coef = solved[:, :, :-1] / self.design.scale
+        coef = solved[:, :, :-1] / self.working.scale
         where = (strength, held, target)
         results.coef[where] = coef
-        intercept = solved[:, :, -1] - coef @ self.design.shift
+        intercept = solved[:, :, -1] - coef @ self.working.shift
         # A softmax does not see a common shift of its intercepts; without one the solution is unique.
         results.intercept[where] = intercept - (intercept.mean(1, keepdims=True) if columns > 1 else 0)
         results.converged[where] = minimum.converged.cpu().numpy()

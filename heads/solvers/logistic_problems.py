@@ -1,9 +1,9 @@
 """Logistic problems that share their rows, and their curvature in the eigenbasis of these rows.
 
 Nothing here or in `lbfgs` and `newton` knows of strengths, folds or targets: a problem is a group of
-`columns` adjacent scores (one for a binary problem, one per class otherwise). Scores stand first in every array, rows
-or dimensions last: there are few scores, and sums over a last axis that short, and products with the transpose of the
-rows, take twice the time.
+`columns` adjacent scores (one for a binary problem, one per class otherwise). Scores are the first axis of every
+array, rows or dimensions the last: there are few scores, and sums over a last axis that short, and products with the
+transpose of the rows, take twice the time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-# A loss that has all but vanished still bends: dividing by less would overflow.
+# Smallest curvature to divide by: that of a nearly vanished loss would overflow.
 _LEAST_CURVATURE = 1e-12
 
 
@@ -104,7 +104,7 @@ class Problems:
         return of_problems.repeat_interleave(self.columns)
 
     def each(self, of_problems: Tensor) -> Tensor:
-        """Repeat (problems,) for each problem's columns and stand it up, (problems * columns, 1)."""
+        """Repeat (problems,) for each problem's columns, as a column (problems * columns, 1)."""
         return self.per_column(of_problems)[:, None]
 
     def dot(self, left: Tensor, right: Tensor) -> Tensor:
@@ -166,9 +166,10 @@ class Preconditioner:
 
     @cached_property
     def _classes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvalues (problems, columns), eigenvectors, and 1 but for the direction that a softmax does not see.
+        """Eigenvalues (problems, columns), eigenvectors, and a mask that is 0 for the null direction of a softmax.
 
-        That is all classes alike: the smallest of its eigenvalues is zero, and what a gradient has there is rounding.
+        A common shift of all classes changes no probability: its eigenvalue is zero, and a gradient along it is
+        rounding.
         """
         values, vectors = torch.linalg.eigh(self.curvature)
         seen = torch.ones_like(values)

@@ -1,4 +1,4 @@
-"""Which rows each of many networks sees at a step: its own order, padded to a common length."""
+"""Batches of rows for many networks: each in its own order, padded to a common length."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.base import Training
-from heads.solvers.mlp_network import Recipe
+from heads.solvers.mlp_network import NetworkRecipe
 
 Indices = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """One network to train.
 
@@ -35,7 +35,7 @@ class Problem:
         Of first weights, order of rows and dropout.
     """
 
-    recipe: Recipe
+    recipe: NetworkRecipe
     target: int
     rows: Indices
     held_out: Indices
@@ -58,7 +58,7 @@ class Feed:
         self.steps_per_round = np.array([_steps_per_round(problem) for problem in problems])
 
     def batch(self, members: Indices, live: npt.NDArray[np.bool_]) -> tuple[Indices, npt.NDArray[np.float32]]:
-        """Return (models, size) rows and their shares of the loss, 0 where a batch is padded or rests."""
+        """Return (models, size) rows and their weights in the loss, 0 for padding and for networks that rest."""
         rows = np.zeros((len(members), self._size), np.int64)
         weight = np.zeros((len(members), self._size), np.float32)
         for place, member in enumerate(members):
@@ -87,13 +87,13 @@ def _steps_per_round(problem: Problem) -> int:
 
 
 def padded(which: Sequence[Indices], step: int) -> Iterator[tuple[Indices, npt.NDArray[np.float64]]]:
-    """Yield (models, k) rows of each network and 1 where they are its own, 0 where they only fill up."""
+    """Yield (models, k) rows of each network and a mask: 1 for real rows, 0 for padding."""
     longest = max(len(rows) for rows in which)
     for start in range(0, longest, step):
         parts = [rows[start : start + step] for rows in which]
         width = max(len(part) for part in parts)
         rows = np.zeros((len(which), width), np.int64)
-        there = np.zeros((len(which), width))
+        mask = np.zeros((len(which), width))
         for place, part in enumerate(parts):
-            rows[place, : len(part)], there[place, : len(part)] = part, 1
-        yield rows, there
+            rows[place, : len(part)], mask[place, : len(part)] = part, 1
+        yield rows, mask

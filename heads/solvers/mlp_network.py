@@ -25,8 +25,8 @@ Schedule = Literal["cosine", "constant"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "constant")
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecipe:
     """How one network is shaped and trained; the parameters of `heads.estimators.mlp.MlpHead`."""
 
     hidden: tuple[int, ...]
@@ -52,7 +52,7 @@ class Recipe:
         """The epoch that training ends with, 0 for none."""
         return self.epochs if self.stop_after is None else self.stop_after
 
-    def check(self) -> Recipe:
+    def check(self) -> NetworkRecipe:
         """Return itself; raises UsageError naming the parameter that is wrong."""
         rules = {
             "hidden": bool(self.hidden) and min(self.hidden) >= 1,
@@ -92,7 +92,7 @@ _WANTED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """One trained network.
 

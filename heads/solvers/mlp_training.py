@@ -1,8 +1,8 @@
 """Train many networks in one batched pass: configurations, folds, targets and seeds side by side.
 
-Each network has its own rows, order, learning rate and clock, so that it becomes what it would become alone;
-only the products are shared. AdamW (arXiv 1711.05101) is written out because a rate per network inside one
-tensor is more than torch's optimisers know.
+Each network has its own rows, order, learning rate and schedule, so that it equals the network trained alone; only
+the products are shared. AdamW (arXiv 1711.05101) is written out because torch's optimisers have no learning rate per
+network inside one tensor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from embedstore.compute_device import torch_device
 from heads.base import Training
 from heads.solvers.mlp_batches import Feed, Indices, Problem, padded
-from heads.solvers.mlp_network import Network, Recipe, forward, losses, normaliser, untrained
+from heads.solvers.mlp_network import Network, NetworkRecipe, forward, losses, normaliser, untrained
 from heads.torch_threads import SMALL_CELLS, one_thread
 
 _BETAS = (0.9, 0.999)
@@ -32,7 +32,7 @@ _APPLY_CELLS = 1 << 22
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, its (s, columns) float32 scores of `Problem.scored`, and the round it was best in."""
+    """A trained network, its (s, columns) float32 scores of `Problem.scored`, and its best round."""
 
     network: Network
     scores: npt.NDArray[np.float32]
@@ -72,42 +72,42 @@ def _train(training: Training, problems: Sequence[Problem], place: torch.device)
     return [trained[index] for index in range(len(problems))]
 
 
-@dataclass(frozen=True)
-class _Lot:
-    """Parts of stacked networks that shrink when some are finished."""
+@dataclass(frozen=True, kw_only=True)
+class _ActiveNetworks:
+    """State of the networks still training, stacked."""
 
-    members: Indices  # (models,) which problems these are
+    members: Indices  # (models,) index of each network's problem
     tensors: list[Tensor]
     first: list[Tensor]  # AdamW's moments
     second: list[Tensor]
     best: list[Tensor]
     steps: Tensor  # (models, 1, 1) updates so far
 
-    def take(self, kept: npt.NDArray[np.bool_]) -> _Lot:
+    def take(self, kept: npt.NDArray[np.bool_]) -> _ActiveNetworks:
         where = torch.from_numpy(kept).to(self.steps.device)
 
         def some(stack: list[Tensor]) -> list[Tensor]:
             return [tensor.detach()[where].clone() for tensor in stack]
 
-        return _Lot(
-            self.members[kept],
-            some(self.tensors),
-            some(self.first),
-            some(self.second),
-            some(self.best),
-            self.steps[where],
+        return _ActiveNetworks(
+            members=self.members[kept],
+            tensors=some(self.tensors),
+            first=some(self.first),
+            second=some(self.second),
+            best=some(self.best),
+            steps=self.steps[where],
         )
 
-    def without(self, over: npt.NDArray[np.bool_], finished: dict[int, list[Tensor]]) -> _Lot:
-        """Return the networks that go on, and put the best weights of the others into `finished`."""
+    def without(self, over: npt.NDArray[np.bool_], finished: dict[int, list[Tensor]]) -> _ActiveNetworks:
+        """Return the networks that are not over, and put the best weights of the others into `finished`."""
         for index in np.flatnonzero(over):
             finished[int(self.members[index])] = [best[index : index + 1].clone() for best in self.best]
         return self.take(~over) if over.any() else self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Block:
-    """Networks of one shape, and all that does not change while they are trained."""
+    """Networks of one shape, with everything that training does not change."""
 
     training: Training
     vectors: Tensor  # (n, dim)
@@ -135,66 +135,68 @@ class _Block:
         inverse = torch.where(lengths > 0, 1 / lengths, 0)
         l2 = torch.tensor([p.recipe.normalisation == "l2" for p in problems], device=vectors.device)
         return cls(
-            training,
-            vectors,
-            problems,
-            torch.from_numpy(np.stack(means)).to(vectors.device)[:, None],
-            torch.from_numpy(np.stack(factors)).to(vectors.device)[:, None],
-            torch.where(l2[:, None], inverse.T, torch.ones_like(inverse.T)) if l2.any() else inverse.T[:0],
-            [torch.stack(layer).to(vectors.device) for layer in zip(*starts, strict=True)],
+            training=training,
+            vectors=vectors,
+            problems=problems,
+            mean=torch.from_numpy(np.stack(means)).to(vectors.device)[:, None],
+            factor=torch.from_numpy(np.stack(factors)).to(vectors.device)[:, None],
+            inverse_length=torch.where(l2[:, None], inverse.T, torch.ones_like(inverse.T))
+            if l2.any()
+            else inverse.T[:0],
+            start=[torch.stack(layer).to(vectors.device) for layer in zip(*starts, strict=True)],
         )
 
     def train(self) -> list[Trained]:
-        """Train round by round; a network leaves after its last, or when its loss has not fallen for its patience."""
+        """Train round by round; a network ends after its last, or when its loss has not fallen for its patience."""
         count = len(self.problems)
-        lot = _Lot(
-            np.arange(count),
-            [tensor.clone() for tensor in self.start],
-            [torch.zeros_like(tensor) for tensor in self.start],
-            [torch.zeros_like(tensor) for tensor in self.start],
-            [tensor.clone() for tensor in self.start],
-            torch.zeros(count, 1, 1, device=self.vectors.device),
+        active = _ActiveNetworks(
+            members=np.arange(count),
+            tensors=[tensor.clone() for tensor in self.start],
+            first=[torch.zeros_like(tensor) for tensor in self.start],
+            second=[torch.zeros_like(tensor) for tensor in self.start],
+            best=[tensor.clone() for tensor in self.start],
+            steps=torch.zeros(count, 1, 1, device=self.vectors.device),
         )
-        best_loss, best_round = self._held_out_losses(lot), np.zeros(count, np.int64)
+        best_loss, best_round = self._held_out_losses(active), np.zeros(count, np.int64)
         feed = Feed(self.training, self.problems)
         patience = np.array([problem.recipe.patience for problem in self.problems])
         stopping = np.array([len(problem.held_out) > 0 for problem in self.problems])
         last = np.array([problem.recipe.last_epoch for problem in self.problems])
         finished: dict[int, list[Tensor]] = {}
         generators = self._generators()
-        lot = lot.without(last == 0, finished)
+        active = active.without(last == 0, finished)
         for done in range(1, int(last.max()) + 1):
-            self._round(lot, feed, generators)
-            loss, members = self._held_out_losses(lot), lot.members
+            self._round(active, feed, generators)
+            loss, members = self._held_out_losses(active), active.members
             improved = ~stopping[members] | (loss < best_loss[members])
             best_loss[members[improved]], best_round[members[improved]] = loss[improved], done
             where = torch.from_numpy(improved).to(self.vectors.device)
-            for best, tensor in zip(lot.best, lot.tensors, strict=True):
+            for best, tensor in zip(active.best, active.tensors, strict=True):
                 best[where] = tensor.detach()[where]
             over = (done - best_round[members] >= patience[members]) | (done == last[members])
-            lot = lot.without(over, finished)
-            if not len(lot.members):
+            active = active.without(over, finished)
+            if not len(active.members):
                 break
         return [self._result(index, finished[index], int(best_round[index])) for index in range(count)]
 
-    def _round(self, lot: _Lot, feed: Feed, generators: list[torch.Generator]) -> None:
+    def _round(self, active: _ActiveNetworks, feed: Feed, generators: list[torch.Generator]) -> None:
         """Take each network through its share of steps; one that has fewer than the others rests."""
-        for tensor in lot.tensors:
+        for tensor in active.tensors:
             tensor.requires_grad_(True)
-        recipes = [self.problems[member].recipe for member in lot.members]
-        per_round = feed.steps_per_round[lot.members]
+        recipes = [self.problems[member].recipe for member in active.members]
+        per_round = feed.steps_per_round[active.members]
         for step in range(int(per_round.max())):
             live = self._column((step < per_round).astype(np.float32))
-            rows, weight = feed.batch(lot.members, step < per_round)
-            truth = self._truth(lot.members, rows)
-            drops = self._drops(lot.members, rows.shape[1], generators)
-            scores = forward(lot.tensors, self._gather(lot.members, rows), drops)
+            rows, weight = feed.batch(active.members, step < per_round)
+            truth = self._truth(active.members, rows)
+            drops = self._drops(active.members, rows.shape[1], generators)
+            scores = forward(active.tensors, self._gather(active.members, rows), drops)
             loss = (losses(scores, truth) * torch.from_numpy(weight).to(scores)).sum()
-            gradients = torch.autograd.grad(loss, lot.tensors)
-            lot.steps.add_(live)
-            total = self._column(feed.steps_per_round[lot.members] * np.array([r.epochs for r in recipes]))
-            _update(lot, gradients, recipes, live=live, progress=(lot.steps - 1) / total)
-        for tensor in lot.tensors:
+            gradients = torch.autograd.grad(loss, active.tensors)
+            active.steps.add_(live)
+            total = self._column(feed.steps_per_round[active.members] * np.array([r.epochs for r in recipes]))
+            _update(active, gradients, recipes, live=live, progress=(active.steps - 1) / total)
+        for tensor in active.tensors:
             tensor.requires_grad_(False)
 
     def _gather(self, members: Indices, rows: Indices) -> Tensor:
@@ -230,19 +232,19 @@ class _Block:
     def _generators(self) -> list[torch.Generator]:
         return [torch.Generator(self.vectors.device).manual_seed(problem.seed) for problem in self.problems]
 
-    def _held_out_losses(self, lot: _Lot) -> npt.NDArray[np.float64]:
+    def _held_out_losses(self, active: _ActiveNetworks) -> npt.NDArray[np.float64]:
         """Return the weighted log loss of each network's held-out rows; infinite without any, or if NaN."""
-        which = [self.problems[member].held_out for member in lot.members]
-        total = np.zeros(len(lot.members))
-        for rows, there in padded(which, self._apply_rows(len(which))):
-            scores = forward(lot.tensors, self._gather(lot.members, rows))
-            of_row = losses(scores, self._truth(lot.members, rows)).double().cpu().numpy()
-            targets = [self.problems[member].target for member in lot.members]
-            weight = self.training.sample_weight[rows, np.array(targets)[:, None]] * there
+        which = [self.problems[member].held_out for member in active.members]
+        total = np.zeros(len(active.members))
+        for rows, mask in padded(which, self._apply_rows(len(which))):
+            scores = forward(active.tensors, self._gather(active.members, rows))
+            of_row = losses(scores, self._truth(active.members, rows)).double().cpu().numpy()
+            targets = [self.problems[member].target for member in active.members]
+            weight = self.training.sample_weight[rows, np.array(targets)[:, None]] * mask
             total += (of_row * weight).sum(1)
         weights = [
             self.training.sample_weight[rows, self.problems[member].target].sum(dtype=np.float64)
-            for rows, member in zip(which, lot.members, strict=True)
+            for rows, member in zip(which, active.members, strict=True)
         ]
         mean = np.divide(total, weights, out=np.full(len(total), np.inf), where=np.array(weights) > 0)
         return np.where(np.isnan(mean), np.inf, mean)
@@ -256,11 +258,11 @@ class _Block:
             parts.append(forward(tensors, self._gather(member, rows))[0].cpu().numpy())
         plain = [tensor[0].cpu().numpy() for tensor in tensors]
         network = Network(
-            tuple(plain[::2]),
-            tuple(bias[0] for bias in plain[1::2]),
-            self.mean[index, 0].cpu().numpy(),
-            self.factor[index, 0].cpu().numpy(),
-            problem.recipe.normalisation,
+            weights=tuple(plain[::2]),
+            biases=tuple(bias[0] for bias in plain[1::2]),
+            mean=self.mean[index, 0].cpu().numpy(),
+            factor=self.factor[index, 0].cpu().numpy(),
+            normalisation=problem.recipe.normalisation,
         )
         return Trained(network, np.concatenate(parts), best_round)
 
@@ -273,7 +275,12 @@ class _Block:
 
 @torch.no_grad()
 def _update(
-    lot: _Lot, gradients: Sequence[Tensor], recipes: Sequence[Recipe], *, live: Tensor, progress: Tensor
+    active: _ActiveNetworks,
+    gradients: Sequence[Tensor],
+    recipes: Sequence[NetworkRecipe],
+    *,
+    live: Tensor,
+    progress: Tensor,
 ) -> None:
     """Take one AdamW step; a network that rests (`live` 0) keeps weights and moments."""
 
@@ -284,16 +291,16 @@ def _update(
     falling = 0.5 * (1 + torch.cos(torch.pi * progress))
     rate = live * column("learning_rate") * torch.where(cosine[:, None, None], falling, 1.0)
     decay, l2 = column("weight_decay"), column("l2")
-    steps = lot.steps.clamp_min(1)
+    steps = active.steps.clamp_min(1)
     bias_first, bias_second = 1 - _BETAS[0] ** steps, 1 - _BETAS[1] ** steps
-    for place, (tensor, gradient) in enumerate(zip(lot.tensors, gradients, strict=True)):
+    for place, (tensor, gradient) in enumerate(zip(active.tensors, gradients, strict=True)):
         # Only weights are regularised; a bias has no scale that noise could inflate.
         if place % 2 == 0:
             if l2.any():
                 gradient.addcmul_(tensor, 2 * l2)
             if decay.any():
                 tensor.mul_(1 - rate * decay)
-        first, second = lot.first[place], lot.second[place]
+        first, second = active.first[place], active.second[place]
         first.lerp_(gradient, live * (1 - _BETAS[0]))
         second.lerp_(gradient.square_(), live * (1 - _BETAS[1]))
         # The gradient's memory holds what follows: these tensors are large, and new ones cost more than the sums.

@@ -71,7 +71,7 @@ class Gallery:
         scanned, proposed = self._proposed(queries, reach)
         rows, cosines = self._ranked(queries, proposed, k)
         if reach < len(self):
-            # What was not proposed has at most the last candidate's cosine, but for float32's rounding.
+            # A row that is no candidate has at most the last candidate's cosine, up to float32 rounding.
             hidden = scanned[:, -1] + queries.shape[1] * 2.0**-23
             unsure = np.flatnonzero(cosines[:, -1] <= hidden)
             step = max(1, _RANK_CELLS // len(self))

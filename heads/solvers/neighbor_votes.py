@@ -1,4 +1,4 @@
-"""How neighbours vote: labels of the rows found become scores, for every k and temperature at once."""
+"""Votes of neighbours: their labels become scores, for every k and temperature at once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Votes:
-    """Labels and weights of the rows that may be found, and how their votes become scores.
+    """Labels and weights of the rows that vote, and the scores that their votes give.
 
     Parameters
     ----------
     labels
         (n,) int64; anything where there is no label.
     weights
-        (n,) float32; a row with 0 is passed over as if it were not there.
+        (n,) float32; a row with 0 is skipped.
     n_classes
         Number of classes.
     smoothing
@@ -80,12 +80,12 @@ def _sums(votes: Floats, ends: npt.NDArray[np.int64]) -> Floats:
     return np.take_along_axis(np.cumsum(votes, axis=1), ends, axis=1)
 
 
-@dataclass(frozen=True)
-class Electorate:
-    """The rows outside a fold, searched once for all targets.
+@dataclass(frozen=True, kw_only=True)
+class FoldNeighbors:
+    """Neighbour search restricted to the training rows of one fold, one search for all targets.
 
-    Labels that a target lacks are passed over among the neighbours found. Only where so many are lacking that
-    too few remain, that target's own rows are searched for those queries.
+    Neighbours without a label for a target are skipped. Only where so many labels are missing that too few
+    neighbours remain, the rows labelled for that target are searched again for those queries.
 
     Parameters
     ----------
@@ -121,13 +121,13 @@ class Electorate:
         most = max(self.ks)
         # A quarter more than can vote where labels are missing: searching again costs more.
         reach = min(most if all(of.all() for of in known) else most * 5 // 4, len(some))
-        electorate = [self._votes(target, some) for target in range(len(known))]
+        votes_of_target = [self._votes(target, some) for target in range(len(known))]
         lacking = np.zeros((len(known), len(queries)), np.bool_)
         gallery = Gallery(self.units, self.training.groups, some)
         for start in range(0, len(queries), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             rows, cosines = self._search(gallery, queries[block], reach)
-            for target, votes in enumerate(electorate):
+            for target, votes in enumerate(votes_of_target):
                 scores[:, queries[block], target] = self._grid(votes, rows, cosines)
                 # The last place is empty (-1) where every row of another group was found.
                 lacking[target, block] = (votes.voters(rows).sum(1) < most) & (rows[:, -1] >= 0)

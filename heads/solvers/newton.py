@@ -1,8 +1,9 @@
 """The Newton step of logistic problems, by conjugate gradients, all problems side by side.
 
-A quasi-Newton step can be short far from the minimum: where classes can be parted and regularisation is weak, the
-loss bends by orders of magnitude less than the model made of past steps says. Half the product of gradient and
-*Newton* step tells the distance there too (the Newton decrement; Boyd & Vandenberghe 2004, 9.5), and the step leads on.
+A quasi-Newton step can be short far from the minimum: where classes are separable and regularisation is weak, the
+curvature of the loss is smaller by orders of magnitude than the model of past steps says. The Newton decrement, half
+the product of gradient and *Newton* step (Boyd & Vandenberghe 2004, 9.5), measures the distance there too, and the
+step makes progress.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from heads.solvers.logistic_problems import Preconditioner, Problems
 
-# Share of the first residual's square that may be left: the step is then some tenths from Newton's.
+# Share of the first residual's square that may be left: the step is then some tenths from the exact Newton step.
 _RESIDUAL_LEFT = 0.01
 
 
 def newton_step(
     problems: Problems, preconditioner: Preconditioner, scores: Tensor, gradient: Tensor, *, products: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Solve for the step that the loss's own curvature calls for.
+    """Return the Newton step (inexact, by conjugate gradients).
 
     Parameters
     ----------
@@ -40,9 +41,9 @@ def newton_step(
     Returns
     -------
     tuple
-        (problems * columns, dim + 1) step; (problems,) half its product with the falling gradient: how far above
-        its minimum the objective stands, to second order; (problems,) whether the products sufficed (if not,
-        the step still leads down, and the distance is larger than said); and (problems,) products taken.
+        (problems * columns, dim + 1) step; (problems,) half its product with the negative gradient: the distance of
+        the objective to its minimum, to second order; (problems,) whether the products sufficed (if not, the step
+        still descends, and the distance is underestimated); and (problems,) products taken.
     """
     present = replace(preconditioner, curvature=problems.curvature(scores))
     bend = _bend(problems, scores)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,16 +11,21 @@ from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task
 from embedstore.store.writer import open_writer
-from embedstore.task import Task
-from embedstore.view import take_targets, without_split
+from embedstore.task import ImageRule, Task
+from embedstore.view import Units, take_targets, without_split
 from tests.stores import IDENTITY, content_of, make_store, manifest_of, vectors_of
 from tests.views import make_view
 
 
-def add_task(root, *, unit="study", labels=None, name="t", subgroups=()):
+def add_task(root, *, unit="study", labels=None, name="t", subgroups=(), rules=None):
     labels = labels or {"study0": "no", "study1": "yes", "study2": None, "study7": "yes"}
     table = pa.table({"unit_id": list(labels), "abnormal": pa.array(list(labels.values()), pa.string())})
-    write_task(root, Task(name, unit, ("abnormal",), ("no", "yes"), table, subgroups=subgroups))
+    write_task(
+        root,
+        Task(
+            name, unit, ("abnormal",), ("no", "yes"), table, subgroups=subgroups, images_of_target=rules or {}
+        ),
+    )
 
 
 def test_a_view_joins_vectors_labels_patients_and_splits_by_study(tmp_path):
@@ -142,3 +149,106 @@ def test_some_targets_are_taken_in_the_order_named() -> None:
 
 def test_without_the_official_split_no_unit_has_one() -> None:
     assert set(without_split(make_view()).splits) == {""}
+
+
+def add_levels(root, rules=None):
+    """Two targets of the levels of a study, of which the images are told apart by a column."""
+    table = pa.table(
+        {
+            "study_id": ["a", "a", "b"],
+            "level": ["l4", "l5", "l4"],
+            "canal": ["no", "yes", "yes"],
+            "left": ["yes", None, "no"],
+        }
+    )
+    task = Task("t", "study_id,level", ("canal", "left"), ("no", "yes"), table, images_of_target=rules or {})
+    write_task(root, task)
+
+
+LEVELS = {"study_id": ["a", "b", "a", "a", "a"], "level": ["l5", "l4", "l4", "l5", None]}
+
+
+def test_a_unit_may_be_a_key_of_several_columns(tmp_path):
+    root = store_with(tmp_path, **LEVELS)
+    add_levels(root)
+    view = load_view(open_store(root))
+    assert view.unit_ids.tolist() == ["a|l5", "b|l4", "a|l4"]
+    assert view.unit_of_image.tolist() == [0, 1, 2, 0]
+    assert view.y.tolist() == [[1, -1], [1, 0], [0, 1]]
+    assert view.excluded == {"no label in task t": 1}
+    # No patient is known: the levels of a study are nevertheless one patient's.
+    assert view.patients[0] == view.patients[2] != view.patients[1]
+    assert view.image_of_target is None
+    assert isinstance(view, Units)
+    units = load_units(open_store(root), "study_id,level")
+    assert units.unit_ids.tolist() == ["a|l5", "b|l4", "a|l4", "i4"]
+
+
+def test_a_column_of_the_unit_or_of_an_image_rule_must_be_in_the_store(tmp_path):
+    root = store_with(tmp_path, study_id=["a", "b"])
+    add_task(root, labels={"a": "no"}, rules={"abnormal": ImageRule("plane", ("axial",))})
+    with pytest.raises(UsageError, match="has no column 'plane'"):
+        load_view(open_store(root))
+    with pytest.raises(UsageError, match="has no column 'level'"):
+        load_units(open_store(root), "study_id,level")
+
+
+def test_images_speak_for_the_targets_that_their_rule_names(tmp_path):
+    plane = ["sagittal", "axial", "axial", "coronal", "sagittal"]
+    root = store_with(tmp_path, study_id=["a", "a", "b", "c", "c"], plane=plane)
+    table = pa.table({"unit_id": ["a", "b", "c"], "canal": ["no", "yes", None], "left": ["yes", "no", "no"]})
+    rules = {"canal": ImageRule("plane", ("sagittal",)), "left": ImageRule("plane", ("axial", "oblique"))}
+    write_task(root, Task("t", "study", ("canal", "left"), ("no", "yes"), table, images_of_target=rules))
+    view = load_view(open_store(root))
+    # The coronal image speaks for no target.
+    assert view.image_ids.tolist() == ["i0", "i1", "i2", "i4"]
+    np.testing.assert_array_equal(view.X, vectors_of(0, 5)[[0, 1, 2, 4]])
+    assert view.image_of_target.tolist() == [[True, False], [False, True], [False, True], [True, False]]
+    # Study b has no sagittal image for its canal, study c no axial one for its left side.
+    assert view.y.tolist() == [[0, 1], [-1, 0], [-1, -1]]
+    assert view.excluded == {
+        "image for no target of task t": 1,
+        "label without an image for its target": 2,
+    }
+    units = load_units(open_store(root), "study", image_rules=view.task.image_rules)
+    assert units.image_of_target.tolist() == [
+        [True, False],
+        [False, True],
+        [False, True],
+        [False, False],
+        [True, False],
+    ]
+
+
+def test_a_target_without_a_rule_is_spoken_for_by_every_image(tmp_path):
+    root = store_with(tmp_path, study_id=["a", "a"], plane=["sagittal", None])
+    table = pa.table({"unit_id": ["a"], "canal": ["no"], "left": ["yes"]})
+    rules = {"left": ImageRule("plane", ("",))}
+    write_task(root, Task("t", "study", ("canal", "left"), ("no", "yes"), table, images_of_target=rules))
+    assert load_view(open_store(root)).image_of_target.tolist() == [[True, False], [True, True]]
+
+
+def test_a_mask_has_the_shape_of_images_and_targets_and_every_label_an_image():
+    view = make_view(patients=4, targets=("canal", "left"))
+    with pytest.raises(
+        DataError, match=r"must be bool of shape \(\d+, 2\) \(images, targets\); found bool of shape"
+    ):
+        replace(view, image_of_target=np.ones((len(view.image_ids), 1), np.bool_))
+    mask = np.ones((len(view.image_ids), 2), np.bool_)
+    mask[view.unit_of_image == 1, 1] = False
+    with pytest.raises(
+        DataError, match=r"1 labels of units that have no image for the target, .*'study00001', target 'left'"
+    ):
+        replace(view, image_of_target=mask)
+    y = view.y.copy()
+    y[1, 1] = -1
+    masked = replace(view, y=y, image_of_target=mask)
+    left = take_targets(masked, ["left"])
+    assert left.image_of_target.tolist() == mask[:, 1:].tolist()
+
+
+def test_taken_targets_keep_their_image_rules():
+    view = make_view(patients=4, targets=("canal", "left"))
+    rules = {"canal": ImageRule("plane", ("sagittal",)), "left": ImageRule("plane", ("axial",))}
+    view = replace(view, task=replace(view.task, images_of_target=rules))
+    assert take_targets(view, ["left"]).task.images_of_target == {"left": rules["left"]}

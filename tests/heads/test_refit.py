@@ -14,11 +14,11 @@ from heads.estimators.boosted import BoostedFamily, BoostedHead
 from heads.estimators.mlp import MlpFamily, MlpHead
 from heads.estimators.neighbors import NeighborsFamily, neighbors_as_steady
 from heads.inputs.input_ways import HeadInputs
-from heads.inputs.unit_images import Rows
+from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
 from heads.solvers.early_stopping import usual_stop
 from heads.statistics.conformal import conformal_sets
-from tests.head_contract import folds_of, make_training
+from heads.testing import folds_of, make_training
 
 TREES = BoostedFamily(({"max_depth": 2, "learning_rate": 0.3, "rounds": 40, "patience": 5},))
 NETWORKS = MlpFamily(({"hidden": (6,), "learning_rate": 0.02, "minimum_steps": 36, "batch_size": 32},))
@@ -91,9 +91,9 @@ def test_neighbours_that_were_all_rows_outside_a_fold_are_all_rows() -> None:
     training.y[:30, 1] = -1
     found = NEIGHBORS.out_of_fold(training, folds_of(training), seed=0)
     # 40 of 40 rows outside a fold voted for the first target, 20 of 20 for the second.
-    assert found.settled[1] == [{"k": 60}, {"k": 30}]
+    assert found.refit_params[1] == [{"k": 60}, {"k": 30}]
     # 5 of 40 and of 20 did: 1 / (1/5 - 1/40 + 1/60) = 5.2 and 1 / (1/5 - 1/20 + 1/30) = 5.5.
-    assert found.settled[0] == [{"k": 5}, {"k": 5}]
+    assert found.refit_params[0] == [{"k": 5}, {"k": 5}]
 
 
 @pytest.mark.parametrize(
@@ -113,17 +113,23 @@ def test_sets_of_few_patients_without_signal_hold_the_true_class(family: HeadFam
 
 
 def _coverage_without_signal(
-    family: HeadFamily, seed: int, *, patients: int = 56, judged: int = 400
+    family: HeadFamily, seed: int, *, patients: int = 56, evaluated: int = 400
 ) -> float:
     """Return the share of fresh patients whose class is in their set at 90 %, by a head of random labels."""
     generator = np.random.default_rng(seed)
-    X = generator.normal(size=(patients + judged, 12)).astype(np.float32)
+    X = generator.normal(size=(patients + evaluated, 12)).astype(np.float32)
     y = generator.permutation(np.arange(patients) % 3)
-    rows = Rows(X[:patients], {}, np.arange(patients), y[:, None], np.arange(patients))
+    rows = UnitImages(
+        X=X[:patients],
+        metadata={},
+        unit_of_row=np.arange(patients),
+        y=y[:, None],
+        groups=np.arange(patients),
+    )
     inputs = [HeadInputs("mean-probability", ())]
     fitted = fit(rows, family, TASK, inputs=inputs, folds=5, class_weights="none", seed=seed)
     stated = fitted.out_of_fold_probabilities[:, 0]
     sets = conformal_sets(stated, y, np.arange(patients), classes=TASK.classes, coverage=0.9)
-    scores = fitted.predictor.scores(X[patients:], np.arange(judged), n_units=judged, metadata={})
+    scores = fitted.predictor.scores(X[patients:], np.arange(evaluated), n_units=evaluated, metadata={})
     members = sets.members(fitted.predictor.probabilities(scores)[:, 0])
-    return float(members[np.arange(judged), np.arange(judged) % 3].mean())
+    return float(members[np.arange(evaluated), np.arange(evaluated) % 3].mean())

@@ -12,9 +12,9 @@ from heads.estimators.boosted import BoostedFamily
 from heads.estimators.logistic import LogisticFamily
 from heads.estimators.mlp import MlpFamily
 from heads.estimators.neighbors import NeighborsFamily
-from heads.registry import head_family, on_device
+from heads.registry import head_family
+from heads.testing import folds_of, make_training
 from heads.torch_threads import one_thread
-from tests.head_contract import folds_of, make_training
 from tests.views import make_view, probed
 
 NO_GPU = not torch.cuda.is_available()
@@ -22,14 +22,14 @@ NO_GPU = not torch.cuda.is_available()
 
 @pytest.mark.parametrize("head", ["logistic", "mlp", "xgboost"])
 def test_a_grid_is_moved_to_a_device(head: str) -> None:
-    moved = on_device(head_family(head), "cuda")
+    moved = head_family(head).on_device("cuda")
     assert moved.device == "cuda"
     assert moved.points == head_family(head).points
 
 
 def test_a_grid_without_a_choice_stays_as_it_is() -> None:
     grid = NeighborsFamily(ks=(3,))
-    assert on_device(grid, "cuda") is grid
+    assert grid.on_device("cuda") is grid
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
@@ -77,7 +77,7 @@ def test_threads_come_back() -> None:
 def test_a_gpu_finds_what_the_cpu_finds(family: object, tolerance: float) -> None:
     training = make_training(n_classes=3)
     here, there = (
-        on_device(family, device).out_of_fold(training, folds_of(training), seed=0).scores
+        family.on_device(device).out_of_fold(training, folds_of(training), seed=0).scores
         for device in ("cpu", "cuda")
     )
     assert np.abs(here - there).mean() < tolerance

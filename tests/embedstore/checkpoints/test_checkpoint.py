@@ -175,6 +175,26 @@ def test_a_commit_may_be_asked_for(snapshot):
     assert encoder.identity.revision == "c" * 40
 
 
+def test_the_configuration_of_a_hub_id_is_looked_up_and_read_once(snapshot, monkeypatch):
+    looked_up, read = [], []
+    look_up, read_bytes = huggingface_hub.try_to_load_from_cache, checkpoint.Path.read_bytes
+
+    def looking_up(repo_id, filename, **options):
+        looked_up.append(filename)
+        return look_up(repo_id, filename, **options)
+
+    def reading(path):
+        read.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", looking_up)
+    monkeypatch.setattr(checkpoint.Path, "read_bytes", reading)
+    encoder = image_encoder(REPOSITORY, device="cpu", dtype="float32")
+    assert encoder.identity.revision == "c" * 40
+    assert np.isfinite(encoder.encode(pictures(1))).all()
+    assert (looked_up.count("config.json"), read.count("config.json")) == (1, 1)
+
+
 def test_the_name_of_a_blob_serves_as_its_digest(snapshot, monkeypatch):
     monkeypatch.setattr(digest, "sha256_file", lambda path: pytest.fail("hashed"))
     assert len(MEDSIGLIP_448().identity.weights_sha256) == 64
@@ -391,16 +411,17 @@ def test_a_checkpoint_of_a_later_generation_is_refused_with_the_fix(folder):
         image_encoder(str(folder))
 
 
-def test_a_checkpoint_of_a_later_release_loads_and_whoever_listens_is_told(folder):
+@pytest.mark.parametrize("build", [SiglipEncoder, image_encoder])
+def test_a_checkpoint_of_a_later_release_loads_and_whoever_listens_is_told(folder, build):
     major = checkpoint.version("transformers").split(".")[0]
     edit_config(folder, transformers_version=f"{major}.999.0")
-    encoder, said = SiglipEncoder(str(folder), device="cpu"), []
+    encoder, said = build(str(folder), device="cpu"), []
     encoder.report_to(said.append)
     assert np.isfinite(encoder.encode(pictures(1))).all()
     assert len(said) == 1
     assert f"written by transformers {major}.999.0" in said[0]
     with pytest.warns(UserWarning, match=f"written by transformers {major}.999.0"):
-        _ = SiglipEncoder(str(folder), device="cpu").identity
+        _ = build(str(folder), device="cpu").identity
 
 
 @pytest.mark.parametrize("written_by", ["4.57.1", "", "5.0.0.dev0", "unknown"])

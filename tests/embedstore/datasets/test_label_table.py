@@ -4,7 +4,9 @@ import pytest
 
 from cli.main import run
 from embedstore.datasets.label_table import read_label_task
-from embedstore.errors import DataError
+from embedstore.errors import DataError, UsageError
+from embedstore.queries.load_view import load_view
+from embedstore.store.reader import open_store
 from embedstore.store.tasks import read_task
 from tests.stores import make_store
 
@@ -85,3 +87,64 @@ def test_a_label_outside_the_named_classes_is_refused(tmp_path):
     path.write_text("study_id,a\ns1,yes\ns2,perhaps\n")
     with pytest.raises(DataError, match=r"holds \['perhaps'\], which are not among the classes"):
         read_label_task(path, name="t", unit="study", classes=("no", "yes"))
+
+
+def test_the_positive_of_two_classes_is_put_last(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("study_id,finding\ns1,healthy\ns2,diseased\n")
+    task = read_label_task(path, name="t", unit="study", positive="diseased")
+    assert (task.classes, task.positive) == (("healthy", "diseased"), "diseased")
+    with pytest.raises(DataError, match="of two classes the second is the positive one"):
+        read_label_task(path, name="t", unit="study", classes=("diseased", "healthy"), positive="diseased")
+
+
+def test_grades_are_named_in_order_or_are_numbers(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("study_id,finding\ns1,mild\ns2,severe\ns3,moderate\n")
+    with pytest.raises(
+        UsageError, match=r"must be named from the least to the gravest .*mild, moderate, severe"
+    ):
+        read_label_task(path, name="t", unit="study", ordered=True)
+    grades = ("mild", "moderate", "severe")
+    task = read_label_task(path, name="t", unit="study", classes=grades, positive="moderate", ordered=True)
+    assert (task.classes, task.positive, task.ordered) == (grades, "moderate", True)
+    path.write_text("study_id,finding\ns1,10\ns2,2\ns3,0\n")
+    numbers = read_label_task(path, name="t", unit="study", ordered=True)
+    assert (numbers.classes, numbers.positive) == (("0", "2", "10"), None)
+
+
+def test_a_table_may_name_its_units_by_several_columns(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("level,study_id,canal\nl4,s1,no\nl5,s1,yes\n")
+    task = read_label_task(path, name="t", unit="study_id,level")
+    assert task.targets == ("canal",)
+    assert task.unit_ids == ["s1|l4", "s1|l5"]
+    path.write_text("level,study_id,canal\nl4,s1,no\nl4,s1,yes\n")
+    with pytest.raises(DataError, match="line 3: study_id 's1', level 'l4' is empty or stands twice"):
+        read_label_task(path, name="t", unit="study_id,level")
+    path.write_text("study_id,canal\ns1,no\n")
+    with pytest.raises(DataError, match="needs the column 'level'; found study_id, canal"):
+        read_label_task(path, name="t", unit="study_id,level")
+
+
+def test_label_takes_a_key_of_columns_an_order_and_a_positive_class(tmp_path, capsys):
+    make_store(tmp_path / "s")
+    # Studies of two images each, by turns in a train and a valid split: study0 is image0 and image1.
+    Path("t.csv").write_text(
+        "study_id,split,grade\nstudy0,train,mild\nstudy1,train,severe\nstudy2,valid,moderate\nstudy8,test,mild\n"
+    )
+    command = ["label", "s", "--name", "grade", "--csv", "t.csv", "--unit", "study_id, split"]
+    assert run([*command, "--classes", "mild,moderate,severe", "--ordered", "--positive", "severe"]) == 0
+    printed = capsys.readouterr()
+    assert "classes in order mild, moderate, severe; positive: severe" in printed.out
+    assert "1 of 4 study_id,split ids are not in store s: 'study8|test'" in printed.err
+    task = read_task(tmp_path / "s", "grade")
+    assert (task.unit, task.ordered, task.positive) == ("study_id,split", True, "severe")
+    assert task.labels.column_names == ["study_id", "split", "grade"]
+    view = load_view(open_store(tmp_path / "s"), "grade")
+    assert view.unit_ids.tolist() == ["study0|train", "study1|train", "study2|valid"]
+    assert view.y.tolist() == [[0], [2], [1]]
+    assert run(["label", "s", "--name", "g", "--csv", "t.csv", "--unit", "study_id,level"]) == 1
+    assert "needs the column 'level'" in capsys.readouterr().err
+    assert run(["label", "s", "--name", "g", "--csv", "t.csv", "--unit", "study_id,,level"]) == 1
+    assert "unit must be 'image', 'study' or different manifest columns" in capsys.readouterr().err

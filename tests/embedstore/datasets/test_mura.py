@@ -9,7 +9,7 @@ from embedstore.datasets import mura
 from embedstore.datasets.mura import Mura
 from embedstore.errors import DataError
 from embedstore.phantoms.mura import write_phantom_mura
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,7 @@ def test_every_listed_image_is_a_record_with_its_ids(tree, pristine):
 def test_the_task_is_the_study_label_scored_by_kappa(tree, pristine):
     (task,) = Mura().read(tree).tasks
     assert (task.name, task.unit, task.classes) == ("abnormal", "study", ("normal", "abnormal"))
+    assert (task.positive, task.ordered) == ("abnormal", False)
     assert (task.primary_metric, task.pooling, task.subgroups) == ("kappa", "mean-probability", ("anatomy",))
     for row in task.labels.to_pylist():
         assert row["abnormal"] == ("abnormal" if row["unit_id"].endswith("_positive") else "normal")

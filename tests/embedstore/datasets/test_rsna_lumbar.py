@@ -16,7 +16,7 @@ from embedstore.encoders.hog import HogEncoder
 from embedstore.errors import DataError, UsageError
 from embedstore.phantoms import lumbar
 from embedstore.phantoms.lumbar import FOLDER, write_phantom_lumbar
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 STUDIES = 10
 
@@ -66,6 +66,11 @@ def test_every_slice_of_the_tree_is_a_record(collection, phantom):
 def test_labels_are_those_of_the_table_with_missing_cells(collection, phantom):
     (task,) = collection.tasks
     assert (task.name, task.unit, task.targets) == ("stenosis", "study", TARGETS)
+    assert (task.classes, task.ordered, task.positive) == (
+        ("Normal/Mild", "Moderate", "Severe"),
+        True,
+        "Severe",
+    )
     assert (task.classes, task.class_weights) == (CLASSES, (1.0, 2.0, 4.0))
     rows = table(phantom.root / "train.csv")
     assert len(rows) == STUDIES

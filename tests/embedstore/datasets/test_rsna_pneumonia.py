@@ -4,7 +4,7 @@ import pytest
 
 from embedstore.datasets.rsna_pneumonia import RsnaPneumonia
 from embedstore.errors import DataError
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 LABELS = """patientId,x,y,width,height,Target
 p1,,,,,0
@@ -46,6 +46,7 @@ def test_an_image_with_two_boxes_is_one_record_and_two_rows_of_boxes(tree):
 def test_opacity_and_detail_are_image_tasks(tree):
     opacity, detail = RsnaPneumonia().read(tree).tasks
     assert (opacity.name, opacity.unit, opacity.classes) == ("opacity", "image", ("no opacity", "opacity"))
+    assert (opacity.positive, detail.positive, detail.ordered) == ("opacity", "Lung Opacity", False)
     assert opacity.labels.column("opacity").to_pylist() == ["no opacity", "opacity", "no opacity"]
     assert detail.labels.to_pylist()[1] == {
         "unit_id": "stage_2_train_images/p2.dcm",

@@ -11,9 +11,9 @@ from torch import nn
 
 from embedstore.checkpoints import checkpoint
 from embedstore.encoders.siglip import SiglipEncoder
-from embedstore.extraction.extract import ExtractOptions, Observer, extract
-from embedstore.extraction.on_cluster import _Recipe
-from embedstore.extraction.on_devices import extract_on_devices
+from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, extract
+from embedstore.extraction.on_cluster import WorkerFactory
+from embedstore.extraction.on_devices import OnDevices
 from embedstore.extraction.pending import unfinished
 from embedstore.store.reader import open_store
 from tests.checkpoints import edit_config, write_siglip
@@ -70,14 +70,9 @@ def test_memory_that_runs_out_is_said_and_every_image_has_its_vector(build, tmp_
 @pytest.mark.slow
 def test_a_notice_of_another_process_is_said_with_its_device(build, tmp_path):
     said: list[str] = []
-    extract_on_devices(
-        collection_of(tmp_path / "images", 8),
-        tmp_path / "s",
-        build,
-        ("cpu", "cpu"),
-        options=OPTIONS,
-        observer=Observer(say=said.append),
-    )
+    observer = Observer(say=said.append)
+    extraction = Extraction(collection_of(tmp_path / "images", 8), tmp_path / "s", build, OPTIONS, observer)
+    extraction.run(choose=Choose.NEW, executor=OnDevices(("cpu", "cpu")))
     # Both processes ran out of memory with the same words, which are said once.
     assert [line.partition(".")[0] for line in said] == [f"cpu: {HALVED}"]
 
@@ -89,8 +84,8 @@ def test_a_notice_of_an_actor_travels_with_its_report_and_names_the_host(build, 
     for receipt in (tmp_path / "s" / "parts" / "0000" / "receipts").iterdir():
         receipt.unlink()
     pending = unfinished(open_store(tmp_path / "s"), collection.manifest, print)
-    recipe = _Recipe(collection, tmp_path / "s", build, OPTIONS)
-    with recipe(name="actor", device="cpu", cpus=1) as worker:
+    factory = WorkerFactory(Extraction(collection, tmp_path / "s", build, OPTIONS))
+    with factory(name="actor", device="cpu", cpus=1) as worker:
         first, second = (worker.do([chunk], lambda: False) for chunk in pending)
     assert [line.partition(".")[0] for line in first.notices] == [f"node7: {HALVED}"]
     assert second.notices == []
@@ -103,13 +98,8 @@ def test_a_later_release_of_transformers_is_said_once_for_all_devices(build, tmp
     major = checkpoint.version("transformers").split(".")[0]
     edit_config(tmp_path / "tiny-siglip", transformers_version=f"{major}.999.0")
     said: list[str] = []
-    extract_on_devices(
-        collection_of(tmp_path / "images", 8),
-        tmp_path / "s",
-        partial(build, pass_rows=2),
-        ("cpu", "cpu"),
-        options=OPTIONS,
-        observer=Observer(say=said.append),
-    )
+    source, observer = partial(build, pass_rows=2), Observer(say=said.append)
+    extraction = Extraction(collection_of(tmp_path / "images", 8), tmp_path / "s", source, OPTIONS, observer)
+    extraction.run(choose=Choose.NEW, executor=OnDevices(("cpu", "cpu")))
     assert len(said) == 1
     assert f"was written by transformers {major}.999.0" in said[0]

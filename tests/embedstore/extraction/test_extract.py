@@ -4,21 +4,22 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedstore.errors import IdentityMismatch, StoreBusy
-from embedstore.extraction.extract import ExtractOptions, Observer, Progress, extract, retry_failed
+from embedstore.extraction.extract import Choose, ExtractOptions, Observer, Progress, extract
+from embedstore.extraction.shard import Shard
 from embedstore.store.commit import ChunkResult
-from embedstore.store.reader import open_store
-from embedstore.store.sources import sources_of
+from embedstore.store.reader import FAILED, VALID, open_store
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
 from embedstore.view import Source
 from tests.paths import PROJECT
-from tests.pictures import collection_of, expected_vectors, pixels_of, write_pictures
-from tests.stores import IDENTITY, MeanEncoder, manifest_of, store_bytes
+from tests.pictures import collection_of, expected_tokens, expected_vectors, pixels_of, write_pictures
+from tests.stores import IDENTITY, TOKEN_IDENTITY, MeanEncoder, TokenEncoder, manifest_of, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=4, batch_size=3, workers=2)
 
@@ -54,8 +55,8 @@ def test_a_store_knows_the_folder_of_its_images_and_whether_it_is_a_phantom(pict
     extract(collection_of(pictures, 2), tmp_path / "a", MeanEncoder(), options=OPTIONS)
     (pictures / "PHANTOM.txt").write_text("drawn")
     extract(collection_of(pictures, 2), tmp_path / "b", MeanEncoder(), options=OPTIONS)
-    assert sources_of(open_store(tmp_path / "a")) == (Source("a", "test", "images", phantom=False),)
-    assert sources_of(open_store(tmp_path / "b")) == (Source("b", "test", "images", phantom=True),)
+    assert open_store(tmp_path / "a").sources == (Source("a", "test", "images", phantom=False),)
+    assert open_store(tmp_path / "b").sources == (Source("b", "test", "images", phantom=True),)
 
 
 def test_the_same_command_twice_changes_no_byte_and_loads_no_encoder(pictures, tmp_path):
@@ -74,6 +75,65 @@ def test_the_same_command_twice_changes_no_byte_and_loads_no_encoder(pictures, t
     }
     assert after == before
     assert (summary.computed, encoder.loads) == (0, 0)
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """Return a list that gets the path of every file that is opened from now on, in whatever way."""
+    paths: list[str] = []
+    # A hook stays for the rest of the process, so it is told when nobody listens any more.
+    listening = [True]
+
+    def note(event, arguments):
+        if listening and event == "open" and isinstance(arguments[0], str | os.PathLike):
+            paths.append(os.fspath(arguments[0]))
+
+    sys.addaudithook(note)
+    yield paths
+    listening.clear()
+
+
+def receipts_read(opened, extract_once):
+    """Return how many receipts an extraction reads; those that it writes have another name at first."""
+    opened.clear()
+    extract_once()
+    return sum(Path(path).parent.name == "receipts" and path.endswith(".json") for path in opened)
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 1)])
+def test_a_store_is_opened_once_and_again_under_the_lock_if_there_is_work(pictures, tmp_path, opened, shard):
+    options = replace(OPTIONS, shard=shard)
+
+    def once():
+        extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=options)
+
+    # Five chunks. Receipts of the run itself are not read back to sum it up.
+    assert receipts_read(opened, once) == 0
+    assert receipts_read(opened, once) == 5
+    (tmp_path / "s" / "parts" / "0000" / "receipts" / "000002.json").unlink()
+    assert receipts_read(opened, once) == 2 * 4
+
+
+def test_the_summary_of_a_resumed_run_is_that_of_the_store_on_disk(pictures, tmp_path):
+    kept = (pictures / "image3.png").read_bytes()
+    for number in (3, 9):
+        (pictures / f"image{number}.png").unlink()
+    states: list[Progress] = []
+    observer = Observer(progress=states.append, stopping=lambda: len(states) >= 2)
+    extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS, observer=observer)
+    (pictures / "image3.png").write_bytes(kept)
+    summary = extract(
+        replace(collection_of(pictures, 18), root=str(pictures)),
+        str(tmp_path / "s"),
+        MeanEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
+    status = open_store(tmp_path / "s").status
+    assert (summary.images, summary.valid, summary.pending) == (18, 17, 0)
+    assert (status == VALID).sum() == 17
+    assert status[9] == FAILED
+    assert summary.failed == {"missing": 1}
 
 
 def test_new_images_become_a_new_part_and_known_ones_are_skipped(pictures, tmp_path):
@@ -116,12 +176,55 @@ def test_retrying_computes_only_the_failed_rows_and_leads_to_the_reference(pictu
     extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS)
     assert extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS).computed == 0
     (pictures / "image3.png").write_bytes(kept["image3.png"])
-    summary = retry_failed(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS)
+    summary = extract(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        MeanEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
     assert (summary.computed, summary.failed) == (2, {"missing": 1})
     (pictures / "image9.png").write_bytes(kept["image9.png"])
-    summary = retry_failed(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=OPTIONS)
+    summary = extract(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        MeanEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
     assert (summary.computed, summary.failed) == (1, {})
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
+
+
+def test_tokens_are_kept_beside_the_vectors_and_retried_with_them(pictures, tmp_path):
+    extract(collection_of(pictures, 18), tmp_path / "reference", TokenEncoder(), options=OPTIONS)
+    store = open_store(tmp_path / "reference")
+    np.testing.assert_array_equal(store.embeddings().vectors, expected_vectors(18).astype(np.float16))
+    np.testing.assert_array_equal(store.array("tokens").all().values, expected_tokens(18).astype(np.float16))
+    kept = (pictures / "image3.png").read_bytes()
+    (pictures / "image3.png").unlink()
+    extract(collection_of(pictures, 18), tmp_path / "s", TokenEncoder(), options=OPTIONS)
+    rows = open_store(tmp_path / "s").array("tokens").all().rows
+    np.testing.assert_array_equal(rows, np.delete(np.arange(18), 3))
+    (pictures / "image3.png").write_bytes(kept)
+    summary = extract(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        TokenEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
+    assert summary.computed == 1
+    assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
+
+
+def test_a_store_with_tokens_and_one_without_are_of_two_identities(pictures, tmp_path):
+    class Plain(TokenEncoder):
+        identity = replace(TOKEN_IDENTITY, arrays={})
+
+    extract(collection_of(pictures, 4), tmp_path / "s", TokenEncoder(), options=OPTIONS)
+    with pytest.raises(IdentityMismatch, match=r"arrays\.tokens\.row_shape: \[2, 3\] there, None asked"):
+        extract(collection_of(pictures, 4), tmp_path / "s", Plain(), options=OPTIONS)
 
 
 class NanEncoder(MeanEncoder):
@@ -218,7 +321,7 @@ def test_chunks_of_another_data_set_are_left_to_their_own_command(pictures, tmp_
         observer=Observer(say=said.append),
     )
     assert open_store(tmp_path / "s").parts[0].pending == [0]
-    assert any("1 unfinished chunk(s)" in line for line in said)
+    assert [line.partition(" of ")[0] for line in said] == ["1 unfinished chunk(s)"]
 
 
 def test_rerunning_a_finished_extraction_of_40_000_rows_takes_under_3_seconds(tmp_path):

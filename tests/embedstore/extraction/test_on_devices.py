@@ -16,13 +16,12 @@ import pytest
 from cli.main import run
 from embedstore.compute_device import DeviceLost
 from embedstore.errors import StoreBusy, UsageError
-from embedstore.extraction.extract import ExtractOptions, Observer, Progress, extract
+from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, Progress, extract
 from embedstore.extraction.on_devices import (
+    OnDevices,
     WorkerFailed,
-    _hear_the_parent_alone,
+    _ignore_stop_signals,
     device_names,
-    extract_on_devices,
-    retry_failed_on_devices,
 )
 from embedstore.extraction.shard import Shard
 from embedstore.phantoms.mura import write_phantom_mura
@@ -31,14 +30,14 @@ from embedstore.store.verify import verify_store
 from embedstore.store.writer import join_writers
 from tests.paths import PROJECT
 from tests.pictures import collection_of, expected_vectors, write_pictures
-from tests.stores import IDENTITY, MeanEncoder, store_bytes
+from tests.stores import TOKEN_IDENTITY, TokenEncoder, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=2, batch_size=2, workers=2)
-TWO = ("cpu", "cpu")
+TWO = OnDevices(("cpu", "cpu"))
 COMMAND = "import sys; from cli.main import run; sys.exit(run(sys.argv[1:]))"
 
 
-class LosingEncoder(MeanEncoder):
+class LosingEncoder(TokenEncoder):
     """Loses its device at the picture whose first pixel is `fatal`."""
 
     def __init__(self, *, fatal, device="auto", how="lost"):
@@ -54,15 +53,20 @@ class LosingEncoder(MeanEncoder):
         return super().encode(pixels)
 
 
-class SlowEncoder(MeanEncoder):
+class SlowEncoder(TokenEncoder):
     def encode(self, pixels):
         time.sleep(0.2)
         return super().encode(pixels)
 
 
+def extract_on_two(collection, store, build, *, options, observer=None, choose=Choose.NEW):
+    extraction = Extraction(collection, store, build, options, observer or Observer())
+    return extraction.run(choose=choose, executor=TWO)
+
+
 def ignoring():
     """Begin as a device's process does, and end with a code of its own."""
-    _hear_the_parent_alone()
+    _ignore_stop_signals()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
     sys.exit(7)
 
@@ -70,45 +74,43 @@ def ignoring():
 @pytest.fixture
 def pictures(tmp_path):
     write_pictures(tmp_path / "images", range(18))
-    extract(collection_of(tmp_path / "images", 18), tmp_path / "reference", MeanEncoder(), options=OPTIONS)
+    extract(collection_of(tmp_path / "images", 18), tmp_path / "reference", TokenEncoder(), options=OPTIONS)
     return tmp_path / "images"
 
 
 def test_two_devices_make_the_store_of_one_and_their_progress_adds_up(pictures, tmp_path):
     states: list[Progress] = []
-    summary = extract_on_devices(
+    summary = extract_on_two(
         collection_of(pictures, 18),
         tmp_path / "s",
-        MeanEncoder,
-        TWO,
+        TokenEncoder,
         options=OPTIONS,
         observer=Observer(progress=states.append),
     )
     assert (summary.valid, summary.computed, summary.pending, summary.interrupted) == (18, 18, 0, False)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
     assert len(states) == 9
+    assert {state.total for state in states} == {18}
     assert (states[-1].done, states[-1].total, states[-1].chunks_done) == (18, 18, 9)
 
 
 def test_a_finished_store_starts_no_process(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_context", None)
-    summary = extract_on_devices(
-        collection_of(pictures, 18), tmp_path / "reference", MeanEncoder, TWO, options=OPTIONS
+    summary = extract_on_two(
+        collection_of(pictures, 18), tmp_path / "reference", TokenEncoder, options=OPTIONS
     )
     assert (summary.valid, summary.computed) == (18, 0)
 
 
 def test_devices_divide_a_shard_among_them(pictures, tmp_path):
     options = replace(OPTIONS, shard=Shard(2, 2))
-    summary = extract_on_devices(
-        collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=options
-    )
+    summary = extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=options)
     assert sorted(open_store(tmp_path / "s").parts[0].receipts) == [1, 3, 5, 7]
     assert (summary.images, summary.computed) == (8, 8)
     extract(
         collection_of(pictures, 18),
         tmp_path / "s",
-        MeanEncoder(),
+        TokenEncoder(),
         options=replace(OPTIONS, shard=Shard(1, 2)),
     )
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
@@ -117,10 +119,14 @@ def test_devices_divide_a_shard_among_them(pictures, tmp_path):
 def test_retrying_on_two_devices_leads_to_the_reference(pictures, tmp_path):
     payload = (pictures / "image3.png").read_bytes()
     (pictures / "image3.png").unlink()
-    extract_on_devices(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=OPTIONS)
     (pictures / "image3.png").write_bytes(payload)
-    summary = retry_failed_on_devices(
-        collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS
+    summary = extract_on_two(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        TokenEncoder,
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
     )
     assert summary.computed == 1
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
@@ -133,7 +139,7 @@ def test_retrying_on_two_devices_leads_to_the_reference(pictures, tmp_path):
         (
             "killed",
             WorkerFailed,
-            "the process of device cpu ended with exit code 9. Its chunk at hand is abandoned",
+            "the process of device cpu ended with exit code 9. Its current chunk is abandoned",
         ),
     ],
 )
@@ -146,11 +152,10 @@ def test_a_lost_device_costs_its_chunk_and_the_same_command_continues(
     assert fatal not in others
     said: list[str] = []
     with pytest.raises(error, match=message):
-        extract_on_devices(
+        extract_on_two(
             collection_of(pictures, 18),
             tmp_path / "s",
             partial(LosingEncoder, fatal=fatal, how=how),
-            TWO,
             options=OPTIONS,
             observer=Observer(say=said.append),
         )
@@ -160,7 +165,7 @@ def test_a_lost_device_costs_its_chunk_and_the_same_command_continues(
     assert {0, 2, 4, 6, 8} <= set(store.parts[0].receipts)
     assert 3 not in store.parts[0].receipts
     assert verify_store(tmp_path / "s").findings == ()
-    extract_on_devices(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
@@ -179,14 +184,14 @@ def test_a_lost_device_of_one_ends_in_one_line_and_exit_code_1(tmp_path, monkeyp
     ]
 
     def lose(self, pixels):
-        raise DeviceLost("device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned")
+        raise DeviceLost("device cuda:0 stopped answering (ECC error). The current chunk is abandoned")
 
     with monkeypatch.context() as patch:
         patch.setattr("embedstore.encoders.hog.HogEncoder.encode", lose)
         assert run(arguments) == 1
     errors = capsys.readouterr().err.splitlines()
     assert [line for line in errors if line.startswith("Error")] == [
-        "Error: device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned"
+        "Error: device cuda:0 stopped answering (ECC error). The current chunk is abandoned"
     ]
     assert run(arguments) == 0
 
@@ -207,18 +212,17 @@ def test_the_command_runs_two_processes_and_says_what_it_did(tmp_path, capsys):
 
 def test_asking_to_stop_reaches_every_process(pictures, tmp_path):
     states: list[Progress] = []
-    summary = extract_on_devices(
+    summary = extract_on_two(
         collection_of(pictures, 18),
         tmp_path / "s",
         SlowEncoder,
-        TWO,
         options=OPTIONS,
         observer=Observer(progress=states.append, stopping=lambda: bool(states)),
     )
     assert summary.interrupted
     assert 0 < summary.valid < 18
     assert list((tmp_path / "s" / "workers").iterdir()) == []
-    extract_on_devices(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, TWO, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
@@ -242,7 +246,7 @@ def test_sigterm_ends_the_command_in_good_order_and_it_can_be_continued(tmp_path
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "run the same command to continue" in output
-    assert "stopping: the chunk at hand is abandoned" in errors
+    assert "stopping: the current chunk is abandoned" in errors
     assert not any(word in errors for word in ("Error", "exit code", "Traceback", "terminate"))
     assert list((tmp_path / "s.store" / "workers").iterdir()) == []
     assert run([*arguments, "--store", "reference.store"]) == 0
@@ -255,14 +259,14 @@ def test_a_process_that_has_just_begun_does_not_die_of_the_groups_sigterm(tmp_pa
     # It imports for a second before it can say that it ignores the signal.
     script = (
         "import multiprocessing, os, signal, sys, time\n"
-        "from embedstore.extraction.on_devices import _signals_waiting\n"
+        "from embedstore.extraction.on_devices import _stop_signals_blocked\n"
         "from tests.embedstore.extraction.test_on_devices import ignoring\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "    context = multiprocessing.get_context('spawn')\n"
         "    context.Event()  # starts the tracker, as in a run\n"
         "    process = context.Process(target=ignoring)\n"
-        "    with _signals_waiting():\n"
+        "    with _stop_signals_blocked():\n"
         "        process.start()\n"
         "    time.sleep(float(sys.argv[1]))\n"
         "    os.killpg(0, signal.SIGTERM)\n"
@@ -283,14 +287,14 @@ def test_a_process_that_has_just_begun_does_not_die_of_the_groups_sigterm(tmp_pa
 
 def test_a_second_run_on_devices_is_refused(pictures, tmp_path):
     options = replace(OPTIONS, limit=10)
-    extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=options)
+    extract(collection_of(pictures, 18), tmp_path / "s", TokenEncoder(), options=options)
     store = tmp_path / "s"
     (store / "parts" / "0000" / "receipts" / "000001.json").unlink()
     with (
-        join_writers(store, IDENTITY, worker="shard-1-of-1", say=print),
+        join_writers(store, TOKEN_IDENTITY, worker="shard-1-of-1", say=print),
         pytest.raises(StoreBusy, match="shard-1-of-1"),
     ):
-        extract_on_devices(collection_of(pictures, 18), store, MeanEncoder, TWO, options=options)
+        extract_on_two(collection_of(pictures, 18), store, TokenEncoder, options=options)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from embedstore.store.layout import Failure
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import write_task
 from embedstore.store.writer import open_writer
-from embedstore.task import Task
+from embedstore.task import ImageRule, Task
 from tests.stores import IDENTITY, content_of, vectors_of
 
 LABELS = {"s1": "no", "s2": "yes", "s3": "no"}
@@ -239,3 +239,24 @@ def test_a_view_names_its_stores_and_data_sets_without_the_paths_of_a_machine(tm
         {"store": "a.store", "dataset": "t", "folder": "r", "phantom": False},
         {"store": "b.store", "dataset": "mura", "folder": "MURA-v1.1", "phantom": True},
     ]
+
+
+def test_the_masks_of_several_stores_follow_one_another(tmp_path: Path) -> None:
+    rules = {"images_of_target": {"finding": ImageRule("plane", ("axial",))}}
+    one = make_store(
+        tmp_path / "one", {"a": "s1", "b": "s1", "c": "s2"}, plane=["axial", "sagittal", "axial"], task=rules
+    )
+    other = make_store(tmp_path / "other", {"d": "s3"}, first=10, task=rules)
+    view = load_views([one, other])
+    # The other store has no such column, so none of its images is axial.
+    assert view.image_ids.tolist() == ["a", "c"]
+    assert view.image_of_target is not None
+    assert view.image_of_target.tolist() == [[True], [True]]
+    assert view.excluded == {"image for no target of task t": 2}
+
+
+def test_stores_whose_image_rules_differ_are_not_joined(one: Store, tmp_path: Path) -> None:
+    rules = {"images_of_target": {"finding": ImageRule("plane", ("axial",))}}
+    other = make_store(tmp_path / "other", {"d": "s3"}, first=10, plane=["axial"], task=rules)
+    with pytest.raises(DataError, match="images_of_target must be the same in every store"):
+        load_views([one, other])

@@ -47,7 +47,7 @@ def _cases(n_classes: int, *, n: int = 300, dim: int = 12, seed: int = 0) -> tup
 def _training(X: np.ndarray, y: np.ndarray, n_classes: int, weight: np.ndarray | None = None) -> Training:
     y = y.reshape(len(X), -1)
     weight = np.ones(y.shape, np.float32) if weight is None else weight.reshape(y.shape)
-    return Training(X, y, weight, np.arange(len(X)), n_classes)
+    return Training.of_rows(X, y, sample_weight=weight, groups=np.arange(len(X)), n_classes=n_classes)
 
 
 def _reference(
@@ -349,7 +349,7 @@ def test_a_column_that_only_the_held_out_fold_moves_has_no_part_in_its_scores(
     folds = np.arange(400) % 4
     y = (X[:, :1] + generator.logistic(size=(400, 1)) > 0).astype(np.int64)
     X[:, 5] = np.where((folds == 0) & (generator.random(400) < 0.5), 8, 1)
-    training = Training(X, y, np.ones((400, 1), np.float32), np.arange(400), 2)
+    training = _training(X, y, 2)
     found = solve(training, folds, held_out=[0], strengths=[1.0, 1e5], normalisation=normalisation)
     lacking = replace(training, X=np.ascontiguousarray(X[:, :5]))
     without = solve(lacking, folds, held_out=[0], strengths=[1.0, 1e5], normalisation=normalisation)

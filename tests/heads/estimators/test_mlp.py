@@ -16,9 +16,9 @@ from heads.estimators.mlp import MlpFamily, MlpHead
 from heads.scores import probabilities_from_scores
 from heads.solvers.early_stopping import hold_out
 from heads.solvers.mlp_batches import Problem
-from heads.solvers.mlp_network import Recipe, normaliser, untrained
+from heads.solvers.mlp_network import NetworkRecipe, normaliser, untrained
 from heads.solvers.mlp_training import train
-from tests.head_contract import check_chance, check_family, check_head, make_training
+from heads.testing import check_chance, check_family, check_head, make_training
 
 SMALL = {"hidden": (16, 8), "learning_rate": 0.02, "minimum_steps": 60}
 GRID = MlpFamily(
@@ -230,7 +230,14 @@ def test_training_stops_at_the_best_held_out_loss() -> None:
     stopped = MlpHead(**recipe).fit(X, y, groups=training.groups)
     kept, held_out = hold_out(training, 0, np.arange(120), share=0.1, seed=0)
     problems = [
-        Problem(MlpHead(**recipe, stop_after=epoch).recipe, 0, kept, held_out[:0], held_out, 0)
+        Problem(
+            recipe=MlpHead(**recipe, stop_after=epoch).recipe,
+            target=0,
+            rows=kept,
+            held_out=held_out[:0],
+            scored=held_out,
+            seed=0,
+        )
         for epoch in range(stopped.n_iter_ + 4)
     ]
     losses = [
@@ -314,6 +321,6 @@ def test_arrays_of_another_shape_are_refused() -> None:
 
 
 def test_the_default_is_the_network_published_for_mura() -> None:
-    recipe: Recipe = MlpHead().recipe
+    recipe: NetworkRecipe = MlpHead().recipe
     assert recipe.hidden == (512, 128)
     assert all(MlpHead(**point).recipe.hidden == (512, 128) for point in MlpHead.family().points)

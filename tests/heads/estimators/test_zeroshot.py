@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from embedstore.task import Task
 from heads.base import Training
 from heads.estimators.zeroshot import (
     PROMPTS_FILE,
+    ZeroShotFamily,
     ZeroShotHead,
     prompts_of,
     read_prompts,
@@ -14,6 +17,7 @@ from heads.estimators.zeroshot import (
     zeroshot_head,
 )
 from tests.embedstore.test_task import LABELS
+from tests.views import make_view, probed
 
 
 def test_two_classes_are_scored_by_scale_times_the_difference_of_cosines():
@@ -40,9 +44,16 @@ def test_a_head_survives_its_arrays_bit_for_bit_and_a_row_knows_no_company():
     np.testing.assert_array_equal(head.decision_function(X), alone)
 
 
-def encode_text(texts):
-    """Give each text a vector of its length and its number of vowels."""
-    return np.array([[len(text), sum(letter in "aeiou" for letter in text)] for text in texts], np.float32)
+class VowelTower:
+    """Gives each text a vector of its length and its number of vowels."""
+
+    logit_scale = 3.0
+    logit_bias = 0.0
+
+    def encode(self, texts):
+        return np.array(
+            [[len(text), sum(letter in "aeiou" for letter in text)] for text in texts], np.float32
+        )
 
 
 def make_task(name="t", targets=("fracture",), classes=("no", "yes")):
@@ -51,7 +62,7 @@ def make_task(name="t", targets=("fracture",), classes=("no", "yes")):
 
 def test_prompts_of_a_class_are_averaged_as_unit_vectors():
     prompts = {"t": {"*": {"no": ["aaa", "bbbb"], "yes": ["ab"]}}}
-    family = zeroshot_family(make_task(), encode_text, scale=1.0, bias=0.0, prompts=prompts)
+    family = zeroshot_family(make_task(), VowelTower(), prompts=prompts)
     average = np.array([3, 3]) / np.sqrt(18) / 2 + np.array([4, 0]) / 4 / 2
     expected = np.stack([average / np.linalg.norm(average), np.array([2, 1]) / np.sqrt(5)])
     np.testing.assert_allclose(family.heads[0].text_vectors_, expected)
@@ -59,9 +70,15 @@ def test_prompts_of_a_class_are_averaged_as_unit_vectors():
 
 def test_out_of_fold_scores_are_the_heads_own_because_nothing_is_learned():
     prompts = {"t": {"fracture": {"no": ["aaa"], "yes": ["bbb"]}}}
-    family = zeroshot_family(make_task(), encode_text, scale=3.0, bias=0.0, prompts=prompts)
+    family = zeroshot_family(make_task(), VowelTower(), prompts=prompts)
     X = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
-    training = Training(X, np.zeros((6, 1), np.int64), np.ones((6, 1), np.float32), np.arange(6), 2)
+    training = Training.of_rows(
+        X,
+        np.zeros((6, 1), np.int64),
+        sample_weight=np.ones((6, 1), np.float32),
+        groups=np.arange(6),
+        n_classes=2,
+    )
     scores = family.out_of_fold(training, np.arange(6) % 2, seed=0).scores
     assert scores.shape == (1, 6, 1, 1)
     np.testing.assert_allclose(scores[0, :, 0, 0], family.heads[0].decision_function(X), rtol=1e-6)
@@ -95,3 +112,28 @@ def test_missing_prompts_vectors_of_nothing_and_fitting_are_refused(tmp_path):
         ZeroShotHead().fit(np.zeros((2, 2)), [0, 1])
     with pytest.raises(UsageError, match="needs an encoder with a text tower"):
         ZeroShotHead.family()
+
+
+def test_targets_with_images_of_their_own_are_each_scored_by_their_own_words():
+    view = make_view(patients=60, targets=("canal", "left", "right"))
+    generator = np.random.default_rng(0)
+    heads = tuple(zeroshot_head(generator.standard_normal((2, 6)), scale=10.0) for _ in range(3))
+    _, first = np.unique(view.unit_of_image, return_index=True)
+    some = generator.random(len(view.image_ids)) < 0.5
+    some[first] = True
+    # The first and the last target have the same images.
+    mask = np.stack([some, np.ones_like(some), some], axis=1)
+    result = probed(
+        replace(view, image_of_target=mask),
+        "zeroshot",
+        family=ZeroShotFamily(heads),
+        pooling="mean-vector",
+        draws=5,
+        folds=2,
+    )
+    for part in (result.out_of_fold, result.evaluated):
+        rows = np.searchsorted(view.unit_ids, part.unit_ids)
+        for index, head in enumerate(heads):
+            own = [view.X[(view.unit_of_image == row) & mask[:, index]].mean(axis=0) for row in rows]
+            expected = head.decision_function(np.stack(own))
+            np.testing.assert_allclose(part.scores[:, index, 0], expected, rtol=1e-4, atol=1e-4)

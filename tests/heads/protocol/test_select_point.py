@@ -10,11 +10,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from embedstore.errors import DataError, UsageError
 from heads.folds import assign_folds, require_classes
-from heads.inputs.pooling import pool_scores, pool_vectors
-from heads.protocol.leakage import leakage_groups, require_disjoint
+from heads.inputs.pooling import pool_vectors
+from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.select_point import best_points, point_losses
 from heads.protocol.splits import split_units
-from heads.scores import probabilities_from_scores
+from heads.scores import pool_scores, probabilities_from_scores
 from heads.statistics.thresholds import choose_thresholds
 from tests.views import make_view
 
@@ -100,7 +100,7 @@ def test_patients_in_both_splits_are_refused_by_name() -> None:
     splits[:2] = ["train", "valid"]
     broken = replace(view, splits=splits, patients=patients)
     with pytest.raises(DataError, match=r"1 patients are in .*\(patient-x\)"):
-        require_disjoint(broken, splits == "train", splits == "valid")
+        require_disjoint_splits(broken, splits == "train", splits == "valid")
 
 
 def test_identical_pixels_across_splits_are_refused_with_their_pairs() -> None:
@@ -111,7 +111,7 @@ def test_identical_pixels_across_splits_are_refused_with_their_pairs() -> None:
     content[valid[:5]] = content[train[:5]]
     broken = replace(view, content_sha256=content)
     with pytest.raises(DataError, match=r"5 images have identical pixels .* = .* and 2 more\)"):
-        require_disjoint(broken, view.splits == "train", view.splits == "valid")
+        require_disjoint_splits(broken, view.splits == "train", view.splits == "valid")
 
 
 def test_patients_who_share_an_image_are_kept_in_one_fold() -> None:
@@ -137,7 +137,7 @@ def test_a_class_without_a_training_patient_is_named_with_those_that_have_some()
     assert "fewer folds" not in str(found.value)
 
 
-def test_a_split_with_nothing_to_judge_by_is_refused() -> None:
+def test_a_split_with_nothing_to_evaluate_on_is_refused() -> None:
     view = make_view()
     with pytest.raises(DataError, match=r"found only \['train'\]. --cross-validate passes over the split"):
         split_units(replace(view, splits=np.full(len(view.splits), "train")))
@@ -148,7 +148,7 @@ def test_with_a_test_split_valid_is_learned_from_and_strays_are_counted() -> Non
     splits = np.array(["train", "valid", "test", ""])[np.arange(len(view.unit_ids)) % 4]
     split = split_units(replace(view, splits=splits))
     assert split.fit_names == ("train", "valid")
-    assert (split.judged == (splits == "test")).all()
+    assert (split.evaluated == (splits == "test")).all()
     assert split.excluded == {"unit outside the official split": int((splits == "").sum())}
 
 

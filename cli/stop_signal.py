@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM as a request to stop cleanly."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; the second acts at once.
+
+    Yields
+    ------
+    Returns True once it was asked.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del frame
+        asked = True
+        signal.signal(number, before[number])
+        click.echo(
+            "\nstopping: the current chunk is abandoned, finished ones stay (again to stop at once)", err=True
+        )
+
+    before: dict[int, Any] = {
+        number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

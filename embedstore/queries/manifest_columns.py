@@ -1,0 +1,90 @@
+"""Columns of a store's manifest as arrays: text, the unit and patient of each image, the targets it speaks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedstore.errors import UsageError, did_you_mean
+from embedstore.store.reader import Store
+from embedstore.task import ImageRule, unit_id_of, unit_key
+from embedstore.view import UNKNOWN_PATIENT
+
+
+def require_columns(stores: Sequence[Store], names: Sequence[str]) -> None:
+    """Raise UsageError unless every named column is in the manifest of some store."""
+    known = list(dict.fromkeys(column for store in stores for column in store.table.column_names))
+    for name in names:
+        if name not in known:
+            listed = ", ".join(str(store.path) for store in stores)
+            raise UsageError(
+                f"store {listed} has no column {name!r}; its columns: {', '.join(known)}{did_you_mean(name, known)}"
+            )
+
+
+def column_text(table: pa.Table, name: str) -> npt.NDArray[np.str_]:
+    """Return a column as text; empty cells, and a column that the table lacks, are ``""``."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, "", dtype=np.str_)
+    cells = table.column(name).cast(pa.string()).to_pylist()
+    return np.array(["" if cell is None else cell for cell in cells], dtype=np.str_)
+
+
+def unit_names(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
+    """Return the id of the unit that each row belongs to (`embedstore.task.unit_id_of`), ``""`` where it has none.
+
+    Raises
+    ------
+    DataError
+        If a value of a key of several columns holds the character that joins them.
+    """
+    key = unit_key(unit)
+    columns = [column_text(table, name) for name in key]
+    if len(key) == 1:
+        return columns[0]
+    cells = zip(*(column.tolist() for column in columns), strict=True)
+    return np.array([unit_id_of(key, row) for row in cells], dtype=np.str_)
+
+
+def own_unit_names(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
+    """Return `unit_names`, where an image that belongs to no unit is one of its own, by its id."""
+    names = unit_names(table, unit)
+    return np.where(names == "", column_text(table, "image_id"), names)
+
+
+def patient_names(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
+    """Return each image's patient.
+
+    Where none is known, the images of a study are one patient of their own, and so are those of a unit without a study.
+    For a task of images each image is.
+    """
+    patients = column_text(table, "patient_id")
+    if (patients != "").all():
+        return patients
+    own = own_unit_names(table, unit)
+    if unit_key(unit) != ("image_id",):
+        studies = column_text(table, "study_id")
+        own = np.where(studies == "", own, studies)
+    return np.where(patients == "", np.char.add(UNKNOWN_PATIENT, own), patients)
+
+
+def image_mask(table: pa.Table, rules: Sequence[ImageRule | None]) -> npt.NDArray[np.bool_] | None:
+    """Return (n_rows, targets) bool: which images speak for which target; None where no target has a rule.
+
+    Parameters
+    ----------
+    table
+        Rows of a manifest.
+    rules
+        One per target; None where every image speaks for it.
+    """
+    if not any(rules):
+        return None
+    columns = {rule.column: column_text(table, rule.column) for rule in rules if rule is not None}
+    everyone = np.ones(table.num_rows, np.bool_)
+    return np.stack(
+        [everyone if rule is None else np.isin(columns[rule.column], rule.values) for rule in rules], axis=1
+    )
