@@ -135,11 +135,15 @@ def encapsulated(ds: Dataset, frames: list[bytes]) -> Dataset:
 
 def encoded_bytes(pixels: np.ndarray, syntax: UID, frame: bytes, **elements: Any) -> bytes:
     """Write one frame that was encoded elsewhere; `pixels` say what the header says."""
-    content = encapsulated(dataset(pixels, **elements), [frame])
-    content.file_meta = FileMetaDataset()
-    content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
-    content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
-    return _written(content, syntax)
+    return encapsulated_bytes(dataset(pixels, **elements), syntax, [frame])
+
+
+def encapsulated_bytes(ds: Dataset, syntax: UID, frames: list[bytes]) -> bytes:
+    """Write a data set with frames that were encoded elsewhere."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    return _written(encapsulated(ds, frames), syntax)
 
 
 def _frames(ds: Dataset) -> np.ndarray:

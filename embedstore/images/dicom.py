@@ -201,6 +201,8 @@ def significant_bits(pixels: StoredArray, bits: int) -> StoredArray:
     spare = 8 * pixels.dtype.itemsize - bits
     if not bits or spare <= 0 or pixels.dtype.kind == "f":
         return pixels
+    if pixels.dtype.kind == "u" and int(pixels.max(initial=0)) < 1 << bits:  # nothing there, as nearly always
+        return pixels
     return (pixels << spare) >> spare
 
 
@@ -214,6 +216,6 @@ def _narrowest(pixels: StoredArray, bits: int) -> StoredArray:
     size = next((size for size in (1, 2, 4) if bits <= 8 * size), 4)
     kind = np.dtype(f"{pixels.dtype.kind}{size}")
     if kind.itemsize >= pixels.dtype.itemsize:
-        return pixels.astype(kind) if kind.itemsize == pixels.dtype.itemsize else pixels
+        return pixels.astype(kind, copy=False) if kind.itemsize == pixels.dtype.itemsize else pixels
     narrow = pixels.astype(kind)
     return narrow if np.array_equal(narrow, pixels) else pixels
