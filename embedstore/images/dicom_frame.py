@@ -14,7 +14,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 
 from embedstore.codecs.deflated import decode_rle, inflate_frame
-from embedstore.codecs.frame_size import truncated
+from embedstore.codecs.frame_size import Samples, truncated
 from embedstore.codecs.jpeg import decode_jpeg
 from embedstore.codecs.jpeg2000 import decode_jpeg2000, jpeg2000_size
 from embedstore.codecs.jpeg_stream import LOSSLESS, JpegStream, read_jpeg
@@ -22,12 +22,11 @@ from embedstore.codecs.jpegls import decode_jpegls
 from embedstore.codecs.jpegxl import decode_jpegxl, jpegxl_size, recompressed_jpeg
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.dicom_syntax import Codec
-from embedstore.images.window import StoredArray
 
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 
 
-def decode_frame(content: bytes, codec: Codec, options: dict[str, Any]) -> tuple[StoredArray, int | None]:
+def decode_frame(content: bytes, codec: Codec, options: dict[str, Any]) -> tuple[Samples, int | None]:
     """Decode one frame, its size checked against the header before.
 
     Parameters
@@ -89,7 +88,7 @@ def decode_frame(content: bytes, codec: Codec, options: dict[str, Any]) -> tuple
     return _of_sign(pixels, precision, signed=signed), precision
 
 
-def _native(content: bytes, codec: Codec, options: dict[str, Any]) -> StoredArray:
+def _native(content: bytes, codec: Codec, options: dict[str, Any]) -> Samples:
     """Read a frame whose bytes are those of native pixels (PS3.5 A.4.11, A.4.13): padded to whole bytes each."""
     samples = 2 if options["photometric_interpretation"] == "YBR_FULL_422" else options["samples_per_pixel"]
     length = (options["rows"] * options["columns"] * samples * options["bits_allocated"] + 7) // 8
@@ -103,7 +102,7 @@ def _native(content: bytes, codec: Codec, options: dict[str, Any]) -> StoredArra
     return _coloured(pixels, str(found["photometric_interpretation"])) if pixels.ndim == 3 else pixels
 
 
-def _run_length_encoded(content: bytes, options: dict[str, Any]) -> StoredArray:
+def _run_length_encoded(content: bytes, options: dict[str, Any]) -> Samples:
     rows, columns, samples = options["rows"], options["columns"], options["samples_per_pixel"]
     bits = options["bits_allocated"]
     # PackBits grows by one byte in 128 at worst; a longer frame is made to inflate.
@@ -131,7 +130,7 @@ def _colour_space(stream: JpegStream, photometric: str) -> str:
     return "YBR_FULL" if stream.jfif and stream.process != LOSSLESS else photometric
 
 
-def _of_sign(pixels: StoredArray, precision: int | None, *, signed: bool) -> StoredArray:
+def _of_sign(pixels: Samples, precision: int | None, *, signed: bool) -> Samples:
     """Return samples of `precision` bits as the signed or unsigned numbers that they stand for.
 
     JPEG, JPEG-LS and JPEG XL know no sign, and JPEG 2000 has its own, which may differ from the header's.
@@ -146,7 +145,7 @@ def _of_sign(pixels: StoredArray, precision: int | None, *, signed: bool) -> Sto
     return words >> spare
 
 
-def _coloured(pixels: StoredArray, photometric: str) -> StoredArray:
+def _coloured(pixels: Samples, photometric: str) -> Samples:
     if photometric == "RGB":
         return pixels
     if photometric not in _YBR or pixels.dtype != np.uint8:
