@@ -143,6 +143,16 @@ def test_xyb_of_jpeg_xl_arrives_as_rgb(tmp_path):
     assert np.abs(found.astype(int) - smooth).mean() < 3
 
 
+def test_ycbcr_that_an_adobe_segment_names_is_converted_once(tmp_path):
+    # pydicom 3.0.2 follows the segment and then the header, too: orange becomes green.
+    orange = np.full((48, 56, 3), (200, 60, 30), np.uint8)
+    jfif = picture_bytes(orange, "JPEG", quality=95)
+    adobe = jfif[:2] + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01" + jfif[20:]
+    for photometric in ("YBR_FULL_422", "RGB"):
+        content = encoded_bytes(orange, uid.JPEGBaseline8Bit, adobe, PhotometricInterpretation=photometric)
+        assert np.abs(stored(content, tmp_path).astype(int) - orange).max() <= 1
+
+
 def test_ycbcr_beyond_8_bits_is_unsupported(tmp_path):
     deep = RNG.integers(0, 4096, (48, 56, 3)).astype(np.uint16)
     stream = jpeg_lossless(deep, 12)
