@@ -134,12 +134,6 @@ def test_real_jpeg_lossless_equals_the_same_image_in_rle():
     np.testing.assert_array_equal(lossless.pixels, rle.pixels)
 
 
-def test_extended_jpeg_of_12_bits_is_read():
-    pixels = stored(pydicom_file("JPGExtended.dcm")).pixels
-    assert pixels.dtype == np.uint16
-    assert pixels.max() > 255
-
-
 def test_every_frame_is_an_image_of_its_own(tmp_path):
     frames = RNG.integers(0, 4096, (3, 32, 32), dtype=np.uint16)
     for name in ("explicit", "deflated", *ENCAPSULATED):

@@ -31,6 +31,7 @@ from tests.image_files import (
     encoded_bytes,
     jpeg_lossless,
     picture_bytes,
+    pydicom_file,
 )
 
 RNG = np.random.default_rng(11)
@@ -122,6 +123,12 @@ def test_codestream_of_fewer_bits_than_are_stored_is_read(tmp_path, precision):
     ):
         content = encoded_bytes(pixels, syntax, stream, bits_stored=12)
         np.testing.assert_array_equal(stored(content, tmp_path), pixels)
+
+
+def test_extended_jpeg_of_12_bits_is_read(tmp_path):
+    pixels = stored(pydicom_file("JPGExtended.dcm").read_bytes(), tmp_path)
+    assert pixels.dtype == np.uint16
+    assert pixels.max() > 255
 
 
 def test_recompressed_jpeg_has_the_pixels_of_the_jpeg(tmp_path):
