@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import re
 
-import imagecodecs
 import numpy as np
 
+from embedstore.codecs.deep_samples import png_samples, tiff_samples
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.stored_image import grey_if_equal
 from embedstore.images.window import StoredArray
-from embedstore.pictures.tiff_directory import TiffPage, tiff_pages
+from embedstore.pictures.complete import check_tiff
+from embedstore.pictures.tiff_directory import TiffPage, all_tags, tiff_pages
 
 _PILLOW_BITS = (1, 2, 4, 8)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
@@ -57,7 +58,7 @@ def deep_png(content: bytes) -> StoredArray | None:
     bits, colour_type = content[24], content[25]
     if bits != 16 or colour_type not in _DEEP_PNG:
         return None
-    pixels = np.asarray(imagecodecs.png_decode(content), np.uint16)
+    pixels = png_samples(content).astype(np.uint16, copy=False)
     return merged(pixels, alpha=pixels.shape[2] in (2, 4))
 
 
@@ -115,7 +116,8 @@ def _deep_tiff(content: bytes, number: int, max_pixels: int) -> StoredArray | No
         return None
     check_area(page.width, page.height, max_pixels)
     alpha = _alpha_of(page)
-    decoded: StoredArray = imagecodecs.tiff_decode(content, index=number)
+    check_tiff(content, all_tags(content, page))
+    decoded: StoredArray = tiff_samples(content, number)
     if page.separate_planes and decoded.ndim == 3:
         decoded = np.moveaxis(decoded, 0, -1)
     pixels = decoded.reshape(page.height, page.width, page.samples)

@@ -13,6 +13,7 @@ from embedstore.errors import ImageRefused, Reason
 from embedstore.images.hostile import refusing
 from embedstore.images.stored_image import RASTER, StoredImage, grey_if_equal
 from embedstore.images.window import StoredArray
+from embedstore.pictures.complete import check_complete
 from embedstore.pictures.deep_picture import check_area, deep_pixels, deep_png, upright
 
 _EXIF_ORIENTATION = 0x0112
@@ -64,6 +65,7 @@ def read_raster(content: bytes, format_name: str, *, frame: int, max_pixels: int
         picture.load()
         if format_name == "PNG" and _PNG_END not in content:
             raise ImageRefused(Reason.UNREADABLE, "the PNG file is truncated: its end marker is missing")
+        check_complete(content, format_name, picture)
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
         deep = deep_png(content) if format_name == "PNG" and frame == 0 else None
         if deep is not None:

@@ -5,10 +5,11 @@ Tags and types: TIFF 6.0, sections 2 and 8; BigTIFF has version 43, offsets and 
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MOST_PAGES = 20_000
 _MOST_ENTRIES = 1 << 12
@@ -26,9 +27,12 @@ class TiffPage:
     ----------
     values
         Tag -> its numbers, for the tags that describe the pixels.
+    offset
+        Where its directory lies.
     """
 
     values: Mapping[int, tuple[int, ...]]
+    offset: int
 
     def _first(self, tag: int, default: int) -> int:
         return (self.values.get(tag) or (default,))[0]
@@ -84,6 +88,17 @@ class TiffPage:
         return self._first(339, 1)
 
 
+def all_tags(content: bytes, page: TiffPage) -> Any:
+    """Return every tag of a page, as Pillow reads them."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2  # costs more to import than a PNG costs to decode
+
+    tags = ImageFileDirectory_v2(content[:16] if 43 in (content[2], content[3]) else content[:8])
+    file = io.BytesIO(content)
+    file.seek(page.offset)
+    tags.load(file)
+    return tags
+
+
 def tiff_pages(file: BinaryIO) -> Iterator[TiffPage]:
     """Yield the pages in order.
 
@@ -119,7 +134,7 @@ def tiff_pages(file: BinaryIO) -> Iterator[TiffPage]:
             (tag,) = struct.unpack_from(f"{order}H", entries, start)
             if tag in _TAGS:
                 values[tag] = _numbers(file, entries[start : start + size], order, word)
-        yield TiffPage(values)
+        yield TiffPage(values, offset)
         offset = next_offset
 
 

@@ -266,6 +266,16 @@ def test_a_deep_picture_cut_anywhere_is_refused(tmp_path, container):
         assert refusal.value.reason in {Reason.UNREADABLE, Reason.NO_PIXELS}
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_deep_picture_with_damaged_data_is_refused(tmp_path, place):
+    noise = RNG.integers(0, 65536, (40, 40, 3)).astype(np.uint16)
+    for whole in (by_tifffile(noise, photometric="rgb", compression="zlib"), png(noise)):
+        content = bytearray(whole)
+        start = int(len(content) * place)
+        content[start : start + 8] = bytes(8)
+        assert_refused(bytes(content), tmp_path, Reason.UNREADABLE)
+
+
 def test_values_above_maxval_and_colour_without_a_rule_are_refused(tmp_path):
     assert_refused(pnm(DEEP, int(DEEP.max()) - 1), tmp_path, Reason.UNREADABLE, match="values must be 0 to")
     cmyk = by_tifffile(np.zeros((4, 4, 4), np.uint16), photometric="separated")
