@@ -11,7 +11,7 @@ from typing import Any
 
 from cli.jobs.notify import StrPath
 from embedstore.datasets.base import Collection
-from embedstore.encoders.registry import image_encoder
+from embedstore.encoders.registry import has_square_pixels, image_encoder
 from embedstore.extraction.dry_run import DryRun, dry_run
 from embedstore.extraction.extract import Executor, Extraction, InProcess
 from embedstore.extraction.on_devices import OnDevices, device_names
@@ -32,7 +32,7 @@ class EncoderChoice:
     name, preset, revision, pooling, execution, options
         As `embedstore.encoders.registry.image_encoder`.
     dtype
-        Arithmetic of the encoder; ``auto`` is the store's own where there is one.
+        Arithmetic of the encoder; ``auto`` is the store's own where there is one. So are square pixels.
     """
 
     name: str
@@ -45,10 +45,13 @@ class EncoderChoice:
 
     def source(self, store: StrPath) -> EncoderSource:
         """Return what builds the encoder for a store, on any device."""
-        dtype = self.dtype
-        if dtype == "auto" and StoreLayout(Path(store)).store_file.exists():
-            # Whatever this machine would choose, a store has one arithmetic.
-            dtype = read_store_document(Path(store))[0].compute_dtype
+        dtype, square_pixels = self.dtype, None
+        if StoreLayout(Path(store)).store_file.exists():
+            identity, _ = read_store_document(Path(store))
+            square_pixels = has_square_pixels(identity)
+            if dtype == "auto":
+                # Whatever this machine would choose, a store has one arithmetic.
+                dtype = identity.compute_dtype
         return partial(
             image_encoder,
             self.name,
@@ -57,6 +60,7 @@ class EncoderChoice:
             revision=self.revision,
             pooling=self.pooling,
             execution=self.execution,
+            square_pixels=square_pixels,
             options=self.options,
         )
 
