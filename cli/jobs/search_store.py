@@ -138,6 +138,8 @@ def _vector_of_file(
         store.identity, holder=f"store {store.path}", name=asked.encoder, device=asked.device, say=notify
     )
     embedded = embed_records([Record(image.name, image.name)], image.resolve().parent, encoder)
+    for line in embedded.lines_of_notes():
+        notify(line)
     for reason, message in embedded.failures.values():
         raise DataError(f"{image}: {reason}: {message}")
     vector: npt.NDArray[np.float32] = embedded.vectors[0]
