@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cli.jobs.notify import StrPath
 from embedstore.datasets.base import Collection
-from embedstore.encoders.registry import has_square_pixels, image_encoder
+from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.dry_run import DryRun, dry_run
-from embedstore.extraction.extract import Executor, Extraction, InProcess
+from embedstore.extraction.extract import (
+    Executor,
+    Extraction,
+    InProcess,
+    dtype_of_store,
+    square_pixels_of_store,
+)
 from embedstore.extraction.on_devices import OnDevices, device_names
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
-from embedstore.store.documents import read_store_document
-from embedstore.store.layout import StoreLayout
+from embedstore.files import StrPath
 
 _MOST_WORKERS = 16
 
@@ -45,13 +49,8 @@ class EncoderChoice:
 
     def source(self, store: StrPath) -> EncoderSource:
         """Return what builds the encoder for a store, on any device."""
-        dtype, square_pixels = self.dtype, None
-        if StoreLayout(Path(store)).store_file.exists():
-            identity, _ = read_store_document(Path(store))
-            square_pixels = has_square_pixels(identity)
-            if dtype == "auto":
-                # Whatever this machine would choose, a store has one arithmetic.
-                dtype = identity.compute_dtype
+        # Whatever this machine would choose, a store has one arithmetic.
+        dtype = dtype_of_store(Path(store)) if self.dtype == "auto" else self.dtype
         return partial(
             image_encoder,
             self.name,
@@ -60,7 +59,7 @@ class EncoderChoice:
             revision=self.revision,
             pooling=self.pooling,
             execution=self.execution,
-            square_pixels=square_pixels,
+            square_pixels=square_pixels_of_store(Path(store)),
             options=self.options,
         )
 

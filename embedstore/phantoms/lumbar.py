@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embedstore.datasets.rsna_lumbar import CLASSES, CONDITIONS, LEVELS, TARGETS
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.phantoms.folder import claim_folder
 from embedstore.phantoms.mr_slice import MrSlice, SliceGeometry, write_slice
 from embedstore.phantoms.spine import DISC_Z_MM, Spine, draw_signal
@@ -67,7 +68,7 @@ class _Study:
     series: tuple[_Series, ...]
 
 
-def write_phantom_lumbar(root: Path, *, studies: int = DEFAULT_STUDIES, seed: int = 0) -> LumbarSummary:
+def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed: int = 0) -> LumbarSummary:
     """Write a phantom of the competition's folder.
 
     Parameters
@@ -85,10 +86,15 @@ def write_phantom_lumbar(root: Path, *, studies: int = DEFAULT_STUDIES, seed: in
         If `studies` is less than 1 or `seed` is negative.
     DataError
         If the folder is there already and is not this phantom.
+
+    Examples
+    --------
+    >>> es.write_phantom_lumbar("phantoms", studies=1).root.name
+    'rsna-2024-lumbar-spine-degenerative-classification'
     """
     if studies < 1 or seed < 0:
         raise UsageError(f"studies must be at least 1 and seed at least 0; found {studies} and {seed}")
-    folder = root / FOLDER
+    folder = Path(root) / FOLDER
     claim_folder(
         folder,
         "These MR images are phantoms drawn by a computer. They show no patient, and the competition is not\n"
