@@ -12,6 +12,7 @@ import numpy as np
 from embedstore.errors import words_of_note
 from embedstore.files import StrPath
 from embedstore.store.layout import VECTORS
+from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.tasks import read_task, task_names
 
@@ -55,7 +56,7 @@ def describe_store(path: StrPath) -> dict[str, Any]:
         ],
         "notes": {
             code: {"images": len(rows), "first": store.image_ids[rows[0]], "meaning": words_of_note(code)}
-            for code, rows in store.notes.items()
+            for code, rows in notes_of(store.offsets()).items()
         },
         "tasks": [_describe_task(store, name) for name in task_names(store.path)],
         "failures": [

@@ -18,6 +18,7 @@ from embedstore.extraction.worker import FinishedChunk
 from embedstore.manifest import Manifest
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.store.layout import Receipt
+from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Store
 
 
@@ -225,7 +226,7 @@ class RunningTotal:
             valid=int((status == VALID).sum()),
             pending=int((status == PENDING).sum()),
             failed=dict(sorted(failed.items())),
-            notes=_counted(after.notes, set(rows.tolist())),
+            notes=_counted(notes_of(after.offsets()), set(rows.tolist())),
             computed=self._images_done,
             seconds=time.perf_counter() - self._began,
             stopwatch=self.stopwatch,

@@ -92,16 +92,6 @@ class Store(Brief):
         ]
 
     @property
-    def notes(self) -> dict[str, list[int]]:
-        """What was mended or left out to show images: code of `errors.Note` -> rows over all parts."""
-        found: dict[str, list[int]] = {}
-        for offset, part in self.offsets():
-            for _, receipt in sorted(part.receipts.items()):
-                for code, rows in receipt.notes.items():
-                    found.setdefault(code, []).extend(offset + row for row in rows)
-        return dict(sorted(found.items()))
-
-    @property
     def sources(self) -> tuple[Source, ...]:
         """What the parts were made from, each data set once, without the paths of the machine that made it."""
         name = self.path.absolute().name
