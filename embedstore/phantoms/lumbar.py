@@ -105,13 +105,8 @@ def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed:
     planned.append(_plan_study(_TEST_STUDY, seed, "test"))
     jobs = [(study, series) for study in planned for series in study.series]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        threaded = [job for job in jobs if job[1].syntax != "jpeg2000"]
-        for _ in pool.map(lambda job: _write_series(folder, *job, seed=seed), threaded):
+        for _ in pool.map(lambda job: _write_series(folder, *job, seed=seed), jobs):
             pass
-    # The JPEG 2000 encoder of pylibjpeg-openjpeg 2.6 crashes the interpreter when other threads run.
-    for study, series in jobs:
-        if series.syntax == "jpeg2000":
-            _write_series(folder, study, series, seed=seed)
     _write_tables(folder, planned)
     images = sum(len(series.slices) for _, series in jobs)
     return LumbarSummary(root=folder, studies=len(planned), series=len(jobs), images=images)
