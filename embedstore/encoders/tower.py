@@ -58,6 +58,8 @@ class TowerEncoder(PassEncoder):
         may change the last bits of a vector.
     execution
         ``auto``, ``eager``, ``compile`` (tens of seconds once) or ``graph`` (CUDA).
+    square_pixels
+        Pixels that are not square are shown as high and wide as they are (`PreprocessSpec`).
 
     Raises
     ------
@@ -77,6 +79,7 @@ class TowerEncoder(PassEncoder):
         pooling: str | None = None,
         pass_rows: int | None = None,
         execution: str = "auto",
+        square_pixels: bool = True,
     ) -> None:
         _check_choice("preprocess", preset, PRESETS)
         _check_choice("pooling", pooling, TOKEN_POOLINGS)
@@ -90,6 +93,7 @@ class TowerEncoder(PassEncoder):
         self.dtype = check_dtype_name(dtype)
         self.pooling = pooling
         self.execution = execution
+        self.square_pixels = square_pixels
 
     @abstractmethod
     def read_shape(self, checkpoint: Checkpoint) -> VisionShape:
@@ -125,7 +129,7 @@ class TowerEncoder(PassEncoder):
     @cached_property
     def preprocess(self) -> PreprocessSpec:
         """The preset at the size that the tower takes."""
-        return PreprocessSpec(self.preset, size_px=self.shape.image_size)
+        return PreprocessSpec(self.preset, size_px=self.shape.image_size, square_pixels=self.square_pixels)
 
     @cached_property
     def identity(self) -> Identity:

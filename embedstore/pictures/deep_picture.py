@@ -15,9 +15,9 @@ import numpy as np
 from embedstore.codecs.deep_samples import png_samples, tiff_samples
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.stored_image import grey_if_equal
-from embedstore.images.window import StoredArray
 from embedstore.pictures.complete import check_tiff
 from embedstore.pictures.tiff_directory import TiffPage, all_tags, tiff_pages
+from embedstore.values.window import StoredArray
 
 _PILLOW_BITS = (1, 2, 4, 8)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2

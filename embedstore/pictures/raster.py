@@ -12,9 +12,9 @@ from PIL.ImageFile import ImageFile
 from embedstore.errors import ImageRefused, Reason
 from embedstore.images.hostile import refusing
 from embedstore.images.stored_image import RASTER, StoredImage, grey_if_equal
-from embedstore.images.window import StoredArray
 from embedstore.pictures.complete import check_complete
 from embedstore.pictures.deep_picture import check_area, deep_pixels, deep_png, upright
+from embedstore.values.window import StoredArray
 
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.3, 4.6.4: how the stored picture must be turned to stand upright; 1 is upright.

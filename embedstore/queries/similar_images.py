@@ -118,6 +118,9 @@ def vector_of_file(
         )
         say(notice) if say else warnings.warn(notice, stacklevel=2)
     embedded = embed_records([Record(image.name, file.name, frame)], file.absolute().parent, built)
+    if say is not None:
+        for line in embedded.lines_of_notes():
+            say(line)
     for reason, message in embedded.failures.values():
         raise DataError(f"{image}: {reason}: {message}")
     vector: npt.NDArray[np.float32] = embedded.vectors[0]

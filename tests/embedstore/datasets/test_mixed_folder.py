@@ -29,6 +29,7 @@ IMAGES = {
     "examples_palette.dcm": 1,
 }
 NO_PIXELS = ("rtplan.dcm", "reportsi.dcm", "test-SR.dcm", "rtstruct.dcm", "waveform_ecg.dcm")
+CAPTURED = ("OT", "CT", "MR")
 GREY = (np.add.outer(np.arange(16), np.arange(16)) * 8).astype(np.uint8)
 DOSE, SPECTRA, SEGMENTS = (
     "1.2.840.10008.5.1.4.1.1.88.67",
@@ -70,7 +71,9 @@ def hospital(tmp_path):
         with_pixels(dicom_object(uid.DigitalXRayImageStorageForPresentation, "DX"), GREY[None]),
         root / "made/dx",
     )
-    save(with_pixels(dicom_object(uid.SecondaryCaptureImageStorage, "OT"), GREY[None]), root / "made/capture")
+    for modality in CAPTURED:  # without rescale values, and of no MR series: pictures all the same
+        capture = dicom_object(uid.SecondaryCaptureImageStorage, modality)
+        save(with_pixels(capture, GREY[None]), root / f"made/capture {modality}")
     save(dicom_object(DOSE, "SR", ContentSequence=[item(ValueType="TEXT")]), root / "made/dose.dcm")
     save(spectra(), root / "made/spectra.dcm")
     save(segments(), root / "made/segments.dcm")
@@ -80,7 +83,7 @@ def hospital(tmp_path):
     (root / "made/empty.dcm").touch()
     (root / "notes.txt").write_text("no image")
     Image.fromarray(GREY).save(root / "screen.png")
-    return root, sum(IMAGES.values()) + 2
+    return root, sum(IMAGES.values()) + 1 + len(CAPTURED)
 
 
 def test_a_mixed_folder_ends_well_when_every_image_has_a_vector(hospital, tmp_path, capfd):
@@ -116,7 +119,7 @@ def test_what_is_no_image_is_counted_and_named(hospital, tmp_path):
     collection = DicomFolder(tmp_path / "key").read(root)
     summary = collection.summary
     assert len(collection.manifest) == images
-    assert summary["DICOM image files"] == len(IMAGES) + 2
+    assert summary["DICOM image files"] == len(IMAGES) + 1 + len(CAPTURED)
     assert summary["files left out, DICOM without pixels"] == 8
     assert summary["DICOM without pixels"] == (
         "12-lead ECG Waveform Storage 1, Basic Text SR Storage 1, Comprehensive SR Storage 1, "
