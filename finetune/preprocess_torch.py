@@ -44,7 +44,11 @@ def preprocess_tensor(pixels: torch.Tensor, spec: PreprocessSpec) -> torch.Tenso
             f"pixels must be (n, h, w) or (n, h, w, 3) uint8; found {tuple(pixels.shape)} {pixels.dtype}"
         )
     planes = pixels[..., None] if pixels.ndim == 3 else pixels
-    resized = _PRESETS[spec.preset](planes.permute(0, 3, 1, 2), spec.size_px).permute(0, 2, 3, 1)
+    planes = planes.permute(0, 3, 1, 2)
+    if spec.preset == "hf":
+        resized = _hf(planes, spec.size_px, spec.hf_resample).permute(0, 2, 3, 1)
+    else:
+        resized = _PRESETS[spec.preset](planes, spec.size_px).permute(0, 2, 3, 1)
     return resized[..., 0].contiguous() if pixels.ndim == 3 else resized.contiguous()
 
 
@@ -58,9 +62,10 @@ def _pad(planes: torch.Tensor, size_px: int) -> torch.Tensor:
     return _columns_resized(narrow, weights[:, top : top + height]).to(torch.uint8)
 
 
-def _hf(planes: torch.Tensor, size_px: int) -> torch.Tensor:
+def _hf(planes: torch.Tensor, size_px: int, resample: str) -> torch.Tensor:
     height, width = planes.shape[-2:]
-    down, across = (resampling_weights(n, size_px, _cubic, support=2.0) for n in (height, width))
+    kernel, support = (_cubic, 2.0) if resample == "bicubic" else (_triangle, 1.0)
+    down, across = (resampling_weights(n, size_px, kernel, support=support) for n in (height, width))
     if resizes_columns_first(height, width, size_px):
         return _rows_resized(_columns_resized(_exact(planes), down), across).to(torch.uint8)
     return _columns_resized(_rows_resized(_exact(planes), across), down).to(torch.uint8)
@@ -132,4 +137,4 @@ def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-_PRESETS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {"pad": _pad, "eval": _eval, "hf": _hf}
+_PRESETS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {"pad": _pad, "eval": _eval}

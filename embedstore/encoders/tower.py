@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 from warnings import warn
 
@@ -15,10 +16,10 @@ from embedstore.checkpoints.checkpoint import (
     Checkpoint,
     check_blobs,
     check_generation,
-    check_normalisation,
     open_checkpoint,
     weights_sha256,
 )
+from embedstore.checkpoints.image_processor import check_normalisation, squash_resample
 from embedstore.checkpoints.safetensors_header import Shard
 from embedstore.compute_device import (
     DTYPES,
@@ -144,8 +145,11 @@ class TowerEncoder(EncoderDefaults, ABC):
 
     @cached_property
     def preprocess(self) -> PreprocessSpec:
-        """The preset at the size that the tower takes."""
-        return PreprocessSpec(self.preset, size_px=self.shape.image_size)
+        """The preset at the size that the tower takes; ``hf`` as the checkpoint's image processor has it."""
+        spec = PreprocessSpec(self.preset, size_px=self.shape.image_size)
+        if self.preset != "hf":
+            return spec
+        return replace(spec, hf_resample=squash_resample(self.checkpoint, spec.size_px))
 
     @cached_property
     def identity(self) -> Identity:
@@ -194,6 +198,7 @@ class TowerEncoder(EncoderDefaults, ABC):
         execution = check_execution(self.execution, device)
         identity, shape = self.identity, self.shape
         check_normalisation(self.checkpoint)
+        self._tell_of_unseen_pixels()
         check_blobs(self.shards)
         dtype = DTYPES[identity.compute_dtype]
         tower = PooledTower(self.load_tower(dtype), identity.pooling).to(device).eval()
@@ -248,6 +253,14 @@ class TowerEncoder(EncoderDefaults, ABC):
             raise UsageError(
                 f"encoder {self.name!r} takes uint8 pixels of shape (n, {size}, {size}) or "
                 f"(n, {size}, {size}, 3); found {pixels.dtype} of shape {pixels.shape}"
+            )
+
+    def _tell_of_unseen_pixels(self) -> None:
+        size, patch = self.shape.image_size, self.shape.patch_size
+        if size % patch:
+            self._tell(
+                f"{self.origin}: the image size {size} is no multiple of the patch size {patch}, so the last"
+                f" {size % patch} rows and columns of pixels (bottom and right) never reach the tower"
             )
 
     def _tell(self, line: str) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from embedstore.errors import UsageError
 
 PRESETS = ("pad", "eval", "hf")
+HF_RESAMPLINGS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 MRI_RANGES = ("percentile-1-99", "min-max")
 CT_WINDOWS_HU = ((-1024.0, 1024.0), (-135.0, 215.0), (0.0, 80.0))  # red, green, blue; MedGemma's own
 # The padded square of a long thin image is never held whole beyond this many pixels.
@@ -30,17 +31,20 @@ class PreprocessSpec:
     ----------
     preset
         ``pad``: zero-pad to a square, antialiased bilinear; ``eval``: squash, bilinear without
-        antialiasing, truncate; ``hf``: squash, antialiased bicubic, as the installed Pillow does it
+        antialiasing, truncate; ``hf``: squash, antialiased, as the installed Pillow does it
         (`resizes_columns_first`).
     size_px
         Side of the square.
     mri_range
         Which values of an MR series become 0 and 255: ``percentile-1-99`` or ``min-max`` of the series.
+    hf_resample
+        Filter of ``hf``: ``bicubic`` or ``bilinear``, as the image processor of a checkpoint says.
     """
 
     preset: str = "pad"
     size_px: int = 448
     mri_range: str = "percentile-1-99"
+    hf_resample: str = "bicubic"
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -49,6 +53,9 @@ class PreprocessSpec:
             raise UsageError(f"size_px must be at least 1; found {self.size_px}")
         if self.mri_range not in MRI_RANGES:
             raise UsageError(f"mri_range must be one of {', '.join(MRI_RANGES)}; found {self.mri_range!r}")
+        if self.hf_resample not in HF_RESAMPLINGS:
+            known = ", ".join(HF_RESAMPLINGS)
+            raise UsageError(f"hf_resample must be one of {known}; found {self.hf_resample!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, with the rules behind it spelled out.
@@ -56,7 +63,10 @@ class PreprocessSpec:
         Whatever changes a pixel stands here, because vectors of two specifications never mix: the recipe of
         each modality with its parameters, and the version of the rules that the names stand for.
         """
-        return asdict(self) | {
+        document = asdict(self)
+        if self.preset != "hf" or self.hf_resample == "bicubic":
+            del document["hf_resample"]  # the identity of stores from before there was a choice
+        return document | {
             "rules": 2,
             "recipes": {
                 # Keys are DICOM modality codes; "" is everything else.
@@ -74,7 +84,7 @@ class PreprocessSpec:
             "eight_bit_pictures": "as stored",
             "alpha": "over black",
             "padding": "black, outside every range",
-            "resize": _RESIZE_RULES[self.preset],
+            "resize": _RESIZE_RULES[self.preset].format(hf_resample=self.hf_resample),
             "passes": _HF_PASSES[pillow_may_resize_columns_first()] if self.preset == "hf" else "rows first",
         }
 
@@ -93,6 +103,8 @@ def preprocess(pixels: ByteImage, spec: PreprocessSpec) -> ByteImage:
     -------
     (size, size) or (size, size, 3) uint8, C-contiguous. ``pad`` and ``hf`` equal Pillow bit for bit.
     """
+    if spec.preset == "hf":
+        return squash_antialiased(pixels, spec.size_px, spec.hf_resample)
     return _PRESET_FUNCTIONS[spec.preset](pixels, spec.size_px)
 
 
@@ -125,9 +137,9 @@ def pad_to_square(pixels: ByteImage, size_px: int) -> ByteImage:
     return _resize(narrow, (size_px, size_px), Image.Resampling.BILINEAR)
 
 
-def squash_bicubic(pixels: ByteImage, size_px: int) -> ByteImage:
-    """Resize both sides to `size_px` with Pillow's antialiased bicubic, whatever the aspect ratio."""
-    return _resize(pixels, (size_px, size_px), Image.Resampling.BICUBIC)
+def squash_antialiased(pixels: ByteImage, size_px: int, resample: str) -> ByteImage:
+    """Resize both sides to `size_px` with an antialiased filter of Pillow's, whatever the aspect ratio."""
+    return _resize(pixels, (size_px, size_px), HF_RESAMPLINGS[resample])
 
 
 def squash_bilinear(pixels: ByteImage, size_px: int) -> ByteImage:
@@ -190,7 +202,6 @@ def _resize(pixels: ByteImage, size: tuple[int, int], resampling: Image.Resampli
 _PRESET_FUNCTIONS: dict[str, Callable[[ByteImage, int], ByteImage]] = {
     "pad": pad_to_square,
     "eval": squash_bilinear,
-    "hf": squash_bicubic,
 }
 _HF_PASSES = {
     False: "rows first",
@@ -199,5 +210,5 @@ _HF_PASSES = {
 _RESIZE_RULES = {
     "pad": "zero-pad, smaller half first; Pillow bilinear",
     "eval": "squash; bilinear without antialiasing, half-pixel centres, float32; truncate",
-    "hf": "squash; Pillow bicubic",
+    "hf": "squash; Pillow {hf_resample}",
 }
