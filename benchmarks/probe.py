@@ -33,7 +33,7 @@ from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
 from heads.scores import probabilities_from_scores
-from heads.statistics.metrics import log_loss
+from heads.statistics.metric_functions import log_loss
 
 FOLDS = 5
 _REFERENCE_ITERATIONS = 1000

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.own_options import named_values, reader_option
 from embedstore.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +31,7 @@ def dataset_options(function: F) -> F:
             type=click.Path(path_type=Path),
             help="dicom-folder: file with the secret key behind patient and study keys.",
         ),
+        reader_option,
     )
     for option in reversed(options):
         function = option(function)
@@ -42,11 +44,11 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     Parameters
     ----------
     given
-        Values of ``label``, ``column`` and ``key_file``.
+        Values of ``label``, ``column``, ``key_file`` and ``reader_option``.
     settings
         The table ``options`` of ``embed.toml``.
     """
-    options = dict(settings)
+    options = {**settings, **named_values(given.get("reader_option", ()), "--reader-option")}
     if given.get("label"):
         options["label"] = list(given["label"])
     if given.get("column"):

@@ -32,6 +32,7 @@ KEYS: dict[str, tuple[type, str]] = {
     "seed": (int, "seed of folds and draws"),
     "runs": (str, "folder of the runs, relative to this file"),
     "options": (dict, "options of the data set's reader"),
+    "encoder_options": (dict, "the encoder's own options, part of the store's identity"),
 }
 _PATH_KEYS = ("root", "store", "runs")
 
@@ -123,6 +124,8 @@ def _toml(entry: Any) -> str:
             for character in entry
         )
         return f'"{escaped}"'
+    if isinstance(entry, bool):
+        return str(entry).lower()
     if isinstance(entry, (list, tuple)):
         return f"[{', '.join(_toml(item) for item in entry)}]"
     return str(entry)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop in good order."""
+"""Ctrl-C and SIGTERM as a request to stop cleanly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         asked = True
         signal.signal(number, before[number])
         click.echo(
-            "\nstopping: the chunk at hand is abandoned, finished ones stay (again to stop at once)", err=True
+            "\nstopping: the current chunk is abandoned, finished ones stay (again to stop at once)", err=True
         )
 
     before: dict[int, Any] = {

@@ -87,7 +87,7 @@ def device_lost(device: torch.device, error: Exception) -> DeviceLost:
     """Return the error to raise when the device failed in the middle of a computation."""
     first_line = str(error).partition("\n")[0]
     return DeviceLost(
-        f"device {device} stopped answering ({first_line}). The chunk at hand is abandoned, finished ones "
+        f"device {device} stopped answering ({first_line}). The current chunk is abandoned, finished ones "
         "stay; run the same command again to continue, with another --device if this one stays away"
     )
 

@@ -47,6 +47,10 @@ class MissingDependency(EmbedError, ImportError):
     """An optional library is not installed; the message holds the install line."""
 
 
+class PluginError(EmbedError):
+    """An installed package's encoder, data set or head cannot be loaded, or does not keep its contract."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``. Did you mean 'xgboost'?`` for the end of a message about an unknown name; ``""`` if none is near."""
     by_lower = {entry.lower(): entry for entry in known}

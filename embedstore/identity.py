@@ -5,12 +5,78 @@ Two identities never mix in a store, an index, a run or a query.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from embedstore.errors import DataError, IdentityMismatch
+from embedstore.errors import DataError, IdentityMismatch, UsageError
 from embedstore.files import canonical_json, sha256_bytes
+
+_ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+# What lies in a part's folder already, and the axes whose names are given.
+RESERVED_NAMES = ("vectors", "content", "receipts", "tables", "manifest", "part", "zarr")
+ROW_DIMENSION, VECTOR_DIMENSION = "row", "feature"
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What a row of a further array is, for an encoder that gives more than one vector per image.
+
+    Parameters
+    ----------
+    row_shape
+        Shape of one row, without the axis of the images: ``(1024, 64)`` for 1,024 tokens of width 64.
+    dimensions
+        A name for each axis of a row: ``("token", "token_feature")``. Equal names mean the same axis, so
+        ``feature`` is that of the vector and is `Identity.dim` long.
+    row
+        What the numbers are, in a few words: ``tokens after the last layer norm``.
+
+    Raises
+    ------
+    UsageError
+        If shape and names do not fit each other, or the words are missing.
+
+    Examples
+    --------
+    >>> ArraySpec((1024, 64), ("token", "token_feature"), "tokens after the last layer norm").row_shape
+    (1024, 64)
+    """
+
+    row_shape: tuple[int, ...]
+    dimensions: tuple[str, ...]
+    row: str
+
+    def __post_init__(self) -> None:
+        if not self.row_shape or any(length < 1 for length in self.row_shape):
+            raise UsageError(f"row_shape must hold lengths of at least 1; found {self.row_shape}")
+        if len(self.dimensions) != len(self.row_shape) or len(set(self.dimensions)) != len(self.dimensions):
+            raise UsageError(
+                f"dimensions must name each of the {len(self.row_shape)} axes of a row once; "
+                f"found {self.dimensions}"
+            )
+        wrong = [name for name in self.dimensions if not _ARRAY_NAME.fullmatch(name) or name == ROW_DIMENSION]
+        if wrong:
+            raise UsageError(
+                f"a dimension must be lower-case letters, digits and _, and not {ROW_DIMENSION!r}; "
+                f"found {wrong[0]!r}"
+            )
+        if not self.row:
+            raise UsageError("row must say in a few words what a row is; found nothing")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as plain JSON values."""
+        return {"row_shape": list(self.row_shape), "dimensions": list(self.dimensions), "row": self.row}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ArraySpec:
+        """Build a description from `to_json`; raises KeyError, TypeError or UsageError if damaged."""
+        return cls(
+            tuple(int(length) for length in document["row_shape"]),
+            tuple(str(name) for name in document["dimensions"]),
+            str(document["row"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -33,6 +99,17 @@ class Identity:
         Arithmetic of the forward pass: ``float32``, ``bfloat16`` or ``float16``.
     dim
         Length of a vector.
+    options
+        The encoder's own options (``{"channels": 16}``), plain JSON values; an encoder without any has an
+        identity that does not mention them.
+    arrays
+        Further arrays, name -> what a row of it is; most encoders have none, and their identity does not
+        mention it.
+
+    Raises
+    ------
+    UsageError
+        If a further array has a name that a part uses already, or two axes of one name differ in length.
     """
 
     encoder: str
@@ -42,10 +119,35 @@ class Identity:
     pooling: str
     compute_dtype: str
     dim: int
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    arrays: Mapping[str, ArraySpec] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        lengths = {VECTOR_DIMENSION: self.dim}
+        for name, spec in self.arrays.items():
+            if not _ARRAY_NAME.fullmatch(name) or name in RESERVED_NAMES:
+                raise UsageError(
+                    f"a further array's name must be lower-case letters, digits and _, and none of "
+                    f"{', '.join(RESERVED_NAMES)}; found {name!r}"
+                )
+            for dimension, length in zip(spec.dimensions, spec.row_shape, strict=True):
+                known = lengths.setdefault(dimension, length)
+                if known != length:
+                    raise UsageError(
+                        f"dimension {dimension!r} of array {name!r} must be {known} long, as elsewhere in the "
+                        f"identity; found {length}. Give another axis another name"
+                    )
 
     def to_json(self) -> dict[str, Any]:
         """Return the identity as plain JSON values."""
-        return asdict(self) | {"preprocess": dict(self.preprocess)}
+        document = asdict(self) | {"preprocess": dict(self.preprocess), "options": dict(self.options)}
+        # Left out where there are none, so that identities from before they existed stay the same.
+        if not self.options:
+            del document["options"]
+        del document["arrays"]
+        if self.arrays:
+            document["arrays"] = {name: self.arrays[name].to_json() for name in sorted(self.arrays)}
+        return document
 
     @property
     def sha256(self) -> str:
@@ -104,8 +206,9 @@ def identity_from_json(document: Mapping[str, Any], *, source: str) -> Identity:
         If a field is missing or unknown.
     """
     try:
-        return Identity(**document)
-    except TypeError as error:
+        arrays = {name: ArraySpec.from_json(entry) for name, entry in document.get("arrays", {}).items()}
+        return Identity(**{**document, "arrays": arrays})
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise DataError(f"{source}: not an identity ({error}); found fields {sorted(document)}") from error
 
 

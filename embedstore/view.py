@@ -176,5 +176,5 @@ def take_targets(view: View, targets: Sequence[str]) -> View:
 
 
 def without_split(view: View) -> View:
-    """Return the view as if there were no official split: every unit is then judged by cross-validation."""
+    """Return the view as if there were no official split: every unit is then evaluated by cross-validation."""
     return replace(view, splits=np.zeros_like(view.splits))

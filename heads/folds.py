@@ -97,7 +97,7 @@ def require_classes(
             raise DataError(
                 f"{where}: no training patient has {' or '.join(map(repr, absent))}, and no number of folds helps "
                 f"there (training patients by class: {counted}); choose another target of the task, or label a task "
-                f"with the classes {present} only (`embed label`). Where only the judged split has such patients, "
+                f"with the classes {present} only (`embed label`). Where only the evaluation split has such patients, "
                 "--cross-validate learns from them too"
             )
         if min(patients) < folds:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 from embedstore.errors import UsageError, did_you_mean
-from embedstore.plugins import require_members
+from embedstore.plugins import HEADS, find_plugin, plugin_names, plugins, require_members
 from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds
-
-ENTRY_POINTS = "embedstore.heads"
 
 
 def head_names() -> list[str]:
     """Return the names of the installed heads."""
-    return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
+    return plugin_names(HEADS)
 
 
 def head_package(name: str) -> str | None:
     """Return the name of the installed package that offers a head, None where none does; imports nothing of it."""
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name and entry.dist is not None:
-            return str(entry.dist.name)
-    return None
+    return next((plugin.package for plugin in plugins(HEADS) if plugin.name == name), None)
 
 
 def head_class(name: str) -> type[Head]:
@@ -31,12 +24,14 @@ def head_class(name: str) -> type[Head]:
     ------
     UsageError
         If no installed package offers a head of that name, or it lacks a part of the contract.
+    PluginError
+        If the package that offers it cannot be imported.
     """
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            found: type[Head] = entry.load()
-            require_members(found, Head, what=f"head {name!r}", base=HeadDefaults)
-            return found
+    plugin = find_plugin(HEADS, name)
+    if plugin is not None:
+        found: type[Head] = plugin.load()
+        require_members(found, Head, what=f"head {name!r}", base=HeadDefaults)
+        return found
     installed = head_names()
     raise UsageError(
         f"--head: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"

@@ -14,13 +14,13 @@ from embedstore.extraction.extract import ExtractOptions, extract
 from embedstore.files import FAILPOINT_VARIABLE
 from embedstore.task import Task
 from tests.pictures import collection_of
-from tests.stores import MeanEncoder
+from tests.stores import TokenEncoder
 
 PICTURES = 20
 OPTIONS = ExtractOptions(chunk_rows=3, batch_size=2, workers=1)
 
 
-class SlowEncoder(MeanEncoder):
+class SlowEncoder(TokenEncoder):
     """Takes a few milliseconds a batch, so that a kill at a random moment lands anywhere in the run."""
 
     def encode(self, pixels):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.base import EncoderDefaults
-from embedstore.identity import Identity
+from embedstore.encoders.base import EncoderDefaults, OneByOne
+from embedstore.identity import ArraySpec, Identity
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import Manifest, manifest_from_columns
 from embedstore.store.commit import ChunkResult
@@ -39,12 +41,35 @@ class MeanEncoder(EncoderDefaults):
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         grey = pixels if pixels.ndim == 3 else pixels[..., 0]
-        flat = grey.reshape(len(grey), -1).astype(np.float32)
+        flat = grey.reshape(len(grey), math.prod(grey.shape[1:])).astype(np.float32)
         bright = (flat > 127).sum(axis=1) / np.float32(64)
         return np.stack([flat.mean(axis=1), flat[:, 0], flat[:, -1], bright], axis=1).astype(np.float32)
 
 
+class TokenEncoder(MeanEncoder):
+    """Gives a grid of tokens as well: of the upper and the lower half, the mean, the first and the last pixel."""
+
+    name = "token-mean"
+
+    @property
+    def identity(self) -> Identity:
+        return replace(super().identity, encoder=self.name, arrays={TOKENS: TOKEN_SPEC})
+
+    def open_stream(self) -> OneByOne:
+        return OneByOne(self.encode, further=self.encode_tokens)
+
+    def encode_tokens(self, pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        grey = pixels if pixels.ndim == 3 else pixels[..., 0]
+        halves = grey.reshape(len(grey), 2, -1).astype(np.float32)
+        return {TOKENS: np.stack([halves.mean(axis=2), halves[..., 0], halves[..., -1]], axis=2)}
+
+
+TOKENS = "tokens"
+TOKEN_SPEC = ArraySpec(
+    (2, 3), ("token", "token_feature"), "mean, first and last pixel of the upper and the lower half"
+)
 IDENTITY = MeanEncoder().identity
+TOKEN_IDENTITY = TokenEncoder().identity
 
 
 def manifest_of(count: int, *, first: int = 0) -> Manifest:
@@ -74,6 +99,12 @@ def content_of(start: int, stop: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
+def tokens_of(start: int, stop: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the further arrays of rows of `TOKEN_IDENTITY`: row i counts down from -i in halves, token by token."""
+    rows = np.arange(start, stop, dtype=np.float32)[:, None, None]
+    return {TOKENS: -rows - np.arange(6, dtype=np.float32).reshape(2, 3) / 2}
+
+
 def make_store(
     root: Path,
     *,
@@ -82,17 +113,30 @@ def make_store(
     dtype: str = "float16",
     chunks: tuple[int, ...] | None = None,
     failures: dict[int, tuple[object, str]] | None = None,
+    identity: Identity = IDENTITY,
 ) -> PartPlan:
     """Write a store of one part with known vectors; `chunks` names the ones to finish (all by default)."""
-    with open_writer(root, IDENTITY, say=lambda line: None) as writer:
+    with open_writer(root, identity, say=lambda line: None) as writer:
         plan = writer.plan_part(
             manifest_of(rows), dataset="test", data_root="images", chunk_rows=chunk_rows, dtype=dtype
         )
         for chunk in range(plan.chunks) if chunks is None else chunks:
             start, stop = plan.bounds(chunk)
             inside = {row: failure for row, failure in (failures or {}).items() if start <= row < stop}
-            writer.commit(plan, chunk, ChunkResult(vectors_of(start, stop), content_of(start, stop), inside))  # type: ignore[arg-type]
+            writer.commit(plan, chunk, known_result(identity, start, stop, inside))
     return plan
+
+
+def known_result(
+    identity: Identity, start: int, stop: int, failures: dict[int, tuple[object, str]] | None = None
+) -> ChunkResult:
+    """Return what an encoder would have made of images `start` to `stop`; with tokens, if the identity has them."""
+    return ChunkResult(
+        vectors_of(start, stop),
+        content_of(start, stop),
+        failures or {},  # type: ignore[arg-type]
+        further=tokens_of(start, stop) if identity.arrays else {},
+    )
 
 
 _CIRCUMSTANCES = {"created", "seconds", "finished", "host", "device", "versions", "sha256"}

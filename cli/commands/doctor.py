@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
 
 from cli.exit_codes import DONE, FAILED
-from cli.options import ProjectCommand, json_option, print_json, store_option
+from cli.options import ProjectCommand, json_option, print_json, project_of, store_option
+from cli.own_options import encoder_option, encoder_options_of
 from cli.printing.findings import finding_document, print_finding
+from embedstore.encoders.base import Encoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.doctor import State, examine
 
@@ -17,17 +18,31 @@ from embedstore.extraction.doctor import State, examine
 @click.command(name="doctor", cls=ProjectCommand)
 @store_option
 @click.option("--encoder", default="hog", show_default=True, help="Encoder whose speed is measured.")
+@encoder_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @json_option
-def command(store: Path | None, encoder: str, device: str, as_json: bool) -> int:
+@click.pass_context
+def command(
+    context: click.Context,
+    store: Path | None,
+    encoder: str,
+    encoder_option: tuple[str, ...],
+    device: str,
+    as_json: bool,
+) -> int:
     """Check versions, devices, weights, disk and speed; say the fix for each problem.
 
     \b
     Example:
       embed doctor --store mura.store --encoder hog
     """
+    own = encoder_options_of(encoder, encoder_option, project_of(context).settings)
+
+    def build(name: str) -> Encoder:
+        return image_encoder(name, device=device, options=own if name == encoder else None)
+
     findings = []
-    for finding in examine(store, partial(image_encoder, device=device), encoder):
+    for finding in examine(store, build, encoder):
         findings.append(finding)
         if not as_json:
             print_finding(finding)

@@ -20,6 +20,7 @@ from cli.options import (
     require,
     store_option,
 )
+from cli.own_options import encoder_option, encoder_options_of
 from cli.printing.dry_run import print_dry_run
 from cli.printing.extract_summary import print_summary
 from cli.printing.progress import shown_progress
@@ -34,6 +35,7 @@ from embedstore.extraction.shard import parse_shard
 @dataset_options
 @store_option
 @click.option("--encoder", default="hog", show_default=True, help="Encoder.")
+@encoder_option
 @click.option("--preprocess", help="Preset: pad, eval or hf.  [default: the encoder's own]")
 @click.option(
     "--device",
@@ -67,9 +69,7 @@ from embedstore.extraction.shard import parse_shard
 @click.option(
     "--chunk-rows",
     type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="Rows of a chunk in new parts.",
+    help="Rows of a chunk in new parts.  [default: 16 MiB of its largest array, at most 256]",
 )
 @click.option(
     "--store-dtype",
@@ -127,7 +127,7 @@ def command(
     collection = _collection(context, given)
     if not as_json:
         print_facts(collection.summary)
-    job = _job(collection, target, given)
+    job = _job(collection, target, given, project_of(context).settings)
     if dry_run:
         print_dry_run(dry_run_store(job), as_json=as_json)
         return DONE
@@ -148,7 +148,9 @@ def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     return reader.read(Path(require(root, "--root")))
 
 
-def _job(collection: Collection, store: Path, given: Mapping[str, Any]) -> ExtractJob:
+def _job(
+    collection: Collection, store: Path, given: Mapping[str, Any], settings: Mapping[str, Any]
+) -> ExtractJob:
     """Return the extraction that the options ask for."""
     return ExtractJob(
         collection=collection,
@@ -160,6 +162,7 @@ def _job(collection: Collection, store: Path, given: Mapping[str, Any]) -> Extra
             revision=given["revision"],
             pooling=given["encoder_pooling"],
             execution=given["execution"],
+            options=encoder_options_of(given["encoder"], given["encoder_option"], settings),
         ),
         devices=given["device"],
         ray_address=given["ray_address"] if given["engine"] == "ray" else None,

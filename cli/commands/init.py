@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from cli.options import json_option, print_json
+from cli.own_options import encoder_option, named_values, reader_option
 from cli.project import FILE_NAME, shown, write_settings
 from embedstore.datasets.base import dataset_reader
+from embedstore.encoders.registry import require_encoder_options
 from embedstore.errors import UsageError
 
 
@@ -19,10 +21,12 @@ from embedstore.errors import UsageError
 @click.option(
     "--root", required=True, type=click.Path(path_type=Path), help="The data set's folder or table."
 )
+@reader_option
 @click.option(
     "--store", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET.store]"
 )
 @click.option("--encoder", default="hog", show_default=True, help="Encoder of the store.")
+@encoder_option
 @click.option("--preprocess", help="Preset: pad, eval or hf.  [default: the encoder's own]")
 @click.option("--task", help="Task to probe.  [default: the data set's first]")
 @click.option("--force", is_flag=True, help="Replace an embed.toml that is there.")
@@ -32,6 +36,8 @@ def command(
     root: Path,
     store: Path | None,
     encoder: str,
+    reader_option: tuple[str, ...],
+    encoder_option: tuple[str, ...],
     preprocess: str | None,
     task: str | None,
     force: bool,
@@ -46,7 +52,12 @@ def command(
     target = Path.cwd() / FILE_NAME
     if target.exists() and not force:
         raise UsageError(f"{FILE_NAME} is already here; edit it, or replace it with --force")
-    dataset_reader(dataset)
+    tables = {
+        "options": named_values(reader_option, "--reader-option"),
+        "encoder_options": named_values(encoder_option, "--encoder-option"),
+    }
+    dataset_reader(dataset, tables["options"])
+    require_encoder_options(encoder, tables["encoder_options"])
     if not root.exists():
         raise UsageError(f"--root: {root} does not exist")
     settings: dict[str, Any] = {
@@ -56,6 +67,7 @@ def command(
         "encoder": encoder,
     }
     settings |= {key: entry for key, entry in (("preprocess", preprocess), ("task", task)) if entry}
+    settings |= {key: table for key, table in tables.items() if table}
     write_settings(target, settings)
     if as_json:
         print_json({"file": str(target), "settings": settings})

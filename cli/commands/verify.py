@@ -10,7 +10,10 @@ import click
 from cli.exit_codes import DONE, FAILED
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_argument
 from cli.printing.verification import print_repair, print_verification, verification_document
+from cli.project import shown
+from embedstore.store.layout import FORMAT_VERSION
 from embedstore.store.repair import repair_store
+from embedstore.store.upgrade import upgrade_store
 from embedstore.store.verify import Verification, verify_store
 
 
@@ -21,8 +24,15 @@ from embedstore.store.verify import Verification, verify_store
     is_flag=True,
     help="Heal what can be healed; damaged chunks are done again by the next extract.",
 )
+@click.option(
+    "--upgrade",
+    is_flag=True,
+    help="First bring a store of an earlier format version to the present one; its vectors stay as they are.",
+)
 @json_option
-def command(store_argument: Path | None, store: Path | None, repair: bool, as_json: bool) -> int:
+def command(
+    store_argument: Path | None, store: Path | None, repair: bool, upgrade: bool, as_json: bool
+) -> int:
     """Re-read every byte of a store against its receipts; name what is wrong by chunk and rows.
 
     \b
@@ -30,6 +40,8 @@ def command(store_argument: Path | None, store: Path | None, repair: bool, as_js
       embed verify mura.store
     """
     path = Path(require(store_argument or store, "--store"))
+    if upgrade and upgrade_store(path, say=print_notice):
+        print_notice(f"{shown(path)}: upgraded to format version {FORMAT_VERSION}")
     if not repair:
         verification = verify_store(path)
         _show(path, verification, as_json=as_json)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cli.jobs.notify import StrPath
-from embedstore.store.reader import FAILED, PENDING, VALID, Store, open_store
+from embedstore.store.layout import VECTORS
+from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.tasks import read_task, task_names
 
 
@@ -38,13 +40,15 @@ def describe_store(path: StrPath) -> dict[str, Any]:
                 "root": part.plan.root,
                 "rows": part.plan.rows,
                 "chunk_rows": part.plan.chunk_rows,
-                "dtype": part.plan.dtype,
+                "dtype": part.plan.vectors.dtype,
                 "chunks": part.plan.chunks,
                 "finished_chunks": len(part.receipts),
                 "created": part.plan.created,
-                "rounding_error": max(
-                    (receipt.rounding_error for receipt in part.receipts.values()), default=0.0
-                ),
+                "rounding_error": _rounding_error(part, VECTORS),
+                "arrays": {
+                    name: asdict(array) | {"rounding_error": _rounding_error(part, name)}
+                    for name, array in part.plan.arrays.items()
+                },
             }
             for part in store.parts
         ],
@@ -59,6 +63,11 @@ def describe_store(path: StrPath) -> dict[str, Any]:
             for failure in store.failures
         ],
     }
+
+
+def _rounding_error(part: Part, array: str) -> float:
+    errors = [receipt.arrays[array].rounding_error for receipt in part.receipts.values()]
+    return max(errors, default=0.0)
 
 
 def _describe_task(store: Store, name: str) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cli.jobs.notify import StrPath
 from embedstore.datasets.base import Collection
@@ -15,7 +17,8 @@ from embedstore.extraction.extract import Executor, Extraction, InProcess
 from embedstore.extraction.on_devices import OnDevices, device_names
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
-from embedstore.store.layout import StoreLayout, read_store_document
+from embedstore.store.documents import read_store_document
+from embedstore.store.layout import StoreLayout
 
 _MOST_WORKERS = 16
 
@@ -26,7 +29,7 @@ class EncoderChoice:
 
     Parameters
     ----------
-    name, preset, revision, pooling, execution
+    name, preset, revision, pooling, execution, options
         As `embedstore.encoders.registry.image_encoder`.
     dtype
         Arithmetic of the encoder; ``auto`` is the store's own where there is one.
@@ -38,6 +41,7 @@ class EncoderChoice:
     revision: str | None = None
     pooling: str | None = None
     execution: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def source(self, store: StrPath) -> EncoderSource:
         """Return what builds the encoder for a store, on any device."""
@@ -53,6 +57,7 @@ class EncoderChoice:
             revision=self.revision,
             pooling=self.pooling,
             execution=self.execution,
+            options=self.options,
         )
 
 

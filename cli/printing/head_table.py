@@ -11,8 +11,7 @@ from cli.jobs.probe_all import ComparedHeads
 from cli.printing.run_summary import inputs_in_words
 from cli.project import shown
 from heads.runs.comparison import Comparison, best_first, leading_metric, p_value_in_words
-
-_COLUMNS = ("auroc", "kappa", "log_loss", "ece")
+from heads.statistics.metrics import shown_in
 
 
 def print_head_table(compared: ComparedHeads) -> None:
@@ -20,7 +19,7 @@ def print_head_table(compared: ComparedHeads) -> None:
     runs = compared.runs
     first = next(iter(runs.values()))
     metric = leading_metric(first)
-    columns = list(dict.fromkeys((metric, *_COLUMNS)))
+    columns = list(dict.fromkeys((metric, *shown_in("heads"))))
     intervals = "".join(f"{name:<24}" for name in columns)
     click.echo(f"{'head':<10}{intervals}{'seconds':>8}  {metric}, difference to the best      p (Holm)")
     names = list(runs)
@@ -38,8 +37,8 @@ def print_head_table(compared: ComparedHeads) -> None:
             click.echo(f"{name:<10}{inputs_in_words(runs[name].document['inputs']['chosen'])}")
     counts = first.document["counts"]
     click.echo(
-        f"\n{counts['units_judged']:,} units of {counts['patients_judged']:,} patients judged, all heads on the "
-        f"same bootstrap draws; report: {shown(compared.report)}"
+        f"\nevaluated on {counts['units_evaluated']:,} units of {counts['patients_evaluated']:,} patients, all heads "
+        f"on the same bootstrap draws; report: {shown(compared.report)}"
     )
     click.echo("Research software, not a medical device.")
 

@@ -13,17 +13,15 @@ from embedstore.task import units_in_words
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import data_in_words
 from heads.runs.run import Run
-from heads.statistics.evaluation import LEAST_ECE_UNITS
-
-# What the terminal shows; the run and its report hold every metric.
-_HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece")
+from heads.statistics.metrics import METRICS, leading, shown_in
+from heads.statistics.subgroups import listed
 
 
 def print_run(run: Run) -> None:
     """Print the task, what was chosen, the headline metrics with their intervals, and where the rest lies."""
     document = run.document
     counts, settings, unit = document["counts"], document["settings"], document["task"]["unit"]
-    judged = (
+    evaluated = (
         f"{settings['mode']}, {settings['evaluation_split']}"
         if settings["evaluation_split"]
         else settings["mode"]
@@ -33,7 +31,7 @@ def print_run(run: Run) -> None:
             **({"data": data_in_words(document["sources"])} if document["sources"] else {}),
             "task": f"{document['task']['name']}: {unit} level, {_classes(run)}",
             "learned from": f"{_counted(counts, 'fitted', unit)}",
-            "judged by": f"{_counted(counts, 'judged', unit)} ({judged})",
+            "evaluated on": f"{_counted(counts, 'evaluated', unit)} ({evaluated})",
             **({"patients": _strangers(counts, unit)} if counts["units_of_unknown_patient"] else {}),
             **({"beside the vectors": ", ".join(settings["metadata"])} if settings["metadata"] else {}),
             **({"left out": _listed(document["excluded"])} if document["excluded"] else {}),
@@ -44,17 +42,13 @@ def print_run(run: Run) -> None:
         chosen = ", ".join(f"{name} {_number(value)}" for name, value in entry["point"].items())
         unsolved = "; not solved to the end" if entry["converged"] is False else ""
         click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
-    click.echo(f"\n{'metric':<9} {'value':>7}  95 % interval, patient bootstrap")
-    for name in _HEADLINE:
-        if name in document["metrics"]:
-            absent = f"needs {LEAST_ECE_UNITS} units" if name == "ece" else "undefined"
-            click.echo(f"{name:<9} {_estimate(document['metrics'][name], absent=absent)}")
+    _print_metrics(document)
     _print_sets(document)
     _print_curve(document)
-    for column, cells in document["by_subgroup"].items():
+    for column, cells in listed(document["by_subgroup"], document["task"]["subgroups"]).items():
         click.echo(f"\n{settings_metric(document)} by {column}")
         for cell, metrics in cells.items():
-            click.echo(f"{cell or 'unknown':<12} {_estimate(metrics[settings_metric(document)])}")
+            click.echo(f"{cell:<12} {_estimate(metrics[settings_metric(document)])}")
     spent = sum(document["seconds"].values())
     report = shown(run.folder / REPORT_FILE)
     click.echo(f"\n{shown(run.folder)}: run {run.run_id}, {spent:.1f} s; report: {report}")
@@ -76,6 +70,16 @@ def _print_inputs(inputs: Mapping[str, Any]) -> None:
     for name, way in zip(names, inputs["tried"], strict=True):
         click.echo(f"{name:<{width}}  {way['log_loss']:.4f}{'  chosen' if name == chosen else ''}")
     click.echo()
+
+
+def _print_metrics(document: Mapping[str, Any]) -> None:
+    names = [name for name in shown_in("summary") if name in document["metrics"]]
+    width = max(9, *map(len, names))
+    click.echo(f"\n{'metric':<{width}} {'value':>7}  95 % interval, patient bootstrap")
+    for name in names:
+        least = METRICS[name].least_units
+        absent = f"needs {least} units" if least > 1 else "undefined"
+        click.echo(f"{name:<{width}} {_estimate(document['metrics'][name], absent=absent)}")
 
 
 def _print_sets(document: Mapping[str, Any]) -> None:
@@ -104,8 +108,7 @@ def _print_curve(document: Mapping[str, Any]) -> None:
 
 def settings_metric(document: Mapping[str, Any]) -> str:
     """Return the task's primary metric, or AUROC where the run has no such metric."""
-    name: str = document["task"]["primary_metric"]
-    return name if name in document["metrics"] else "auroc"
+    return leading(document["task"]["primary_metric"], document["metrics"])
 
 
 def _classes(run: Run) -> str:

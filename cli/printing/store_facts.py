@@ -10,6 +10,7 @@ import click
 
 from cli.options import plural, print_facts
 from cli.project import shown
+from embedstore.store.layout import VECTORS
 
 _SHOWN_FAILURES = 10
 
@@ -33,6 +34,13 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
             f"{part['finished_chunks']} of {plural(part['chunks'], 'chunk')} finished, "
             f"largest rounding error {part['rounding_error']:.2g}"
         )
+        for name, array in part["arrays"].items():
+            if name != VECTORS:
+                shape = " x ".join(f"{length:,}" for length in array["row_shape"])
+                click.echo(
+                    f"    array {name}: {shape} per row ({array['row']}), {array['dtype']}, "
+                    f"largest rounding error {array['rounding_error']:.2g}"
+                )
     for task in document["tasks"]:
         click.echo(
             f"  task {task['name']}: {task['unit']} level, {plural(task['labelled'], 'label')}, {task['counts']}"

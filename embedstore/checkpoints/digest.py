@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def stated_sha256(path: Path) -> str:
-    """Return the SHA-256 of a weights file: the hub cache's word for it, or else `measured_sha256`."""
+    """Return the SHA-256 of a weights file: from the hub cache's metadata, or else `measured_sha256`."""
     target = path.resolve()
     if path.is_symlink() and target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
         return target.name

@@ -58,7 +58,9 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None) -> Pat
         return None
 
 
-def knock(repo_id: str, filename: str, *, revision: str | None = None, timeout_s: float | None) -> None:
+def check_access(
+    repo_id: str, filename: str, *, revision: str | None = None, timeout_s: float | None
+) -> None:
     """Ask the hub, once and briefly, whether it gives a file that is not cached; nothing is fetched.
 
     `hf_hub_download` itself tries again and again for half a minute, and prints each time.

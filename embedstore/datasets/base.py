@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +11,9 @@ import pyarrow as pa
 
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.manifest import Manifest
+from embedstore.plugins import DATASETS, find_plugin, plugin_names, require_options
 from embedstore.task import Task
 
-ENTRY_POINT_GROUP = "embedstore.datasets"
 # The file that marks a folder as drawn by a computer.
 NOTICE = "PHANTOM.txt"
 
@@ -73,7 +72,7 @@ class DatasetReader(Protocol):
 
 def dataset_names() -> list[str]:
     """Return the registered names, sorted."""
-    return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+    return plugin_names(DATASETS)
 
 
 def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> DatasetReader:
@@ -83,14 +82,17 @@ def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> Datas
     ------
     UsageError
         If no reader has that name, or it does not take one of the options.
+    PluginError
+        If the package that offers it cannot be imported.
     """
-    found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
-    if not found:
+    found = find_plugin(DATASETS, name)
+    if found is None:
         hint = did_you_mean(name, dataset_names())
         raise UsageError(f"dataset must be one of {', '.join(dataset_names())}; found {name!r}{hint}")
-    reader_class = found[0].load()
+    reader_class, given = found.load(), options or {}
+    require_options(reader_class, given, what=f"dataset {name!r}")
     try:
-        reader: DatasetReader = reader_class(**(options or {}))
+        reader: DatasetReader = reader_class(**given)
     except TypeError as error:
         raise UsageError(f"dataset {name!r} does not take these options: {error}") from error
     return reader

@@ -3,12 +3,15 @@
 An encoder of an entry point fulfils `Encoder`. It has to bring a name, preprocessing, device, identity, `load` and
 `encode`; the rest it inherits from `EncoderDefaults`, and overrides what it can do better: batches that overlap on
 the device, a count of operations, notices for people, a text tower.
+
+An encoder that gives more than a vector per image (a grid of tokens) declares each further array in its identity
+(`Identity.arrays`), since it is part of what a row of the store is, and its stream returns it in `Encoded.further`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
@@ -95,10 +98,14 @@ class Encoded:
         (n, dim) float32, as `Encoder.encode` returns them.
     busy_s
         Seconds that the device worked on it, without waiting and copying where the device measures them.
+    further
+        Array -> (n, *row shape) float32, for each of the identity's further arrays. As for vectors, row i
+        depends on image i alone.
     """
 
     vectors: npt.NDArray[np.float32]
     busy_s: float
+    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 class EncoderStream(Protocol):
@@ -124,16 +131,24 @@ class OneByOne:
     ----------
     encode
         As `Encoder.encode`.
+    further
+        Takes the same pixels and returns the identity's further arrays of them, as `Encoded.further`.
     """
 
-    def __init__(self, encode: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]) -> None:
+    def __init__(
+        self,
+        encode: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
+        *,
+        further: Callable[[npt.NDArray[np.uint8]], Mapping[str, npt.NDArray[np.float32]]] = lambda pixels: {},
+    ) -> None:
         self.encode = encode
+        self.further = further
 
     def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
         """Encode a batch and return it."""
         started = perf_counter()
-        vectors = self.encode(pixels)
-        return [Encoded(vectors, perf_counter() - started)]
+        vectors, further = self.encode(pixels), self.further(pixels)
+        return [Encoded(vectors, perf_counter() - started, further)]
 
     def drain(self) -> Sequence[Encoded]:
         """Return nothing: every batch was finished when it was put."""

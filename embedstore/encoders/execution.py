@@ -83,7 +83,7 @@ def prepare_forward(
     run: Forward = torch.compile(tower, dynamic=False) if execution == "compile" else tower
 
     def forward(pictures: torch.Tensor) -> torch.Tensor:
-        with _kernel(attention), _exact_float32(dtype):
+        with _kernel(attention), exact_float32(dtype):
             vectors: torch.Tensor = run(pictures)
             return vectors
 
@@ -165,7 +165,7 @@ def _kernel(name: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _exact_float32(dtype: torch.dtype) -> Iterator[None]:
+def exact_float32(dtype: torch.dtype) -> Iterator[None]:
     """Keep float32 convolutions on CUDA from being rounded to TF32, which torch allows by default."""
     if dtype != torch.float32:
         yield

@@ -79,7 +79,7 @@ class CudaLane:
         self.copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def copied(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Copy pictures to the device beside the passes at hand; the next pass waits for them."""
+        """Copy pictures to the device beside the current passes; the next pass waits for them."""
         # The allocator of page-locked memory keeps a block until the copy out of it is through.
         pinned = pixels.pin_memory()
         # Leaving a stream alone would go back to a stream of device 0, and open a context there.

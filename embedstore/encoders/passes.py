@@ -11,20 +11,24 @@ device a pass holds about 32,768 tokens.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedstore.compute_device import device_lost
-from embedstore.encoders.base import Encoded
+from embedstore.compute_device import check_device_name, device_lost
+from embedstore.encoders.base import Encoded, EncoderDefaults, EncoderStream
 from embedstore.encoders.lanes import Lane, lane_of
 from embedstore.encoders.vision_tower import normalise
 from embedstore.errors import UsageError
+from embedstore.images.preprocess import PreprocessSpec
 
 CUDA_PASS_TOKENS = 32_768
 CUDA_PASS_ROWS_MAX = 32
@@ -189,3 +193,109 @@ class PassStream:
             vectors = np.concatenate([np.empty((0, self.passes.dim), np.float32), *pieces])
             found.append(Encoded(vectors, busy_s))
         return found
+
+
+class PassEncoder(EncoderDefaults, ABC):
+    """What encoders share whose pictures go through `FixedPasses`: batches in, the same bits out in any company.
+
+    Parameters
+    ----------
+    name
+        Name in the identity.
+    device
+        ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:<index>``.
+    pass_rows
+        Pictures in every forward pass; None for the device's default.
+
+    Raises
+    ------
+    UsageError
+        For an option with another value.
+    """
+
+    def __init__(self, name: str, *, device: str, pass_rows: int | None) -> None:
+        if pass_rows is not None and pass_rows < 1:
+            raise UsageError(f"pass_rows must be at least 1; found {pass_rows}")
+        self.name = name
+        self.pass_rows = pass_rows
+        self._device = check_device_name(device)
+        self._say: Callable[[str], None] = _warn
+        self._passes: FixedPasses | None = None
+
+    @property
+    @abstractmethod
+    def preprocess(self) -> PreprocessSpec:
+        """How a decoded image becomes the pixels that `encode` takes."""
+
+    @abstractmethod
+    def make_passes(self) -> FixedPasses:
+        """Return what computes, with its weights on the device."""
+
+    @property
+    def device(self) -> str:
+        """The name that was given, and the device behind it once the weights are loaded."""
+        return self._device if self._passes is None else str(self._passes.device)
+
+    def report_to(self, say: Callable[[str], None]) -> None:
+        """Have notices said; until then they are Python warnings."""
+        self._say = say
+
+    def load(self) -> None:
+        """Load weights and move them to the device; may be called more than once. Raises as `make_passes`."""
+        self._loaded()
+
+    def encode(self, pixels: Pixels) -> Vectors:
+        """Encode one batch.
+
+        Parameters
+        ----------
+        pixels
+            (n, size, size) grey or (n, size, size, 3) RGB, uint8.
+
+        Returns
+        -------
+        (n, dim) float32, un-normalised. The same picture gives the same bits whatever stands beside it in
+        the batch, on one device with one number of rows in a pass.
+
+        Raises
+        ------
+        UsageError
+            For pixels of another type or shape.
+        """
+        stream = self.open_stream()
+        (encoded,) = [*stream.put(pixels), *stream.drain()]
+        return encoded.vectors
+
+    def open_stream(self) -> EncoderStream:
+        """Return a stream that encodes each batch as `encode` does.
+
+        On a CUDA device a batch is copied and queued while the one before is computed, so that the device
+        does not wait for the host.
+        """
+        return PassStream(self._loaded(), lane=self._lane, check=self._check)
+
+    def _loaded(self) -> FixedPasses:
+        if self._passes is None:
+            self._passes = self.make_passes()
+        return self._passes
+
+    @cached_property
+    def _lane(self) -> Lane:
+        # One for all streams: each lane of a CUDA device keeps memory for its copies.
+        return lane_of(self._loaded().device)
+
+    def _check(self, pixels: Pixels) -> None:
+        size = self.preprocess.size_px
+        if pixels.dtype != np.uint8 or pixels.shape[1:] not in ((size, size), (size, size, 3)):
+            raise UsageError(
+                f"encoder {self.name!r} takes uint8 pixels of shape (n, {size}, {size}) or "
+                f"(n, {size}, {size}, 3); found {pixels.dtype} of shape {pixels.shape}"
+            )
+
+    def _tell(self, line: str) -> None:
+        self._say(line)  # looked up each time: somebody may begin to listen after the weights were loaded
+
+
+def _warn(line: str) -> None:
+    # Above: this function, `_tell`, and whoever noticed.
+    warn(line, stacklevel=3)

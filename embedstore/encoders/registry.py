@@ -5,26 +5,32 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from embedstore.encoders.base import Encoder, EncoderDefaults
-from embedstore.errors import UsageError, did_you_mean
+from embedstore.errors import PluginError, UsageError, did_you_mean
 from embedstore.identity import Identity
-from embedstore.plugins import require_members
+from embedstore.plugins import ENCODERS, find_plugin, plugin_names, require_members, require_options
 
-ENTRY_POINT_GROUP = "embedstore.encoders"
+# What has a name of its own in `image_encoder`, and what no caller may change.
+_STANDARD = ("preset", "device", "dtype", "revision", "pooling", "pass_rows", "execution", "name", "origin")
 
 
 def encoder_names() -> list[str]:
     """Return the registered names, sorted."""
-    return sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+    return plugin_names(ENCODERS)
 
 
 def encoder_options(name: str, *, revision: str | None = None) -> frozenset[str]:
     """Return which options of `image_encoder` an encoder takes; raises as `image_encoder`."""
     return frozenset(inspect.signature(_factory(name, revision)).parameters)
+
+
+def require_encoder_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options of its own that an encoder does not have; raises as `image_encoder`, and builds nothing."""
+    if options:
+        require_options(_factory(name, None), options, what=f"encoder {name!r}", reserved=_STANDARD)
 
 
 def image_encoder(
@@ -37,6 +43,7 @@ def image_encoder(
     pooling: str | None = None,
     pass_rows: int | None = None,
     execution: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Build an encoder; nothing is read or loaded yet, except the configuration behind a folder or hub id.
 
@@ -59,27 +66,35 @@ def image_encoder(
         Images in one forward pass; None for the device's default (`embedstore.encoders.passes`).
     execution
         ``eager``, ``compile`` or ``graph``; None for the device's default.
+    options
+        The encoder's own options, plain JSON values; its identity states them (`Identity.options`).
 
     Raises
     ------
     UsageError
         If no encoder has that name, it lacks a part of the contract, or it does not offer an option or its value.
+    PluginError
+        If the package that offers it cannot be imported, or its identity leaves one of its own options out.
     MissingWeights
         If a hub id's configuration is neither cached nor to be fetched.
     DataError
         If a folder or hub id holds another architecture.
     """
     factory = _factory(name, revision)
-    options: dict[str, Any] = {"preset": preset, "device": device, "dtype": dtype}
+    own = dict(options or {})
+    require_options(factory, own, what=f"encoder {name!r}", reserved=_STANDARD)
+    arguments: dict[str, Any] = {"preset": preset, "device": device, "dtype": dtype}
     wanted = {
         "revision": revision,
         "pooling": pooling,
         "pass_rows": pass_rows,
         "execution": execution,
     }
-    options |= _offered(factory, wanted, name)
-    encoder: Encoder = factory(**options)
+    arguments |= _offered(factory, wanted, name)
+    encoder: Encoder = factory(**arguments, **own)
     require_members(encoder, Encoder, what=f"encoder {name!r}", base=EncoderDefaults)
+    if own:
+        _require_stated(encoder, own, name)
     return encoder
 
 
@@ -125,6 +140,7 @@ def encoder_of_identity(
         preset=identity.preprocess["preset"],
         device=device,
         dtype=identity.compute_dtype,
+        options=identity.options,
         **{option: setting for option, setting in wanted.items() if option in offered},
     )
     if say is not None:
@@ -134,9 +150,9 @@ def encoder_of_identity(
 
 
 def _factory(name: str, revision: str | None) -> Callable[..., Encoder]:
-    found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
-    if found:
-        registered: Callable[..., Encoder] = found[0].load()
+    found = find_plugin(ENCODERS, name)
+    if found is not None:
+        registered: Callable[..., Encoder] = found.load()
         return registered
     if "/" in name or Path(name).is_dir():
         # Reached only here, so that the names above cost no deep-learning import.
@@ -156,6 +172,18 @@ def _offered(factory: Callable[..., Encoder], wanted: Mapping[str, Any], name: s
     if unknown:
         raise UsageError(f"encoder {name!r} has no {' and no '.join(unknown)}; leave it out")
     return given
+
+
+def _require_stated(encoder: Encoder, own: Mapping[str, Any], name: str) -> None:
+    """Refuse an encoder whose identity does not say which of its own options made its vectors."""
+    stated = encoder.identity.options
+    silent = sorted(option for option, setting in own.items() if stated.get(option) != setting)
+    if silent:
+        raise PluginError(
+            f"the identity of encoder {name!r} must state its own options, or vectors of two settings would mix; "
+            f"it does not state {', '.join(f'{option}={own[option]!r}' for option in silent)}. "
+            "Its author should pass Identity(..., options=...)"
+        )
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
-from warnings import warn
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,17 +19,9 @@ from embedstore.checkpoints.checkpoint import (
 )
 from embedstore.checkpoints.image_processor import check_normalisation, squash_resample
 from embedstore.checkpoints.safetensors_header import Shard
-from embedstore.compute_device import (
-    DTYPES,
-    check_device_name,
-    check_dtype_name,
-    resolve_device,
-    resolve_dtype,
-)
-from embedstore.encoders.base import EncoderDefaults, EncoderStream
+from embedstore.compute_device import DTYPES, check_dtype_name, resolve_device, resolve_dtype
 from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
-from embedstore.encoders.lanes import Lane, lane_of
-from embedstore.encoders.passes import FixedPasses, PassStream, Pixels, Vectors, default_pass_rows
+from embedstore.encoders.passes import FixedPasses, PassEncoder, default_pass_rows
 from embedstore.encoders.vision_tower import (
     TOKEN_POOLINGS,
     PooledTower,
@@ -44,7 +34,7 @@ from embedstore.identity import Identity
 from embedstore.images.preprocess import PRESETS, PreprocessSpec
 
 
-class TowerEncoder(EncoderDefaults, ABC):
+class TowerEncoder(PassEncoder):
     """An image tower behind a fixed preprocessing, pooled to one vector.
 
     Parameters
@@ -92,25 +82,15 @@ class TowerEncoder(EncoderDefaults, ABC):
         _check_choice("preprocess", preset, PRESETS)
         _check_choice("pooling", pooling, TOKEN_POOLINGS)
         _check_choice("execution", execution, EXECUTIONS)
-        if pass_rows is not None and pass_rows < 1:
-            raise UsageError(f"pass_rows must be at least 1; found {pass_rows}")
+        place = origin.origin if isinstance(origin, Checkpoint) else origin
+        super().__init__(name or place.rstrip("/").rpartition("/")[2], device=device, pass_rows=pass_rows)
         self._opened = origin if isinstance(origin, Checkpoint) else None
-        self.origin = origin.origin if isinstance(origin, Checkpoint) else origin
-        self.name = name or self.origin.rstrip("/").rpartition("/")[2]
+        self.origin = place
         self.revision = revision
         self.preset = preset or "pad"
-        self._device = check_device_name(device)
         self.dtype = check_dtype_name(dtype)
         self.pooling = pooling
-        self.pass_rows = pass_rows
         self.execution = execution
-        self._say: Callable[[str], None] = _warn
-        self._passes: FixedPasses | None = None
-
-    @property
-    def device(self) -> str:
-        """The name that was given, and the device behind it once the tower is loaded."""
-        return self._device if self._passes is None else str(self._passes.device)
 
     @abstractmethod
     def read_shape(self, checkpoint: Checkpoint) -> VisionShape:
@@ -178,12 +158,8 @@ class TowerEncoder(EncoderDefaults, ABC):
         """Floating-point operations of one picture (`VisionShape.flops_per_image`)."""
         return self.shape.flops_per_image
 
-    def report_to(self, say: Callable[[str], None]) -> None:
-        """Have notices said; until then they are Python warnings."""
-        self._say = say
-
-    def load(self) -> None:
-        """Load the image tower and move it to the device; may be called more than once.
+    def make_passes(self) -> FixedPasses:
+        """Load the image tower and move it to the device.
 
         Raises
         ------
@@ -192,8 +168,6 @@ class TowerEncoder(EncoderDefaults, ABC):
         MissingWeights, DataError
             As `identity`, and if bytes of the hub's cache are not what their name says.
         """
-        if self._passes is not None:
-            return
         device = resolve_device(self.device)
         execution = check_execution(self.execution, device)
         identity, shape = self.identity, self.shape
@@ -207,53 +181,7 @@ class TowerEncoder(EncoderDefaults, ABC):
             tower, shape, rows=rows, dtype=dtype, device=device, execution=execution, say=self._tell
         )
         levels = torch.from_numpy(normalised_levels()).to(device, dtype)
-        self._passes = FixedPasses(forward, levels, dim=shape.hidden_size, rows=rows, say=self._tell)
-
-    def encode(self, pixels: Pixels) -> Vectors:
-        """Encode one batch.
-
-        Parameters
-        ----------
-        pixels
-            (n, size, size) grey or (n, size, size, 3) RGB, uint8.
-
-        Returns
-        -------
-        (n, dim) float32, un-normalised. The same picture gives the same bits whatever stands beside it in
-        the batch, on one device with one number of rows in a pass.
-
-        Raises
-        ------
-        UsageError
-            For pixels of another type or shape.
-        """
-        stream = self.open_stream()
-        (encoded,) = [*stream.put(pixels), *stream.drain()]
-        return encoded.vectors
-
-    def open_stream(self) -> EncoderStream:
-        """Return a stream that encodes each batch as `encode` does.
-
-        On a CUDA device a batch is copied and queued while the one before is computed, so that the device
-        does not wait for the host.
-        """
-        self.load()
-        passes = self._passes
-        assert passes is not None  # for the type checker: load() has just set it
-        return PassStream(passes, lane=self._lane, check=self._check)
-
-    @cached_property
-    def _lane(self) -> Lane:
-        # One for all streams: each lane of a CUDA device keeps memory for its copies.
-        return lane_of(resolve_device(self.device))
-
-    def _check(self, pixels: Pixels) -> None:
-        size = self.shape.image_size
-        if pixels.dtype != np.uint8 or pixels.shape[1:] not in ((size, size), (size, size, 3)):
-            raise UsageError(
-                f"encoder {self.name!r} takes uint8 pixels of shape (n, {size}, {size}) or "
-                f"(n, {size}, {size}, 3); found {pixels.dtype} of shape {pixels.shape}"
-            )
+        return FixedPasses(forward, levels, dim=shape.hidden_size, rows=rows, say=self._tell)
 
     def _tell_of_unseen_pixels(self) -> None:
         size, patch = self.shape.image_size, self.shape.patch_size
@@ -262,14 +190,6 @@ class TowerEncoder(EncoderDefaults, ABC):
                 f"{self.origin}: the image size {size} is no multiple of the patch size {patch}, so the last"
                 f" {size % patch} rows and columns of pixels (bottom and right) never reach the tower"
             )
-
-    def _tell(self, line: str) -> None:
-        self._say(line)  # looked up each time: somebody may begin to listen after the tower was loaded
-
-
-def _warn(line: str) -> None:
-    # Above: this function, `_tell`, and whoever noticed.
-    warn(line, stacklevel=3)
 
 
 def _check_choice(option: str, setting: str | None, choices: Iterable[str]) -> None:

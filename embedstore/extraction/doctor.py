@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
-from embedstore.checkpoints.hub import HubUnreachable, hub_file, knock
+from embedstore.checkpoints.hub import HubUnreachable, check_access, hub_file
 from embedstore.encoders.base import Encoder
-from embedstore.errors import CorruptStore, EmbedError, StoreError
+from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
+from embedstore.plugins import DATASETS, ENCODERS, HEADS, KINDS, plugins
 from embedstore.store.reader import VALID, open_store
 
+_OWN_PACKAGE = "embedstore"
 WEIGHTS = ("medsiglip-448", "medgemma-896")
 MURA_IMAGES = 40_005  # train and valid together, https://arxiv.org/abs/1712.06957
 _FSYNCS = 20
@@ -82,6 +84,7 @@ def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -
         Name of the one whose speed is measured.
     """
     yield from library_findings()
+    yield from plugin_findings()
     yield processor_finding()
     yield from device_findings()
     timeout_s: float | None = _HUB_TIMEOUT_S
@@ -125,6 +128,29 @@ def library_findings() -> Iterator[Finding]:
             )
 
 
+def plugin_findings() -> Iterator[Finding]:
+    """List the encoders, data sets and heads of other packages, and say of each whether it can be imported."""
+    for group in (ENCODERS, DATASETS, HEADS):
+        for plugin in plugins(group):
+            if plugin.package == _OWN_PACKAGE:
+                continue
+            topic, package = f"{KINDS[group]} {plugin.name}", f"{plugin.package} {plugin.version}".strip()
+            values = {
+                "group": group,
+                "name": plugin.name,
+                "package": plugin.package,
+                "version": plugin.version,
+            }
+            try:
+                plugin.load()
+            except PluginError as error:
+                yield Finding(
+                    topic, State.NOTE, f"{package}: does not load", str(error), values | {"loads": False}
+                )
+            else:
+                yield Finding(topic, State.FINE, f"{package}: loads", values=values | {"loads": True})
+
+
 def processor_finding() -> Finding:
     """Say whether the processor multiplies bfloat16 in hardware."""
     import torch
@@ -161,11 +187,11 @@ def weights_finding(
 ) -> Finding:
     """Say whether an encoder's weights are there; nothing but a configuration is ever fetched for it.
 
-    `timeout_s` is that of `embedstore.checkpoints.hub.knock`.
+    `timeout_s` is that of `embedstore.checkpoints.hub.check_access`.
     """
     try:
         origin = build(name).origin or name
-        knock(origin, CONFIG_FILE, timeout_s=timeout_s)
+        check_access(origin, CONFIG_FILE, timeout_s=timeout_s)
         config = hub_file(origin, CONFIG_FILE)
     except HubUnreachable as error:
         return Finding(name, State.NOTE, _OFFLINE, str(error))
@@ -228,7 +254,7 @@ def speed_finding(
 ) -> Finding:
     """Decode and encode generated pictures for five seconds; `timeout_s` as in `weights_finding`."""
     try:
-        _knock_for_weights(build, name, timeout_s)
+        _check_access_to_weights(build, name, timeout_s)
         encoder = build(name)
         encoder.load()
         per_s = _images_per_s(encoder)
@@ -247,15 +273,15 @@ def _speed_of(encoder: str) -> str:
     return f"speed of {encoder}"
 
 
-def _knock_for_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
+def _check_access_to_weights(build: Callable[[str], Encoder], name: str, timeout_s: float | None) -> None:
     """Ask once for what loading would ask for again and again, if the encoder's weights come from the hub."""
     origin = name if _is_hub_id(name) else build(name).origin
     if not _is_hub_id(origin):
         return
-    knock(origin, CONFIG_FILE, timeout_s=timeout_s)
+    check_access(origin, CONFIG_FILE, timeout_s=timeout_s)
     config = hub_file(origin, CONFIG_FILE)
     if config is not None and not any(config.parent.glob("*.safetensors")):
-        knock(origin, SINGLE_FILE, timeout_s=timeout_s)
+        check_access(origin, SINGLE_FILE, timeout_s=timeout_s)
 
 
 def _is_hub_id(origin: str) -> bool:

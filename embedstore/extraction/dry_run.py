@@ -19,7 +19,7 @@ from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import ExtractOptions
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
-from embedstore.store.layout import CONTENT_BYTES, STORE_DTYPES, StoreLayout
+from embedstore.store.layout import CONTENT_PLAN, StoreLayout, planned_arrays
 from embedstore.store.reader import open_store
 
 SAMPLE = 64
@@ -104,7 +104,8 @@ def dry_run(
         else []
     )
     refused, decode_per_s, encode_per_s = _measure(sample, collection.root, encoder, options)
-    row_bytes = encoder.identity.dim * STORE_DTYPES[options.store_dtype].itemsize + CONTENT_BYTES
+    arrays = [*planned_arrays(encoder.identity, options.store_dtype).values(), CONTENT_PLAN]
+    row_bytes = sum(array.row_bytes for array in arrays)
     return DryRun(
         images=len(new),
         known=len(wanted) - len(new),

@@ -9,7 +9,6 @@ from typing import Protocol
 from embedstore.decoding.decode import DecodeLimits
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.shard import Shard
-from embedstore.store.layout import DEFAULT_CHUNK_ROWS
 
 
 class Choose(StrEnum):
@@ -37,7 +36,7 @@ class ExtractOptions:
     Parameters
     ----------
     chunk_rows
-        Rows of a chunk in a newly planned part.
+        Rows of a chunk in a newly planned part; None for about 16 MiB of its largest array, 256 rows at most.
     store_dtype
         ``float16`` or ``float32`` for a newly planned part.
     batch_size
@@ -52,7 +51,7 @@ class ExtractOptions:
         Do this share of the chunks only, while other processes do others; None to have the store alone.
     """
 
-    chunk_rows: int = DEFAULT_CHUNK_ROWS
+    chunk_rows: int | None = None
     store_dtype: str = "float16"
     batch_size: int = 32
     workers: int = 2

@@ -10,9 +10,9 @@ import numpy as np
 from embedstore.extraction.options import Choose
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.manifest import Manifest
-from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork
+from embedstore.pipeline.chunk_work import ChunkWork
 from embedstore.store.commit import ChunkResult
-from embedstore.store.layout import PartPlan
+from embedstore.store.layout import VECTORS, PartPlan
 from embedstore.store.reader import Part, Store
 
 
@@ -94,34 +94,30 @@ def unfinished_or_failed(
     return chosen
 
 
-def chunk_result(pending: PendingChunk, output: ChunkVectors, *, device: str) -> ChunkResult:
-    """Turn an engine's output into what the writer commits; rows that were not retried stay as they are."""
-    result = ChunkResult(
-        vectors=output.vectors,
-        content=output.content,
-        failures=output.failures,
-        series_ranges=output.work.series_ranges,
-        seconds=output.seconds,
-        device=device,
-    )
+def whole_chunk(pending: PendingChunk, result: ChunkResult) -> ChunkResult:
+    """Return what the writer commits; of a retried chunk, the rows that were not retried stay as they are."""
     if pending.part is None:
         return result
-    part, chunk = pending.part, output.work.chunk
+    part, rows, chunk = pending.part, pending.work.rows, pending.work.chunk
     receipt = part.receipts[chunk]
-    vectors = part.read_chunk(chunk).astype(np.float32)
+    positions = [row - receipt.start for row in rows]
+    arrays = {}
+    for name, computed in result.arrays.items():
+        arrays[name] = part.read_chunk(chunk, array=name).astype(np.float32)
+        arrays[name][positions] = computed
     content = part.read_content(chunk)
-    positions = [row - receipt.start for row in output.work.rows]
-    vectors[positions], content[positions] = output.vectors, output.content
+    content[positions] = result.content
     untouched = {
         failure.row: (failure.reason, failure.message)
         for failure in receipt.failures
-        if failure.row not in output.work.rows
+        if failure.row not in rows
     }
     return replace(
         result,
-        vectors=vectors,
+        vectors=arrays.pop(VECTORS),
+        further=arrays,
         content=content,
-        failures={**untouched, **output.failures},
-        series_ranges={**receipt.series_ranges, **output.work.series_ranges},
-        rounding_error=receipt.rounding_error,
+        failures={**untouched, **result.failures},
+        series_ranges={**receipt.series_ranges, **result.series_ranges},
+        rounding_errors={name: digest.rounding_error for name, digest in receipt.arrays.items()},
     )

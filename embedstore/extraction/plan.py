@@ -15,7 +15,8 @@ from embedstore.extraction.options import ExtractOptions
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.layout import StoreLayout
-from embedstore.store.reader import Store, open_part, open_store
+from embedstore.store.part_reader import open_part
+from embedstore.store.reader import Store, open_store
 from embedstore.store.store_lock import BRIEF_WAIT_S, PLANNING, BrieflyBusy
 from embedstore.store.tasks import holds_task, write_task
 from embedstore.store.writer import StoreWriter, open_writer

@@ -67,7 +67,7 @@ class Observer:
     progress
         Receives the state after every chunk.
     stopping
-        Asked between batches; when true, the chunk at hand is abandoned and the run ends.
+        Asked between batches; when true, the current chunk is abandoned and the run ends.
     """
 
     # Functions with a name, because the default observer travels to other processes.

@@ -14,7 +14,8 @@ from embedstore.datasets.base import Collection
 from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
-from embedstore.extraction.pending import PendingChunk, chunk_result
+from embedstore.extraction.pending import PendingChunk, whole_chunk
+from embedstore.pipeline.batch_check import BatchCheck
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
@@ -75,6 +76,7 @@ class ChunkLoop:
         self.writer = writer
         self.known = dict(known)
         self.options = options
+        self._batch_check = BatchCheck()
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
@@ -110,7 +112,7 @@ class ChunkLoop:
         pending
             The chunks.
         stopping
-            Asked between batches; when true, the chunk at hand is abandoned and fewer come back.
+            Asked between batches; when true, the current chunk is abandoned and fewer come back.
         stopwatch
             Adds up where the time went.
         """
@@ -133,12 +135,13 @@ class ChunkLoop:
             batch_size=self.options.batch_size,
             stopwatch=stopwatch,
             stopping=stopping,
+            stream_of=self._batch_check.open_stream,
         )
         # A second finished chunk waits until the first is written, so that memory stays bounded.
         waiting: tuple[PendingChunk, Future[Receipt]] | None = None
-        for output in outputs:
-            entry = by_place[output.work.part, output.work.chunk]
-            result = chunk_result(entry, output, device=self.encoder.device)
+        for work, computed in outputs:
+            entry = by_place[work.part, work.chunk]
+            result = whole_chunk(entry, computed)
             if waiting is not None:
                 yield _finished(*waiting, stopwatch)
             waiting = entry, self._writing.submit(self.writer.commit, entry.plan, entry.work.chunk, result)

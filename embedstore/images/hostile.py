@@ -1,4 +1,4 @@
-"""The border to parsers of hostile files: opening without surprises, and every failure a refusal."""
+"""Safe opening of untrusted files; every failure of a parser becomes an `ImageRefused`."""
 
 from __future__ import annotations
 

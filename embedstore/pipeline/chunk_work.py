@@ -1,14 +1,10 @@
-"""What an engine is given and what it returns: whole chunks, so that any worker does any chunk alike."""
+"""What is computed at a time, whole chunks so that any worker does any of them alike, and where the time went."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-from embedstore.errors import Reason
 from embedstore.manifest import Record
 
 
@@ -33,31 +29,6 @@ class ChunkWork:
     rows: tuple[int, ...]
     records: tuple[Record, ...]
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ChunkVectors:
-    """What became of the rows of a `ChunkWork`.
-
-    Parameters
-    ----------
-    work
-        The work this answers.
-    vectors
-        (len(work.rows), dim) float32; NaN where the row failed.
-    content
-        (len(work.rows), 32) uint8; zero where the row failed.
-    failures
-        ``{row of the part: (reason, message)}``.
-    seconds
-        Time that the chunk took.
-    """
-
-    work: ChunkWork
-    vectors: npt.NDArray[np.float32]
-    content: npt.NDArray[np.uint8]
-    failures: Mapping[int, tuple[Reason, str]]
-    seconds: float
 
 
 @dataclass

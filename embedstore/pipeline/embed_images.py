@@ -17,7 +17,8 @@ from embedstore.manifest import Record
 from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
-from embedstore.store.commit import ChunkResult, round_vectors
+from embedstore.store.commit import round_rows
+from embedstore.store.layout import VECTORS
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def embed_records(
         ranges = SeriesRanges(
             root, series_members(listed), encoder.preprocess.mri_range, decoder, dict(known_ranges or {})
         )
-        (output,) = run_chunks(
+        ((_, result),) = run_chunks(
             with_series_ranges([work], ranges),
             root=root,
             encoder=encoder,
@@ -85,9 +86,8 @@ def embed_records(
             batch_size=batch_size,
             stopwatch=Stopwatch(),
             stopping=lambda: False,
+            further=False,
         )
-    stored, failures = round_vectors(
-        ChunkResult(output.vectors, output.content, output.failures), dtype=store_dtype, start=0
-    )
+    stored, failures = round_rows(result, {VECTORS: store_dtype}, start=0)
     named = {failure.row: (failure.reason, failure.message) for failure in failures}
-    return Embedded(listed, stored.astype(np.float32), output.content, named)
+    return Embedded(listed, stored[VECTORS].astype(np.float32), result.content, named)

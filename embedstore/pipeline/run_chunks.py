@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
-from embedstore.encoders.base import Encoded, Encoder
-from embedstore.errors import ImageRefused, Reason
+from embedstore.encoders.base import Encoded, Encoder, EncoderStream
+from embedstore.errors import ImageRefused, Reason, UsageError
+from embedstore.identity import ArraySpec, Identity
 from embedstore.manifest import path_from_manifest
-from embedstore.pipeline.chunk_work import ChunkVectors, ChunkWork, Stopwatch
-
-CONTENT_BYTES = 32
+from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
+from embedstore.store.commit import ChunkResult
+from embedstore.store.layout import CONTENT_BYTES
 
 
 def run_chunks(
@@ -28,8 +29,12 @@ def run_chunks(
     batch_size: int,
     stopwatch: Stopwatch,
     stopping: Callable[[], bool],
-) -> Iterator[ChunkVectors]:
+    stream_of: Callable[[Encoder], EncoderStream] = lambda encoder: encoder.open_stream(),
+    further: bool = True,
+) -> Iterator[tuple[ChunkWork, ChunkResult]]:
     """Compute chunks one after the other, decoding and queueing ahead across their borders.
+
+    The result of each has one row per row of its work; where a row failed its vector is NaN.
 
     Parameters
     ----------
@@ -47,11 +52,21 @@ def run_chunks(
     stopwatch
         Adds up where the time went.
     stopping
-        Asked between batches; when true, the chunk at hand is abandoned and the iterator ends.
+        Asked between batches; when true, the current chunk is abandoned and the iterator ends.
+    stream_of
+        Opens the stream of batches through the encoder.
+    further
+        Whether to keep the further arrays that the encoder declares.
+
+    Raises
+    ------
+    UsageError
+        If the encoder does not return the arrays that its identity declares.
     """
     queue: deque[ChunkWork] = deque()
     outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
-    line = _Line(queue, encoder, batch_size, stopwatch)
+    kept = encoder.identity.arrays if further else {}
+    line = _Line(queue, encoder, batch_size, stopwatch, stream=stream_of(encoder), kept=kept)
     while (outcome := _awaited(outcomes, stopwatch)) is not None and not stopping():
         line.add(outcome)
         yield from line.finished()
@@ -84,10 +99,14 @@ def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[ChunkWork]) -> It
 class _OpenChunk:
     """A chunk's arrays, and how far it has come."""
 
-    def __init__(self, work: ChunkWork, dim: int) -> None:
+    def __init__(self, work: ChunkWork, dim: int, kept: Mapping[str, ArraySpec]) -> None:
         self.work = work
         self.started = time.perf_counter()
         self.vectors = np.full((len(work.rows), dim), np.nan, dtype=np.float32)
+        self.further = {
+            name: np.full((len(work.rows), *spec.row_shape), np.nan, dtype=np.float32)
+            for name, spec in kept.items()
+        }
         self.content = np.zeros((len(work.rows), CONTENT_BYTES), dtype=np.uint8)
         self.failures: dict[int, tuple[Reason, str]] = {}
         self.taken = 0  # rows whose outcome is here
@@ -105,24 +124,42 @@ class _OpenChunk:
         self.failures[self.work.rows[position]] = (refusal.reason, refusal.message)
         self.settled += 1
 
-    def fill(self, positions: list[int], vectors: npt.NDArray[np.float32]) -> None:
-        self.vectors[positions] = vectors
+    def fill(self, positions: list[int], encoded: Encoded) -> None:
+        self.vectors[positions] = encoded.vectors
+        for name, rows in self.further.items():
+            rows[positions] = encoded.further[name]
         self.settled += len(positions)
 
-    def result(self) -> ChunkVectors:
-        seconds = time.perf_counter() - self.started
-        return ChunkVectors(self.work, self.vectors, self.content, self.failures, seconds)
+    def result(self, *, device: str) -> ChunkResult:
+        return ChunkResult(
+            vectors=self.vectors,
+            content=self.content,
+            failures=self.failures,
+            series_ranges=self.work.series_ranges,
+            further=self.further,
+            seconds=time.perf_counter() - self.started,
+            device=device,
+        )
 
 
 class _Line:
     """Chunks on their way through the encoder: decoded images go in, whole chunks come out, in order."""
 
     def __init__(
-        self, works: deque[ChunkWork], encoder: Encoder, batch_size: int, stopwatch: Stopwatch
+        self,
+        works: deque[ChunkWork],
+        encoder: Encoder,
+        batch_size: int,
+        stopwatch: Stopwatch,
+        *,
+        stream: EncoderStream,
+        kept: Mapping[str, ArraySpec],
     ) -> None:
         self._works = works
-        self._stream = encoder.open_stream()
-        self._dim = encoder.identity.dim
+        self._encoder = encoder
+        self._identity = encoder.identity
+        self._kept = kept
+        self._stream = stream
         self._flops = encoder.flops_per_image or 0.0
         self._batch_size = batch_size
         self._stopwatch = stopwatch
@@ -133,7 +170,7 @@ class _Line:
     def add(self, outcome: EncoderInput | ImageRefused) -> None:
         """Take the next image; a batch that is full, or the last of its chunk, goes to the encoder."""
         if not self._chunks or self._chunks[-1].is_taken:
-            self._chunks.append(_OpenChunk(self._works.popleft(), self._dim))
+            self._chunks.append(_OpenChunk(self._works.popleft(), self._identity.dim, self._kept))
         chunk = self._chunks[-1]
         position = chunk.taken
         chunk.taken += 1
@@ -154,10 +191,11 @@ class _Line:
         self._take(self._stream.drain())
         self._stopwatch.encode_s += time.perf_counter() - started
 
-    def finished(self) -> Iterator[ChunkVectors]:
+    def finished(self) -> Iterator[tuple[ChunkWork, ChunkResult]]:
         """Yield the finished chunks."""
         while self._chunks and self._chunks[0].is_whole:
-            yield self._chunks.popleft().result()
+            chunk = self._chunks.popleft()
+            yield chunk.work, chunk.result(device=self._encoder.device)
 
     def _put(self, chunk: _OpenChunk) -> None:
         started = time.perf_counter()
@@ -169,9 +207,22 @@ class _Line:
     def _take(self, through: Sequence[Encoded]) -> None:
         for encoded in through:
             chunk, positions = self._batches.popleft()
-            chunk.fill(positions, encoded.vectors)
+            _require_declared(encoded, self._identity, count=len(positions))
+            chunk.fill(positions, encoded)
             self._stopwatch.busy_s += encoded.busy_s
             self._stopwatch.flops += self._flops * len(positions)
+
+
+def _require_declared(encoded: Encoded, identity: Identity, *, count: int) -> None:
+    """Refuse a batch whose arrays are not those of the encoder's identity; NumPy would broadcast some of them."""
+    wanted = {name: (count, *spec.row_shape) for name, spec in identity.arrays.items()}
+    found = {name: rows.shape for name, rows in encoded.further.items()}
+    if (encoded.vectors.shape, found) != ((count, identity.dim), wanted):
+        raise UsageError(
+            f"encoder {identity.encoder!r} must return vectors of shape {(count, identity.dim)} and, from the "
+            f"stream that it opens, the further arrays {wanted} that its identity declares; found "
+            f"{encoded.vectors.shape} and {found}"
+        )
 
 
 def stack_pixels(pictures: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,6 @@ from embedstore.queries.manifest_columns import (
     unit_names,
 )
 from embedstore.store.reader import FAILED, PENDING, VALID, Store
-from embedstore.store.sources import sources_of
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import ImageRule, Task, join_tasks, unit_key
 from embedstore.view import MISSING, Units, View, units_spoken_for
@@ -128,7 +127,7 @@ def load_views(
             if any(column in store.table.column_names for store in stores)
         },
         excluded={**images.excluded, **unanswerable},
-        sources=tuple(source for store in stores for source in sources_of(store)),
+        sources=tuple(source for store in stores for source in store.sources),
     )
 
 

@@ -15,37 +15,42 @@ import numpy.typing as npt
 from embedstore.errors import Reason, StoreError
 from embedstore.files import make_folder_durable, sha256_bytes, write_durable
 from embedstore.identity import Identity
+from embedstore.store.documents import write_document
 from embedstore.store.layout import (
     CONTENT,
-    CONTENT_BYTES,
     STORE_DTYPES,
     VECTORS,
+    ArrayDigest,
     Failure,
     PartPlan,
     Receipt,
     StoreLayout,
     crc32c,
     encode_chunk,
-    write_document,
 )
 
+# Label of the failpoints of every array beyond the vectors.
+FURTHER = "further"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ChunkResult:
-    """What an engine computed for one chunk.
+    """What was computed for rows of one chunk.
 
     Parameters
     ----------
     vectors
-        (rows of the chunk, dim) float32; rows named in `failures` are ignored.
+        (rows, dim) float32; rows named in `failures` are ignored.
     content
-        (rows of the chunk, 32) uint8: digest of each image's decoded pixels.
+        (rows, 32) uint8: digest of each image's decoded pixels.
     failures
         ``{row of the part: (reason, message)}``.
     series_ranges
         Value range of each MR series with a row in the chunk.
-    rounding_error
-        Largest rounding error of rows that were rounded before and are carried over.
+    further
+        Array -> (rows, *row shape) float32, for every further array of the identity.
+    rounding_errors
+        Array -> largest rounding error of rows that were rounded before and are carried over.
     seconds
         Time spent on the chunk.
     device
@@ -56,9 +61,15 @@ class ChunkResult:
     content: npt.NDArray[np.uint8]
     failures: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    rounding_error: float = 0.0
+    further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    rounding_errors: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     device: str = "cpu"
+
+    @property
+    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """All arrays by name, the vectors among them."""
+        return {VECTORS: self.vectors, **self.further}
 
 
 @dataclass(frozen=True)
@@ -92,39 +103,34 @@ class ChunkWriter:
             If the disk refuses (full, read-only); the chunk is then as it was before.
         """
         start, stop = plan.bounds(chunk)
-        if result.vectors.shape != (stop - start, plan.dim) or result.content.shape != (
-            stop - start,
-            CONTENT_BYTES,
-        ):
-            raise StoreError(
-                f"chunk {chunk} needs {stop - start} vectors of {plan.dim} and digests of {CONTENT_BYTES} bytes; "
-                f"found {result.vectors.shape} and {result.content.shape}"
-            )
-        stored, failures = round_vectors(result, dtype=plan.dtype, start=start)
+        _check_shapes(plan, chunk, result)
+        stored, failures = round_rows(
+            result, {name: array.dtype for name, array in plan.arrays.items()}, start=start
+        )
         valid = np.ones(stop - start, dtype=bool)
         valid[[failure.row - start for failure in failures]] = False
         content = np.where(valid[:, None], result.content, 0).astype(np.uint8)
         layout = StoreLayout(self.root).part(plan.number)
-        _write_chunk(
-            layout.chunk(VECTORS, chunk),
-            encode_chunk(stored, chunk_rows=plan.chunk_rows, fill=np.nan),
-            VECTORS,
-        )
-        _write_chunk(
-            layout.chunk(CONTENT, chunk), encode_chunk(content, chunk_rows=plan.chunk_rows, fill=0), CONTENT
-        )
-        error = np.abs(stored[valid].astype(np.float32) - result.vectors[valid]).max(
-            initial=result.rounding_error
-        )
+        for name, array in plan.stored_arrays.items():
+            rows = content if name == CONTENT else stored[name]
+            path = layout.chunk(name, array, chunk)
+            make_folder_durable(path.parent)
+            label = name if name in (VECTORS, CONTENT) else FURTHER
+            write_durable(path, encode_chunk(rows, array, chunk_rows=plan.chunk_rows), label=label)
         receipt = Receipt(
             chunk=chunk,
             start=start,
             stop=stop,
-            vectors_sha256=sha256_bytes(stored[valid].tobytes()),
-            vectors_crc32c=crc32c(stored[valid]),
+            arrays={
+                name: _digest(
+                    stored[name][valid],
+                    result.arrays[name][valid],
+                    carried=result.rounding_errors.get(name, 0.0),
+                )
+                for name in plan.arrays
+            },
             content_sha256=sha256_bytes(content[valid].tobytes()),
             failures=failures,
-            rounding_error=float(error),
             series_ranges=dict(sorted(result.series_ranges.items())),
             seconds=round(result.seconds, 3),
             finished=timestamp(),
@@ -136,54 +142,69 @@ class ChunkWriter:
         return receipt
 
 
-def round_vectors(
-    result: ChunkResult, *, dtype: str, start: int
-) -> tuple[npt.NDArray[Any], tuple[Failure, ...]]:
-    """Round vectors to the store's dtype; rows that have none, or do not fit, become NaN.
+def round_rows(
+    result: ChunkResult, dtypes: Mapping[str, str], *, start: int
+) -> tuple[dict[str, npt.NDArray[Any]], tuple[Failure, ...]]:
+    """Round arrays to the store's dtype; a row that is missing from one, or does not fit it, is NaN in all.
 
     Parameters
     ----------
     result
         The engine's result.
-    dtype
-        ``float16`` or ``float32``.
+    dtypes
+        Array -> ``float16`` or ``float32``; only these are rounded.
     start
         First row of the chunk in its part.
 
     Returns
     -------
-    vectors
-        (rows, dim) of the store's little-endian dtype.
+    arrays
+        Array -> (rows, *row shape) of the store's little-endian dtype.
     failures
         Those of `result`, and ``non-finite`` or ``overflow`` ones found here, in row order.
     """
-    store_dtype = STORE_DTYPES[dtype]
     failures = dict(result.failures)
-    finite = np.asarray(np.isfinite(result.vectors).all(axis=1))
-    limit = float(np.finfo(store_dtype).max)
-    largest = np.abs(np.where(finite[:, None], result.vectors, 0)).max(axis=1, initial=0.0)
-    for row in range(len(finite)):
-        if start + row in failures:
-            continue
-        if not finite[row]:
-            failures[start + row] = (Reason.NON_FINITE, "the encoder returned NaN or infinity for this image")
-        elif largest[row] >= limit:
-            failures[start + row] = (
-                Reason.OVERFLOW,
-                f"largest value {largest[row]:.6g} does not fit {dtype} (below {limit:.6g}); "
-                "use --store-dtype float32",
-            )
-    stored = np.full(result.vectors.shape, np.nan, dtype=store_dtype)
-    good = [row for row in range(len(finite)) if start + row not in failures]
-    stored[good] = result.vectors[good].astype(store_dtype)
+    for name, dtype in dtypes.items():
+        rows = result.arrays[name]
+        what = "" if name == VECTORS else f" in {name}"
+        limit = float(np.finfo(STORE_DTYPES[dtype]).max)
+        flat = rows.reshape(len(rows), -1)
+        # NaN and infinity of either sign come through, and no copy of the rows is made.
+        largest = np.maximum(flat.max(axis=1), -flat.min(axis=1))
+        for row in range(len(rows)):
+            if start + row in failures:
+                continue
+            if not np.isfinite(largest[row]):
+                message = f"the encoder returned NaN or infinity{what} for this image"
+                failures[start + row] = (Reason.NON_FINITE, message)
+            elif largest[row] >= limit:
+                failures[start + row] = (
+                    Reason.OVERFLOW,
+                    f"largest value {largest[row]:.6g}{what} does not fit {dtype} (below {limit:.6g}); "
+                    "use --store-dtype float32",
+                )
+    good = [row for row in range(len(result.vectors)) if start + row not in failures]
+    stored = {}
+    for name, dtype in dtypes.items():
+        rows = result.arrays[name]
+        stored[name] = np.full(rows.shape, np.nan, dtype=STORE_DTYPES[dtype])
+        stored[name][good] = rows[good].astype(STORE_DTYPES[dtype])
     return stored, tuple(Failure(row, *failures[row]) for row in sorted(failures))
+
+
+def _check_shapes(plan: PartPlan, chunk: int, result: ChunkResult) -> None:
+    start, stop = plan.bounds(chunk)
+    wanted = {name: (stop - start, *array.row_shape) for name, array in plan.stored_arrays.items()}
+    found = {name: rows.shape for name, rows in result.arrays.items()} | {CONTENT: result.content.shape}
+    if found != wanted:
+        raise StoreError(f"chunk {chunk} of part {plan.number} needs arrays of shape {wanted}; found {found}")
+
+
+def _digest(stored: npt.NDArray[Any], computed: npt.NDArray[np.float32], *, carried: float) -> ArrayDigest:
+    error = np.abs(stored.astype(np.float32) - computed).max(initial=carried)
+    return ArrayDigest(sha256_bytes(stored.tobytes()), crc32c(stored), float(error))
 
 
 def timestamp() -> str:
     """Return the present time, UTC, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _write_chunk(path: Path, payload: bytes, label: str) -> None:
-    make_folder_durable(path.parent)
-    write_durable(path, payload, label=label)

@@ -1,15 +1,16 @@
-"""Names, documents and byte layout of a store: the one place that knows them.
+"""Names, content of documents and byte layout of a store: the one place that knows them.
 
 Every JSON document carries the SHA-256 of its own content, ``store.json`` lists the digest of every
-``part.json``, which holds the digest of its manifest; receipts hold the digests of the vectors. So an
+``part.json``, which holds the digest of its manifest; receipts hold the digests of the arrays. So an
 edit anywhere is noticed. See docs/store-format.md.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +18,15 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import CorruptStore, DataError, Reason, StoreError
-from embedstore.files import content_sha256, sealed, write_durable
-from embedstore.identity import Identity, identity_from_json
+from embedstore.errors import Reason
+from embedstore.identity import ROW_DIMENSION, VECTOR_DIMENSION, Identity, identity_from_json
 
 FORMAT = "embedstore"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STORE_FILE = "store.json"
 PART_FILE = "part.json"
 MANIFEST_FILE = "manifest.parquet"
+ZARR_FILE = "zarr.json"
 LOCK_FILE = "writer.lock"
 WORKERS_FOLDER = "workers"
 SET_ASIDE_FOLDER = "set-aside"
@@ -34,7 +35,10 @@ CONTENT = "content"
 CONTENT_BYTES = 32
 CRC_BYTES = 4
 STORE_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-DEFAULT_CHUNK_ROWS = 256
+# A chunk is written, synced and held in memory whole: 16 MiB of its largest array, and never more rows than keep the
+# loss by a crash small. 1,152 numbers of float16 give 256 rows, 128 KiB a row 128.
+CHUNK_BYTES = 16 * 2**20
+MAX_CHUNK_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,103 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class ArrayPlan:
+    """One array of a part.
+
+    Parameters
+    ----------
+    row_shape
+        Shape of one row: ``(1152,)`` for a vector.
+    dtype
+        ``float16`` or ``float32``; ``uint8`` for the digests of pixels.
+    dimensions
+        A name for each axis of a row.
+    row
+        What a row is, in words.
+    """
+
+    row_shape: tuple[int, ...]
+    dtype: str
+    dimensions: tuple[str, ...]
+    row: str
+
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype on disk, little-endian."""
+        return STORE_DTYPES.get(self.dtype, np.dtype(self.dtype))
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return math.prod(self.row_shape) * self.numpy_dtype.itemsize
+
+    @property
+    def fill(self) -> float:
+        """What stands in rows without a value: NaN, or 0 where there is none."""
+        return float("nan") if self.dtype in STORE_DTYPES else 0
+
+    @property
+    def dimension_names(self) -> tuple[str, ...]:
+        """Names of all axes, that of the rows first."""
+        return (ROW_DIMENSION, *self.dimensions)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Build a plan from its JSON; raises KeyError, TypeError or ValueError if damaged."""
+        row_shape = tuple(int(length) for length in document["row_shape"])
+        dimensions = tuple(str(name) for name in document["dimensions"])
+        plan = cls(**{**document, "row_shape": row_shape, "dimensions": dimensions})
+        if plan.dtype not in STORE_DTYPES or len(row_shape) != len(dimensions):
+            raise ValueError(f"not an array: {document}")
+        return plan
+
+
+CONTENT_PLAN = ArrayPlan((CONTENT_BYTES,), "uint8", ("digest_byte",), "SHA-256 of the image's decoded pixels")
+
+
+def planned_arrays(identity: Identity, dtype: str) -> dict[str, ArrayPlan]:
+    """Return the arrays of a part whose rows are `identity`: the vectors first, further ones by name."""
+    vectors = ArrayPlan((identity.dim,), dtype, (VECTOR_DIMENSION,), "vector, un-normalised")
+    further = {name: identity.arrays[name] for name in sorted(identity.arrays)}
+    return {VECTORS: vectors} | {
+        name: ArrayPlan(spec.row_shape, dtype, spec.dimensions, spec.row) for name, spec in further.items()
+    }
+
+
+def default_chunk_rows(arrays: Mapping[str, ArrayPlan]) -> int:
+    """Return the rows of a chunk that keep its largest array at about `CHUNK_BYTES`, 1 to `MAX_CHUNK_ROWS`.
+
+    Examples
+    --------
+    >>> default_chunk_rows({"vectors": ArrayPlan((1152,), "float16", ("feature",), "vector")})
+    256
+    >>> default_chunk_rows({"tokens": ArrayPlan((1024, 64), "float16", ("token", "token_feature"), "tokens")})
+    128
+    """
+    largest = max(array.row_bytes for array in arrays.values())
+    return min(max(CHUNK_BYTES // largest, 1), MAX_CHUNK_ROWS)
+
+
+@dataclass(frozen=True)
+class ArrayDigest:
+    """What a receipt says of one array's rows.
+
+    Parameters
+    ----------
+    sha256
+        Digest of the bytes of the rows that have a vector, in row order, little-endian.
+    crc32c
+        CRC-32C of the same bytes; cheap enough to be checked at every load.
+    rounding_error
+        Largest absolute difference between a computed value and the stored one.
+    """
+
+    sha256: str
+    crc32c: int
+    rounding_error: float
+
+
+@dataclass(frozen=True)
 class Receipt:
     """Proof that a chunk is finished.
 
@@ -56,14 +157,12 @@ class Receipt:
         Number of the chunk in its part.
     start, stop
         Rows of the part, `stop` excluded.
-    vectors_sha256, content_sha256
-        Digest of the bytes of the rows that have a vector, in row order, little-endian.
-    vectors_crc32c
-        CRC-32C of the same vector bytes; cheap enough to be checked at every load.
+    arrays
+        Array -> what its bytes are; every array of the part.
+    content_sha256
+        Digest of the content bytes of the rows that have a vector, in row order.
     failures
         The rows without a vector.
-    rounding_error
-        Largest absolute difference between a computed value and the stored one.
     series_ranges
         Values that became 0 and 255, for each MR series with a row in this chunk.
     seconds, finished, host, device, versions
@@ -73,11 +172,9 @@ class Receipt:
     chunk: int
     start: int
     stop: int
-    vectors_sha256: str
-    vectors_crc32c: int
+    arrays: Mapping[str, ArrayDigest]
     content_sha256: str
     failures: tuple[Failure, ...]
-    rounding_error: float
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     seconds: float = 0.0
     finished: str = ""
@@ -103,7 +200,17 @@ class Receipt:
             for entry in document["failures"]
         )
         ranges = {name: (float(low), float(high)) for name, (low, high) in document["series_ranges"].items()}
-        return cls(**{**document, "failures": failures, "series_ranges": ranges})
+        arrays = {name: ArrayDigest(**entry) for name, entry in document["arrays"].items()}
+        return cls(**{**document, "arrays": arrays, "failures": failures, "series_ranges": ranges})
+
+    @property
+    def failed(self) -> list[int]:
+        """Places within the chunk, from 0, of the rows without a vector."""
+        return [failure.row - self.start for failure in self.failures]
+
+    def sha256_of(self, name: str) -> str:
+        """Return the digest of an array's bytes, the content's among them."""
+        return self.content_sha256 if name == CONTENT else self.arrays[name].sha256
 
 
 @dataclass(frozen=True)
@@ -114,8 +221,10 @@ class PartPlan:
     ----------
     number
         Number of the part, from 0.
-    rows, chunk_rows, dim, dtype
-        Shape of the vectors, rows of a chunk, and store dtype (``float16`` or ``float32``).
+    rows, chunk_rows
+        Rows of every array, and rows of a chunk.
+    arrays
+        The arrays that hold what the encoder gave: ``vectors``, and further ones by name.
     manifest_sha256
         Digest of ``manifest.parquet``.
     tables
@@ -133,8 +242,7 @@ class PartPlan:
     number: int
     rows: int
     chunk_rows: int
-    dim: int
-    dtype: str
+    arrays: Mapping[str, ArrayPlan]
     manifest_sha256: str
     tables: Mapping[str, str]
     dataset: str
@@ -154,15 +262,30 @@ class PartPlan:
         """Return first row and end (excluded) of a chunk."""
         return chunk * self.chunk_rows, min((chunk + 1) * self.chunk_rows, self.rows)
 
+    @property
+    def vectors(self) -> ArrayPlan:
+        """The array of the vectors."""
+        return self.arrays[VECTORS]
+
+    @cached_property
+    def stored_arrays(self) -> dict[str, ArrayPlan]:
+        """Every array on disk in the order in which a chunk is written: `arrays`, then the pixels' digests."""
+        return {**self.arrays, CONTENT: CONTENT_PLAN}
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         return asdict(self) | {"identity": self.identity.to_json(), "tables": dict(self.tables)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], *, source: str) -> Self:
-        """Build a plan from what `to_json` returned; raises TypeError, KeyError or DataError if damaged."""
+        """Build a plan from `to_json`; raises TypeError, KeyError, AttributeError or ValueError if damaged."""
         identity = identity_from_json(document["identity"], source=source)
-        return cls(**{**document, "identity": identity})
+        arrays = {name: ArrayPlan.from_json(entry) for name, entry in document["arrays"].items()}
+        wanted = {VECTORS: (identity.dim,)} | {name: spec.row_shape for name, spec in identity.arrays.items()}
+        found = {name: array.row_shape for name, array in arrays.items()}
+        if found != wanted:
+            raise ValueError(f"arrays must be those of its identity, {wanted}; found {found}")
+        return cls(**{**document, "identity": identity, "arrays": arrays})
 
 
 @dataclass(frozen=True)
@@ -229,13 +352,22 @@ class PartLayout:
         """Folder of the Zarr array `name`."""
         return self.folder / name
 
-    def chunk(self, name: str, chunk: int) -> Path:
-        """Return the path of a chunk's file in the Zarr array `name`."""
-        return Path(self.chunk_name(name, chunk))
+    def metadata(self, name: str) -> Path:
+        """``zarr.json`` of the Zarr array `name`."""
+        return self.folder / name / ZARR_FILE
 
-    def chunk_name(self, name: str, chunk: int) -> str:
+    @property
+    def group_metadata(self) -> Path:
+        """``zarr.json`` of the part, which is a Zarr group."""
+        return self.folder / ZARR_FILE
+
+    def chunk(self, name: str, array: ArrayPlan, chunk: int) -> Path:
+        """Return the path of a chunk's file in the Zarr array `name`, whose plan is `array`."""
+        return Path(self.chunk_name(name, array, chunk))
+
+    def chunk_name(self, name: str, array: ArrayPlan, chunk: int) -> str:
         """Return `chunk` as text: opening a store asks for every chunk, and a Path costs more than its stat."""
-        return f"{self.folder}/{name}/c/{chunk}/0"
+        return f"{self.folder}/{name}/c/{chunk}{'/0' * len(array.row_shape)}"
 
 
 def crc32c(array: npt.NDArray[Any]) -> int:
@@ -243,157 +375,20 @@ def crc32c(array: npt.NDArray[Any]) -> int:
     return int(google_crc32c.value(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
 
 
-def encode_chunk(rows: npt.NDArray[Any], *, chunk_rows: int, fill: float) -> bytes:
+def encode_chunk(rows: npt.NDArray[Any], array: ArrayPlan, *, chunk_rows: int) -> bytes:
     """Encode rows as one Zarr v3 chunk: codecs ``bytes`` (little-endian) and ``crc32c``.
 
     Parameters
     ----------
     rows
-        (n, width) of a little-endian dtype; n up to `chunk_rows`.
+        (n, *row shape) of the array's dtype; n up to `chunk_rows`.
+    array
+        The array's plan.
     chunk_rows
-        Rows of a full chunk; a shorter last chunk is padded with `fill`, as Zarr does.
-    fill
-        The array's fill value.
+        Rows of a full chunk; a shorter last chunk is padded with the fill value, as Zarr does.
     """
     if len(rows) < chunk_rows:
-        padded = np.full((chunk_rows, rows.shape[1]), fill, dtype=rows.dtype)
+        padded = np.full((chunk_rows, *array.row_shape), array.fill, dtype=array.numpy_dtype)
         padded[: len(rows)] = rows
         rows = padded
     return np.ascontiguousarray(rows).tobytes() + crc32c(rows).to_bytes(CRC_BYTES, "little")
-
-
-def write_document(path: Path, document: Mapping[str, Any], *, label: str) -> str:
-    """Write a JSON document with the digest of its own content, durably; return that digest."""
-    with_digest = sealed(document)
-    text = json.dumps(with_digest, indent=1, ensure_ascii=False, allow_nan=False)
-    write_durable(path, (text + "\n").encode(), label=label)
-    return str(with_digest["sha256"])
-
-
-def read_document(path: Path) -> tuple[dict[str, Any], str]:
-    """Read a document that `write_document` wrote; return its content and digest.
-
-    Raises
-    ------
-    CorruptStore
-        If the file is missing, is no JSON object, or its content is not what was written.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            document = json.loads(file.readall())
-    except FileNotFoundError as error:
-        raise CorruptStore(f"{path} is missing{_ADVICE}") from error
-    except (ValueError, RecursionError) as error:
-        raise CorruptStore(f"{path} is damaged: it must hold JSON, found {error}{_ADVICE}") from error
-    if not isinstance(document, dict) or "sha256" not in document:
-        raise CorruptStore(f"{path} is damaged: it must hold a JSON object with its sha256{_ADVICE}")
-    stated = document.pop("sha256")
-    digest = content_sha256(document)
-    if digest != stated:
-        raise CorruptStore(
-            f"{path} was changed after it was written: its content has sha256 {digest[:12]}…, "
-            f"it says {str(stated)[:12]}…{_ADVICE}"
-        )
-    return document, digest
-
-
-def read_store_document(path: Path) -> tuple[Identity, list[dict[str, Any]]]:
-    """Read ``store.json``; return the identity and the list of ``{"number", "sha256"}`` of its parts.
-
-    Raises
-    ------
-    StoreError
-        If the folder is not a store, or of a newer format version.
-    CorruptStore
-        If ``store.json`` was changed after it was written.
-    """
-    layout = StoreLayout(path)
-    if not layout.store_file.is_file():
-        raise StoreError(_not_a_store(path))
-    document, _ = read_document(layout.store_file)
-    version = document.get("format_version")
-    if document.get("format") != FORMAT or not isinstance(version, int):
-        raise StoreError(
-            f"{layout.store_file} belongs to something else: format must be {FORMAT!r}, "
-            f"found {document.get('format')!r}"
-        )
-    if version > FORMAT_VERSION:
-        raise StoreError(
-            f"{path} has format version {version}; this program reads up to {FORMAT_VERSION}. "
-            "Install a newer embedstore"
-        )
-    try:
-        identity = identity_from_json(document["identity"], source=str(layout.store_file))
-        parts = [
-            {"number": int(entry["number"]), "sha256": str(entry["sha256"])} for entry in document["parts"]
-        ]
-    except (KeyError, TypeError, DataError) as error:
-        raise CorruptStore(f"{layout.store_file} is damaged: {error}{_ADVICE}") from error
-    if identity.sha256 != document.get("identity_sha256"):
-        raise CorruptStore(f"{layout.store_file}: identity_sha256 does not belong to its identity{_ADVICE}")
-    return identity, parts
-
-
-def write_store_document(root: Path, identity: Identity, parts: list[dict[str, Any]]) -> None:
-    """Write ``store.json``; from that moment the listed parts belong to the store."""
-    document = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "identity": identity.to_json(),
-        "identity_sha256": identity.sha256,
-        "parts": parts,
-    }
-    write_document(StoreLayout(root).store_file, document, label="store")
-
-
-def read_part_plan(layout: PartLayout) -> tuple[PartPlan, str]:
-    """Read ``part.json``; return the plan and its digest.
-
-    Raises
-    ------
-    CorruptStore
-        If it is missing or damaged.
-    """
-    document, digest = read_document(layout.plan_file)
-    try:
-        return PartPlan.from_json(document, source=str(layout.plan_file)), digest
-    except (KeyError, TypeError, DataError) as error:
-        raise CorruptStore(f"{layout.plan_file} is damaged: {error}{_ADVICE}") from error
-
-
-def read_receipt(layout: PartLayout, plan: PartPlan, chunk: int) -> Receipt:
-    """Read a chunk's receipt.
-
-    Raises
-    ------
-    CorruptStore
-        If it is missing, damaged, or belongs to another chunk.
-    """
-    path = layout.receipt(chunk)
-    document, _ = read_document(path)
-    try:
-        receipt = Receipt.from_json(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptStore(f"{path} is damaged: {error}{_ADVICE}") from error
-    if (receipt.chunk, receipt.start, receipt.stop) != (chunk, *plan.bounds(chunk)):
-        raise CorruptStore(
-            f"{path} belongs to chunk {receipt.chunk}, rows {receipt.start} to {receipt.stop - 1}{_ADVICE}"
-        )
-    return receipt
-
-
-_ADVICE = ". Run: embed verify --repair"
-
-
-def _not_a_store(path: Path) -> str:
-    if not path.exists():
-        return f"{path} does not exist; a store is a folder that `embed extract` makes"
-    if not path.is_dir():
-        return f"{path} is a file; a store is a folder that `embed extract` makes"
-    found = sorted(entry.name for entry in path.iterdir())[:5]
-    if "parts" in found:
-        return (
-            f"{path} holds parts but no {STORE_FILE}: the store is half deleted. "
-            f"Run: embed verify {path} --repair"
-        )
-    return f"{path} is not a store: {STORE_FILE} must lie in it, found {', '.join(found) or 'nothing'}"

@@ -1,9 +1,4 @@
-"""Reads a store: a row exists if and only if a receipt says so.
-
-Chunks are read straight into the result, past Zarr: Zarr fills missing chunks silently and is slower.
-Every load checks each chunk's bytes against the CRC-32C in its receipt, so a flipped, truncated, zeroed,
-swapped or missing chunk raises instead of answering.
-"""
+"""Reads a store: a row exists if and only if a receipt says so."""
 
 from __future__ import annotations
 
@@ -12,124 +7,33 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import CorruptStore, DataError, UsageError
-from embedstore.files import sha256_bytes, table_of_parquet
+from embedstore.errors import CorruptStore, DataError, UsageError, did_you_mean
 from embedstore.identity import Identity
-from embedstore.manifest import Manifest
-from embedstore.store.layout import (
-    CONTENT,
-    CONTENT_BYTES,
-    CRC_BYTES,
-    STORE_DTYPES,
-    VECTORS,
-    Failure,
-    PartLayout,
-    PartPlan,
-    Receipt,
-    StoreLayout,
-    crc32c,
-    read_part_plan,
-    read_receipt,
-    read_store_document,
-)
+from embedstore.store.documents import read_part_plan, read_store_document
+from embedstore.store.layout import CONTENT_BYTES, VECTORS, Failure, StoreLayout
+from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
+from embedstore.view import Source
 
-PENDING, VALID, FAILED = 0, 1, 2
+__all__ = [
+    "FAILED",
+    "PENDING",
+    "VALID",
+    "ArrayRows",
+    "Embeddings",
+    "Part",
+    "Store",
+    "StoredArray",
+    "open_store",
+]
+
 _READ_THREADS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part: its plan and the receipts of its finished chunks, by chunk number."""
-
-    layout: PartLayout
-    plan: PartPlan
-    receipts: dict[int, Receipt]
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """The planned records; raises CorruptStore if the file is not the one that was planned."""
-        return Manifest(table_of_parquet(self._read_manifest()).combine_chunks())
-
-    def image_id_table(self) -> pa.Table:
-        """Return the column ``image_id`` of `manifest`, checked as that is; no other column is decoded."""
-        return table_of_parquet(self._read_manifest(), columns=["image_id"])
-
-    @property
-    def pending(self) -> list[int]:
-        """Chunks without a receipt."""
-        return [chunk for chunk in range(self.plan.chunks) if chunk not in self.receipts]
-
-    @property
-    def failures(self) -> list[Failure]:
-        """Failed rows of the finished chunks, in row order."""
-        return [failure for chunk in sorted(self.receipts) for failure in self.receipts[chunk].failures]
-
-    def status(self) -> npt.NDArray[np.uint8]:
-        """Return (rows,) uint8: `PENDING`, `VALID` or `FAILED`."""
-        status = np.full(self.plan.rows, PENDING, dtype=np.uint8)
-        for receipt in self.receipts.values():
-            status[receipt.start : receipt.stop] = VALID
-        status[[failure.row for failure in self.failures]] = FAILED
-        return status
-
-    def read_chunk(self, chunk: int, *, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """Return the checked vectors of a finished chunk; failed rows are NaN.
-
-        Parameters
-        ----------
-        chunk
-            A chunk with a receipt.
-        out
-            Optional (rows of the chunk, dim) target of the store's dtype.
-        """
-        receipt, plan = self.receipts[chunk], self.plan
-        rows = receipt.stop - receipt.start
-        if out is None:
-            out = np.empty((rows, plan.dim), dtype=STORE_DTYPES[plan.dtype])
-        _read_chunk(self.layout.chunk_name(VECTORS, chunk), out)
-        failed = [failure.row - receipt.start for failure in receipt.failures]
-        covered = np.delete(out, failed, axis=0) if failed else out
-        if crc32c(covered) != receipt.vectors_crc32c:
-            raise CorruptStore(
-                f"{self.layout.chunk(VECTORS, chunk)}: rows {receipt.start} to {receipt.stop - 1} are not the "
-                "vectors that were committed. Run: embed verify --repair"
-            )
-        # An interrupted retry may have left a value below a failure that still stands.
-        if failed:
-            out[failed] = np.nan
-        return out
-
-    def read_content(self, chunk: int) -> npt.NDArray[np.uint8]:
-        """Return (rows of the chunk, 32) uint8: digests of decoded pixels, zero for failed rows."""
-        receipt = self.receipts[chunk]
-        content = np.empty((receipt.stop - receipt.start, CONTENT_BYTES), dtype=np.uint8)
-        _read_chunk(self.layout.chunk_name(CONTENT, chunk), content)
-        failed = [failure.row - receipt.start for failure in receipt.failures]
-        if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
-            raise CorruptStore(
-                f"{self.layout.chunk(CONTENT, chunk)}: rows {receipt.start} to {receipt.stop - 1} are not the "
-                "digests that were committed. Run: embed verify --repair"
-            )
-        content[failed] = 0
-        return content
-
-    def _read_manifest(self) -> bytes:
-        try:
-            payload = self.layout.manifest.read_bytes()
-        except FileNotFoundError as error:
-            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
-        if sha256_bytes(payload) != self.plan.manifest_sha256:
-            raise CorruptStore(
-                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
-            )
-        return payload
 
 
 @dataclass(frozen=True)
@@ -152,6 +56,25 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
+class ArrayRows:
+    """Rows of one array with their names.
+
+    Parameters
+    ----------
+    image_ids
+        (n,) object array of str, in store order or in the order asked for.
+    values
+        (n, *row shape) float16 or float32; every row finite.
+    rows
+        (n,) int64: row in the store, counted over all parts.
+    """
+
+    image_ids: npt.NDArray[np.object_]
+    values: npt.NDArray[Any]
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Store:
     """A store opened for reading, as it was at that moment; `open_store` makes one."""
 
@@ -166,9 +89,8 @@ class Store:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The widest store dtype of the parts, in native byte order; float16 for an empty store."""
-        kinds = [STORE_DTYPES[part.plan.dtype].newbyteorder("=") for part in self.parts]
-        return np.result_type(np.float16, *kinds)
+        """The widest dtype of the parts' vectors, in native byte order; float16 for an empty store."""
+        return self.array(VECTORS).dtype
 
     @cached_property
     def table(self) -> pa.Table:
@@ -198,9 +120,38 @@ class Store:
         """All failed rows, with rows counted over all parts."""
         return [
             Failure(offset + failure.row, failure.reason, failure.message)
-            for offset, part in self._offsets()
+            for offset, part in self.offsets()
             for failure in part.failures
         ]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the parts were made from, each data set once, without the paths of the machine that made it."""
+        name = self.path.absolute().name
+        plans = (part.plan for part in self.parts)
+        found = (Source(name, plan.dataset, PurePath(plan.root).name, plan.phantom) for plan in plans)
+        return tuple(dict.fromkeys(found))
+
+    def array(self, name: str) -> StoredArray:
+        """Return one of the store's arrays, to be read whole or by image id.
+
+        Parameters
+        ----------
+        name
+            ``vectors``, or a further array that the identity names.
+
+        Raises
+        ------
+        UsageError
+            If the store has no such array.
+        """
+        names = [VECTORS, *sorted(self.identity.arrays)]
+        if name not in names:
+            raise UsageError(
+                f"store {self.path} has no array {name!r}; its arrays: {', '.join(names)}"
+                f"{did_you_mean(name, names)}"
+            )
+        return StoredArray(self, name)
 
     def embeddings(self, *, dtype: npt.DTypeLike | None = None) -> Embeddings:
         """Return every vector there is, in row order; failed and pending rows are left out.
@@ -215,26 +166,8 @@ class Store:
         CorruptStore
             If any chunk's bytes are not the committed ones.
         """
-        wanted = np.dtype(dtype) if dtype is not None else self.dtype
-        if wanted not in (np.dtype(np.float16), np.dtype(np.float32)):
-            raise UsageError(f"dtype must be float16 or float32; found {wanted}")
-        valid = self.status == VALID
-        vectors = np.empty((int((self.status != PENDING).sum()), self.identity.dim), dtype=wanted)
-        jobs = self._placed_chunks()
-        # Each thread fills one run of the result: neighbours would touch the same huge page for the first time
-        # at once, and the kernel would clear it for both.
-        runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
-        rows = np.flatnonzero(valid)
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            filled = pool.map(lambda run: _fill(vectors, [jobs[at] for at in run]), runs)
-            # The names are decoded here while the threads wait for the kernel.
-            image_ids = self.image_ids[rows]
-            for _ in filled:
-                pass
-        done_valid = valid[self.status != PENDING]
-        if not done_valid.all():
-            vectors = vectors[done_valid]
-        return Embeddings(image_ids, vectors, rows)
+        found = self.array(VECTORS).all(dtype=dtype)
+        return Embeddings(found.image_ids, found.values, found.rows)
 
     def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike | None = None) -> Embeddings:
         """Return the vectors of `image_ids`, in that order.
@@ -244,17 +177,8 @@ class Store:
         DataError
             If an id is unknown, not extracted yet, or failed; the message names the first one and says which.
         """
-        rows = np.array([self._require_valid(image_id) for image_id in image_ids], dtype=np.int64)
-        wanted = np.dtype(dtype) if dtype is not None else self.dtype
-        vectors = np.empty((len(rows), self.identity.dim), dtype=wanted)
-        for offset, part in self._offsets():
-            local = rows - offset
-            inside = np.flatnonzero((local >= 0) & (local < part.plan.rows))
-            chunks = local[inside] // part.plan.chunk_rows
-            for chunk in np.unique(chunks):
-                chosen = inside[chunks == chunk]
-                vectors[chosen] = part.read_chunk(int(chunk))[local[chosen] - chunk * part.plan.chunk_rows]
-        return Embeddings(self.image_ids[rows] if len(rows) else np.array([], dtype=object), vectors, rows)
+        found = self.array(VECTORS).select(image_ids, dtype=dtype)
+        return Embeddings(found.image_ids, found.values, found.rows)
 
     def vector(self, image_id: str) -> npt.NDArray[Any]:
         """Return one image's vector, (dim,); raises DataError as `select` does."""
@@ -263,7 +187,7 @@ class Store:
     def content_sha256(self) -> npt.NDArray[np.uint8]:
         """Return (rows, 32) uint8: digest of each image's decoded pixels, zero for failed and pending rows."""
         content = np.zeros((self.rows, CONTENT_BYTES), dtype=np.uint8)
-        for offset, part in self._offsets():
+        for offset, part in self.offsets():
             for chunk, receipt in part.receipts.items():
                 content[offset + receipt.start : offset + receipt.stop] = part.read_content(chunk)
         return content
@@ -277,21 +201,13 @@ class Store:
             for name, limits in receipt.series_ranges.items()
         }
 
-    def _offsets(self) -> list[tuple[int, Part]]:
+    def offsets(self) -> list[tuple[int, Part]]:
+        """Return the first row, counted over all parts, of each part."""
         starts = np.cumsum([0, *(part.plan.rows for part in self.parts)])
         return [(int(start), part) for start, part in zip(starts, self.parts, strict=False)]
 
-    def _placed_chunks(self) -> list[tuple[Part, int, int, int]]:
-        """Return ``(part, chunk, first output row, end)`` of every finished chunk, packed without gaps."""
-        placed, at = [], 0
-        for part in self.parts:
-            for chunk in sorted(part.receipts):
-                receipt = part.receipts[chunk]
-                placed.append((part, chunk, at, at + receipt.stop - receipt.start))
-                at += receipt.stop - receipt.start
-        return placed
-
-    def _require_valid(self, image_id: str) -> int:
+    def row_of_vector(self, image_id: str) -> int:
+        """Return the row of an image that has a vector; raises DataError as `select` does."""
         row = self.row_of.get(image_id)
         if row is None:
             raise DataError(f"store {self.path} has no image {image_id!r}")
@@ -301,6 +217,112 @@ class Store:
             failure = next(entry for entry in self.failures if entry.row == row)
             raise DataError(f"image {image_id!r} has no vector: {failure.reason}: {failure.message}")
         return row
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array of an opened store; `Store.array` gives it.
+
+    Parameters
+    ----------
+    store
+        The store.
+    name
+        Name of the array.
+    """
+
+    store: Store
+    name: str
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of a row."""
+        identity = self.store.identity
+        return (identity.dim,) if self.name == VECTORS else identity.arrays[self.name].row_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The widest dtype of the parts, in native byte order; float16 for an empty store."""
+        plans = [part.plan.arrays[self.name] for part in self.store.parts]
+        return np.result_type(np.float16, *(plan.numpy_dtype.newbyteorder("=") for plan in plans))
+
+    def all(self, *, dtype: npt.DTypeLike | None = None) -> ArrayRows:
+        """Return every row there is, in row order; failed and pending rows are left out.
+
+        Parameters
+        ----------
+        dtype
+            ``float16`` or ``float32``; by default as stored.
+
+        Raises
+        ------
+        CorruptStore
+            If any chunk's bytes are not the committed ones.
+        """
+        status = self.store.status
+        values = self._empty(int((status != PENDING).sum()), dtype)
+        jobs = self._placed_chunks()
+        # Each thread fills one run of the result: neighbours would touch the same huge page for the first time
+        # at once, and the kernel would clear it for both.
+        runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
+        rows = np.flatnonzero(status == VALID)
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            filled = pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs)
+            # The names are decoded here while the threads wait for the kernel.
+            image_ids = self.store.image_ids[rows]
+            for _ in filled:
+                pass
+        done_valid = (status == VALID)[status != PENDING]
+        if not done_valid.all():
+            values = values[done_valid]
+        return ArrayRows(image_ids, values, rows)
+
+    def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike | None = None) -> ArrayRows:
+        """Return the rows of `image_ids`, in that order.
+
+        Raises
+        ------
+        DataError
+            If an id is unknown, not extracted yet, or failed; the message names the first one and says which.
+        CorruptStore
+            If the bytes of a chunk with one of them are not the committed ones.
+        """
+        rows = np.array([self.store.row_of_vector(image_id) for image_id in image_ids], dtype=np.int64)
+        values = self._empty(len(rows), dtype)
+        for offset, part in self.store.offsets():
+            local = rows - offset
+            inside = np.flatnonzero((local >= 0) & (local < part.plan.rows))
+            chunks = local[inside] // part.plan.chunk_rows
+            for chunk in np.unique(chunks):
+                chosen = inside[chunks == chunk]
+                found = part.read_chunk(int(chunk), array=self.name)
+                values[chosen] = found[local[chosen] - chunk * part.plan.chunk_rows]
+        names = self.store.image_ids[rows] if len(rows) else np.array([], dtype=object)
+        return ArrayRows(names, values, rows)
+
+    def _empty(self, count: int, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
+        wanted = np.dtype(dtype) if dtype is not None else self.dtype
+        if wanted not in (np.dtype(np.float16), np.dtype(np.float32)):
+            raise UsageError(f"dtype must be float16 or float32; found {wanted}")
+        return np.empty((count, *self.row_shape), dtype=wanted)
+
+    def _placed_chunks(self) -> list[tuple[Part, int, int, int]]:
+        """Return ``(part, chunk, first output row, end)`` of every finished chunk, packed without gaps."""
+        placed, at = [], 0
+        for part in self.store.parts:
+            for chunk in sorted(part.receipts):
+                receipt = part.receipts[chunk]
+                placed.append((part, chunk, at, at + receipt.stop - receipt.start))
+                at += receipt.stop - receipt.start
+        return placed
+
+    def _fill(self, out: npt.NDArray[Any], jobs: Sequence[tuple[Part, int, int, int]]) -> None:
+        """Read chunks into their rows of `out`."""
+        for part, chunk, start, stop in jobs:
+            if out.dtype == part.plan.arrays[self.name].numpy_dtype:
+                part.read_chunk(chunk, array=self.name, out=out[start:stop])
+            else:
+                out[start:stop] = part.read_chunk(chunk, array=self.name)
 
 
 def open_store(path: Path | str) -> Store:
@@ -331,51 +353,3 @@ def open_store(path: Path | str) -> Store:
             )
         parts.append(open_part(layout, plan))
     return Store(path, identity, tuple(parts))
-
-
-def open_part(layout: PartLayout, plan: PartPlan) -> Part:
-    """Read a part's receipts and check that the chunks they name are there in full size."""
-    names = {entry.name for entry in os.scandir(layout.receipts)} if layout.receipts.is_dir() else set()
-    widths = {VECTORS: plan.dim * STORE_DTYPES[plan.dtype].itemsize, CONTENT: CONTENT_BYTES}
-    receipts = {}
-    for chunk in range(plan.chunks):
-        if f"{chunk:06d}.json" not in names:
-            continue
-        receipts[chunk] = read_receipt(layout, plan, chunk)
-        for name, width in widths.items():
-            _check_size(layout.chunk_name(name, chunk), plan.chunk_rows * width + CRC_BYTES)
-    return Part(layout, plan, receipts)
-
-
-def _check_size(path: str, wanted: int) -> None:
-    try:
-        found = os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CorruptStore(
-            f"{path} is missing although its receipt is there. Run: embed verify --repair"
-        ) from error
-    if found != wanted:
-        raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}. Run: embed verify --repair")
-
-
-def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
-    """Fill `out` with the first rows of a chunk file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            got = os.readv(descriptor, [out.reshape(-1).view(np.uint8).data])
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise CorruptStore(f"{path} cannot be read ({error.strerror}). Run: embed verify --repair") from error
-    if got != out.nbytes:
-        raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}. Run: embed verify --repair")
-
-
-def _fill(out: npt.NDArray[Any], jobs: Sequence[tuple[Part, int, int, int]]) -> None:
-    """Read chunks into their rows of `out`."""
-    for part, chunk, start, stop in jobs:
-        if out.dtype == STORE_DTYPES[part.plan.dtype]:
-            part.read_chunk(chunk, out=out[start:stop])
-        else:
-            out[start:stop] = part.read_chunk(chunk)

@@ -10,26 +10,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from embedstore.errors import CorruptStore, StoreError
 from embedstore.files import fsync_folder, make_folder_durable, remove_temporaries, write_durable
+from embedstore.store.documents import read_part_plan, read_store_document, write_store_document
 from embedstore.store.layout import (
     CONTENT,
     SET_ASIDE_FOLDER,
-    VECTORS,
     PartLayout,
     PartPlan,
     StoreLayout,
     encode_chunk,
-    read_part_plan,
-    read_store_document,
-    write_store_document,
 )
-from embedstore.store.reader import open_part
+from embedstore.store.part_reader import open_part
 from embedstore.store.store_lock import writer_lock
 from embedstore.store.verify import (
-    ARRAYS,
     CLEAR_FAILED_ROWS,
     REMOVE,
     REWRITE_METADATA,
@@ -117,24 +111,24 @@ def _heal(root: Path, finding: Finding, say: Callable[[str], None]) -> None:
         elif finding.chunk is not None and finding.remedy == CLEAR_FAILED_ROWS:
             _clear_failed_rows(layout, plan, finding.chunk)
         elif finding.chunk is not None:
-            forget_chunk(layout, finding.chunk)
+            forget_chunk(layout, plan, finding.chunk)
     say(f"{finding}: {finding.remedy}")
 
 
-def forget_chunk(layout: PartLayout, chunk: int) -> None:
+def forget_chunk(layout: PartLayout, plan: PartPlan, chunk: int) -> None:
     """Take a chunk's receipt away, then its files: the chunk is pending from the first step on."""
     layout.receipt(chunk).unlink(missing_ok=True)
     fsync_folder(layout.receipts)
-    for name in ARRAYS:
-        layout.chunk(name, chunk).unlink(missing_ok=True)
+    for name, array in plan.stored_arrays.items():
+        layout.chunk(name, array, chunk).unlink(missing_ok=True)
 
 
 def _clear_failed_rows(layout: PartLayout, plan: PartPlan, chunk: int) -> None:
     part = open_part(layout, plan)
-    payload = encode_chunk(part.read_chunk(chunk), chunk_rows=plan.chunk_rows, fill=np.nan)
-    write_durable(layout.chunk(VECTORS, chunk), payload, label=VECTORS)
-    payload = encode_chunk(part.read_content(chunk), chunk_rows=plan.chunk_rows, fill=0)
-    write_durable(layout.chunk(CONTENT, chunk), payload, label=CONTENT)
+    for name, array in plan.stored_arrays.items():
+        rows = part.read_content(chunk) if name == CONTENT else part.read_chunk(chunk, array=name)
+        payload = encode_chunk(rows, array, chunk_rows=plan.chunk_rows)
+        write_durable(layout.chunk(name, array, chunk), payload, label=name)
 
 
 def _move_aside(root: Path, path: Path) -> None:

@@ -193,7 +193,7 @@ def _busy(descriptor: int, path: Path, mode: int) -> StoreBusy:
 
 
 def _read_owner(descriptor: int) -> str:
-    """Return ``host …, pid …, since …``, or ``""`` if the last owner left in good order."""
+    """Return ``host …, pid …, since …``, or ``""`` if the last owner exited cleanly."""
     text = os.pread(descriptor, 4096, 0)
     if not text:
         return ""

@@ -12,7 +12,8 @@ from embedstore.files import (
     table_of_parquet,
     write_durable,
 )
-from embedstore.store.layout import StoreLayout, read_document, write_document
+from embedstore.store.documents import read_document, write_document
+from embedstore.store.layout import StoreLayout
 from embedstore.task import Task, task_from_json
 
 TASK_FILE = "task.json"

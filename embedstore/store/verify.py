@@ -5,32 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedstore.errors import CorruptStore, EmbedError, StoreError
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
 from embedstore.identity import Identity
+from embedstore.store.documents import read_part_plan, read_receipt, read_store_document
 from embedstore.store.layout import (
     CONTENT,
-    CONTENT_BYTES,
     CRC_BYTES,
-    STORE_DTYPES,
-    VECTORS,
     PartLayout,
     PartPlan,
     Receipt,
     StoreLayout,
     crc32c,
-    read_part_plan,
-    read_receipt,
-    read_store_document,
 )
 from embedstore.store.tasks import read_task, task_names
-from embedstore.store.zarr_arrays import metadata_problem
-
-ARRAYS = (VECTORS, CONTENT)
+from embedstore.store.zarr_arrays import array_problem, group_problem
 
 
 @dataclass(frozen=True)
@@ -193,10 +185,12 @@ def _check_part(layout: PartLayout, plan: PartPlan, findings: list[Finding]) -> 
             problem = f"cannot be read: {error.strerror}"
         if problem:
             findings.append(Finding(str(path.relative_to(root)), problem, SET_ASIDE_PART, part=plan.number))
-    for name in ARRAYS:
-        problem = metadata_problem(layout, plan, name)
+    metadata = {layout.metadata(name): array_problem(layout, plan, name) for name in plan.stored_arrays}
+    if not any(metadata.values()):
+        metadata[layout.group_metadata] = group_problem(layout, plan)
+    for path, problem in metadata.items():
         if problem:
-            place = str((layout.array(name) / "zarr.json").relative_to(root))
+            place = str(path.relative_to(root))
             findings.append(Finding(place, problem, REWRITE_METADATA, part=plan.number))
     receipts = {}
     known = {layout.receipt(chunk).name: chunk for chunk in range(plan.chunks)}
@@ -219,28 +213,23 @@ def _check_chunk(
     layout: PartLayout, plan: PartPlan, receipt: Receipt, receipts: dict[int, Receipt]
 ) -> Finding | None:
     root = layout.folder.parent.parent
-    failed = [failure.row - receipt.start for failure in receipt.failures]
-    shapes: dict[str, tuple[int, np.dtype[Any]]] = {
-        VECTORS: (plan.dim, STORE_DTYPES[plan.dtype]),
-        CONTENT: (CONTENT_BYTES, np.dtype(np.uint8)),
-    }
-    for name, (width, dtype) in shapes.items():
-        path = layout.chunk(name, receipt.chunk)
+    for name, array in plan.stored_arrays.items():
+        path = layout.chunk(name, array, receipt.chunk)
         place = str(path.relative_to(root))
         try:
             payload = path.read_bytes()
         except OSError as error:
             return _chunk_finding(place, f"cannot be read: {error.strerror}", plan, receipt.chunk)
-        wanted = plan.chunk_rows * width * dtype.itemsize + CRC_BYTES
+        wanted = plan.chunk_rows * array.row_bytes + CRC_BYTES
         if len(payload) != wanted:
             problem = f"must have {wanted:,} bytes, found {len(payload):,}"
             return _chunk_finding(place, problem, plan, receipt.chunk)
-        rows = np.frombuffer(payload[:-CRC_BYTES], dtype).reshape(plan.chunk_rows, width)
+        rows = np.frombuffer(payload[:-CRC_BYTES], array.numpy_dtype).reshape(plan.chunk_rows, -1)
         rows = rows[: receipt.stop - receipt.start]
-        digest = sha256_bytes(np.delete(rows, failed, axis=0).tobytes())
-        if digest != _digest(receipt, name):
+        digest = sha256_bytes(np.delete(rows, receipt.failed, axis=0).tobytes())
+        if digest != receipt.sha256_of(name):
             return _chunk_finding(place, _what_it_holds(digest, name, receipts), plan, receipt.chunk)
-        if name == VECTORS and failed and not np.isnan(rows[failed].astype(np.float32)).all():
+        if name != CONTENT and not np.isnan(rows[receipt.failed].astype(np.float32)).all():
             problem = "holds values below failed rows: a retry was interrupted"
             return replace(_chunk_finding(place, problem, plan, receipt.chunk), remedy=CLEAR_FAILED_ROWS)
         # The rows are sound; this finds a flipped bit in the padding or the checksum itself, over which
@@ -255,13 +244,9 @@ def _check_chunk(
 
 def _what_it_holds(digest: str, name: str, receipts: dict[int, Receipt]) -> str:
     for chunk, receipt in receipts.items():
-        if _digest(receipt, name) == digest:
+        if receipt.sha256_of(name) == digest:
             return f"holds the bytes of chunk {chunk}"
     return "its bytes are not the committed ones"
-
-
-def _digest(receipt: Receipt, name: str) -> str:
-    return receipt.vectors_sha256 if name == VECTORS else receipt.content_sha256
 
 
 def _chunk_finding(place: str, problem: str, plan: PartPlan, chunk: int) -> Finding:

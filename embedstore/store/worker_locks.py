@@ -63,12 +63,12 @@ def living_workers(root: Path, *, named: str = "") -> list[str]:
 
 
 def dead_workers(root: Path) -> list[str]:
-    """Return a description of each worker that left without good order."""
+    """Return a description of each worker that did not exit cleanly."""
     return [_described(path) for path in _lock_files(root) if _is_free(path)]
 
 
 def has_traces(root: Path) -> bool:
-    """Whether a worker is at work or left without good order."""
+    """Whether a worker is at work or did not exit cleanly."""
     return bool(_lock_files(root))
 
 

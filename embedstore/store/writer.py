@@ -25,22 +25,22 @@ from embedstore.files import (
 )
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
-from embedstore.store.commit import ChunkWriter, timestamp
+from embedstore.store.commit import FURTHER, ChunkWriter, timestamp
+from embedstore.store.documents import read_store_document, write_document, write_store_document
 from embedstore.store.layout import (
     STORE_DTYPES,
     PartLayout,
     PartPlan,
     StoreLayout,
-    read_store_document,
-    write_document,
-    write_store_document,
+    default_chunk_rows,
+    planned_arrays,
 )
 from embedstore.store.store_lock import PLANNING, WRITING, worker_lock, writer_lock
 from embedstore.store.worker_locks import has_traces
 
 FAILPOINTS = (
-    *failpoint_names("store", "manifest", "table", "part"),
-    *failpoint_names("vectors", "content", "receipt", "labels", "task"),
+    *failpoint_names("store", "manifest", "table", "group", "part"),
+    *failpoint_names("vectors", FURTHER, "content", "receipt", "labels", "task"),
 )
 
 
@@ -54,7 +54,7 @@ class StoreWriter(ChunkWriter):
         *,
         dataset: str,
         data_root: str,
-        chunk_rows: int,
+        chunk_rows: int | None = None,
         dtype: str,
         tables: Mapping[str, pa.Table] | None = None,
         phantom: bool = False,
@@ -68,9 +68,9 @@ class StoreWriter(ChunkWriter):
         dataset, data_root
             Reader and folder, kept for information.
         chunk_rows
-            Rows of a chunk.
+            Rows of a chunk; None for as many as make its largest array about 16 MiB, 256 at most.
         dtype
-            ``float16`` or ``float32``.
+            ``float16`` or ``float32``, for every array that holds what the encoder gave.
         tables
             Further tables to keep with the part.
         phantom
@@ -78,7 +78,7 @@ class StoreWriter(ChunkWriter):
         """
         if dtype not in STORE_DTYPES:
             raise UsageError(f"store dtype must be one of {', '.join(STORE_DTYPES)}; found {dtype!r}")
-        if chunk_rows < 1:
+        if chunk_rows is not None and chunk_rows < 1:
             raise UsageError(f"chunk_rows must be at least 1; found {chunk_rows}")
         if not len(manifest):
             raise DataError(f"{data_root}: no image to extract; a part needs at least one record")
@@ -94,12 +94,12 @@ class StoreWriter(ChunkWriter):
             name: write_table_durable(layout.table(name), table, label="table")
             for name, table in sorted((tables or {}).items())
         }
+        arrays = planned_arrays(self.identity, dtype)
         plan = PartPlan(
             number=number,
             rows=len(manifest),
-            chunk_rows=chunk_rows,
-            dim=self.identity.dim,
-            dtype=dtype,
+            chunk_rows=chunk_rows or default_chunk_rows(arrays),
+            arrays=arrays,
             manifest_sha256=sha256_bytes(payload),
             tables=digests,
             dataset=dataset,

@@ -141,7 +141,7 @@ class ZeroShotFamily(FamilyDefaults):
         return self._heads_of(training)
 
     def _heads_of(self, training: Training) -> list[Head]:
-        """Return the heads of the targets at hand."""
+        """Return the heads of these targets."""
         return [self.heads[target] for target in training.targets or range(len(self.heads))]
 
 

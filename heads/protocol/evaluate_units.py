@@ -1,7 +1,8 @@
-"""Everything that is measured on the units that a head is judged by."""
+"""Everything that is measured on the evaluation set."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,82 +10,72 @@ import numpy.typing as npt
 
 from embedstore.view import MISSING, View
 from heads.protocol.fitting import Fitted
-from heads.protocol.probe_result import Evaluation, Predictions
+from heads.protocol.predictions import Predictions
+from heads.protocol.probe_result import Evaluation
 from heads.statistics.abstention import Answered, abstention_curve
-from heads.statistics.bootstrap import Draws, draw_patients
-from heads.statistics.conformal import judge_sets
+from heads.statistics.bootstrap import Draws, Estimate
+from heads.statistics.conformal import evaluate_sets
 from heads.statistics.decision_curve import DecisionCurve, decision_curve
-from heads.statistics.evaluation import DECISION_METRICS, SUBGROUP_METRICS, Scored, evaluate, metrics_for
-
-UNCALIBRATED_METRICS = (
-    "log_loss",
-    "brier",
-    "ece",
-    "calibration_slope",
-    "calibration_intercept",
-    "accuracy",
-    "kappa",
-)
+from heads.statistics.evaluation import Scored, evaluate
+from heads.statistics.metrics import computed_in
+from heads.statistics.subgroups import subgroups_of
 
 
-def judge(
+def evaluate_units(
     view: View,
-    judged: Predictions,
+    evaluated: Predictions,
     units: npt.NDArray[np.bool_],
     fitted: Fitted,
     *,
     draws: int,
     seed: int,
 ) -> Evaluation:
-    """Compute all metrics, curves and counts of the judged units, on the same draws of patients.
+    """Compute all metrics, curves and counts of the evaluation set, on the same draws of patients.
 
     Parameters
     ----------
     view
         The units with their task and subgroups.
-    judged
+    evaluated
         What was predicted.
     units
         (n_units,) bool: which units of the view these are.
     fitted
-        For thresholds, and for the probabilities before calibration.
+        For its thresholds.
     draws, seed
         Of the bootstrap.
     """
-    from_patients = draw_patients(judged.patients, draws=draws, seed=seed)
-    scored = Scored(judged.y, judged.probabilities, from_patients, view.task.class_weights)
-    uncalibrated = replace(scored, probabilities=fitted.uncalibrated(judged.scores))
-    names = metrics_for(view.task)
-    overall = evaluate(scored, names)
-    targets = view.task.targets
+    task, targets = view.task, view.task.targets
+    scored = evaluated.scored(draws=draws, seed=seed, class_weights=task.class_weights, ordered=task.ordered)
+    uncalibrated = replace(scored, probabilities=evaluated.uncalibrated)
+    overall = evaluate(scored)
     by_target = (
         {targets[0]: overall}
         if len(targets) == 1
-        else {target: evaluate(scored.take_target(index), names) for index, target in enumerate(targets)}
+        else {target: evaluate(scored.take_target(index)) for index, target in enumerate(targets)}
     )
-    by_subgroup, of_subgroups = {}, metrics_for(view.task, SUBGROUP_METRICS)
-    for name in view.task.subgroups:
-        if name not in view.subgroups:
-            continue
-        cells = view.subgroups[name][units]
-        by_subgroup[name] = {
-            str(cell) or "unknown": evaluate(scored.take(np.flatnonzero(cells == cell)), of_subgroups)
-            for cell in np.unique(cells)
-        }
-    decisions = metrics_for(view.task, tuple(DECISION_METRICS))
+    by_subgroup: dict[str, dict[str, Mapping[str, Estimate]]] = {}
+    for column, cell, members in subgroups_of(task.subgroups, view.subgroups, units):
+        found = evaluate(scored.take(members), computed_in("subgroups"))
+        by_subgroup.setdefault(column, {})[cell] = found
     at_threshold = {
-        rule: evaluate(scored, decisions, thresholds=[of_target[rule] for of_target in fitted.thresholds])
+        rule: evaluate(
+            scored,
+            computed_in("thresholds"),
+            thresholds=[of_target[rule] for of_target in fitted.thresholds],
+        )
         for rule in (fitted.thresholds[0] if fitted.thresholds else ())
     }
-    classes = view.task.classes
     sets = {
-        target: judge_sets(judged.members[:, index], judged.y[:, index], from_patients, classes=classes)
+        target: evaluate_sets(
+            evaluated.members[:, index], evaluated.y[:, index], scored.draws, classes=task.classes
+        )
         for index, target in enumerate(targets)
     }
-    curves, answered = _curves(scored, targets, view.task.positive_class)
+    curves, answered = _curves(scored, targets, task.positive_class)
     return Evaluation(
         overall=overall,
-        before_calibration=evaluate(uncalibrated, UNCALIBRATED_METRICS),
+        before_calibration=evaluate(uncalibrated, computed_in("uncalibrated")),
         by_target=by_target,
         by_subgroup=by_subgroup,
         at_threshold=at_threshold,

@@ -18,7 +18,7 @@ from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.predictor import Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
-from heads.scores import Floats, probabilities_from_scores
+from heads.scores import Floats
 from heads.statistics.calibration import Calibration, calibrate
 from heads.statistics.thresholds import choose_thresholds
 
@@ -60,10 +60,6 @@ class Fitted:
     folds: npt.NDArray[np.int64]
     out_of_fold_scores: Floats
     out_of_fold_probabilities: Floats
-
-    def uncalibrated(self, scores: Floats) -> Floats:
-        """Return the probabilities that the heads alone would state."""
-        return probabilities_from_scores(scores)
 
 
 def fit(

@@ -1,8 +1,8 @@
 """How a head gets better with more patients, and so whether more labels are worth their cost.
 
 For 64, 128, ... patients the whole protocol (selection, calibration, refit) is run on patients drawn at random,
-several times, and every head is judged by the same units. The interval of a size is that of the bootstrap
-draws of all its repeats together: it holds both whose images judged and who happened to be learned from.
+several times, and every head is evaluated on the same units. The interval of a size is that of the bootstrap
+draws of all its repeats together: it holds both who was evaluated and who happened to be learned from.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
 from heads.statistics.bootstrap import Estimate, draw_patients, estimate, estimates_to_json
-from heads.statistics.evaluation import Drawn, Scored, draw_metrics, metrics_for
+from heads.statistics.evaluation import Drawn, Scored, draw_metrics
+from heads.statistics.metrics import METRICS, computed_in
 
 SMALLEST = 64
 REPEATS = 5
-# Where no split is given, one patient in so many judges.
-_JUDGING_FOLDS = 5
+# Where no split is given, one patient in so many is kept for evaluation.
+_EVALUATION_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,10 @@ def learning_curve(
     view = asked.take(view)
     ways = asked.ways(view)
     groups = leakage_groups(view)
-    learned, judged = _parts(view, groups, asked.seed)
+    learned, evaluated = _parts(view, groups, asked.seed)
     rows = UnitImages.of_view(view, groups)
-    judged_rows = rows.take(judged)
-    from_patients = draw_patients(view.patients[judged], draws=asked.draws, seed=asked.seed)
+    evaluated_rows = rows.take(evaluated)
+    from_patients = draw_patients(view.patients[evaluated], draws=asked.draws, seed=asked.seed)
     generator = np.random.default_rng(asked.seed)
     present = np.unique(groups[learned])
     points, skipped = [], {}
@@ -136,7 +137,12 @@ def learning_curve(
                     class_weights=asked.class_weights,
                     seed=asked.seed + repeat,
                 )
-                scored = Scored(judged_rows.y, _probabilities(fitted, judged_rows), from_patients)
+                scored = Scored(
+                    evaluated_rows.y,
+                    _probabilities(fitted, evaluated_rows),
+                    from_patients,
+                    ordered=view.task.ordered,
+                )
                 drawn.append(draw_metrics(scored, _metrics(view)))
         except DataError as error:
             skipped[size] = str(error)
@@ -148,17 +154,17 @@ def learning_curve(
 def _parts(
     view: View, groups: npt.NDArray[np.int64], seed: int
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return units to learn from and units to judge by: of the official split, or a fifth of the patients."""
+    """Return units to learn from and units to evaluate on: of the official split, or a fifth of the patients."""
     split = split_units(view)
     if split.mode == "official split":
-        return split.fitted, split.judged
+        return split.fitted, split.evaluated
     units = np.flatnonzero(split.fitted)
     _, own = np.unique(groups[units], return_inverse=True)
     n_classes = len(view.task.classes)
-    fold = assign_folds(view.y[units], own, folds=_JUDGING_FOLDS, n_classes=n_classes, seed=seed)
-    judged = np.zeros(len(view.unit_ids), np.bool_)
-    judged[units[fold == 0]] = True
-    return split.fitted & ~judged, judged
+    fold = assign_folds(view.y[units], own, folds=_EVALUATION_FOLDS, n_classes=n_classes, seed=seed)
+    evaluated = np.zeros(len(view.unit_ids), np.bool_)
+    evaluated[units[fold == 0]] = True
+    return split.fitted & ~evaluated, evaluated
 
 
 def _sizes(patients: int, wanted: Sequence[int] | None) -> list[int]:
@@ -169,10 +175,8 @@ def _sizes(patients: int, wanted: Sequence[int] | None) -> list[int]:
 
 
 def _metrics(view: View) -> tuple[str, ...]:
-    primary = view.task.primary_metric
-    return tuple(
-        dict.fromkeys(name for name in (primary, "auroc", "log_loss") if name in metrics_for(view.task))
-    )
+    names = (view.task.primary_metric, *computed_in("learning curve"))
+    return tuple(dict.fromkeys(name for name in names if name in METRICS))
 
 
 def _probabilities(fitted: Fitted, rows: UnitImages) -> npt.NDArray[np.float64]:

@@ -16,12 +16,13 @@ from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
 from heads.inputs.unit_images import UnitImages
-from heads.protocol.evaluate_units import judge
+from heads.protocol.evaluate_units import evaluate_units
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
-from heads.protocol.probe_result import Predictions, ProbeResult, Settings
+from heads.protocol.predictions import NO_FOLD, Predictions
+from heads.protocol.probe_result import ProbeResult, Settings
 from heads.protocol.splits import Split, split_units
 from heads.statistics.conformal import UNKNOWN, ConformalSets, conformal_sets
 from heads.statistics.outliers import learn_outliers
@@ -56,7 +57,7 @@ def probe(
         _require_usable(view)
         split = split_units(view)
         if split.mode == "official split":
-            require_disjoint_splits(view, split.fitted, split.judged)
+            require_disjoint_splits(view, split.fitted, split.evaluated)
         grid = asked.grid(family)
         everyone = UnitImages.of_view(view, leakage_groups(view))
         rows = everyone.take(split.fitted)
@@ -73,13 +74,15 @@ def probe(
     with _timed(seconds, "outliers"):
         outliers = learn_outliers(rows.X, rows.unit_of_row, rows.groups, seed=asked.seed)
     with _timed(seconds, "predict"):
-        judged = (
-            _predict(view, everyone, fitted, sets, split.judged)
+        evaluated = (
+            _predict(view, everyone, fitted, sets, split.evaluated)
             if split.mode == "official split"
             else _cross_validate(view, everyone, split.fitted, fitted, grid, ways, asked)
         )
     with _timed(seconds, "evaluate"):
-        evaluation = judge(view, judged, split.judged, fitted, draws=asked.draws, seed=asked.seed)
+        evaluation = evaluate_units(
+            view, evaluated, split.evaluated, fitted, draws=asked.draws, seed=asked.seed
+        )
     curve = None
     if asked.learning_curve:
         with _timed(seconds, "learning_curve"):
@@ -91,7 +94,7 @@ def probe(
         conformal=sets,
         outliers=outliers,
         out_of_fold=_out_of_fold(view, split.fitted, rows, fitted),
-        judged=judged,
+        evaluated=evaluated,
         evaluation=evaluation,
         excluded={**view.excluded, **split.excluded},
         seconds=seconds,
@@ -113,7 +116,7 @@ def _settings(asked: ProbeOptions, fitted: Fitted, split: Split) -> Settings:
         inputs=fitted.inputs,
         mode=split.mode,
         fit_splits=split.fit_names,
-        evaluation_split=split.judged_name,
+        evaluation_split=split.evaluation_name,
     )
 
 
@@ -158,6 +161,7 @@ def _out_of_fold(view: View, units: npt.NDArray[np.bool_], rows: UnitImages, fit
     return Predictions(
         unit_ids=view.unit_ids[units],
         patients=view.patients[units],
+        splits=view.splits[units],
         fold=fitted.folds,
         y=rows.y,
         scores=fitted.out_of_fold_scores,
@@ -186,7 +190,8 @@ def _predict(
     return Predictions(
         unit_ids=view.unit_ids[units],
         patients=view.patients[units],
-        fold=np.full(rows.n_units, -1),
+        splits=view.splits[units],
+        fold=np.full(rows.n_units, NO_FOLD),
         y=rows.y,
         scores=scores,
         probabilities=probabilities,

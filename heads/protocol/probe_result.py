@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from embedstore.view import View
 from heads.inputs.input_ways import HeadInputs
 from heads.protocol.fitting import Fitted
 from heads.protocol.learning_curve import LearningCurve
 from heads.protocol.options import ProbeOptions
+from heads.protocol.predictions import Predictions
 from heads.protocol.splits import Mode
-from heads.scores import Floats
 from heads.statistics.abstention import Answered
 from heads.statistics.bootstrap import Estimate
 from heads.statistics.conformal import ConformalSets
@@ -64,9 +61,9 @@ class Settings:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics of the units that the head was judged by.
+    """Metrics on the evaluation set.
 
     Parameters
     ----------
@@ -81,7 +78,7 @@ class Evaluation:
     at_threshold
         Rule -> metric -> estimate, with thresholds from out-of-fold probabilities; two classes only.
     sets
-        Target -> what the conformal sets held (`judge_sets`); ``{}`` where they were refused.
+        Target -> what the conformal sets held (`evaluate_sets`); ``{}`` where they were refused.
     decision_curves
         Target -> net benefit of acting on the task's positive class; ``{}`` where it names none.
     abstention
@@ -98,37 +95,7 @@ class Evaluation:
     abstention: Mapping[str, Sequence[Answered]]
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Scores and probabilities of units, out of fold or of the units judged.
-
-    Parameters
-    ----------
-    unit_ids, patients
-        (n_units,) str.
-    fold
-        (n_units,) int64; -1 where an official split left no fold.
-    y
-        (n_units, targets) int64.
-    scores
-        (n_units, targets, columns) before calibration.
-    probabilities
-        (n_units, targets, n_classes) calibrated.
-    members
-        (n_units, targets, n_classes) int8: which classes are in the conformal set; `heads.statistics.conformal.UNKNOWN`
-        out of fold, where the bars come from, and where sets were refused.
-    """
-
-    unit_ids: npt.NDArray[np.str_]
-    patients: npt.NDArray[np.str_]
-    fold: npt.NDArray[np.int64]
-    y: npt.NDArray[np.int64]
-    scores: Floats
-    probabilities: Floats
-    members: npt.NDArray[np.int8]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeResult:
     """One head on one task.
 
@@ -146,10 +113,10 @@ class ProbeResult:
         Distances of the units learned from.
     out_of_fold
         Units learned from, each by models that never saw its patient.
-    judged
-        Units judged: the evaluation split, or every unit by the outer fold's model.
+    evaluated
+        The evaluation set: the units of the evaluation split, or every unit by the outer fold's model.
     evaluation
-        Metrics of `judged`.
+        Metrics of `evaluated`.
     excluded
         Reason -> how many images or units had no part.
     seconds
@@ -164,7 +131,7 @@ class ProbeResult:
     conformal: tuple[ConformalSets, ...]
     outliers: Outliers
     out_of_fold: Predictions
-    judged: Predictions
+    evaluated: Predictions
     evaluation: Evaluation
     excluded: Mapping[str, int]
     seconds: Mapping[str, float] = field(default_factory=dict)

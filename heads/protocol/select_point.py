@@ -10,7 +10,7 @@ import numpy.typing as npt
 from embedstore.errors import DataError
 from embedstore.view import MISSING
 from heads.scores import pool_scores, probabilities_from_scores
-from heads.statistics.metrics import log_loss
+from heads.statistics.metric_functions import log_loss
 
 
 def pooled_scores(

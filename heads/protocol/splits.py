@@ -22,9 +22,9 @@ class Split:
     ----------
     mode
         Whether the data set states a split.
-    fitted, judged
+    fitted, evaluated
         (n_units,) bool; the same units in cross-validation.
-    fit_names, judged_name
+    fit_names, evaluation_name
         Names of the official splits; ``()`` and ``""`` in cross-validation.
     excluded
         Reason -> how many units are in neither.
@@ -32,9 +32,9 @@ class Split:
 
     mode: Mode
     fitted: npt.NDArray[np.bool_]
-    judged: npt.NDArray[np.bool_]
+    evaluated: npt.NDArray[np.bool_]
     fit_names: tuple[str, ...]
-    judged_name: str
+    evaluation_name: str
     excluded: dict[str, int]
 
 
@@ -54,16 +54,16 @@ def split_units(view: View) -> Split:
     names = set(np.unique(view.splits[labelled]).tolist())
     if not names - {""}:
         return Split("outer cross-validation", labelled, labelled, (), "", excluded)
-    judged_name = "test" if "test" in names else "valid"
-    fit_names = tuple(sorted(names - {"", judged_name}))
-    if judged_name not in names or not fit_names:
+    evaluation_name = "test" if "test" in names else "valid"
+    fit_names = tuple(sorted(names - {"", evaluation_name}))
+    if evaluation_name not in names or not fit_names:
         raise DataError(
             f"task {view.task.name!r}: an official split needs labelled units in 'train' and in 'valid' or "
-            f"'test'; found only {sorted(names - {''})}. --cross-validate passes over the split and judges every "
+            f"'test'; found only {sorted(names - {''})}. --cross-validate passes over the split and evaluates every "
             "unit out of fold"
         )
     if "" in names:
         excluded["unit outside the official split"] = int((labelled & (view.splits == "")).sum())
     fitted = labelled & np.isin(view.splits, fit_names)
-    judged = labelled & (view.splits == judged_name)
-    return Split("official split", fitted, judged, fit_names, judged_name, excluded)
+    evaluated = labelled & (view.splits == evaluation_name)
+    return Split("official split", fitted, evaluated, fit_names, evaluation_name, excluded)

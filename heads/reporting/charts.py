@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from heads.scores import Floats
-from heads.statistics.metrics import equal_mass_bins
+from heads.statistics.metric_functions import equal_mass_bins
 
 # Stand-ins that no chart uses otherwise; the page's style sheet gives them their colour, light or dark.
 _INK, _MUTED = "#010203", "#040506"
@@ -45,8 +45,8 @@ _STYLE: Any = {
 def roc_points(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
     """Return false positive rate and recall at each distinct threshold, from none decided to all.
 
-    Straight lines between them hold the area that `metrics.auroc` states: a staircase without ties, and
-    a slope where positives and negatives share a score.
+    Straight lines between them hold the area that `heads.statistics.metric_functions.auroc` states: a staircase
+    without ties, and a slope where positives and negatives share a score.
     """
     found, false = _cumulated(truth, score)
     return false / max(false[-1], 1), found / max(found[-1], 1)
@@ -55,7 +55,8 @@ def roc_points(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Flo
 def precision_recall_points(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
     """Return recall and precision at each distinct threshold, from recall 0, where the first precision begins.
 
-    A precision holds from the recall before it up to its own (steps): the area is `heads.statistics.metrics.auprc`.
+    A precision holds from the recall before it up to its own (steps): the area is
+    `heads.statistics.metric_functions.auprc`.
     """
     found, false = _cumulated(truth, score)
     precision = found[1:] / (found[1:] + false[1:])

@@ -22,7 +22,6 @@ from heads.reporting.words import (
     estimate_text,
     interval_text,
     lacks_interval,
-    metric_name,
     number_text,
     preprocess_rows,
     run_names,
@@ -30,16 +29,15 @@ from heads.reporting.words import (
 )
 from heads.runs.comparison import best_first, compare_runs, p_value_in_words, require_one_task
 from heads.runs.confident_errors import confident_errors
-from heads.runs.evaluated_units import Judged, judged_units
 from heads.runs.run import Run
-from heads.scores import Floats
-from heads.statistics.evaluation import decide, ece_bins
-from heads.statistics.metrics import confusion
+from heads.scores import Floats, probabilities_from_scores
+from heads.statistics.evaluation import decide
+from heads.statistics.metric_functions import confusion
+from heads.statistics.metrics import METRICS, computed_in, ece_bins, in_order, metric_label, shown_in
+from heads.statistics.subgroups import listed
 
 REPORT_FILE = "report.html"
 COMPARISON_FILE = "comparison.html"
-HEADLINE = ("auroc", "auprc", "kappa", "accuracy", "recall", "specificity", "log_loss", "brier", "ece")
-_SUBGROUP_COLUMNS = ("auroc", "kappa", "accuracy", "log_loss", "ece")
 # A page with the curves of 25 targets is not read; all of their numbers are in the table.
 _TARGETS_DRAWN = 6
 _LABELS_SHOWN = 20
@@ -53,8 +51,8 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
     Parameters
     ----------
     runs
-        One or more of one task, shown from the best to the worst; those judged by the same units are compared,
-        paired.
+        One or more of one task, shown from the best to the worst; those evaluated on the same units are
+        compared, paired.
     thumbnails
         Unit id -> small JPEG file, shown beside confident errors; heads know no pixels.
 
@@ -78,7 +76,7 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
     environment.filters |= {
         "estimate": estimate_text,
         "interval": interval_text,
-        "metric": metric_name,
+        "metric": metric_label,
         "number": number_text,
         "setting": setting_text,
     }
@@ -96,8 +94,10 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
             for unit_id, jpeg in (thumbnails or {}).items()
         },
         names=names,
-        headline=HEADLINE,
-        subgroup_columns=_SUBGROUP_COLUMNS,
+        metrics=METRICS,
+        tiles=shown_in("tiles"),
+        cell_columns=shown_in("cells"),
+        decision_columns=shown_in("decisions"),
     )
     return str(page)
 
@@ -108,7 +108,8 @@ def save_report(path: Path, runs: Sequence[Run], *, thumbnails: Mapping[str, byt
 
 
 def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
-    document, judged = run.document, judged_units(run)
+    document = run.document
+    by_subgroup = listed(document["by_subgroup"], document["task"]["subgroups"])
     primary = document["task"]["primary_metric"]
     return {
         "name": name,
@@ -116,28 +117,31 @@ def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
         "run_id": run.run_id,
         "primary": primary,
         "data": data_in_words(document["sources"]),
-        "prevalence": _mean_prevalence(run),
+        "metrics": _tabled(run),
+        "chance": _chance(run),
+        "by_subgroup": by_subgroup,
         "preprocess": preprocess_rows(document["identity"]["preprocess"]),
         "targets": [
-            _of_target(run, judged, target, f"r{index}t{target}")
+            _of_target(run, target, f"r{index}t{target}")
             for target in range(min(len(run.targets), _TARGETS_DRAWN))
         ],
         "undrawn": max(0, len(run.targets) - _TARGETS_DRAWN),
-        "forest": _forest(document, primary, f"r{index}f"),
+        "forest": _forest(document["metrics"], by_subgroup, primary, f"r{index}f"),
         "counted_classes": [document["task"]["classes"][k] for k in _shown(run)],
         "cell_counts": _cell_counts(run),
         "learning": learning_chart(document, primary, f"r{index}l")
-        or learning_chart(document, "auroc", f"r{index}l"),
-        "errors": confident_errors(run, judged=judged),
+        or learning_chart(document, computed_in("learning curve")[0], f"r{index}l"),
+        "errors": confident_errors(run),
         "doubtful": run.label_noise.slice(0, _LABELS_SHOWN).to_pylist(),
         "doubtful_count": run.label_noise.num_rows,
     }
 
 
-def _of_target(run: Run, judged: Judged, target: int, name: str) -> dict[str, Any]:
-    labelled = judged.y[:, target] != MISSING
-    y, probabilities = judged.y[labelled, target], judged.probabilities[labelled, target]
-    uncalibrated = judged.uncalibrated[labelled, target]
+def _of_target(run: Run, target: int, name: str) -> dict[str, Any]:
+    evaluated = run.evaluated
+    labelled = evaluated.y[:, target] != MISSING
+    y, probabilities = evaluated.y[labelled, target], evaluated.probabilities[labelled, target]
+    uncalibrated = probabilities_from_scores(evaluated.scores[labelled, target])
     head = run.document["heads"][target]
     shown = _shown(run)
     curves = {run.classes[k]: (y == k, probabilities[:, k]) for k in shown}
@@ -198,7 +202,7 @@ def _shown(run: Run) -> list[int]:
 
 
 def _cell_counts(run: Run) -> dict[str, dict[str, list[int]]]:
-    """Return the judged units of each shown class in each subgroup, summed over targets."""
+    """Return the evaluated units of each shown class in each subgroup, summed over targets."""
     return {
         column: {
             cell: [
@@ -210,21 +214,42 @@ def _cell_counts(run: Run) -> dict[str, dict[str, list[int]]]:
     }
 
 
+def _tabled(run: Run) -> list[str]:
+    """Return the metrics of the full table: all but those that say nothing of their own about these classes."""
+    names = in_order(run.document["metrics"])
+    return [name for name in names if name not in METRICS or METRICS[name].speaks(len(run.classes))]
+
+
+def _chance(run: Run) -> dict[str, float]:
+    """Return what chance reaches in each metric where that depends on the data."""
+    prevalence = _mean_prevalence(run)
+    return {
+        name: prevalence
+        for name, row in METRICS.items()
+        if row.chance == "prevalence" and prevalence is not None
+    }
+
+
 def _mean_prevalence(run: Run) -> float | None:
-    """Return the AUPRC of chance: the share of the positive class, of several classes and targets the mean."""
+    """Return the share of the positive class, of several classes and targets the mean."""
     shares = []
-    for of_class in run.document["classes"]["judged"].values():
+    for of_class in run.document["classes"]["evaluated"].values():
         units = [of_class[name]["units"] for name in run.classes]
         if sum(units):
             shares += [units[k] / sum(units) for k in _shown(run)]
     return sum(shares) / len(shares) if shares else None
 
 
-def _forest(document: Mapping[str, Any], metric: str, name: str) -> str | None:
-    entries = [("all", document["metrics"].get(metric))]
+def _forest(
+    overall: Mapping[str, Any],
+    by_subgroup: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    metric: str,
+    name: str,
+) -> str | None:
+    entries = [("all", overall.get(metric))]
     entries += [
         (f"{column}: {cell}", of_cell.get(metric))
-        for column, cells in document["by_subgroup"].items()
+        for column, cells in by_subgroup.items()
         for cell, of_cell in cells.items()
     ]
     rows = [
@@ -232,4 +257,4 @@ def _forest(document: Mapping[str, Any], metric: str, name: str) -> str | None:
         for legend, entry in entries
         if entry is not None and entry["value"] is not None
     ]
-    return forest_chart(rows, label=metric_name(metric), name=name) if len(rows) > 1 else None
+    return forest_chart(rows, label=metric_label(metric), name=name) if len(rows) > 1 else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from heads.reporting.charts import line_chart
-from heads.reporting.words import metric_name
+from heads.statistics.metrics import metric_label
 
 Point = tuple[float, float, float, float]
 # A curve falls off a cliff near certainty; below this the eye sees nothing else.
@@ -58,8 +58,8 @@ def learning_chart(document: Mapping[str, Any], metric: str, name: str) -> str |
     if not points:
         return None
     return line_chart(
-        {metric: points},
-        labels=("patients learned from", metric_name(metric)),
+        {metric_label(metric): points},
+        labels=("patients learned from", metric_label(metric)),
         title="learning curve",
         name=name,
         counts=True,

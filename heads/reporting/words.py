@@ -1,4 +1,4 @@
-"""What a page says in words and numbers: estimates, names of metrics and runs, the data, the preprocess."""
+"""What a page says in words and numbers: estimates, names of runs, the data, the preprocess."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from markupsafe import Markup
 
 from heads.runs.run import Run
 
-# Metrics that go by two names in the field; tables and axes use the same words.
-_METRIC_NAMES = {"recall": "sensitivity (recall)"}
 PHANTOM = "phantom: computer-drawn images, not patients"
-
-
-def metric_name(metric: str) -> str:
-    """Return the name of a metric for people."""
-    return _METRIC_NAMES.get(metric, metric)
 
 
 def number_text(value: float | None, digits: int = 3) -> str:

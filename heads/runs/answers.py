@@ -122,10 +122,7 @@ def _learned_from(
     content_sha256: npt.NDArray[np.uint8] | None,
 ) -> npt.NDArray[np.bool_]:
     """Return (n_units,) whether the run learned from the unit, by its id or by the pixels of one of its images."""
-    columns = run.predictions.select(["unit_id", "split"]).to_pydict()
-    units = zip(columns["unit_id"], columns["split"], strict=True)
-    learned = frozenset(unit for unit, split in units if split == "oof")
-    known = np.array([unit in learned for unit in unit_ids], np.bool_)
+    known = np.array([unit in run.learned_units for unit in unit_ids], np.bool_)
     if content_sha256 is not None:
         digests = frozenset(digest.tobytes() for digest in run.learned_images)
         again = [digest.tobytes() in digests for digest in content_sha256]

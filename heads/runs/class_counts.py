@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.protocol.probe_result import ProbeResult
+from heads.statistics.subgroups import subgroups_of
 
 ClassCounts = dict[str, dict[str, dict[str, int]]]
 
@@ -49,22 +50,17 @@ def count_classes(
 
 
 def classes_of_run(result: ProbeResult) -> dict[str, Any]:
-    """Return the counts of the fitted and the judged units, and of the judged ones in each subgroup."""
-    view, judged = result.view, result.judged
+    """Return the counts of the fitted and the evaluated units, and of the evaluated ones in each subgroup."""
+    view, evaluated = result.view, result.evaluated
     names: dict[str, Any] = {"targets": view.task.targets, "classes": view.task.classes}
     row_of = {unit: row for row, unit in enumerate(view.unit_ids.tolist())}
-    rows = np.array([row_of[unit] for unit in judged.unit_ids.tolist()], np.int64)
-    subgroups = {name: view.subgroups[name][rows] for name in result.evaluation.by_subgroup}
+    rows = np.array([row_of[unit] for unit in evaluated.unit_ids.tolist()], np.int64)
+    by_subgroup: dict[str, dict[str, ClassCounts]] = {}
+    for column, cell, members in subgroups_of(view.task.subgroups, view.subgroups, rows):
+        of_cell = count_classes(evaluated.y[members], evaluated.patients[members], **names)
+        by_subgroup.setdefault(column, {})[cell] = of_cell
     return {
         "fitted": count_classes(result.out_of_fold.y, result.out_of_fold.patients, **names),
-        "judged": count_classes(judged.y, judged.patients, **names),
-        "by_subgroup": {
-            column: {
-                str(cell) or "unknown": count_classes(
-                    judged.y[cells == cell], judged.patients[cells == cell], **names
-                )
-                for cell in np.unique(cells)
-            }
-            for column, cells in subgroups.items()
-        },
+        "evaluated": count_classes(evaluated.y, evaluated.patients, **names),
+        "by_subgroup": by_subgroup,
     }

@@ -9,13 +9,10 @@ from math import ceil, floor, log10
 import numpy as np
 
 from embedstore.errors import UsageError
-from heads.runs.evaluated_units import judged_units
 from heads.runs.run import Run
 from heads.statistics.bootstrap import DRAWS, Difference, holm, paired_difference
 from heads.statistics.evaluation import Drawn, draw_metrics
-
-METRICS = ("auroc", "log_loss", "brier", "kappa")
-_SMALLER_IS_BETTER = frozenset({"log_loss", "weighted_log_loss", "brier", "ece"})
+from heads.statistics.metrics import computed_in, leading, metric
 
 
 @dataclass(frozen=True)
@@ -66,59 +63,64 @@ def require_one_task(runs: Sequence[Run]) -> None:
 
 def leading_metric(run: Run) -> str:
     """Return the metric by which runs are ranked: the task's primary one where it is compared, else AUROC."""
-    primary: str = run.document["task"]["primary_metric"]
-    return primary if primary in METRICS else "auroc"
+    return leading(run.document["task"]["primary_metric"], computed_in("comparison"))
 
 
 def best_first(runs: Sequence[Run]) -> list[int]:
     """Return the positions of the runs, the best in the leading metric first; undefined ones come last."""
-    metric = leading_metric(runs[0])
-    sign = 1 if metric in _SMALLER_IS_BETTER else -1
+    row = metric(leading_metric(runs[0]))
 
     def rank(position: int) -> float:
-        value = runs[position].document["metrics"].get(metric, {}).get("value")
-        return float("inf") if value is None else sign * value
+        value = runs[position].document["metrics"].get(row.name, {}).get("value")
+        return float("inf") if value is None else row.rank(value)
 
     return sorted(range(len(runs)), key=rank)
 
 
 def compare_runs(runs: Sequence[Run], *, draws: int = DRAWS, seed: int = 0) -> list[Comparison]:
-    """Compare runs with the best of them in each of `METRICS`.
+    """Compare runs with the best of them in each metric that is compared (`heads.statistics.metrics`).
 
     Returns
     -------
     list of Comparison
-        Empty when there are fewer than two runs, or when they were not judged by the same units with the
-        same labels: then nothing is paired.
+        Empty when there are fewer than two runs, or when they were not evaluated on the same units with
+        the same labels: then nothing is paired.
     """
-    judged = [judged_units(run) for run in runs]
     if len(runs) < 2 or any(run.classes != runs[0].classes or run.targets != runs[0].targets for run in runs):
         return []
-    first = judged[0]
-    for other in judged[1:]:
-        if not np.array_equal(first.unit_ids, other.unit_ids) or not np.array_equal(first.y, other.y):
+    first = runs[0].evaluated
+    for other in runs[1:]:
+        if not np.array_equal(first.unit_ids, other.evaluated.unit_ids) or not np.array_equal(
+            first.y, other.evaluated.y
+        ):
             return []
-    drawn = [draw_metrics(entry.scored(draws=draws, seed=seed), METRICS) for entry in judged]
-    return [comparison for metric in METRICS for comparison in _compare(drawn, metric)]
+    names = computed_in("comparison")
+    drawn = [draw_metrics(run.evaluated.scored(draws=draws, seed=seed), names) for run in runs]
+    return [
+        comparison
+        for name in names
+        if all(name in of_run for of_run in drawn)
+        for comparison in _compare(drawn, name)
+    ]
 
 
-def _compare(drawn: list[dict[str, Drawn]], metric: str) -> list[Comparison]:
-    values = [of_run[metric].value for of_run in drawn]
+def _compare(drawn: list[dict[str, Drawn]], name: str) -> list[Comparison]:
+    values = [of_run[name].value for of_run in drawn]
     if not np.isfinite(values).all():
         return []
-    best = int(np.argmin(values) if metric in _SMALLER_IS_BETTER else np.argmax(values))
+    best = int(np.argmin([metric(name).rank(value) for value in values]))
     others = [index for index in range(len(drawn)) if index != best]
     differences = [
         paired_difference(
             (values[index], values[best]),
-            (drawn[index][metric].drawn, drawn[best][metric].drawn),
-            n=drawn[index][metric].n,
+            (drawn[index][name].drawn, drawn[best][name].drawn),
+            n=drawn[index][name].n,
         )
         for index in others
     ]
     corrected = holm([difference.p_value for difference in differences])
     return [
-        Comparison(index, best, metric, difference, p)
+        Comparison(index, best, name, difference, p)
         for index, difference, p in zip(others, differences, corrected, strict=True)
     ]
 

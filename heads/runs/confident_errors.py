@@ -1,4 +1,4 @@
-"""The judged units that a head was surest about and wrong."""
+"""The evaluated units that a head was surest about and wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedstore.view import MISSING
-from heads.runs.evaluated_units import Judged, judged_units
 from heads.runs.run import Run
 
 SHOWN = 12
@@ -20,7 +19,7 @@ class ConfidentError:
     Parameters
     ----------
     unit_id, target
-        What was judged.
+        What was predicted.
     label, stated
         The class it is labelled with and the likeliest one.
     probability
@@ -34,19 +33,17 @@ class ConfidentError:
     probability: float
 
 
-def confident_errors(run: Run, *, judged: Judged | None = None, limit: int = SHOWN) -> list[ConfidentError]:
+def confident_errors(run: Run, *, limit: int = SHOWN) -> list[ConfidentError]:
     """Return the wrong answers of all targets, the surest first.
 
     Parameters
     ----------
     run
         The run.
-    judged
-        Its judged units where the caller has them already.
     limit
         How many at most.
     """
-    units = judged_units(run) if judged is None else judged
+    units = run.evaluated
     found: list[ConfidentError] = []
     for index, target in enumerate(run.targets):
         y, probabilities = units.y[:, index], units.probabilities[:, index]

@@ -6,7 +6,7 @@ head.safetensors     one head per target; an array that several share is there o
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
-predictions.parquet  every unit out of fold and judged
+predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
 ```
@@ -17,12 +17,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -40,6 +42,7 @@ from embedstore.files import (
 from embedstore.identity import Identity, identity_from_json
 from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells, metadata_from_json
+from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
@@ -61,7 +64,7 @@ LABEL_NOISE_FILE = "label_noise.parquet"
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A saved probe.
 
@@ -82,7 +85,8 @@ class Run:
     learned_images
         (n, 32) uint8 digests of the decoded pixels of the images learned from, sorted, each once.
     predictions
-        Arrow table of every unit (`heads.runs.run_tables.predictions_table`).
+        Arrow table of every unit and target (`heads.protocol.predictions.schema`); as arrays: `out_of_fold` and
+        `evaluated`.
     label_noise
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
     """
@@ -123,6 +127,26 @@ class Run:
         """Which images speak for each target, in the order of probabilities; None where all do."""
         rules = image_rules_from_json(self.document["task"].get("images_of_target", {}))
         return tuple(rules.get(target) for target in self.targets)
+
+    @cached_property
+    def evaluated(self) -> Predictions:
+        """Predictions of the evaluation set, in the order of the table, which is parsed once."""
+        return Predictions.from_table(
+            self.predictions, EVALUATION, targets=self.targets, classes=self.classes
+        )
+
+    @cached_property
+    def out_of_fold(self) -> Predictions:
+        """Out-of-fold predictions of the units learned from, in the order of the table, which is parsed once."""
+        return Predictions.from_table(
+            self.predictions, OUT_OF_FOLD, targets=self.targets, classes=self.classes
+        )
+
+    @cached_property
+    def learned_units(self) -> frozenset[str]:
+        """Ids of the units learned from."""
+        learned = pc.equal(self.predictions.column("role"), OUT_OF_FOLD)
+        return frozenset(self.predictions.filter(learned).column("unit_id").unique().to_pylist())
 
     def require_identity(self, identity: Identity) -> None:
         """Refuse vectors of another identity; raises `IdentityMismatch` with the fields that differ."""
@@ -211,15 +235,15 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_durable(folder / RUN_FILE, text.encode(), label="run")
     return Run(
-        folder,
-        document,
-        result.view.identity,
-        result.fitted.predictor,
-        result.conformal,
-        result.outliers,
-        learned_images,
-        predictions,
-        label_noise,
+        folder=folder,
+        document=document,
+        identity=result.view.identity,
+        predictor=result.fitted.predictor,
+        conformal=result.conformal,
+        outliers=result.outliers,
+        learned_images=learned_images,
+        predictions=predictions,
+        label_noise=label_noise,
     )
 
 
@@ -263,7 +287,15 @@ def load_run(folder: Path) -> Run:
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
     return Run(
-        folder, document, identity, predictor, conformal, outliers, learned_images, predictions, label_noise
+        folder=folder,
+        document=document,
+        identity=identity,
+        predictor=predictor,
+        conformal=conformal,
+        outliers=outliers,
+        learned_images=learned_images,
+        predictions=predictions,
+        label_noise=label_noise,
     )
 
 

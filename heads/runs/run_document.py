@@ -17,10 +17,10 @@ from heads.registry import head_package
 from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
-from heads.statistics.evaluation import UNITS_PER_ECE_BIN, ece_bins
-from heads.statistics.metrics import ECE_BINS
+from heads.statistics.metric_functions import ECE_BINS
+from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
 
 
@@ -40,7 +40,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "heads": [_head(result, index, target) for index, target in enumerate(view.task.targets)],
         **_measured(result.evaluation),
         "ece_bins": {
-            target: ece_bins(int((result.judged.y[:, index] != MISSING).sum()))
+            target: ece_bins(int((result.evaluated.y[:, index] != MISSING).sum()))
             for index, target in enumerate(view.task.targets)
         },
         "classes": classes_of_run(result),
@@ -53,9 +53,9 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "counts": {
             "units_of_unknown_patient": int(np.char.startswith(view.patients, UNKNOWN_PATIENT).sum()),
             "units_fitted": len(result.out_of_fold.unit_ids),
-            "units_judged": len(result.judged.unit_ids),
+            "units_evaluated": len(result.evaluated.unit_ids),
             "patients_fitted": len(np.unique(result.out_of_fold.patients)),
-            "patients_judged": len(np.unique(result.judged.patients)),
+            "patients_evaluated": len(np.unique(result.evaluated.patients)),
         },
         "excluded": dict(result.excluded),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.view import MISSING
-from heads.protocol.probe_result import Predictions, ProbeResult
-from heads.statistics.conformal import UNKNOWN
+from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD
+from heads.protocol.probe_result import ProbeResult
 from heads.statistics.label_noise import label_noise_candidates
 
 
 def predictions_table(result: ProbeResult) -> pa.Table:
-    """Return every unit and target, out of fold (``oof``) and judged (``test``), as an Arrow table.
-
-    Columns: unit_id, patient_id, split, fold, target, label, score (of several classes ``score_<class>``),
-    prob_<class>, and conformal_set: the list of its classes, null out of fold and where sets were refused. A unit
-    without an image for the target has neither score nor probability.
-    """
+    """Return every unit and target, out of fold and of the evaluation set (`heads.protocol.predictions.schema`)."""
     task = result.view.task
-    tables = [
-        _table(part, split, target, index, task.classes)
-        for split, part in (("oof", result.out_of_fold), ("test", result.judged))
-        for index, target in enumerate(task.targets)
+    named = {"targets": task.targets, "classes": task.classes}
+    parts = [
+        result.out_of_fold.to_table(OUT_OF_FOLD, **named),
+        result.evaluated.to_table(EVALUATION, **named),
     ]
-    return pa.concat_tables(tables).combine_chunks()
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def label_noise_table(result: ProbeResult) -> pa.Table:
@@ -62,32 +55,3 @@ _LABEL_NOISE = pa.schema(
     [(name, pa.string()) for name in ("unit_id", "patient_id", "target", "label", "suggested")]
     + [(name, pa.float64()) for name in ("probability_of_label", "probability_of_suggested")]
 )
-
-
-def _table(part: Predictions, split: str, target: str, index: int, classes: tuple[str, ...]) -> pa.Table:
-    n = len(part.unit_ids)
-    names = np.array([*classes, None], object)
-    score_names = ["score"] if len(classes) == 2 else [f"score_{name}" for name in classes]
-    columns: dict[str, Any] = {
-        "unit_id": pa.array(part.unit_ids.tolist(), pa.string()),
-        "patient_id": pa.array(part.patients.tolist(), pa.string()),
-        "split": pa.array([split] * n, pa.string()),
-        "fold": pa.array(part.fold, pa.int64(), mask=part.fold < 0),
-        "target": pa.array([target] * n, pa.string()),
-        "label": pa.array(names[part.y[:, index]].tolist(), pa.string()),
-    }
-    silent = np.isnan(part.scores[:, index, 0])
-    columns |= {name: pa.array(part.scores[:, index, k], mask=silent) for k, name in enumerate(score_names)}
-    unknown = np.isnan(part.probabilities[:, index, 0])
-    columns |= {
-        f"prob_{name}": pa.array(part.probabilities[:, index, k], mask=unknown)
-        for k, name in enumerate(classes)
-    }
-    columns["conformal_set"] = pa.array(
-        [
-            None if row[0] == UNKNOWN else [name for name, inside in zip(classes, row, strict=True) if inside]
-            for row in part.members[:, index].tolist()
-        ],
-        pa.list_(pa.string()),
-    )
-    return pa.table(columns)

@@ -6,7 +6,7 @@ is the unit that was sampled from the world (cluster bootstrap; Field & Welsh 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ LEVEL = 0.95
 _DEFINED_SHARE = 0.5
 # Draws that differ by no more than rounding.
 _ALIKE = 1e-12
+# 2**17 float32 cells stay in a core's cache while a block of draws is worked on.
+_BLOCK_CELLS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Estimate:
         On all units; NaN where the metric does not exist on them.
     low, high
         Ends of the percentile interval; NaN where the metric exists in fewer than half of the draws, or both ends
-        agree: that a handful of patients were all judged right does not say how many others would be.
+        agree: that a handful of patients were all predicted right does not say how many others would be.
     n
         Units it was computed on.
     undefined_draws
@@ -206,3 +208,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float | int | None]]:
     """Return named estimates as plain JSON values."""
     return {name: entry.to_json() for name, entry in estimates.items()}
+
+
+def blocks(weights: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the rows of (draws, n) weights in blocks that stay in a core's cache."""
+    step = max(1, _BLOCK_CELLS // max(weights.shape[1], 1))
+    for start in range(0, len(weights), step):
+        yield weights[start : start + step]
+
+
+def weighted_sums(columns: npt.NDArray[Any], weights: npt.NDArray[Any] | None) -> npt.NDArray[np.float64]:
+    """Sum (n, m) columns under each row of (draws, n) weights, or once without: (draws, m)."""
+    if weights is None:
+        return np.asarray(columns.sum(0, dtype=np.float64)[None])
+    if weights.ndim != 2 or weights.shape[1] != len(columns):
+        raise UsageError(f"weights must have shape (draws, {len(columns)}); found {weights.shape}")
+    # Whole counts below 2**24 times 0 or 1 are exact in float32; anything else is summed in float64.
+    if columns.dtype == np.float32:
+        return np.asarray(weights.astype(np.float32, copy=False) @ columns, np.float64)
+    parts = [np.asarray(block.astype(np.float64) @ columns, np.float64) for block in blocks(weights)]
+    return np.concatenate(parts)
+
+
+def weighted_mean(
+    values: npt.NDArray[np.float64], weights: npt.NDArray[Any] | None
+) -> npt.NDArray[np.float64]:
+    """Return the mean of (n,) values under each row of weights: (draws,), NaN where nothing was drawn."""
+    sums = weighted_sums(np.column_stack([values, np.ones(len(values))]), weights)
+    return ratio(sums[:, 0], sums[:, 1])
+
+
+def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Divide, with NaN where the denominator is not positive."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    quotient = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,9 @@ from sklearn.isotonic import IsotonicRegression
 
 from embedstore.errors import DataError, UsageError
 from heads.scores import Floats, log_probabilities, probabilities_from_scores
-from heads.statistics.metrics import log_loss
+from heads.statistics.metric_functions import log_loss
 
 Labels = npt.NDArray[np.int64]
-# In order of freedom: of equally good ones the first is taken.
-KINDS = ("identity", "temperature", "platt", "vector", "dirichlet", "isotonic")
-# Below about 1,000 points isotonic regression overfits (Niculescu-Mizil & Caruana 2005, ICML, section 4).
-ISOTONIC_POINTS = 1000
 # Off-diagonal and intercept regularisation of Dirichlet calibration (Kull et al. 2019, arXiv 1910.12656).
 _DIRICHLET_PENALTY = 1e-3
 _NO_BETTER = 1e-6
@@ -30,7 +27,7 @@ class Calibrator(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`."""
+        """Name of its row in `KINDS`."""
 
     def __call__(self, scores: Floats) -> Floats:
         """Return (n, n_classes) probabilities, none of them 0 or 1, of (n, columns) scores."""
@@ -123,7 +120,7 @@ class Calibration:
 def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibration:
     """Choose and fit a calibrator on out-of-fold scores.
 
-    Each kind is fitted on the other folds' scores and judged on the fold left out; the smallest log loss wins
+    Each kind is fitted on the other folds' scores and scored on the fold left out; the smallest log loss wins
     and is fitted again on all.
 
     Parameters
@@ -142,6 +139,35 @@ def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibr
     return Calibration(fit_calibrator(chosen, scores, y), losses, found[chosen])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of calibrator.
+
+    Parameters
+    ----------
+    name
+        In ``run.json`` and the report.
+    fit
+        Fits one on (n, columns) scores and (n,) labels.
+    from_json
+        Builds one from `Calibrator.to_json`.
+    classes
+        With how many classes it suits: any number, two only, or more than two.
+    least_points
+        It is not chosen where cross-fitting leaves fewer.
+    """
+
+    name: str
+    fit: Callable[[Floats, Labels], Calibrator]
+    from_json: Callable[[Mapping[str, Any]], Calibrator]
+    classes: Literal["any", "two", "several"] = "any"
+    least_points: int = 0
+
+    def suits(self, n_classes: int) -> bool:
+        """Whether it can be fitted with so many classes."""
+        return self.classes == "any" or (self.classes == "two") == (n_classes == 2)
+
+
 def fit_calibrator(kind: str, scores: Floats, y: Labels) -> Calibrator:
     """Fit one kind of calibrator on (n, columns) scores and (n,) labels.
 
@@ -150,16 +176,13 @@ def fit_calibrator(kind: str, scores: Floats, y: Labels) -> Calibrator:
     UsageError
         If the kind is unknown or does not suit the number of classes.
     """
-    n_classes = 2 if scores.shape[1] == 1 else scores.shape[1]
-    if kind not in KINDS or (kind == "platt" and n_classes > 2) or (kind == "vector" and n_classes == 2):
+    suitable = [row.name for row in KINDS.values() if row.suits(_count_classes(scores))]
+    if kind not in suitable:
         raise UsageError(
-            f"calibration must be one of {', '.join(KINDS)} that suits the classes; found {kind!r}"
+            f"calibration of {_count_classes(scores)} classes must be one of "
+            f"{', '.join(suitable)}; found {kind!r}"
         )
-    if kind == "identity":
-        return LinearCalibrator(kind, _rows(np.eye(n_classes)), (0.0,) * n_classes)
-    if kind == "isotonic":
-        return _fit_isotonic(scores, y)
-    return _fit_linear(kind, scores, y, n_classes)
+    return KINDS[kind].fit(scores, y)
 
 
 def calibrator_from_json(document: Mapping[str, Any], *, source: str) -> Calibrator:
@@ -171,11 +194,8 @@ def calibrator_from_json(document: Mapping[str, Any], *, source: str) -> Calibra
         If the document is not one; `source` names the file.
     """
     try:
-        if document["kind"] == "isotonic":
-            return IsotonicCalibrator(_rows(document["knots"]), _rows(document["levels"]))
         if document["kind"] in KINDS:
-            offset = tuple(float(number) for number in document["offset"])
-            return LinearCalibrator(document["kind"], _rows(document["matrix"]), offset)
+            return KINDS[document["kind"]].from_json(document)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{source}: not a calibrator: {error!r}") from error
     raise DataError(
@@ -184,16 +204,16 @@ def calibrator_from_json(document: Mapping[str, Any], *, source: str) -> Calibra
 
 
 def _kinds_for(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> list[str]:
-    unsuitable = {"vector"} if scores.shape[1] == 1 else {"platt"}
-    smallest = len(y) - np.bincount(folds).max()
-    if smallest < ISOTONIC_POINTS:
-        unsuitable.add("isotonic")
-    return [kind for kind in KINDS if kind not in unsuitable]
+    smallest, n_classes = len(y) - np.bincount(folds).max(), _count_classes(scores)
+    return [row.name for row in KINDS.values() if row.suits(n_classes) and smallest >= row.least_points]
+
+
+def _count_classes(scores: Floats) -> int:
+    return 2 if scores.shape[1] == 1 else int(scores.shape[1])
 
 
 def _cross_fitted(kind: str, scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Floats:
-    n_classes = 2 if scores.shape[1] == 1 else scores.shape[1]
-    probabilities = np.empty((len(y), n_classes))
+    probabilities = np.empty((len(y), _count_classes(scores)))
     for fold in np.unique(folds):
         left_out = folds == fold
         probabilities[left_out] = fit_calibrator(kind, scores[~left_out], y[~left_out])(scores[left_out])
@@ -226,7 +246,13 @@ def _smoothed(y: Labels, n_classes: int) -> Floats:
     return np.asarray((np.eye(n_classes)[y] * count + 1) / (count + n_classes), np.float64)
 
 
-def _fit_linear(kind: str, scores: Floats, y: Labels, n_classes: int) -> LinearCalibrator:
+def _identity(scores: Floats, y: Labels) -> LinearCalibrator:
+    n_classes = _count_classes(scores)
+    return LinearCalibrator("identity", _rows(np.eye(n_classes)), (0.0,) * n_classes)
+
+
+def _fit_linear(kind: str, scores: Floats, y: Labels) -> LinearCalibrator:
+    n_classes = _count_classes(scores)
     logs, targets = log_probabilities(scores), _smoothed(y, n_classes)
     full = kind == "dirichlet" and n_classes > 2
     n_factors = {"temperature": 1, "platt": 1}.get(kind, n_classes * n_classes if full else n_classes)
@@ -280,3 +306,31 @@ def _fit_isotonic(scores: Floats, y: Labels) -> IsotonicCalibrator:
 
 def _rows(matrix: Any) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(number) for number in row) for row in matrix)
+
+
+def _linear_from_json(document: Mapping[str, Any]) -> LinearCalibrator:
+    offset = tuple(float(number) for number in document["offset"])
+    return LinearCalibrator(document["kind"], _rows(document["matrix"]), offset)
+
+
+def _isotonic_from_json(document: Mapping[str, Any]) -> IsotonicCalibrator:
+    return IsotonicCalibrator(_rows(document["knots"]), _rows(document["levels"]))
+
+
+def _linear(name: str, classes: Literal["any", "two", "several"] = "any") -> Kind:
+    return Kind(name=name, fit=partial(_fit_linear, name), from_json=_linear_from_json, classes=classes)
+
+
+# In order of freedom: of equally good ones the first is taken. A new kind is one more row.
+KINDS: dict[str, Kind] = {
+    row.name: row
+    for row in (
+        Kind(name="identity", fit=_identity, from_json=_linear_from_json),
+        _linear("temperature"),
+        _linear("platt", "two"),
+        _linear("vector", "several"),
+        _linear("dirichlet"),
+        # Below about 1,000 points isotonic regression overfits (Niculescu-Mizil & Caruana 2005, ICML, section 4).
+        Kind(name="isotonic", fit=_fit_isotonic, from_json=_isotonic_from_json, least_points=1000),
+    )
+}

@@ -13,7 +13,7 @@ random new patient.
 What is not exact: probabilities are out of fold while the final head has seen all patients, as in
 cross-conformal prediction (Vovk 2015, doi 10.1007/s10472-013-9368-4), and the calibrator was chosen on them.
 The final head is made as sharp as the folds' (`heads.base.HeadFamily.refit`); that its scores are exchangeable with
-theirs stays an assumption. The rate on judged units stands in every run for that reason.
+theirs stays an assumption. The rate on the evaluation set stands in every run for that reason.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def patient_shares(patients: npt.NDArray[Any]) -> Floats:
     return np.asarray(1.0 / counts[inverse], np.float64)
 
 
-def judge_sets(
+def evaluate_sets(
     members: npt.NDArray[np.int8], y: npt.NDArray[np.int64], draws: Draws, *, classes: Sequence[str]
 ) -> dict[str, Estimate]:
     """Count how often sets hold the true class, and how large they are.

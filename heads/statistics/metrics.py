@@ -1,416 +1,303 @@
-"""Metrics of probabilistic classification, each for many weightings of the same cases at once.
+"""The metrics, one row each: how it is computed, which way is better, what it needs, where it is shown.
 
-A bootstrap draw is a row of weights (how often each case was drawn), so every metric takes ``weights`` of
-shape (draws, n) and returns (draws,). A metric that a draw leaves undefined (one class only, no positive
-decision, ...) is NaN there and never a made-up number; the caller counts them. Ranks and calibration are
-summed in the weights' own precision: float32 holds whole counts exactly up to 2**24 cases.
-
-With two classes the second is the positive one and metrics of one class speak of it; with more classes they
-are the unweighted mean over classes (one versus the rest), unless the docstring says otherwise.
+Everything else derives from this table: what ``run.json`` holds, the terminal, the report, the comparison of runs and
+the table in ``docs/protocols.md``. A new metric is one more row of `METRICS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, did_you_mean
+from heads.scores import Floats
+from heads.statistics import metric_functions as functions
 
 Array = npt.NDArray[Any]
-Draws = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+Better = Literal["larger", "smaller", "nearer 0", "nearer 1"]
+# Computed there as well as overall: in the cells of a subgroup, at thresholds from out-of-fold probabilities, before
+# calibration, with p-values between runs, and for each size of a learning curve.
+Computed = Literal["subgroups", "thresholds", "uncalibrated", "comparison", "learning curve"]
+# Shown where there is no room for all: `embed probe`, the columns of `embed probe --head all`, the tiles of the report,
+# its columns of subgroups and targets, and its columns of thresholds.
+Shown = Literal["summary", "heads", "tiles", "cells", "decisions"]
 
-ECE_BINS = 15  # Guo et al. 2017 (arXiv 1706.04599), here with equal mass in place of equal width
-PROBABILITY_FLOOR = 1e-15  # as in the customary log loss: log(0) is no number
-# 2**17 float32 cells stay in a core's cache while a block of draws is worked on.
-_BLOCK_CELLS = 1 << 17
-_NEWTON_STEPS = 30
-# Logits that differ by less are one score and rounding.
-_SAME_LOGIT = 1e-9
-
-
-def confusion(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return the weighted confusion matrices.
-
-    Parameters
-    ----------
-    y
-        (n,) int, true class from 0 to ``n_classes - 1``.
-    decisions
-        (n,) int, decided class.
-    n_classes
-        Number of classes.
-    weights
-        (draws, n) non-negative, or None for one draw of ones.
-
-    Returns
-    -------
-    ndarray
-        (draws, n_classes, n_classes) float64: true class by decided class.
-
-    Raises
-    ------
-    UsageError
-        If lengths differ or a class is out of range.
-    """
-    y, decisions = _classes(y, n_classes), _classes(decisions, n_classes)
-    cells = np.zeros((len(y), n_classes * n_classes), np.float32)
-    cells[np.arange(len(y)), y * n_classes + decisions] = 1
-    return _weighted_sums(cells, weights).reshape(-1, n_classes, n_classes)
+# An observed share of fewer units says nothing about a probability: with a unit in each bin the error is the
+# mean of |y - p|, whatever the calibration.
+UNITS_PER_ECE_BIN = 20
+LEAST_ECE_UNITS = 2 * UNITS_PER_ECE_BIN
 
 
-def accuracy(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return the share of right decisions; arguments as `confusion`, result (draws,)."""
-    matrix = confusion(y, decisions, n_classes=n_classes, weights=weights)
-    return _ratio(np.trace(matrix, axis1=1, axis2=2), matrix.sum((1, 2)))
-
-
-def balanced_accuracy(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return the mean recall over all classes; NaN where a class was not drawn. Arguments as `confusion`."""
-    matrix = confusion(y, decisions, n_classes=n_classes, weights=weights)
-    return np.asarray(_recalls(matrix).mean(1), np.float64)
-
-
-def precision(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return the share of true ones among the decided ones (positive predictive value); as `confusion`."""
-    matrix = confusion(y, decisions, n_classes=n_classes, weights=weights)
-    return _of_interest(_ratio(np.diagonal(matrix, axis1=1, axis2=2), matrix.sum(1)))
-
-
-def recall(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return the share of the true ones that was found (sensitivity); arguments as `confusion`."""
-    return _of_interest(_recalls(confusion(y, decisions, n_classes=n_classes, weights=weights)))
-
-
-def specificity(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return the share of the others that was left out; arguments as `confusion`."""
-    matrix = confusion(y, decisions, n_classes=n_classes, weights=weights)
-    total = matrix.sum((1, 2))[:, None]
-    negatives = total - matrix.sum(2)
-    false_positives = matrix.sum(1) - np.diagonal(matrix, axis1=1, axis2=2)
-    return _of_interest(_ratio(negatives - false_positives, negatives))
-
-
-def f1(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return the harmonic mean of precision and recall; arguments as `confusion`."""
-    matrix = confusion(y, decisions, n_classes=n_classes, weights=weights)
-    right = np.diagonal(matrix, axis1=1, axis2=2)
-    return _of_interest(_ratio(2 * right, matrix.sum(1) + matrix.sum(2)))
-
-
-def kappa(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return Cohen's kappa; arguments as `confusion`."""
-    return _kappa(confusion(y, decisions, n_classes=n_classes, weights=weights), 1.0 - np.eye(n_classes))
-
-
-def quadratic_kappa(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Draws:
-    """Return Cohen's kappa with squared distance between ordered classes; arguments as `confusion`."""
-    distance = np.subtract.outer(np.arange(n_classes), np.arange(n_classes)).astype(np.float64) ** 2
-    return _kappa(confusion(y, decisions, n_classes=n_classes, weights=weights), distance)
-
-
-def auroc(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return the area under the ROC curve; ties count one half.
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric.
 
     Parameters
     ----------
-    y
-        (n,) int, true class.
-    probabilities
-        (n, n_classes) float; for two classes any increasing score does, as (n, 2).
-    weights
-        (draws, n) non-negative, or None for one draw of ones.
-
-    Returns
-    -------
-    ndarray
-        (draws,) float64; NaN where a class was not drawn.
+    name
+        Its key in ``run.json`` and on the terminal.
+    label
+        What people call it.
+    function
+        ``f(y, probabilities, weights)``, or of decisions ``f(y, decisions, n_classes=, weights=)``; returns (draws,).
+    better
+        Which values are better.
+    of
+        Whether it is computed from probabilities or from decisions.
+    computed
+        Where it is computed beside overall and by target.
+    shown
+        Where it is shown; what is computed is in the report's full table anyway.
+    needs_order
+        Not computed for a task whose classes are not ordered; of two classes it says what its plain form says.
+    needs_class_weights
+        Weighs each case by the weight that the task gives its class; not computed for a task without.
+    least_units
+        NaN for a target with fewer labelled units.
+    upward_noise
+        Noise only ever adds to it, and a bootstrap draw has that noise twice: draws are moved back by their excess.
+    chance
+        What a head without knowledge reaches, if that depends on the data.
     """
-    return _one_versus_rest(_binary_auroc, y, probabilities, weights)
+
+    name: str
+    label: str
+    function: Callable[..., Floats]
+    better: Better
+    of: Literal["probabilities", "decisions"] = "probabilities"
+    computed: frozenset[Computed] = frozenset()
+    shown: frozenset[Shown] = frozenset()
+    needs_order: bool = False
+    needs_class_weights: bool = False
+    least_units: int = 1
+    upward_noise: bool = False
+    chance: Literal["", "prevalence"] = ""
+
+    def values(self, y: Array, probabilities: Floats, decisions: Array, weights: Array | None) -> Floats:
+        """Return the metric under each row of weights, (draws,), or once without: (1,).
+
+        Parameters
+        ----------
+        y, decisions
+            (n,) int: true and decided class.
+        probabilities
+            (n, n_classes).
+        weights
+            (draws, n) non-negative, or None for one draw of ones.
+        """
+        if self.of == "decisions":
+            return self.function(y, decisions, n_classes=probabilities.shape[1], weights=weights)
+        return self.function(y, probabilities, weights)
+
+    def rank(self, value: float) -> float:
+        """Return a number that is smaller for better values."""
+        if self.better in ("larger", "smaller"):
+            return -value if self.better == "larger" else value
+        return abs(value - (1 if self.better == "nearer 1" else 0))
+
+    def speaks(self, n_classes: int) -> bool:
+        """Whether it says something of its own with so many classes."""
+        return n_classes > 2 or not self.needs_order
 
 
-def auprc(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return average precision: precision at each threshold, by the recall it adds; as `auroc`."""
-    return _one_versus_rest(_binary_auprc, y, probabilities, weights)
-
-
-def log_loss(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return the mean negative log probability of the true class, in nats; arguments as `auroc`."""
-    y = _classes(y, probabilities.shape[1])
-    true_class = np.asarray(probabilities, np.float64)[np.arange(len(y)), y]
-    return _weighted_mean(-np.log(np.maximum(true_class, PROBABILITY_FLOOR)), weights)
-
-
-def brier(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return the mean squared error of the probabilities; arguments as `auroc`.
-
-    With two classes of the positive one (0 to 1), with more the sum over classes (0 to 2; Brier 1950).
-    """
-    return _weighted_mean(_squared_errors(y, probabilities), weights)
-
-
-def brier_skill(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return one minus the Brier score over that of each draw's own prevalence; as `auroc`."""
-    n_classes = probabilities.shape[1]
-    y = _classes(y, n_classes)
-    one_hot = np.eye(n_classes)[y]
-    sums = _weighted_sums(np.column_stack([_squared_errors(y, probabilities), one_hot]), weights)
-    total = sums[:, 1:].sum(1)
-    prevalence = _ratio(sums[:, 1:], total[:, None])
-    # Mean squared error of stating the prevalence: p (1 - p) a class; the binary score has one of the two.
-    reference = (prevalence * (1 - prevalence)).sum(1) / (2 if n_classes == 2 else 1)
-    skill: Draws = 1 - _ratio(_ratio(sums[:, 0], total), reference)
-    return skill
-
-
-def ece(y: Array, probabilities: Array, weights: Array | None = None, *, bins: int = ECE_BINS) -> Draws:
-    """Return the expected calibration error over bins of equal mass.
-
-    The bins are cut once, on the cases without weights, so that every draw has the same bins; equal
-    probabilities are never parted. With more than two classes the mean over classes (classwise).
-
-    Parameters
-    ----------
-    y, probabilities, weights
-        As `auroc`.
-    bins
-        Number of bins; fewer where ties or too few cases leave some empty.
-    """
-    y, probabilities = _classes(y, probabilities.shape[1]), np.asarray(probabilities, np.float64)
-    errors = [
-        _binary_ece(y == positive, probabilities[:, positive], weights, bins)
-        for positive in _positives(probabilities)
-    ]
-    return np.asarray(np.mean(errors, axis=0), np.float64)
-
-
-def calibration_slope(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return the slope of the labels' logistic regression on the logit; 1 is right, below over-confident.
-
-    NaN where all drawn cases have the same probability: a line has no slope through one point.
-    """
-    return _one_versus_rest(_binary_slope, y, probabilities, weights)
-
-
-def calibration_intercept(y: Array, probabilities: Array, weights: Array | None = None) -> Draws:
-    """Return the intercept of that regression with slope 1 (calibration in the large); 0 is right.
-
-    Above 0 the probabilities are too low. Van Calster et al. 2019 (doi 10.1186/s12916-019-1466-7).
-    """
-    return _one_versus_rest(_binary_intercept, y, probabilities, weights)
-
-
-def equal_mass_bins(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
-    """Return the bin of each value, (n,) from 0; equal values share a bin and bins hold about n / bins."""
-    order = np.argsort(values, kind="stable")
-    position = np.empty(len(values), np.int64)
-    position[order] = np.arange(len(values))
-    _, first, inverse = np.unique(values[order], return_index=True, return_inverse=True)
-    # A group of ties goes where its first member falls.
-    start = np.empty(len(values), np.int64)
-    start[order] = first[inverse]
-    return np.asarray(start * bins // max(len(values), 1), np.int64)
-
-
-def _classes(y: Array, n_classes: int) -> npt.NDArray[np.int64]:
-    y = np.asarray(y, np.int64)
-    if y.ndim != 1 or (len(y) and (y.min() < 0 or y.max() >= n_classes)):
-        found = f"shape {y.shape}" if y.ndim != 1 else f"values from {y.min()} to {y.max()}"
-        raise UsageError(f"classes must be one number per case from 0 to {n_classes - 1}; found {found}")
-    return y
-
-
-def _weighted_sums(columns: Array, weights: Array | None) -> Draws:
-    """Sum (n, m) columns under each row of weights: (draws, m)."""
-    if weights is None:
-        return np.asarray(columns.sum(0, dtype=np.float64)[None])
-    if weights.ndim != 2 or weights.shape[1] != len(columns):
-        raise UsageError(f"weights must have shape (draws, {len(columns)}); found {weights.shape}")
-    # Whole counts below 2**24 times 0 or 1 are exact in float32; anything else is summed in float64.
-    if columns.dtype == np.float32:
-        return np.asarray(weights.astype(np.float32, copy=False) @ columns, np.float64)
-    sums: Draws = np.concatenate([block.astype(np.float64) @ columns for block in _blocks(weights)])
-    return sums
-
-
-def _weighted_mean(values: Floats, weights: Array | None) -> Draws:
-    sums = _weighted_sums(np.column_stack([values, np.ones(len(values))]), weights)
-    return _ratio(sums[:, 0], sums[:, 1])
-
-
-def _ratio(numerator: Array, denominator: Array) -> Draws:
-    numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    quotient = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
-    return quotient
-
-
-def _recalls(matrix: Draws) -> Draws:
-    return _ratio(np.diagonal(matrix, axis1=1, axis2=2), matrix.sum(2))
-
-
-def _of_interest(per_class: Draws) -> Draws:
-    """Return the positive class's column of two, else the mean over classes."""
-    return per_class[:, 1] if per_class.shape[1] == 2 else per_class.mean(1)
-
-
-def _kappa(matrix: Draws, disagreement: Array) -> Draws:
-    total = matrix.sum((1, 2))
-    expected = matrix.sum(2)[:, :, None] * matrix.sum(1)[:, None, :]
-    by_chance = _ratio((expected * disagreement).sum((1, 2)), total)
-    return 1 - _ratio((matrix * disagreement).sum((1, 2)), by_chance)
-
-
-def _squared_errors(y: Array, probabilities: Array) -> Floats:
-    n_classes = probabilities.shape[1]
-    errors = (np.asarray(probabilities, np.float64) - np.eye(n_classes)[_classes(y, n_classes)]) ** 2
-    return np.asarray(errors[:, 1] if n_classes == 2 else errors.sum(1), np.float64)
-
-
-def _positives(probabilities: Array) -> list[int]:
-    n_classes = probabilities.shape[1]
-    return [1] if n_classes == 2 else list(range(n_classes))
-
-
-def _blocks(weights: Array) -> Iterator[Array]:
-    step = max(1, _BLOCK_CELLS // max(weights.shape[1], 1))
-    for start in range(0, len(weights), step):
-        yield weights[start : start + step]
-
-
-def _one_versus_rest(
-    metric: Callable[[Flags, Floats, Array], Draws],
-    y: Array,
-    probabilities: Array,
-    weights: Array | None,
-) -> Draws:
-    y, probabilities = _classes(y, probabilities.shape[1]), np.asarray(probabilities, np.float64)
-    weights = np.ones((1, len(y))) if weights is None else weights
-    if weights.ndim != 2 or weights.shape[1] != len(y):
-        raise UsageError(f"weights must have shape (draws, {len(y)}); found {weights.shape}")
-    per_class = [metric(y == k, probabilities[:, k], weights) for k in _positives(probabilities)]
-    return np.asarray(np.mean(per_class, axis=0), np.float64)
-
-
-def _binary_auroc(positive: Flags, score: Floats, weights: Array) -> Draws:
-    order = np.argsort(score, kind="stable")
-    ranked, ties_end, ties_start = _ranked(score, order, positive)
-    # `np.take` along rows is five times faster than indexing with an array.
-    of_positives, of_negatives = order[ranked], ~ranked
-    areas = []
-    for block in _blocks(weights):
-        below = np.zeros((len(block), len(order) + 1), block.dtype)
-        np.cumsum(np.take(block, order, axis=1) * of_negatives, axis=1, out=below[:, 1:])
-        # A positive beats the negatives below its ties and half of those among them.
-        beaten = np.take(below, ties_start, axis=1) + np.take(below, ties_end, axis=1)
-        drawn = np.take(block, of_positives, axis=1)
-        won = np.einsum("ij,ij->i", drawn, beaten, dtype=np.float64) / 2
-        areas.append(_ratio(won, drawn.sum(1, dtype=np.float64) * below[:, -1]))
-    return np.concatenate(areas)
-
-
-def _ranked(score: Floats, order: Array, positive: Flags) -> tuple[Flags, Array, Array]:
-    """Return the labels in `order`, and for each positive where its ties end and start."""
-    ranked, ordered = positive[order], score[order]
-    of_positives = ordered[ranked]
-    return (
-        ranked,
-        np.searchsorted(ordered, of_positives, "right"),
-        np.searchsorted(ordered, of_positives, "left"),
-    )
-
-
-def _binary_auprc(positive: Flags, score: Floats, weights: Array) -> Draws:
-    order = np.argsort(-score, kind="stable")
-    ranked, ties_end, _ = _ranked(-score, order, positive)
-    found_at, of_positives = np.cumsum(ranked)[ties_end - 1] - 1, order[ranked]
-    areas = []
-    for block in _blocks(weights):
-        decided = np.take(np.cumsum(np.take(block, order, axis=1), axis=1), ties_end - 1, axis=1)
-        drawn = np.take(block, of_positives, axis=1)
-        found = np.take(np.cumsum(drawn, axis=1), found_at, axis=1)
-        # Where nothing was decided yet, nothing was drawn either, and the term carries no weight.
-        np.divide(found, decided, out=found, where=decided > 0)
-        areas.append(
-            _ratio(np.einsum("ij,ij->i", drawn, found, dtype=np.float64), drawn.sum(1, dtype=np.float64))
+def metric(name: str) -> Metric:
+    """Return a metric by its name; raises UsageError for one that is not in the table."""
+    if name not in METRICS:
+        raise UsageError(
+            f"metric must be one of {', '.join(METRICS)}; found {name!r}{did_you_mean(name, METRICS)}"
         )
-    return np.concatenate(areas)
+    return METRICS[name]
 
 
-def _binary_ece(positive: Flags, probability: Floats, weights: Array | None, bins: int) -> Draws:
-    bin_of_case = equal_mass_bins(probability, bins)
-    columns = np.zeros((len(positive), bins + 1))
-    columns[np.arange(len(positive)), bin_of_case] = probability - positive
-    columns[:, bins] = 1
-    sums = _weighted_sums(columns, weights)
-    return _ratio(np.abs(sums[:, :bins]).sum(1), sums[:, bins])
+def metric_label(name: str) -> str:
+    """Return what people call a metric; one that this release does not know goes by its name."""
+    return METRICS[name].label if name in METRICS else name
 
 
-def _logit(probability: Floats) -> Floats:
-    clipped = np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
+def computed_in(place: Computed) -> tuple[str, ...]:
+    """Return the names of the metrics that are computed there, in the order of the table."""
+    return tuple(name for name, row in METRICS.items() if place in row.computed)
 
 
-def _binary_slope(positive: Flags, probability: Floats, weights: Array) -> Draws:
-    logit = _logit(probability)
-    design = np.column_stack([np.ones(len(positive)), logit])
-    slopes = _newton(design, positive, np.zeros(len(positive)), weights, start=np.array([[0.0, 1.0]]))[:, 1]
-    spreads = [
-        np.where(block > 0, logit, -np.inf).max(1) - np.where(block > 0, logit, np.inf).min(1)
-        for block in _blocks(weights)
-    ]
-    return np.where(np.concatenate(spreads) > _SAME_LOGIT, slopes, np.nan)
+def shown_in(place: Shown) -> tuple[str, ...]:
+    """Return the names of the metrics that are shown there, in the order of the table."""
+    return tuple(name for name, row in METRICS.items() if place in row.shown)
 
 
-def _binary_intercept(positive: Flags, probability: Floats, weights: Array) -> Draws:
-    return _newton(
-        np.ones((len(positive), 1)), positive, _logit(probability), weights, start=np.zeros((1, 1))
-    )[:, 0]
+def leading(primary: str, among: Container[str]) -> str:
+    """Return the metric that results lead with: a task's primary one where it is there, else AUROC."""
+    return primary if primary in among else "auroc"
 
 
-def _newton(design: Floats, positive: Flags, offset: Floats, weights: Array, *, start: Draws) -> Draws:
-    """Solve the small logistic regression of every draw; (draws, m), NaN where there is no solution."""
-    whole = _newton_block(design, positive, offset, np.ones((1, len(positive))), start)
-    # A draw's solution lies near that of all cases, which saves half of the steps.
-    first = np.where(np.isfinite(whole).all(), whole, start)
-    blocks = [
-        _newton_block(design, positive, offset, block, np.repeat(first, len(block), 0))
-        for block in _blocks(weights)
-    ]
-    return np.concatenate(blocks)
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names in the order of the table; those that this release does not know come last."""
+    places = {name: place for place, name in enumerate(METRICS)}
+    return sorted(names, key=lambda name: places.get(name, len(places)))
 
 
-def _newton_block(design: Floats, positive: Flags, offset: Floats, weights: Array, solution: Draws) -> Draws:
-    # The arithmetic has the weights' precision: with float32 intervals are good to 1e-5, at half the cost.
-    narrow = weights.dtype
-    m = design.shape[1]
-    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), m * m).astype(narrow)
-    of_positives = _weighted_sums(np.where(positive[:, None], design, 0.0), weights)
-    both_drawn = (_weighted_sums(np.column_stack([positive, ~positive]).astype(np.float32), weights) > 0).all(
-        1
+def ece_bins(n: int) -> int:
+    """Return how many bins the ECE of `n` units has: one for every 20 units, 15 at most; 0 below 40 units."""
+    return min(functions.ECE_BINS, n // UNITS_PER_ECE_BIN) if n >= LEAST_ECE_UNITS else 0
+
+
+def _ece(y: Array, probabilities: Floats, weights: Array | None = None) -> Floats:
+    return functions.ece(y, probabilities, weights, bins=ece_bins(len(y)))
+
+
+_EVERYWHERE: frozenset[Computed] = frozenset({"subgroups", "uncalibrated", "comparison", "learning curve"})
+_DECISIONS: frozenset[Computed] = frozenset({"subgroups", "thresholds"})
+
+METRICS: dict[str, Metric] = {
+    row.name: row
+    for row in (
+        Metric(
+            name="auroc",
+            label="AUROC",
+            function=functions.auroc,
+            better="larger",
+            # Calibration hardly changes an order.
+            computed=_EVERYWHERE - {"uncalibrated"},
+            shown=frozenset({"summary", "heads", "tiles", "cells"}),
+        ),
+        Metric(
+            name="auprc",
+            label="AUPRC",
+            function=functions.auprc,
+            better="larger",
+            computed=frozenset({"subgroups"}),
+            shown=frozenset({"summary", "tiles"}),
+            chance="prevalence",
+        ),
+        Metric(
+            name="kappa",
+            label="kappa",
+            function=functions.kappa,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS | {"uncalibrated", "comparison"},
+            shown=frozenset({"summary", "heads", "tiles", "cells", "decisions"}),
+        ),
+        Metric(
+            name="quadratic_kappa",
+            label="quadratic kappa",
+            function=functions.quadratic_kappa,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS,
+            needs_order=True,
+        ),
+        Metric(
+            name="accuracy",
+            label="accuracy",
+            function=functions.accuracy,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS | {"uncalibrated"},
+            shown=frozenset({"summary", "tiles", "cells", "decisions"}),
+        ),
+        Metric(
+            name="balanced_accuracy",
+            label="balanced accuracy",
+            function=functions.balanced_accuracy,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS,
+        ),
+        Metric(
+            name="recall",
+            # By two names in the field; tables and axes use the same words.
+            label="sensitivity (recall)",
+            function=functions.recall,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS,
+            shown=frozenset({"tiles", "decisions"}),
+        ),
+        Metric(
+            name="specificity",
+            label="specificity",
+            function=functions.specificity,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS,
+            shown=frozenset({"tiles", "decisions"}),
+        ),
+        Metric(
+            name="precision",
+            label="precision",
+            function=functions.precision,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS,
+            shown=frozenset({"decisions"}),
+        ),
+        Metric(
+            name="f1",
+            label="F1",
+            function=functions.f1,
+            better="larger",
+            of="decisions",
+            computed=_DECISIONS,
+            shown=frozenset({"decisions"}),
+        ),
+        Metric(
+            name="log_loss",
+            label="log loss",
+            function=functions.log_loss,
+            better="smaller",
+            computed=_EVERYWHERE,
+            shown=frozenset({"summary", "heads", "tiles", "cells"}),
+        ),
+        Metric(
+            name="weighted_log_loss",
+            label="weighted log loss",
+            function=functions.log_loss,
+            better="smaller",
+            computed=frozenset({"subgroups", "uncalibrated"}),
+            needs_class_weights=True,
+        ),
+        Metric(
+            name="brier",
+            label="Brier score",
+            function=functions.brier,
+            better="smaller",
+            computed=_EVERYWHERE - {"learning curve"},
+            shown=frozenset({"summary", "tiles"}),
+        ),
+        Metric(
+            name="brier_skill",
+            label="Brier skill score",
+            function=functions.brier_skill,
+            better="larger",
+            computed=frozenset({"subgroups"}),
+        ),
+        Metric(
+            name="ece",
+            label="ECE",
+            function=_ece,
+            better="smaller",
+            computed=frozenset({"subgroups", "uncalibrated"}),
+            shown=frozenset({"summary", "heads", "tiles", "cells"}),
+            least_units=LEAST_ECE_UNITS,
+            upward_noise=True,
+        ),
+        # A slope in a subgroup of a few dozen cases is noise, and its refitting costs more than all the others.
+        Metric(
+            name="calibration_slope",
+            label="calibration slope",
+            function=functions.calibration_slope,
+            better="nearer 1",
+            computed=frozenset({"uncalibrated"}),
+        ),
+        Metric(
+            name="calibration_intercept",
+            label="calibration intercept",
+            function=functions.calibration_intercept,
+            better="nearer 0",
+            computed=frozenset({"uncalibrated"}),
+        ),
     )
-    wide, design_t = offset.astype(narrow), design.T.astype(narrow)
-    expected, weighted = np.empty(weights.shape, narrow), np.empty(weights.shape, narrow)
-    step = np.full_like(solution, np.inf)
-    for _ in range(_NEWTON_STEPS):
-        np.matmul(-solution.astype(narrow), design_t, out=expected)
-        expected -= wide
-        np.clip(expected, -80, 80, out=expected)
-        np.exp(expected, out=expected)
-        expected += 1
-        np.reciprocal(expected, out=expected)
-        np.multiply(expected, weights, out=weighted)
-        gradient = of_positives - weighted @ design_t.T
-        np.multiply(weighted, 1 - expected, out=weighted)
-        curvature = (weighted @ products).reshape(-1, m, m).astype(np.float64) + 1e-9 * np.eye(m)
-        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
-        # A step beyond 2 logits means that the quadratic no longer describes the curve.
-        solution = solution + step * np.minimum(1, 2 / np.maximum(np.abs(step).max(1, keepdims=True), 1e-9))
-        # Newton squares its error: what is left after a step of 1e-4 is beyond float32.
-        if np.abs(step).max(initial=0) < 1e-4:
-            break
-    return np.where(((np.abs(step).max(1) < 1e-2) & both_drawn)[:, None], solution, np.nan)
+}

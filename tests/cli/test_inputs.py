@@ -76,9 +76,9 @@ def with_anatomy(run_with_anatomy: Path, in_stores: Path) -> Path:
     return run_with_anatomy
 
 
-def _judged(folder: Path) -> dict[str, float]:
+def _evaluated(folder: Path) -> dict[str, float]:
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
-    return {row["unit_id"]: row["prob_abnormal"] for row in rows if row["split"] == "test"}
+    return {row["unit_id"]: row["prob_abnormal"] for row in rows if row["role"] == "evaluation"}
 
 
 def test_predicting_the_store_brings_its_metadata_and_reproduces_the_run_bit_for_bit(
@@ -86,15 +86,15 @@ def test_predicting_the_store_brings_its_metadata_and_reproduces_the_run_bit_for
 ) -> None:
     assert run(["predict", "--probe", "with", "all.store", "--out", "all.parquet"]) == 0
     found = {row["unit_id"]: row["prob_abnormal"] for row in pq.read_table("all.parquet").to_pylist()}
-    judged = _judged(with_anatomy)
-    assert judged
-    assert {unit_id: found[unit_id] for unit_id in judged} == judged
+    evaluated = _evaluated(with_anatomy)
+    assert evaluated
+    assert {unit_id: found[unit_id] for unit_id in evaluated} == evaluated
 
 
 def test_a_folder_gets_its_metadata_by_name_and_then_the_stores_answer(
     with_anatomy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unit_id, expected = next(iter(_judged(with_anatomy).items()))
+    unit_id, expected = next(iter(_evaluated(with_anatomy).items()))
     command = ["predict", "--probe", "with", f"MURA-v1.1/{unit_id}", "--with"]
     assert run([*command, f"anatomy={unit_id.split('/')[1]}"]) == 0
     printed = capsys.readouterr()
@@ -228,16 +228,16 @@ def test_two_stores_are_probed_as_one_with_pictures_of_both(
     assert run([*PROBE, *both, "--with", "anatomy", "--thumbnails", "--out", "both"]) == 0
     counts = json.loads(Path("both/run.json").read_text())["counts"]
     of_all = pq.read_table("all.store/tasks/finding/labels.parquet").num_rows
-    assert counts["units_fitted"] + counts["units_judged"] == of_all
+    assert counts["units_fitted"] + counts["units_evaluated"] == of_all
     wrong = confident_errors(load_run(Path("both")))
     assert {int(error.unit_id.split("/")[2][-5:]) % 2 for error in wrong} == {0, 1}
     assert Path("both/report.html").read_text().count("data:image/jpeg;base64,") == len(wrong)
-    judged = _judged(Path("both"))
+    evaluated = _evaluated(Path("both"))
     for store, more in (("even", []), ("odd", ["--with", "anatomy="])):
         assert run(["predict", "--probe", "both", f"{store}.store", *more, "--out", f"{store}.parquet"]) == 0
         for row in pq.read_table(f"{store}.parquet").to_pylist():
-            assert judged.pop(row["unit_id"], row["prob_abnormal"]) == row["prob_abnormal"]
-    assert judged == {}
+            assert evaluated.pop(row["unit_id"], row["prob_abnormal"]) == row["prob_abnormal"]
+    assert evaluated == {}
 
 
 def test_the_store_of_embed_toml_is_the_one_that_is_probed(
@@ -250,7 +250,7 @@ def test_the_store_of_embed_toml_is_the_one_that_is_probed(
         Path("embed.toml").unlink()
     counts = json.loads(capsys.readouterr().out)["counts"]
     labelled = pq.read_table("even.store/tasks/finding/labels.parquet").num_rows
-    assert counts["units_fitted"] + counts["units_judged"] == labelled
+    assert counts["units_fitted"] + counts["units_evaluated"] == labelled
 
 
 def test_a_run_without_out_is_named_after_its_options_and_a_replaced_one_is_said(
@@ -317,7 +317,7 @@ def test_a_split_can_be_left_out_of_account(in_stores: Path, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert "(5-fold cross-validation" in out or "cross-validation)" in out
     document = load_run(Path("runs/cv")).document
-    assert document["counts"]["units_judged"] == document["counts"]["units_fitted"]
+    assert document["counts"]["units_evaluated"] == document["counts"]["units_fitted"]
 
 
 def test_a_prediction_says_whether_the_run_learned_from_the_unit(

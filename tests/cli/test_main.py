@@ -95,9 +95,9 @@ def test_predicting_the_store_reproduces_the_run_bit_for_bit(in_demo):
     assert run(["predict", "--probe", "runs/abnormal-logistic", "mura.store", "--out", "all.parquet"]) == 0
     predicted = {row["unit_id"]: row["prob_abnormal"] for row in pq.read_table("all.parquet").to_pylist()}
     kept = pq.read_table("runs/abnormal-logistic/predictions.parquet").to_pylist()
-    judged = [row for row in kept if row["split"] == "test"]
-    assert judged
-    assert all(predicted[row["unit_id"]] == row["prob_abnormal"] for row in judged)
+    evaluated = [row for row in kept if row["role"] == "evaluation"]
+    assert evaluated
+    assert all(predicted[row["unit_id"]] == row["prob_abnormal"] for row in evaluated)
 
 
 def test_predictions_name_labelled_cases_of_other_patients(in_demo, capsys):
@@ -339,7 +339,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_continues(tree, tmp_path, n
     printed, errors = process.communicate(timeout=60)
     store = open_store(tmp_path / "s.store")
     if process.returncode == 1:
-        assert "the chunk at hand is abandoned, finished ones stay" in errors
+        assert "the current chunk is abandoned, finished ones stay" in errors
         assert "run the same command to continue" in printed
         assert store.parts[0].pending
     else:

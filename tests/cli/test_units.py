@@ -101,7 +101,7 @@ def test_a_run_says_what_was_left_out_and_answers_by_level(probed: Path) -> None
         "label without an image for its target": 2 * STUDIES // 10,
     }
     assert loaded.document["metrics"]["auroc"]["value"] > 0.8
-    rows = [row for row in loaded.predictions.to_pylist() if row["split"] == "test"]
+    rows = [row for row in loaded.predictions.to_pylist() if row["role"] == "evaluation"]
     silent = {row["unit_id"] for row in rows if row["prob_yes"] is None}
     assert silent == {f"s{study}|{level}" for study in (40, 50) for level in LEVELS}
     assert all(
@@ -112,17 +112,17 @@ def test_a_run_says_what_was_left_out_and_answers_by_level(probed: Path) -> None
 def test_predicting_the_store_again_gives_the_run_to_the_bit(
     in_folder: Path, probed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged = {
+    evaluated = {
         (row["unit_id"], row["target"]): row["prob_yes"]
         for row in load_run(probed).predictions.to_pylist()
-        if row["split"] == "test"
+        if row["role"] == "evaluation"
     }
     assert run(["predict", "--probe", "run", "s", "--out", "again.parquet"]) == 0
     again = {
         (row["unit_id"], row["target"]): row["prob_yes"] for row in pq.read_table("again.parquet").to_pylist()
     }
-    assert len(judged) == 2 * 2 * 20
-    assert {key: again[key] for key in judged} == judged
+    assert len(evaluated) == 2 * 2 * 20
+    assert {key: again[key] for key in evaluated} == evaluated
     capsys.readouterr()
     assert run(["predict", "--probe", "run", "s"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -49,7 +49,7 @@ def test_a_zeroshot_run_scores_by_the_cosines_to_its_prompts(words, capsys):
     studies = np.array([image_id.rpartition("/")[0] for image_id in embeddings.image_ids])
     import pyarrow.parquet as pq
 
-    rows = [row for row in pq.read_table("r/predictions.parquet").to_pylist() if row["split"] == "test"]
+    rows = [row for row in pq.read_table("r/predictions.parquet").to_pylist() if row["role"] == "evaluation"]
     assert rows
     for row in rows:
         mean = probability[studies == row["unit_id"]].mean()

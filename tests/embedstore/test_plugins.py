@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from embedstore import plugins
 from embedstore.encoders import registry as encoders
 from embedstore.encoders.base import EncoderDefaults
 from embedstore.encoders.hog import HogEncoder
@@ -16,9 +17,9 @@ from heads.base import HeadDefaults, HeadNeeds
 from heads.estimators.logistic import LogisticHead
 
 
-def _install(monkeypatch: pytest.MonkeyPatch, registry: object, name: str, found: object) -> None:
+def _offer(monkeypatch: pytest.MonkeyPatch, name: str, found: object) -> None:
     entry = SimpleNamespace(name=name, load=lambda: found, dist=None)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
 
 
 class BareHead:
@@ -43,7 +44,7 @@ class InheritingHead(HeadDefaults, BareHead):
 
 
 def test_a_head_without_a_part_of_the_contract_is_refused_by_its_name(monkeypatch):
-    _install(monkeypatch, heads, "bare", BareHead)
+    _offer(monkeypatch, "bare", BareHead)
     with pytest.raises(
         UsageError,
         match=r"head 'bare' lacks unit_scores, family_of_text, needs; let its class inherit heads\.base\.HeadDefaults",
@@ -52,7 +53,7 @@ def test_a_head_without_a_part_of_the_contract_is_refused_by_its_name(monkeypatc
 
 
 def test_a_head_that_inherits_the_defaults_is_whole_and_needs_nothing(monkeypatch):
-    _install(monkeypatch, heads, "inheriting", InheritingHead)
+    _offer(monkeypatch, "inheriting", InheritingHead)
     assert heads.head_class("inheriting") is InheritingHead
     assert heads.head_needs("inheriting") == HeadNeeds(libraries=(), text_tower=False)
 
@@ -60,7 +61,7 @@ def test_a_head_that_inherits_the_defaults_is_whole_and_needs_nothing(monkeypatc
 def test_a_grid_without_a_part_of_the_contract_is_refused(monkeypatch):
     grid = SimpleNamespace(points=(), out_of_fold=None, refit=None)
     found = type("GridHead", (InheritingHead,), {"family": staticmethod(lambda: grid)})
-    _install(monkeypatch, heads, "odd", found)
+    _offer(monkeypatch, "odd", found)
     with pytest.raises(
         UsageError,
         match=r"the grid of head 'odd' lacks on_device, targets_share_work, scores_units; .*FamilyDefaults",
@@ -109,7 +110,7 @@ class InheritingEncoder(EncoderDefaults, BareEncoder):
 
 
 def test_an_encoder_without_a_part_of_the_contract_is_refused_by_its_name(monkeypatch):
-    _install(monkeypatch, encoders, "bare", BareEncoder)
+    _offer(monkeypatch, "bare", BareEncoder)
     with pytest.raises(
         UsageError,
         match=r"encoder 'bare' lacks flops_per_image, text, open_stream, report_to, origin; let its class inherit "
@@ -119,7 +120,7 @@ def test_an_encoder_without_a_part_of_the_contract_is_refused_by_its_name(monkey
 
 
 def test_an_encoder_that_inherits_the_defaults_offers_nothing_more(monkeypatch):
-    _install(monkeypatch, encoders, "inheriting", InheritingEncoder)
+    _offer(monkeypatch, "inheriting", InheritingEncoder)
     encoder = encoders.image_encoder("inheriting")
     assert (encoder.origin, encoder.flops_per_image, encoder.text) == ("", None, None)
     stream = encoder.open_stream()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from heads.estimators.logistic import LogisticFamily, LogisticHead
-from tests.head_contract import check_chance, check_family, check_head, make_training
+from heads.testing import check_chance, check_family, check_head, make_training
 
 GRID = LogisticFamily(strengths=(0.01, 1.0))
 

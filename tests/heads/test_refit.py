@@ -18,7 +18,7 @@ from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
 from heads.solvers.early_stopping import usual_stop
 from heads.statistics.conformal import conformal_sets
-from tests.head_contract import folds_of, make_training
+from heads.testing import folds_of, make_training
 
 TREES = BoostedFamily(({"max_depth": 2, "learning_rate": 0.3, "rounds": 40, "patience": 5},))
 NETWORKS = MlpFamily(({"hidden": (6,), "learning_rate": 0.02, "minimum_steps": 36, "batch_size": 32},))
@@ -113,11 +113,11 @@ def test_sets_of_few_patients_without_signal_hold_the_true_class(family: HeadFam
 
 
 def _coverage_without_signal(
-    family: HeadFamily, seed: int, *, patients: int = 56, judged: int = 400
+    family: HeadFamily, seed: int, *, patients: int = 56, evaluated: int = 400
 ) -> float:
     """Return the share of fresh patients whose class is in their set at 90 %, by a head of random labels."""
     generator = np.random.default_rng(seed)
-    X = generator.normal(size=(patients + judged, 12)).astype(np.float32)
+    X = generator.normal(size=(patients + evaluated, 12)).astype(np.float32)
     y = generator.permutation(np.arange(patients) % 3)
     rows = UnitImages(
         X=X[:patients],
@@ -130,6 +130,6 @@ def _coverage_without_signal(
     fitted = fit(rows, family, TASK, inputs=inputs, folds=5, class_weights="none", seed=seed)
     stated = fitted.out_of_fold_probabilities[:, 0]
     sets = conformal_sets(stated, y, np.arange(patients), classes=TASK.classes, coverage=0.9)
-    scores = fitted.predictor.scores(X[patients:], np.arange(judged), n_units=judged, metadata={})
+    scores = fitted.predictor.scores(X[patients:], np.arange(evaluated), n_units=evaluated, metadata={})
     members = sets.members(fitted.predictor.probabilities(scores)[:, 0])
-    return float(members[np.arange(judged), np.arange(judged) % 3].mean())
+    return float(members[np.arange(evaluated), np.arange(evaluated) % 3].mean())

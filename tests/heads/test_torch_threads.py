@@ -13,8 +13,8 @@ from heads.estimators.logistic import LogisticFamily
 from heads.estimators.mlp import MlpFamily
 from heads.estimators.neighbors import NeighborsFamily
 from heads.registry import head_family
+from heads.testing import folds_of, make_training
 from heads.torch_threads import one_thread
-from tests.head_contract import folds_of, make_training
 from tests.views import make_view, probed
 
 NO_GPU = not torch.cuda.is_available()

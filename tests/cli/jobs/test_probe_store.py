@@ -36,10 +36,12 @@ def test_a_run_and_its_report_are_left_where_task_preset_and_options_say(store: 
 def test_the_run_holds_what_the_protocol_says_of_the_same_vectors(store: Path) -> None:
     run = probe_store(ProbeJob(stores=[store], options=QUICK, out="here"))
     result = probe(load_view(open_store(store)), QUICK, family=preset_family("google-lr")[1])
-    rows = [row for row in pq.read_table("here/predictions.parquet").to_pylist() if row["split"] == "test"]
+    rows = [
+        row for row in pq.read_table("here/predictions.parquet").to_pylist() if row["role"] == "evaluation"
+    ]
     assert run.folder == Path("here")
-    assert [row["unit_id"] for row in rows] == result.judged.unit_ids.tolist()
-    assert [row["prob_abnormal"] for row in rows] == result.judged.probabilities[:, 0, 1].tolist()
+    assert [row["unit_id"] for row in rows] == result.evaluated.unit_ids.tolist()
+    assert [row["prob_abnormal"] for row in rows] == result.evaluated.probabilities[:, 0, 1].tolist()
 
 
 def test_a_learning_curve_and_metadata_are_part_of_the_run_and_of_its_name(store: Path) -> None:

@@ -4,10 +4,11 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from embedstore.datasets.base import ENTRY_POINT_GROUP, dataset_names, dataset_reader
+from embedstore.datasets.base import dataset_names, dataset_reader
 from embedstore.errors import UsageError
+from embedstore.plugins import DATASETS
 
-REGISTERED = sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+REGISTERED = sorted(entry.name for entry in entry_points(group=DATASETS))
 
 
 @pytest.mark.skipif(not REGISTERED, reason="the package is not installed, so nothing is registered")
@@ -20,8 +21,14 @@ def test_a_registered_reader_loads_and_knows_its_own_name(name):
 
 @pytest.mark.skipif(not REGISTERED, reason="the package is not installed, so nothing is registered")
 def test_an_option_that_a_reader_does_not_take_is_a_usage_error():
-    with pytest.raises(UsageError, match="dataset 'mura' does not take these options"):
+    with pytest.raises(UsageError, match=r"dataset 'mura' has no option 'label'; it takes none$"):
         dataset_reader("mura", {"label": ["x"]})
+    with pytest.raises(
+        UsageError, match=r"'table' has no option 'lable'; it takes columns, label. Did you mean 'label'"
+    ):
+        dataset_reader("table", {"lable": ["x"]})
+    with pytest.raises(UsageError, match=r"dataset 'dicom-folder' does not take these options: .*PathLike"):
+        dataset_reader("dicom-folder", {"key_file": 7})
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

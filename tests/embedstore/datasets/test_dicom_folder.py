@@ -20,7 +20,7 @@ from embedstore.datasets.dicom_headers import Kind
 from embedstore.datasets.dicom_scan import scan_headers
 from embedstore.errors import DataError, UsageError
 from embedstore.manifest import path_from_manifest
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 REAL = Path(pydicom.data.__file__).parent / "test_files"
 KEY = b"0123456789abcdef0123456789abcdef"

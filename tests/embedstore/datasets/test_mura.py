@@ -9,7 +9,7 @@ from embedstore.datasets import mura
 from embedstore.datasets.mura import Mura
 from embedstore.errors import DataError
 from embedstore.phantoms.mura import write_phantom_mura
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 
 @pytest.fixture(scope="module")

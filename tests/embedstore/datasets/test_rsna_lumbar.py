@@ -16,7 +16,7 @@ from embedstore.encoders.hog import HogEncoder
 from embedstore.errors import DataError, UsageError
 from embedstore.phantoms import lumbar
 from embedstore.phantoms.lumbar import FOLDER, write_phantom_lumbar
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 STUDIES = 10
 

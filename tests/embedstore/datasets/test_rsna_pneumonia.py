@@ -4,7 +4,7 @@ import pytest
 
 from embedstore.datasets.rsna_pneumonia import RsnaPneumonia
 from embedstore.errors import DataError
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 LABELS = """patientId,x,y,width,height,Target
 p1,,,,,0

@@ -8,7 +8,7 @@ import pytest
 
 from embedstore.datasets.table import Table
 from embedstore.errors import DataError, UsageError
-from tests.contracts import check_reader
+from embedstore.testing import check_reader
 
 ROWS = [
     {

@@ -9,7 +9,7 @@ from skimage.feature import hog
 
 from embedstore.encoders.hog import HogEncoder
 from embedstore.errors import UsageError
-from tests.contracts import check_encoder
+from embedstore.testing import check_encoder
 
 
 @pytest.fixture

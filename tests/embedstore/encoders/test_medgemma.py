@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from embedstore.encoders.medgemma import MEDGEMMA_896, MedGemmaEncoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.errors import DataError, MissingWeights
+from embedstore.testing import check_encoder
 from tests.checkpoints import (
     SMALL_VISION,
     by_hand,
@@ -22,7 +23,6 @@ from tests.checkpoints import (
     write_gemma,
     write_siglip,
 )
-from tests.contracts import check_encoder
 
 PREFIXES = [
     "vision_tower.vision_model.",

@@ -15,6 +15,7 @@ from embedstore.errors import DataError, UsageError
 from embedstore.extraction.extract import ExtractOptions, extract
 from embedstore.images.preprocess import pad_to_square
 from embedstore.store.reader import open_store
+from embedstore.testing import check_encoder
 from tests.checkpoints import (
     FULL_VISION,
     SMALL_VISION,
@@ -28,7 +29,6 @@ from tests.checkpoints import (
     write_image_tower,
     write_siglip,
 )
-from tests.contracts import check_encoder
 from tests.pictures import collection_of, pixels_of, write_pictures
 
 

@@ -17,8 +17,10 @@ from embedstore.errors import MissingWeights
 from embedstore.extraction import doctor
 from embedstore.extraction.doctor import Finding, State
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_VERSIONS
+from embedstore.plugins import ENCODERS, HEADS
 from tests.checkpoints import cache_snapshot, write_siglip
 from tests.paths import PROJECT
+from tests.plugin_packages import install
 from tests.stores import MeanEncoder, make_store
 
 ROOT = PROJECT
@@ -53,6 +55,35 @@ def test_a_missing_library_is_broken_and_another_version_is_a_note(monkeypatch):
     assert found["numpy"].state is State.NOTE
     assert found["torch"].state is State.FINE
     assert "ray" not in found
+
+
+def test_plugins_of_other_packages_are_listed_with_their_version_and_whether_they_load(tmp_path, monkeypatch):
+    assert list(doctor.plugin_findings()) == []
+    install(
+        tmp_path,
+        "their-plugins",
+        {ENCODERS: {"sound": "their_module:thing"}, HEADS: {"broken": "their_broken_module:thing"}},
+        {"their_module": "thing = 1", "their_broken_module": "import no_such_library"},
+        version="0.3",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sound, broken = doctor.plugin_findings()
+    assert (sound.topic, sound.state, sound.found) == (
+        "encoder sound",
+        State.FINE,
+        "their-plugins 0.3: loads",
+    )
+    assert sound.values == {
+        "group": "embedstore.encoders",
+        "name": "sound",
+        "package": "their-plugins",
+        "version": "0.3",
+        "loads": True,
+    }
+    assert (broken.topic, broken.state) == ("head broken", State.NOTE)
+    assert broken.found == "their-plugins 0.3: does not load"
+    assert "No module named 'no_such_library'" in broken.fix
+    assert broken.values["loads"] is False
 
 
 def test_weights_that_are_not_there_are_a_note_with_their_fix():

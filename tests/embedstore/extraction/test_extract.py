@@ -14,13 +14,12 @@ from embedstore.extraction.extract import Choose, ExtractOptions, Observer, Prog
 from embedstore.extraction.shard import Shard
 from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import FAILED, VALID, open_store
-from embedstore.store.sources import sources_of
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
 from embedstore.view import Source
 from tests.paths import PROJECT
-from tests.pictures import collection_of, expected_vectors, pixels_of, write_pictures
-from tests.stores import IDENTITY, MeanEncoder, manifest_of, store_bytes
+from tests.pictures import collection_of, expected_tokens, expected_vectors, pixels_of, write_pictures
+from tests.stores import IDENTITY, TOKEN_IDENTITY, MeanEncoder, TokenEncoder, manifest_of, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=4, batch_size=3, workers=2)
 
@@ -56,8 +55,8 @@ def test_a_store_knows_the_folder_of_its_images_and_whether_it_is_a_phantom(pict
     extract(collection_of(pictures, 2), tmp_path / "a", MeanEncoder(), options=OPTIONS)
     (pictures / "PHANTOM.txt").write_text("drawn")
     extract(collection_of(pictures, 2), tmp_path / "b", MeanEncoder(), options=OPTIONS)
-    assert sources_of(open_store(tmp_path / "a")) == (Source("a", "test", "images", phantom=False),)
-    assert sources_of(open_store(tmp_path / "b")) == (Source("b", "test", "images", phantom=True),)
+    assert open_store(tmp_path / "a").sources == (Source("a", "test", "images", phantom=False),)
+    assert open_store(tmp_path / "b").sources == (Source("b", "test", "images", phantom=True),)
 
 
 def test_the_same_command_twice_changes_no_byte_and_loads_no_encoder(pictures, tmp_path):
@@ -195,6 +194,37 @@ def test_retrying_computes_only_the_failed_rows_and_leads_to_the_reference(pictu
     )
     assert (summary.computed, summary.failed) == (1, {})
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
+
+
+def test_tokens_are_kept_beside_the_vectors_and_retried_with_them(pictures, tmp_path):
+    extract(collection_of(pictures, 18), tmp_path / "reference", TokenEncoder(), options=OPTIONS)
+    store = open_store(tmp_path / "reference")
+    np.testing.assert_array_equal(store.embeddings().vectors, expected_vectors(18).astype(np.float16))
+    np.testing.assert_array_equal(store.array("tokens").all().values, expected_tokens(18).astype(np.float16))
+    kept = (pictures / "image3.png").read_bytes()
+    (pictures / "image3.png").unlink()
+    extract(collection_of(pictures, 18), tmp_path / "s", TokenEncoder(), options=OPTIONS)
+    rows = open_store(tmp_path / "s").array("tokens").all().rows
+    np.testing.assert_array_equal(rows, np.delete(np.arange(18), 3))
+    (pictures / "image3.png").write_bytes(kept)
+    summary = extract(
+        collection_of(pictures, 18),
+        tmp_path / "s",
+        TokenEncoder(),
+        options=OPTIONS,
+        choose=Choose.NEW_OR_FAILED,
+    )
+    assert summary.computed == 1
+    assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
+
+
+def test_a_store_with_tokens_and_one_without_are_of_two_identities(pictures, tmp_path):
+    class Plain(TokenEncoder):
+        identity = replace(TOKEN_IDENTITY, arrays={})
+
+    extract(collection_of(pictures, 4), tmp_path / "s", TokenEncoder(), options=OPTIONS)
+    with pytest.raises(IdentityMismatch, match=r"arrays\.tokens\.row_shape: \[2, 3\] there, None asked"):
+        extract(collection_of(pictures, 4), tmp_path / "s", Plain(), options=OPTIONS)
 
 
 class NanEncoder(MeanEncoder):

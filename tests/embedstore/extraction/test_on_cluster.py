@@ -19,7 +19,7 @@ from embedstore.store.verify import verify_store
 from embedstore.store.worker_locks import has_traces
 from tests.paths import PROJECT
 from tests.pictures import collection_of, write_pictures
-from tests.stores import MeanEncoder, store_bytes
+from tests.stores import TokenEncoder, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=2, batch_size=2, workers=1)
 PICTURES = 48
@@ -32,7 +32,7 @@ def extract_on_cluster(
     return extraction.run(choose=choose, executor=OnCluster(**cluster))
 
 
-class SlowEncoder(MeanEncoder):
+class SlowEncoder(TokenEncoder):
     """Slow enough that a node is lost before the work is done."""
 
     def encode(self, pixels):
@@ -55,7 +55,7 @@ class LosingEncoder(SlowEncoder):
         raise DeviceLost("device cuda:0 stopped answering (unspecified launch failure)")
 
 
-class DyingEncoder(MeanEncoder):
+class DyingEncoder(TokenEncoder):
     """The first actor dies with its eighth batch; `flag` keeps its successor alive."""
 
     def __init__(self, *, flag, device="auto"):
@@ -76,7 +76,7 @@ def folder(tmp_path_factory):
     """Pictures, and the store that one process makes of them."""
     path = tmp_path_factory.mktemp("ray")
     write_pictures(path / "images", range(PICTURES))
-    extract(collection_of(path / "images", PICTURES), path / "reference", MeanEncoder(), options=OPTIONS)
+    extract(collection_of(path / "images", PICTURES), path / "reference", TokenEncoder(), options=OPTIONS)
     return path
 
 
@@ -126,7 +126,7 @@ def test_a_lost_device_has_its_chunks_done_by_others_and_a_retry_is_shared_too(t
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
     pictures = tmp_path / "images"
     write_pictures(pictures, range(PICTURES))
-    extract(collection_of(pictures, PICTURES), tmp_path / "reference", MeanEncoder(), options=OPTIONS)
+    extract(collection_of(pictures, PICTURES), tmp_path / "reference", TokenEncoder(), options=OPTIONS)
     payload = (pictures / "image9.png").read_bytes()
     (pictures / "image9.png").unlink()
     said: list[str] = []
@@ -143,7 +143,7 @@ def test_a_lost_device_has_its_chunks_done_by_others_and_a_retry_is_shared_too(t
     summary = extract_on_cluster(
         collection_of(pictures, PICTURES),
         tmp_path / "s",
-        MeanEncoder,
+        TokenEncoder,
         address=cluster.address,
         choose=Choose.NEW_OR_FAILED,
     )
@@ -165,7 +165,7 @@ def test_when_every_device_is_lost_the_first_error_is_raised_and_the_rest_is_res
         )
     assert not has_traces(tmp_path / "s"), "whoever reads the error may go on at once"
     assert open_store(tmp_path / "s").parts[0].pending
-    extract(collection_of(folder / "images", PICTURES), tmp_path / "s", MeanEncoder(), options=OPTIONS)
+    extract(collection_of(folder / "images", PICTURES), tmp_path / "s", TokenEncoder(), options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(folder / "reference")
 
 
@@ -204,13 +204,13 @@ def test_asking_to_stop_keeps_finished_chunks(folder, tmp_path, cluster):
 def test_without_ray_the_install_line_is_named(monkeypatch, tmp_path, folder):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependency, match=r'pip install "embedstore\[ray\]"'):
-        extract_on_cluster(collection_of(folder / "images", PICTURES), tmp_path / "s", MeanEncoder)
+        extract_on_cluster(collection_of(folder / "images", PICTURES), tmp_path / "s", TokenEncoder)
     assert not (tmp_path / "s").exists()
 
 
 def test_a_single_device_is_refused_because_ray_uses_every_one(tmp_path, folder):
     with pytest.raises(UsageError, match="--engine ray takes --device auto, cpu or cuda"):
-        extract_on_cluster(collection_of(folder / "images", 4), tmp_path / "s", MeanEncoder, device="cuda:1")
+        extract_on_cluster(collection_of(folder / "images", 4), tmp_path / "s", TokenEncoder, device="cuda:1")
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path, folder):
@@ -219,7 +219,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path, folder):
         UsageError, match=r"no Ray cluster answers at 'localhost:1' .*Start one with `ray start"
     ):
         extract_on_cluster(
-            collection_of(folder / "images", 4), tmp_path / "s", MeanEncoder, address="localhost:1"
+            collection_of(folder / "images", 4), tmp_path / "s", TokenEncoder, address="localhost:1"
         )
 
 

@@ -30,14 +30,14 @@ from embedstore.store.verify import verify_store
 from embedstore.store.writer import join_writers
 from tests.paths import PROJECT
 from tests.pictures import collection_of, expected_vectors, write_pictures
-from tests.stores import IDENTITY, MeanEncoder, store_bytes
+from tests.stores import TOKEN_IDENTITY, TokenEncoder, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=2, batch_size=2, workers=2)
 TWO = OnDevices(("cpu", "cpu"))
 COMMAND = "import sys; from cli.main import run; sys.exit(run(sys.argv[1:]))"
 
 
-class LosingEncoder(MeanEncoder):
+class LosingEncoder(TokenEncoder):
     """Loses its device at the picture whose first pixel is `fatal`."""
 
     def __init__(self, *, fatal, device="auto", how="lost"):
@@ -53,7 +53,7 @@ class LosingEncoder(MeanEncoder):
         return super().encode(pixels)
 
 
-class SlowEncoder(MeanEncoder):
+class SlowEncoder(TokenEncoder):
     def encode(self, pixels):
         time.sleep(0.2)
         return super().encode(pixels)
@@ -74,7 +74,7 @@ def ignoring():
 @pytest.fixture
 def pictures(tmp_path):
     write_pictures(tmp_path / "images", range(18))
-    extract(collection_of(tmp_path / "images", 18), tmp_path / "reference", MeanEncoder(), options=OPTIONS)
+    extract(collection_of(tmp_path / "images", 18), tmp_path / "reference", TokenEncoder(), options=OPTIONS)
     return tmp_path / "images"
 
 
@@ -83,7 +83,7 @@ def test_two_devices_make_the_store_of_one_and_their_progress_adds_up(pictures, 
     summary = extract_on_two(
         collection_of(pictures, 18),
         tmp_path / "s",
-        MeanEncoder,
+        TokenEncoder,
         options=OPTIONS,
         observer=Observer(progress=states.append),
     )
@@ -97,20 +97,20 @@ def test_two_devices_make_the_store_of_one_and_their_progress_adds_up(pictures, 
 def test_a_finished_store_starts_no_process(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_context", None)
     summary = extract_on_two(
-        collection_of(pictures, 18), tmp_path / "reference", MeanEncoder, options=OPTIONS
+        collection_of(pictures, 18), tmp_path / "reference", TokenEncoder, options=OPTIONS
     )
     assert (summary.valid, summary.computed) == (18, 0)
 
 
 def test_devices_divide_a_shard_among_them(pictures, tmp_path):
     options = replace(OPTIONS, shard=Shard(2, 2))
-    summary = extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=options)
+    summary = extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=options)
     assert sorted(open_store(tmp_path / "s").parts[0].receipts) == [1, 3, 5, 7]
     assert (summary.images, summary.computed) == (8, 8)
     extract(
         collection_of(pictures, 18),
         tmp_path / "s",
-        MeanEncoder(),
+        TokenEncoder(),
         options=replace(OPTIONS, shard=Shard(1, 2)),
     )
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
@@ -119,12 +119,12 @@ def test_devices_divide_a_shard_among_them(pictures, tmp_path):
 def test_retrying_on_two_devices_leads_to_the_reference(pictures, tmp_path):
     payload = (pictures / "image3.png").read_bytes()
     (pictures / "image3.png").unlink()
-    extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=OPTIONS)
     (pictures / "image3.png").write_bytes(payload)
     summary = extract_on_two(
         collection_of(pictures, 18),
         tmp_path / "s",
-        MeanEncoder,
+        TokenEncoder,
         options=OPTIONS,
         choose=Choose.NEW_OR_FAILED,
     )
@@ -139,7 +139,7 @@ def test_retrying_on_two_devices_leads_to_the_reference(pictures, tmp_path):
         (
             "killed",
             WorkerFailed,
-            "the process of device cpu ended with exit code 9. Its chunk at hand is abandoned",
+            "the process of device cpu ended with exit code 9. Its current chunk is abandoned",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_lost_device_costs_its_chunk_and_the_same_command_continues(
     assert {0, 2, 4, 6, 8} <= set(store.parts[0].receipts)
     assert 3 not in store.parts[0].receipts
     assert verify_store(tmp_path / "s").findings == ()
-    extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
@@ -184,14 +184,14 @@ def test_a_lost_device_of_one_ends_in_one_line_and_exit_code_1(tmp_path, monkeyp
     ]
 
     def lose(self, pixels):
-        raise DeviceLost("device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned")
+        raise DeviceLost("device cuda:0 stopped answering (ECC error). The current chunk is abandoned")
 
     with monkeypatch.context() as patch:
         patch.setattr("embedstore.encoders.hog.HogEncoder.encode", lose)
         assert run(arguments) == 1
     errors = capsys.readouterr().err.splitlines()
     assert [line for line in errors if line.startswith("Error")] == [
-        "Error: device cuda:0 stopped answering (ECC error). The chunk at hand is abandoned"
+        "Error: device cuda:0 stopped answering (ECC error). The current chunk is abandoned"
     ]
     assert run(arguments) == 0
 
@@ -222,7 +222,7 @@ def test_asking_to_stop_reaches_every_process(pictures, tmp_path):
     assert summary.interrupted
     assert 0 < summary.valid < 18
     assert list((tmp_path / "s" / "workers").iterdir()) == []
-    extract_on_two(collection_of(pictures, 18), tmp_path / "s", MeanEncoder, options=OPTIONS)
+    extract_on_two(collection_of(pictures, 18), tmp_path / "s", TokenEncoder, options=OPTIONS)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
 
 
@@ -246,7 +246,7 @@ def test_sigterm_ends_the_command_in_good_order_and_it_can_be_continued(tmp_path
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "run the same command to continue" in output
-    assert "stopping: the chunk at hand is abandoned" in errors
+    assert "stopping: the current chunk is abandoned" in errors
     assert not any(word in errors for word in ("Error", "exit code", "Traceback", "terminate"))
     assert list((tmp_path / "s.store" / "workers").iterdir()) == []
     assert run([*arguments, "--store", "reference.store"]) == 0
@@ -287,14 +287,14 @@ def test_a_process_that_has_just_begun_does_not_die_of_the_groups_sigterm(tmp_pa
 
 def test_a_second_run_on_devices_is_refused(pictures, tmp_path):
     options = replace(OPTIONS, limit=10)
-    extract(collection_of(pictures, 18), tmp_path / "s", MeanEncoder(), options=options)
+    extract(collection_of(pictures, 18), tmp_path / "s", TokenEncoder(), options=options)
     store = tmp_path / "s"
     (store / "parts" / "0000" / "receipts" / "000001.json").unlink()
     with (
-        join_writers(store, IDENTITY, worker="shard-1-of-1", say=print),
+        join_writers(store, TOKEN_IDENTITY, worker="shard-1-of-1", say=print),
         pytest.raises(StoreBusy, match="shard-1-of-1"),
     ):
-        extract_on_two(collection_of(pictures, 18), store, MeanEncoder, options=options)
+        extract_on_two(collection_of(pictures, 18), store, TokenEncoder, options=options)
 
 
 @pytest.mark.parametrize(

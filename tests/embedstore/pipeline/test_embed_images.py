@@ -14,7 +14,7 @@ from embedstore.errors import IdentityMismatch
 from embedstore.pipeline.embed_images import embed_records
 from tests.checkpoints import cache_snapshot, edit_config, write_siglip
 from tests.pictures import expected_vectors, write_pictures
-from tests.stores import IDENTITY, MeanEncoder, manifest_of
+from tests.stores import IDENTITY, MeanEncoder, TokenEncoder, manifest_of
 
 REPOSITORY = "google/medsiglip-448"
 OLD, NEW = "c" * 40, "d" * 40
@@ -79,6 +79,13 @@ def test_vectors_outside_a_store_are_those_worked_out_by_hand_and_a_failure_is_n
     np.testing.assert_array_equal(found.vectors[[0, 2]], expected[[0, 2]])
     assert np.isnan(found.vectors[1]).all()
     assert {row: reason for row, (reason, _) in found.failures.items()} == {1: "missing"}
+
+
+def test_an_encoder_of_tokens_gives_the_same_vectors_outside_a_store(tmp_path):
+    write_pictures(tmp_path, range(3))
+    records = tuple(manifest_of(3).records())
+    found = embed_records(records, tmp_path, TokenEncoder(), batch_size=2)
+    np.testing.assert_array_equal(found.vectors, embed_records(records, tmp_path, MeanEncoder()).vectors)
 
 
 def test_notices_about_a_checkpoint_are_said_before_anything_is_computed(tmp_path):

@@ -17,7 +17,7 @@ from embedstore.compute_device import DeviceLost
 from embedstore.decoding.decode import EncoderInput
 from embedstore.decoding.dispatch import Dispatcher
 from embedstore.encoders.base import Encoded, OneByOne
-from embedstore.errors import ImageRefused, Reason
+from embedstore.errors import ImageRefused, Reason, UsageError
 from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, extract
 from embedstore.extraction.on_devices import OnDevices
 from embedstore.phantoms.mura import write_phantom_mura
@@ -25,8 +25,8 @@ from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.store.reader import open_store
 from tests.checkpoints import write_siglip
-from tests.pictures import collection_of, pixels_of, write_pictures
-from tests.stores import MeanEncoder, manifest_of, store_bytes
+from tests.pictures import collection_of, expected_tokens, pixels_of, write_pictures
+from tests.stores import MeanEncoder, TokenEncoder, manifest_of, store_bytes
 
 OPTIONS = ExtractOptions(chunk_rows=4, batch_size=3, workers=2)
 FAILED = (Reason.MISSING, "gone")
@@ -95,7 +95,7 @@ def chunks_through(encoder, outcomes, sizes, *, stopping=lambda: False, batch_si
     stopwatch = Stopwatch()
     works = chunks_of(*sizes)
     decoder = ListDecoder(outcomes, encoder.log)
-    for output in run_chunks(
+    for work, result in run_chunks(
         works,
         root=Path("/"),
         encoder=encoder,
@@ -104,13 +104,13 @@ def chunks_through(encoder, outcomes, sizes, *, stopping=lambda: False, batch_si
         stopwatch=stopwatch,
         stopping=stopping,
     ):
-        encoder.log.append(f"chunk {output.work.chunk}")
-        yield output
+        encoder.log.append(f"chunk {work.chunk}")
+        yield work, result
 
 
 def test_the_next_chunks_batch_is_put_before_the_last_chunks_vectors_are_waited_for():
     encoder = AheadEncoder()
-    outputs = list(chunks_through(encoder, map(outcome_of, range(5)), (3, 2)))
+    outputs = [result for _, result in chunks_through(encoder, map(outcome_of, range(5)), (3, 2))]
     assert encoder.log == [
         "image 0", "image 1", "put 2", "image 2", "put 1",
         "image 3", "image 4", "put 2", "chunk 0", "drain", "chunk 1",
@@ -124,7 +124,7 @@ def test_a_chunk_of_failures_alone_pushes_out_what_is_on_its_way():
     encoder = AheadEncoder()
     refused = ImageRefused(*FAILED)
     outcomes = [outcome_of(0), outcome_of(1), refused, refused, refused, refused]
-    outputs = list(chunks_through(encoder, outcomes, (2, 2, 2)))
+    outputs = [result for _, result in chunks_through(encoder, outcomes, (2, 2, 2))]
     assert encoder.log == [
         "image 0", "image 1", "put 2",
         "image 2", "image 3", "drain", "chunk 0", "chunk 1",
@@ -143,8 +143,8 @@ def test_asked_to_stop_what_is_on_its_way_is_finished_and_the_chunk_at_hand_is_n
     outputs = list(
         chunks_through(encoder, map(outcome_of, range(6)), (2, 4), stopping=lambda: "image 3" in encoder.log)
     )
-    assert [output.work.chunk for output in outputs] == [0]
-    assert np.isfinite(outputs[0].vectors).all()
+    assert [work.chunk for work, _ in outputs] == [0]
+    assert np.isfinite(outputs[0][1].vectors).all()
 
 
 class PatientEncoder(MeanEncoder):
@@ -284,3 +284,41 @@ def test_a_user_who_watches_sees_the_same_chunks_with_and_without_overlap(pictur
         observer=Observer(progress=lambda state: seen.append((state.done, state.chunks_done))),
     )
     assert seen == [(4, 1), (8, 2), (12, 3), (16, 4), (18, 5)]
+
+
+class SilentTokenEncoder(TokenEncoder):
+    """Declares tokens and returns none."""
+
+    def open_stream(self):
+        return OneByOne(self.encode)
+
+
+class FlatTokenEncoder(TokenEncoder):
+    """Declares grids of tokens and returns one token, which NumPy would copy to every place."""
+
+    def encode_tokens(self, pixels):
+        return {"tokens": super().encode_tokens(pixels)["tokens"][:, :1]}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "found"),
+    [(SilentTokenEncoder(), r"\{\}"), (FlatTokenEncoder(), r"\{'tokens': \(2, 1, 3\)\}")],
+)
+def test_an_encoder_must_return_the_arrays_that_its_identity_declares(encoder, found):
+    encoder.log = []
+    with pytest.raises(
+        UsageError,
+        match=r"encoder 'token-mean' must return vectors of shape \(2, 4\) and, .* the further arrays "
+        r"\{'tokens': \(2, 2, 3\)\} that its identity declares; found \(2, 4\) and " + found,
+    ):
+        list(chunks_through(encoder, map(outcome_of, range(2)), (2,)))
+
+
+def test_further_arrays_of_a_failed_image_are_nan_and_those_of_others_their_own():
+    encoder = TokenEncoder()
+    encoder.log = []
+    outcomes = [outcome_of(0), ImageRefused(*FAILED), outcome_of(2)]
+    ((_, result),) = chunks_through(encoder, iter(outcomes), (3,))
+    expected = expected_tokens(3)
+    expected[1] = np.nan
+    np.testing.assert_array_equal(result.further["tokens"], expected)

@@ -16,7 +16,7 @@ from embedstore.store.reader import open_store
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import FAILPOINTS
 from tests.crash_driver import PICTURES, run_extraction
-from tests.pictures import expected_vectors, write_pictures
+from tests.pictures import expected_tokens, expected_vectors, write_pictures
 from tests.stores import store_bytes
 
 KILLS = 30
@@ -46,6 +46,11 @@ def check_rows_and_resume(folder: Path, store: Path) -> int:
         np.testing.assert_array_equal(
             embeddings.vectors, expected_vectors(PICTURES).astype(np.float16)[embeddings.rows]
         )
+        tokens = open_store(store).array("tokens").all()
+        np.testing.assert_array_equal(tokens.rows, embeddings.rows)
+        np.testing.assert_array_equal(
+            tokens.values, expected_tokens(PICTURES).astype(np.float16)[embeddings.rows]
+        )
         assert verify_store(store).findings == ()
         committed = len(embeddings.rows)
     run = SERVER.Process(target=run_extraction, args=(folder / "images", store))
@@ -58,15 +63,16 @@ def check_rows_and_resume(folder: Path, store: Path) -> int:
 
 def test_every_failpoint_is_passed_by_an_extraction():
     labels = {name.rpartition(".")[0] for name in FAILPOINTS}
-    assert labels == {"store", "manifest", "table", "part", "vectors", "content", "receipt", "labels", "task"}
-    assert len(FAILPOINTS) == 45
+    planned = {"store", "manifest", "table", "group", "part", "labels", "task"}
+    assert labels == planned | {"vectors", "further", "content", "receipt"}
+    assert len(FAILPOINTS) == 55
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
 def test_dying_at_a_failpoint_loses_nothing(folder, tmp_path, failpoint):
     # The third chunk for what is written per chunk; the second time for store.json, which is first written empty.
     label = failpoint.partition(".")[0]
-    count = {"vectors": 3, "content": 3, "receipt": 3, "store": 2}.get(label, 1)
+    count = {"vectors": 3, "further": 3, "content": 3, "receipt": 3, "store": 2}.get(label, 1)
     process = SERVER.Process(
         target=run_extraction, args=(folder / "images", tmp_path / "s", f"{failpoint}:{count}")
     )
@@ -76,7 +82,7 @@ def test_dying_at_a_failpoint_loses_nothing(folder, tmp_path, failpoint):
     committed = check_rows_and_resume(folder, tmp_path / "s")
     if failpoint in ("receipt.renamed", "receipt.durable"):
         assert committed == 9
-    elif label in ("vectors", "content", "receipt"):
+    elif label in ("vectors", "further", "content", "receipt"):
         assert committed == 6
     else:
         assert committed == 0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -6,14 +8,24 @@ import pytest
 import zarr
 
 from embedstore.errors import CorruptStore, DataError, IdentityMismatch, Reason, StoreError, UsageError
-from embedstore.identity import Identity
 from embedstore.store.commit import ChunkResult
+from embedstore.store.documents import write_document
 from embedstore.store.export import export_store
 from embedstore.store.reader import FAILED, PENDING, VALID, open_store
 from embedstore.store.tasks import read_task, task_names, write_task
 from embedstore.store.writer import open_writer
 from embedstore.task import Task
-from tests.stores import DIM, IDENTITY, content_of, make_store, manifest_of, store_bytes, vectors_of
+from tests.stores import (
+    DIM,
+    IDENTITY,
+    TOKEN_IDENTITY,
+    content_of,
+    make_store,
+    manifest_of,
+    store_bytes,
+    tokens_of,
+    vectors_of,
+)
 
 
 def test_committed_vectors_come_back_in_row_order_with_their_ids(tmp_path):
@@ -104,7 +116,7 @@ def test_the_receipt_holds_the_largest_rounding_error(tmp_path):
         # Between 2048 and 4096 float16 counts in twos: 2049.25 is stored as 2050.
         vectors = np.array([[1.0, 2049.25, 0.0, 3.0]], np.float32)
         receipt = writer.commit(plan, 0, ChunkResult(vectors, content_of(0, 1)))
-    assert receipt.rounding_error == 0.75
+    assert receipt.arrays["vectors"].rounding_error == 0.75
 
 
 def test_a_second_part_continues_the_rows_of_the_first(tmp_path):
@@ -126,7 +138,7 @@ def test_a_second_part_continues_the_rows_of_the_first(tmp_path):
 
 def test_another_identity_is_refused_by_field(tmp_path):
     make_store(tmp_path / "s")
-    other = Identity(**{**IDENTITY.to_json(), "pooling": "map"})
+    other = replace(IDENTITY, pooling="map")
     with (
         pytest.raises(IdentityMismatch, match="pooling: 'none' there, 'map' asked"),
         open_writer(tmp_path / "s", other, say=print),
@@ -140,6 +152,97 @@ def test_a_chunk_committed_again_with_more_rows_keeps_the_others(tmp_path):
         writer.commit(plan, 0, ChunkResult(vectors_of(0, 8), content_of(0, 8)))
     make_store(tmp_path / "reference")
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "reference")
+
+
+def test_rows_of_a_further_array_come_whole_or_by_image_in_the_order_asked_for(tmp_path):
+    failures = {9: (Reason.UNREADABLE, "ends after 12 bytes")}
+    make_store(
+        tmp_path / "s", rows=20, chunk_rows=8, chunks=(0, 1), failures=failures, identity=TOKEN_IDENTITY
+    )
+    store = open_store(tmp_path / "s")
+    tokens = store.array("tokens")
+    assert (tokens.row_shape, tokens.dtype) == ((2, 3), np.float16)
+    rows = [*range(9), *range(10, 16)]
+    found = tokens.all()
+    assert found.values.dtype == np.float16
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_array_equal(found.values, tokens_of(0, 20)["tokens"][rows])
+    assert list(found.image_ids) == [f"image{row}" for row in rows]
+    chosen = tokens.select(["image15", "image0", "image15", "image8"], dtype=np.float32)
+    assert chosen.values.dtype == np.float32
+    np.testing.assert_array_equal(chosen.rows, [15, 0, 15, 8])
+    np.testing.assert_array_equal(chosen.values, tokens_of(0, 20)["tokens"][[15, 0, 15, 8]])
+    assert tokens.select([]).values.shape == (0, 2, 3)
+    with pytest.raises(DataError, match="'image9' has no vector: unreadable"):
+        tokens.select(["image9"])
+    with pytest.raises(DataError, match="'image17' is planned but not extracted yet"):
+        tokens.select(["image17"])
+
+
+def test_the_array_of_the_vectors_is_the_embeddings(tmp_path):
+    make_store(tmp_path / "s", identity=TOKEN_IDENTITY)
+    store = open_store(tmp_path / "s")
+    np.testing.assert_array_equal(store.array("vectors").all().values, store.embeddings().vectors)
+    with pytest.raises(UsageError, match=r"has no array 'token'; its arrays: vectors, tokens. Did you mean"):
+        store.array("token")
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "swap"])
+def test_a_damaged_chunk_of_a_further_array_raises_instead_of_answering(tmp_path, damage):
+    make_store(tmp_path / "s", rows=20, chunk_rows=8, identity=TOKEN_IDENTITY)
+    folder = tmp_path / "s" / "parts" / "0000" / "tokens" / "c"
+    chunk, payload = folder / "0" / "0" / "0", bytearray((folder / "0" / "0" / "0").read_bytes())
+    if damage == "flip":
+        payload[17] ^= 1
+        chunk.write_bytes(payload)
+    elif damage == "truncate":
+        chunk.write_bytes(payload[:-1])
+    elif damage == "delete":
+        chunk.unlink()
+    else:
+        chunk.write_bytes((folder / "1" / "0" / "0").read_bytes())
+    with pytest.raises(CorruptStore, match=r"tokens/c/0/0/0.*embed verify --repair"):
+        open_store(tmp_path / "s").array("tokens").all()
+
+
+def test_an_image_without_a_sound_row_in_one_array_has_none_in_any(tmp_path):
+    with open_writer(tmp_path / "s", TOKEN_IDENTITY, say=print) as writer:
+        plan = writer.plan_part(manifest_of(4), dataset="t", data_root="r", chunk_rows=4, dtype="float16")
+        tokens = tokens_of(0, 4)["tokens"]
+        tokens[1, 0, 2], tokens[2, 1, 0], tokens[3, 1, 2] = -np.inf, -65_504.0, -65_503.0
+        result = ChunkResult(vectors_of(0, 4), content_of(0, 4), further={"tokens": tokens})
+        receipt = writer.commit(plan, 0, result)
+    assert [(failure.row, failure.reason, failure.message) for failure in receipt.failures] == [
+        (1, "non-finite", "the encoder returned NaN or infinity in tokens for this image"),
+        (
+            2,
+            "overflow",
+            "largest value 65504 in tokens does not fit float16 (below 65504); use --store-dtype float32",
+        ),
+    ]
+    # Between 32,768 and 65,536 float16 counts in 32s: 65,503 is stored as 65,504.
+    assert receipt.arrays["tokens"].rounding_error == 1.0
+    assert receipt.arrays["vectors"].rounding_error == 0.0
+    store = open_store(tmp_path / "s")
+    np.testing.assert_array_equal(store.embeddings().rows, [0, 3])
+    np.testing.assert_array_equal(store.array("tokens").all().rows, [0, 3])
+
+
+def test_a_result_without_the_planned_arrays_is_refused(tmp_path):
+    plan = make_store(tmp_path / "s", chunks=(), identity=TOKEN_IDENTITY)
+    with (
+        open_writer(tmp_path / "s", TOKEN_IDENTITY, say=print) as writer,
+        pytest.raises(StoreError, match=r"chunk 0 of part 0 needs arrays of shape .*'tokens': \(8, 2, 3\)"),
+    ):
+        writer.commit(plan, 0, ChunkResult(vectors_of(0, 8), content_of(0, 8)))
+
+
+def test_an_export_holds_vectors_only(tmp_path):
+    make_store(tmp_path / "s", identity=TOKEN_IDENTITY)
+    export_store(open_store(tmp_path / "s"), tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as file:
+        assert "tokens" not in file
+        np.testing.assert_array_equal(file["vectors"], vectors_of(0, 20))
 
 
 def test_tasks_are_kept_with_their_labels_and_unchanged_ones_are_not_written_again(tmp_path):
@@ -179,10 +282,8 @@ def test_a_folder_that_is_no_store_is_refused_with_what_it_is(tmp_path, prepare,
 
 
 def test_a_newer_format_version_is_refused(tmp_path):
-    from embedstore.store.layout import write_document
-
-    write_document(tmp_path / "store.json", {"format": "embedstore", "format_version": 2}, label="store")
-    with pytest.raises(StoreError, match="format version 2; this program reads up to 1"):
+    write_document(tmp_path / "store.json", {"format": "embedstore", "format_version": 3}, label="store")
+    with pytest.raises(StoreError, match="format version 3; this program reads up to 2"):
         open_store(tmp_path)
 
 

@@ -14,14 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embedstore.errors import CorruptStore, Reason
 from embedstore.files import FAILPOINT_EXIT_CODE, FAILPOINT_VARIABLE, failpoint_names
-from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
-from tests.stores import DIM, IDENTITY, content_of, manifest_of, vectors_of
+from tests.stores import TOKEN_IDENTITY, known_result, manifest_of, tokens_of, vectors_of
 
-COMMIT_POINTS = failpoint_names("vectors", "content", "receipt")
+COMMIT_POINTS = failpoint_names("vectors", "further", "content", "receipt")
 PLAN_POINTS = failpoint_names("manifest", "part", "store")
 
 
@@ -94,16 +93,17 @@ class StoreMachine(RuleBasedStateMachine):
                 self.failed.discard(number)
                 self.vectors[number] = vectors_of(number, number + 1)[0]
 
-    @rule(pick=st.integers(0, 1_000), bit=st.integers(0, 7))
+    @rule(pick=st.integers(0, 1_000), bit=st.integers(0, 7), array=st.sampled_from(["vectors", "tokens"]))
     @precondition(lambda self: self.vectors and not self.damaged)
-    def flip_a_bit(self, pick: int, bit: int) -> None:
+    def flip_a_bit(self, pick: int, bit: int, array: str) -> None:
         numbers = sorted(self.vectors)
         number = numbers[pick % len(numbers)]
         part, chunk = self._chunk_of(number)
         row = self._numbers(part, chunk).index(number)
-        path = part.layout.chunk("vectors", chunk)
+        plan = part.plan.arrays[array]
+        path = part.layout.chunk(array, plan, chunk)
         payload = bytearray(path.read_bytes())
-        payload[row * DIM * 2] ^= 1 << bit
+        payload[row * plan.row_bytes] ^= 1 << bit
         path.write_bytes(payload)
         self.damaged = set(self._numbers(part, chunk))
 
@@ -129,6 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         if self.damaged:
             try:
                 store.embeddings()
+                store.array("tokens").all()
             except CorruptStore:
                 return
             raise AssertionError("a damaged store answered")
@@ -136,10 +137,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert [f"image{number}" for number in sorted(self.vectors)] == list(embeddings.image_ids)
         for number, vector in zip(sorted(self.vectors), embeddings.vectors, strict=True):
             np.testing.assert_array_equal(vector, self.vectors[number])
+        tokens = store.array("tokens").all()
+        np.testing.assert_array_equal(tokens.rows, embeddings.rows)
+        for number, grid in zip(sorted(self.vectors), tokens.values, strict=True):
+            np.testing.assert_array_equal(grid, tokens_of(number, number + 1)["tokens"][0])
         assert {failure.row for failure in store.failures} == self.failed
 
     def _plan(self, count: int, chunk_rows: int) -> None:
-        with open_writer(self.root, IDENTITY, say=lambda line: None) as writer:
+        with open_writer(self.root, TOKEN_IDENTITY, say=lambda line: None) as writer:
             writer.plan_part(
                 manifest_of(count, first=self.planned),
                 dataset="t",
@@ -154,10 +159,8 @@ class StoreMachine(RuleBasedStateMachine):
         failures = {
             start + at: (Reason.UNREADABLE, "x") for at, number in enumerate(numbers) if number in fail
         }
-        with open_writer(self.root, IDENTITY, say=lambda line: None) as writer:
-            result = ChunkResult(
-                vectors_of(numbers[0], numbers[-1] + 1), content_of(numbers[0], numbers[-1] + 1), failures
-            )
+        with open_writer(self.root, TOKEN_IDENTITY, say=lambda line: None) as writer:
+            result = known_result(TOKEN_IDENTITY, numbers[0], numbers[-1] + 1, failures)
             writer.commit(part.plan, chunk, result)
         return numbers
 

@@ -12,24 +12,23 @@ import pytest
 from cli.main import run
 from embedstore.errors import CorruptStore, Reason, StoreError
 from embedstore.files import FAILPOINT_EXIT_CODE
-from embedstore.store.commit import ChunkResult
-from embedstore.store.layout import write_document
+from embedstore.store.documents import write_document
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.tasks import write_task
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
 from embedstore.task import Task
-from tests.stores import IDENTITY, content_of, make_store, manifest_of, store_bytes, vectors_of
+from tests.stores import TOKEN_IDENTITY, known_result, make_store, manifest_of, store_bytes, vectors_of
 
 PART = "parts/0000"
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A store of 20 rows in chunks of 8, with one failed row and one task."""
+    """A store of 20 rows with tokens in chunks of 8, with one failed row and one task."""
     path = tmp_path / "s"
-    make_store(path, rows=20, chunk_rows=8, failures={2: (Reason.MISSING, "gone")})
+    make_store(path, rows=20, chunk_rows=8, failures={2: (Reason.MISSING, "gone")}, identity=TOKEN_IDENTITY)
     labels = pa.table({"unit_id": ["study0", "study1"], "abnormal": ["yes", "no"]})
     write_task(path, Task("t", "study", ("abnormal",), ("no", "yes"), labels))
     return path
@@ -37,7 +36,7 @@ def root(tmp_path):
 
 def extract_again(root):
     """Do what `embed extract` does after a repair: plan what is unknown, compute what is pending."""
-    with open_writer(root, IDENTITY, say=lambda line: None) as writer:
+    with open_writer(root, TOKEN_IDENTITY, say=lambda line: None) as writer:
         if not open_store(root).parts:
             writer.plan_part(
                 manifest_of(20), dataset="test", data_root="images", chunk_rows=8, dtype="float16"
@@ -46,9 +45,7 @@ def extract_again(root):
             for chunk in part.pending:
                 start, stop = part.plan.bounds(chunk)
                 failures = {2: (Reason.MISSING, "gone")} if chunk == 0 else {}
-                writer.commit(
-                    part.plan, chunk, ChunkResult(vectors_of(start, stop), content_of(start, stop), failures)
-                )
+                writer.commit(part.plan, chunk, known_result(TOKEN_IDENTITY, start, stop, failures))
 
 
 def flip(path, at=20):
@@ -70,7 +67,7 @@ def edit_json(path, change):
 
 
 def chunk(root, chunk, array="vectors"):
-    return root / PART / array / "c" / str(chunk) / "0"
+    return root / PART / array / "c" / str(chunk) / ("0/0" if array == "tokens" else "0")
 
 
 def receipt(root, chunk):
@@ -82,6 +79,22 @@ DAMAGES = {
     "a flipped bit in a content digest": (
         lambda r: flip(chunk(r, 2, "content")),
         r"content/c/2/0 \(part 0, chunk 2, rows 16 to 19\): its bytes are not",
+    ),
+    "a flipped bit in a token": (
+        lambda r: flip(chunk(r, 1, "tokens")),
+        r"tokens/c/1/0/0 \(part 0, chunk 1, rows 8 to 15\): its bytes are not",
+    ),
+    "two swapped chunks of tokens": (
+        lambda r: swap(chunk(r, 0, "tokens"), chunk(r, 1, "tokens")),
+        r"tokens/c/0/0/0 \(part 0, chunk 0, rows 0 to 7\): its bytes are not",
+    ),
+    "a truncated chunk of tokens": (
+        lambda r: chunk(r, 2, "tokens").write_bytes(chunk(r, 2, "tokens").read_bytes()[:-1]),
+        r"chunk 2, rows 16 to 19\): must have 100 bytes, found 99",
+    ),
+    "a deleted chunk of tokens": (
+        lambda r: chunk(r, 0, "tokens").unlink(),
+        r"tokens/c/0/0/0 \(part 0, chunk 0, rows 0 to 7\): cannot be read: No such file",
     ),
     "a flipped bit in the padding of the last chunk": (
         lambda r: flip(chunk(r, 2), at=50),
@@ -108,7 +121,7 @@ DAMAGES = {
         r"chunk 1, rows 8 to 15\): cannot be read: No such file",
     ),
     "an edited receipt": (
-        lambda r: edit_json(receipt(r, 1), lambda d: d.update(vectors_sha256="0" * 64)),
+        lambda r: edit_json(receipt(r, 1), lambda d: d["arrays"]["vectors"].update(sha256="0" * 64)),
         r"receipts/000001.json \(part 0, chunk 1, rows 8 to 15\): .*was changed after it was written",
     ),
     "an emptied receipt": (
@@ -130,6 +143,18 @@ DAMAGES = {
     "array metadata of another shape": (
         lambda r: edit_json(r / PART / "content" / "zarr.json", lambda d: d.update(shape=[21, 32])),
         r"content/zarr.json: describes",
+    ),
+    "array metadata with other names of dimensions": (
+        lambda r: edit_json(r / PART / "tokens" / "zarr.json", lambda d: d.pop("dimension_names")),
+        r"tokens/zarr.json: describes",
+    ),
+    "edited group metadata": (
+        lambda r: edit_json(r / PART / "zarr.json", lambda d: d.update(attributes={"x": 1})),
+        r"parts/0000/zarr.json: does not describe the part's arrays",
+    ),
+    "deleted group metadata": (
+        lambda r: (r / PART / "zarr.json").unlink(),
+        r"parts/0000/zarr.json: cannot be read",
     ),
     "an edited manifest": (lambda r: flip(r / PART / "manifest.parquet"), r"manifest.parquet: was changed"),
     "a deleted manifest": (
@@ -195,15 +220,15 @@ def test_damage_is_named_and_repair_leads_back_to_the_reference(root, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "point", ["vectors.renamed", "content.written", "content.durable", "receipt.fsynced"]
+    "point", ["vectors.renamed", "further.renamed", "content.written", "content.durable", "receipt.fsynced"]
 )
 def test_an_interrupted_retry_is_cleared_without_losing_a_row(root, tmp_path, monkeypatch, point):
     shutil.copytree(root, tmp_path / "reference")
     child = os.fork()
     if child == 0:
         monkeypatch.setenv("EMBEDSTORE_FAILPOINT", point)
-        with open_writer(root, IDENTITY, say=print) as writer:
-            writer.commit(open_store(root).parts[0].plan, 0, ChunkResult(vectors_of(0, 8), content_of(0, 8)))
+        with open_writer(root, TOKEN_IDENTITY, say=print) as writer:
+            writer.commit(open_store(root).parts[0].plan, 0, known_result(TOKEN_IDENTITY, 0, 8))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == FAILPOINT_EXIT_CODE
     np.testing.assert_array_equal(
@@ -243,7 +268,7 @@ def test_leftovers_of_an_interrupted_planning_are_no_damage_and_are_replaced(roo
     (root / "parts" / "0001" / "receipts").mkdir(parents=True)
     (root / "parts" / "0001" / "manifest.parquet").write_bytes(b"half")
     assert verify_store(root).findings == ()
-    with open_writer(root, IDENTITY, say=print) as writer:
+    with open_writer(root, TOKEN_IDENTITY, say=print) as writer:
         writer.plan_part(manifest_of(2, first=20), dataset="t", data_root="r", chunk_rows=8, dtype="float16")
     assert open_store(root).rows == 22
 
@@ -265,9 +290,9 @@ def test_a_folder_that_is_no_store_is_not_repaired(tmp_path):
 
 
 def test_a_store_of_a_newer_format_is_left_alone(root):
-    write_document(root / "store.json", {"format": "embedstore", "format_version": 2}, label="store")
+    write_document(root / "store.json", {"format": "embedstore", "format_version": 3}, label="store")
     before = (root / "store.json").read_bytes()
-    with pytest.raises(StoreError, match="format version 2"):
+    with pytest.raises(StoreError, match="format version 3"):
         repair_store(root, say=print)
     assert (root / "store.json").read_bytes() == before
 

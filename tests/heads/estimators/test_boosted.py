@@ -15,7 +15,7 @@ from embedstore.errors import DataError, UsageError
 from heads.estimators.boosted import BoostedFamily, BoostedHead
 from heads.solvers.early_stopping import hold_out
 from heads.solvers.principal_axes import Projection
-from tests.head_contract import MISSING, check_chance, check_family, check_head, folds_of, make_training
+from heads.testing import MISSING, check_chance, check_family, check_head, folds_of, make_training
 
 SMALL = {"rounds": 30, "patience": 5, "learning_rate": 0.3}
 GRID = BoostedFamily((SMALL | {"max_depth": 2}, SMALL | {"max_depth": 3, "components": 4, "subsample": 0.7}))

@@ -18,7 +18,7 @@ from heads.solvers.early_stopping import hold_out
 from heads.solvers.mlp_batches import Problem
 from heads.solvers.mlp_network import NetworkRecipe, normaliser, untrained
 from heads.solvers.mlp_training import train
-from tests.head_contract import check_chance, check_family, check_head, make_training
+from heads.testing import check_chance, check_family, check_head, make_training
 
 SMALL = {"hidden": (16, 8), "learning_rate": 0.02, "minimum_steps": 60}
 GRID = MlpFamily(

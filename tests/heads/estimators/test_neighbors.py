@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from embedstore.errors import DataError, UsageError
 from heads.estimators.neighbors import NeighborsFamily, NeighborsHead
 from heads.solvers.neighbor_search import Gallery, unit_vectors
-from tests.head_contract import (
+from heads.testing import (
     MISSING,
     check_chance,
     check_family,

@@ -14,7 +14,7 @@ from heads.estimators.logistic import LogisticHead
 from heads.estimators.mlp import MlpHead
 from heads.estimators.neighbors import NeighborsHead
 from heads.estimators.presets import PRESETS, preset, preset_family, preset_names
-from tests.head_contract import folds_of, log_losses, make_training
+from heads.testing import folds_of, log_losses, make_training
 
 HEADS = {"logistic": LogisticHead, "mlp": MlpHead, "knn": NeighborsHead}
 

@@ -131,7 +131,7 @@ def test_targets_with_images_of_their_own_are_each_scored_by_their_own_words():
         draws=5,
         folds=2,
     )
-    for part in (result.out_of_fold, result.judged):
+    for part in (result.out_of_fold, result.evaluated):
         rows = np.searchsorted(view.unit_ids, part.unit_ids)
         for index, head in enumerate(heads):
             own = [view.X[(view.unit_of_image == row) & mask[:, index]].mean(axis=0) for row in rows]

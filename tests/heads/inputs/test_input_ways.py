@@ -75,7 +75,7 @@ def test_predicting_again_with_the_metadata_gives_the_test_probabilities_bit_for
 ) -> None:
     run = load_run(save_run(tmp_path / "run", result).folder)
     everyone = run.predict(view.X, view.unit_of_image, metadata=view.metadata)
-    assert everyone[view.splits == "valid"].tobytes() == result.judged.probabilities.tobytes()
+    assert everyone[view.splits == "valid"].tobytes() == result.evaluated.probabilities.tobytes()
     other = {"site": np.full(len(view.X), "north")}
     assert run.predict(view.X, view.unit_of_image, metadata=other).tobytes() != everyone.tobytes()
     with pytest.raises(UsageError, match=r"needs it of every image: site \(known: north, south\)"):
@@ -105,10 +105,10 @@ def test_strangeness_is_that_of_the_images_alone(view: View, result: ProbeResult
         assert array.tobytes() == alone.outliers.to_arrays()[name].tobytes()
 
 
-def test_the_judged_images_teach_neither_levels_nor_scale(view: View, result: ProbeResult) -> None:
-    judged = (view.splits == "valid")[view.unit_of_image]
-    site = np.where(judged, "west", view.metadata["site"])
-    X = np.where(judged[:, None], 100, 1) * view.X
+def test_the_evaluated_images_teach_neither_levels_nor_scale(view: View, result: ProbeResult) -> None:
+    evaluated = (view.splits == "valid")[view.unit_of_image]
+    site = np.where(evaluated, "west", view.metadata["site"])
+    X = np.where(evaluated[:, None], 100, 1) * view.X
     moved = probed(replace(view, X=X, metadata={"site": site}), draws=20, family=GRID)
     assert moved.fitted.predictor.blocks == result.fitted.predictor.blocks
     for one, other in zip(moved.fitted.predictor.heads, result.fitted.predictor.heads, strict=True):
@@ -147,7 +147,7 @@ def test_the_way_with_the_smallest_mean_loss_is_chosen_and_is_what_naming_it_giv
         alone = probed(named, pooling=way.pooling, draws=20, family=GRID)
         losses.append(alone.fitted.losses.min(axis=0).mean())
         if way == chosen.fitted.inputs:
-            assert alone.judged.probabilities.tobytes() == chosen.judged.probabilities.tobytes()
+            assert alone.evaluated.probabilities.tobytes() == chosen.evaluated.probabilities.tobytes()
             assert alone.settings.to_json() == chosen.settings.to_json()
     assert [trial.log_loss for trial in chosen.fitted.trials] == pytest.approx(losses, rel=1e-12)
     assert chosen.fitted.inputs == ways[int(np.argmin(losses))]
@@ -176,7 +176,7 @@ def test_in_cross_validation_every_fold_chooses_and_learns_without_what_it_score
     everyone = UnitImages.of_view(view, leakage_groups(view))
     with_metadata = 0
     for fold in range(5):
-        left_out = result.judged.fold == fold
+        left_out = result.evaluated.fold == fold
         outer = fit(
             everyone.take(~left_out),
             GRID,
@@ -194,7 +194,7 @@ def test_in_cross_validation_every_fold_chooses_and_learns_without_what_it_score
             n_units=int(left_out.sum()),
             metadata={"site": site[images]},
         )
-        assert scores.tobytes() == result.judged.scores[left_out].tobytes()
+        assert scores.tobytes() == result.evaluated.scores[left_out].tobytes()
         if outer.predictor.blocks is not None:
             with_metadata += 1
             assert ("east" in outer.predictor.blocks.levels[0]) == (not left_out[stranger].any())
@@ -217,7 +217,7 @@ def test_a_run_names_all_that_was_tried_and_predicts_with_what_was_chosen(view: 
     assert run.document["inputs"]["chosen"]["pooling"] == run.predictor.pooling
     assert run.document["settings"]["pooling"] == run.predictor.pooling
     again = run.predict(view.X, view.unit_of_image, metadata=view.metadata)
-    assert again[view.splits == "valid"].tobytes() == result.judged.probabilities.tobytes()
+    assert again[view.splits == "valid"].tobytes() == result.evaluated.probabilities.tobytes()
 
 
 def test_words_are_compared_with_vectors_alone(view: View) -> None:

@@ -17,7 +17,7 @@ from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.answers import predict_units
 from heads.runs.run import load_run, save_run
-from tests.head_contract import check_family, check_head
+from heads.testing import check_family, check_head
 from tests.heads.bag_head import STRENGTHS, NoisyOrFamily, NoisyOrHead
 from tests.views import make_view, probed
 
@@ -88,8 +88,8 @@ def test_every_score_of_the_protocol_is_that_of_a_bag(view: View) -> None:
     best = int(np.argmin(losses))
     assert result.fitted.points == ({"strength": STRENGTHS[best]},)
     assert result.fitted.out_of_fold_scores[:, 0, 0] == pytest.approx(by_strength[best], rel=1e-4, abs=1e-5)
-    judged = bag_scores(view, learned, view.splits == "valid", STRENGTHS[best])
-    assert result.judged.scores[:, 0, 0] == pytest.approx(judged, rel=1e-4, abs=1e-5)
+    evaluated = bag_scores(view, learned, view.splits == "valid", STRENGTHS[best])
+    assert result.evaluated.scores[:, 0, 0] == pytest.approx(evaluated, rel=1e-4, abs=1e-5)
 
 
 def test_class_weights_are_undone_at_the_bag(view: View) -> None:
@@ -110,7 +110,7 @@ def test_class_weights_are_undone_at_the_bag(view: View) -> None:
         )
         none = np.prod(1 / (1 + np.exp(logits)))
         expected.append(np.log((1 - none) / none) - np.log(negative / positive))
-    assert result.judged.scores[:, 0, 0] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert result.evaluated.scores[:, 0, 0] == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_a_loaded_run_predicts_bags_to_the_bit(view: View, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_loaded_run_predicts_bags_to_the_bit(view: View, tmp_path: Path) -> No
     images = np.flatnonzero(np.isin(view.unit_of_image, units))
     unit_of_image = np.searchsorted(units, view.unit_of_image[images])
     again = run.predict(view.X[images], unit_of_image)
-    assert again.tobytes() == result.judged.probabilities.tobytes()
+    assert again.tobytes() == result.evaluated.probabilities.tobytes()
     one = unit_of_image == 3
     alone = run.predict(view.X[images][one], np.zeros(one.sum(), np.int64))
     assert alone.tobytes() == again[3:4].tobytes()

@@ -41,7 +41,7 @@ def test_all_patients_give_the_run_itself() -> None:
         assert curve.points[0].metrics[name] == result.evaluation.overall[name]
 
 
-def test_without_a_split_every_size_is_judged_by_the_same_patients() -> None:
+def test_without_a_split_every_size_is_evaluated_on_the_same_patients() -> None:
     view = make_view(patients=150, valid_share=0)
     curve = learning_curve(view, ProbeOptions(draws=20), repeats=2, family=GRID)
     n = {point.metrics["auroc"].n for point in curve.points}

@@ -41,16 +41,16 @@ def test_cross_validation_scores_every_unit_once_without_its_patient() -> None:
     view = make_view(valid_share=0)
     result = probed(view, draws=20, family=GRID)
     assert result.settings.mode == "outer cross-validation"
-    assert result.judged.unit_ids.tolist() == view.unit_ids.tolist()
-    assert np.isfinite(result.judged.probabilities).all()
+    assert result.evaluated.unit_ids.tolist() == view.unit_ids.tolist()
+    assert np.isfinite(result.evaluated.probabilities).all()
     for patient in np.unique(view.patients):
-        assert len(np.unique(result.judged.fold[view.patients == patient])) == 1
+        assert len(np.unique(result.evaluated.fold[view.patients == patient])) == 1
 
 
 def test_cross_validated_scores_do_not_know_their_own_labels() -> None:
     view = make_view(valid_share=0, patients=60)
     result = probed(view, draws=20, family=GRID)
-    left_out = result.judged.fold == 0
+    left_out = result.evaluated.fold == 0
     y = view.y.copy()
     y[left_out] = 1 - y[left_out]
     # The folds of the other labels are dealt again, so only fitting by hand on the same rows compares.
@@ -61,13 +61,13 @@ def test_cross_validated_scores_do_not_know_their_own_labels() -> None:
     )
     flipped = replace(kept, y=y)
     one, other = (probed(each, draws=20, family=GRID, seed=3) for each in (kept, flipped))
-    assert one.judged.probabilities.tobytes() == other.judged.probabilities.tobytes()
+    assert one.evaluated.probabilities.tobytes() == other.evaluated.probabilities.tobytes()
 
 
 def test_the_same_seed_gives_the_same_result_and_another_does_not() -> None:
     view = make_view()
     first, again, other = (probed(view, draws=20, family=GRID, seed=seed) for seed in (1, 1, 2))
-    assert first.judged.probabilities.tobytes() == again.judged.probabilities.tobytes()
+    assert first.evaluated.probabilities.tobytes() == again.evaluated.probabilities.tobytes()
     assert first.evaluation.overall == again.evaluation.overall
     assert (first.fitted.folds != other.fitted.folds).any()
 
@@ -93,13 +93,13 @@ def test_vectors_that_are_all_alike_state_the_prevalence() -> None:
     y = (np.random.default_rng(0).random(len(view.y)) < 0.25).astype(int)[:, None]
     result = probed(replace(view, X=np.zeros_like(view.X), y=y), draws=20, family=GRID)
     prevalence = y[view.splits == "train"].mean()
-    assert result.judged.probabilities[:, 0, 1] == pytest.approx(prevalence, abs=0.005)
+    assert result.evaluated.probabilities[:, 0, 1] == pytest.approx(prevalence, abs=0.005)
     assert result.evaluation.overall["auroc"].value == 0.5
 
 
 def test_the_official_rule_of_mura_is_among_the_metrics() -> None:
     result = probed(make_view(), draws=20, family=GRID)
-    y, stated = result.judged.y[:, 0], probabilities_from_scores(result.judged.scores[:, 0])[:, 1]
+    y, stated = result.evaluated.y[:, 0], probabilities_from_scores(result.evaluated.scores[:, 0])[:, 1]
     table = np.array([[np.sum((y == a) & ((stated >= 0.5) == b)) for b in (0, 1)] for a in (0, 1)])
     agreed = np.trace(table) / table.sum()
     by_chance = (table.sum(0) * table.sum(1)).sum() / table.sum() ** 2
@@ -127,17 +127,17 @@ def test_an_image_task_has_one_unit_an_image() -> None:
         subgroups={},
     )
     result = probed(images, draws=20, family=GRID)
-    assert len(result.judged.unit_ids) == int((images.splits == "valid").sum())
+    assert len(result.evaluated.unit_ids) == int((images.splits == "valid").sum())
 
 
-def test_targets_with_missing_labels_are_judged_where_they_have_labels() -> None:
+def test_targets_with_missing_labels_are_evaluated_where_they_have_labels() -> None:
     view = make_view(targets=("left", "right"), patients=300)
     y = view.y.copy()
     y[::3, 1] = MISSING
     y[5] = MISSING
     result = probed(replace(view, y=y), draws=20, family=GRID)
-    judged = (view.splits == "valid") & (y[:, 1] != MISSING)
-    assert result.evaluation.by_target["right"]["auroc"].n == int(judged.sum())
+    evaluated = (view.splits == "valid") & (y[:, 1] != MISSING)
+    assert result.evaluation.by_target["right"]["auroc"].n == int(evaluated.sum())
     both = [result.evaluation.by_target[name]["auroc"].value for name in ("left", "right")]
     assert result.evaluation.overall["auroc"].value == pytest.approx(np.mean(both))
     assert result.excluded["unit without any label"] == 1
@@ -147,7 +147,7 @@ def test_targets_with_missing_labels_are_judged_where_they_have_labels() -> None
 def test_several_classes_have_metrics_and_no_thresholds() -> None:
     view = make_view(classes=("mild", "moderate", "severe"), signal=3.0)
     result = probed(view, draws=20, family=GRID)
-    assert result.judged.probabilities.shape[2] == 3
+    assert result.evaluated.probabilities.shape[2] == 3
     assert result.evaluation.at_threshold == {}
     assert result.evaluation.decision_curves == {}
     assert "quadratic_kappa" not in {
@@ -165,7 +165,7 @@ def test_a_task_of_grades_has_quadratic_kappa_and_the_curve_of_its_positive_clas
     view = make_view(classes=("mild", "moderate", "severe"), signal=3.0)
     task = replace(view.task, ordered=True, positive=positive)
     result = probed(replace(view, task=task), draws=20, family=GRID)
-    y, probabilities = result.judged.y[:, 0], result.judged.probabilities[:, 0]
+    y, probabilities = result.evaluated.y[:, 0], result.evaluated.probabilities[:, 0]
     reference = cohen_kappa_score(y, probabilities.argmax(1), weights="quadratic")
     assert result.evaluation.overall["quadratic_kappa"].value == pytest.approx(reference)
     assert "quadratic_kappa" in result.evaluation.by_subgroup["anatomy"]["XR_HAND"]
@@ -183,7 +183,7 @@ def test_weights_of_the_task_make_a_weighted_log_loss() -> None:
     view = make_view()
     weighted = replace(view, task=replace(view.task, class_weights=(1.0, 4.0)))
     result = probed(weighted, draws=20, family=GRID)
-    y, probabilities = result.judged.y[:, 0], result.judged.probabilities[:, 0]
+    y, probabilities = result.evaluated.y[:, 0], result.evaluated.probabilities[:, 0]
     case = np.array([1.0, 4.0])[y]
     expected = -(case * np.log(probabilities[np.arange(len(y)), y])).sum() / case.sum()
     assert result.evaluation.overall["weighted_log_loss"].value == pytest.approx(expected)

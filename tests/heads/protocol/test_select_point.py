@@ -137,7 +137,7 @@ def test_a_class_without_a_training_patient_is_named_with_those_that_have_some()
     assert "fewer folds" not in str(found.value)
 
 
-def test_a_split_with_nothing_to_judge_by_is_refused() -> None:
+def test_a_split_with_nothing_to_evaluate_on_is_refused() -> None:
     view = make_view()
     with pytest.raises(DataError, match=r"found only \['train'\]. --cross-validate passes over the split"):
         split_units(replace(view, splits=np.full(len(view.splits), "train")))
@@ -148,7 +148,7 @@ def test_with_a_test_split_valid_is_learned_from_and_strays_are_counted() -> Non
     splits = np.array(["train", "valid", "test", ""])[np.arange(len(view.unit_ids)) % 4]
     split = split_units(replace(view, splits=splits))
     assert split.fit_names == ("train", "valid")
-    assert (split.judged == (splits == "test")).all()
+    assert (split.evaluated == (splits == "test")).all()
     assert split.excluded == {"unit outside the official split": int((splits == "").sum())}
 
 

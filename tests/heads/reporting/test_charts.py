@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from heads.reporting.charts import precision_recall_points, roc_chart, roc_points
-from heads.statistics import metrics
+from heads.statistics import metric_functions as metrics
 
 TRUTH = np.random.default_rng(0).random(80) < 0.4
 SCORES = {

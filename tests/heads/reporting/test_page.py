@@ -116,7 +116,7 @@ def test_the_confusion_table_adds_up_to_the_units(run: Run) -> None:
     assert parsed is not None
     counts = [int(count) for count in re.findall(r'<td class="n">(\d+)</td>', parsed.group())]
     assert len(counts) == 4
-    assert sum(counts) == run.document["counts"]["units_judged"]
+    assert sum(counts) == run.document["counts"]["units_evaluated"]
 
 
 def test_text_in_charts_is_text_and_colours_follow_the_theme(run: Run) -> None:
@@ -199,7 +199,7 @@ def test_a_page_holds_the_curves_sets_errors_and_doubtful_labels(run: Run) -> No
 
 
 def test_confident_errors_are_wrong_and_the_surest(run: Run) -> None:
-    rows = [row for row in run.predictions.to_pylist() if row["split"] == "test"]
+    rows = [row for row in run.predictions.to_pylist() if row["role"] == "evaluation"]
     wrong = [
         max(row["prob_normal"], row["prob_abnormal"])
         for row in rows
@@ -245,16 +245,16 @@ def test_a_page_of_unnamed_data_says_so(run: Run) -> None:
 
 def test_bins_prevalence_and_counts_of_classes_are_on_the_page(run: Run) -> None:
     text = _read(render_report([run])).text
-    labels = [row["label"] for row in run.predictions.to_pylist() if row["split"] == "test"]
+    labels = [row["label"] for row in run.predictions.to_pylist() if row["role"] == "evaluation"]
     assert run.document["ece_bins"] == {"finding": len(labels) // 20}
     assert f"here {len(labels) // 20} bins" in text
     assert f"the prevalence: {labels.count('abnormal') / len(labels):.3f}" in text
-    judged = run.document["classes"]["judged"]["finding"]
-    assert {name: entry["units"] for name, entry in judged.items()} == {
+    evaluated = run.document["classes"]["evaluated"]["finding"]
+    assert {name: entry["units"] for name, entry in evaluated.items()} == {
         name: labels.count(name) for name in ("normal", "abnormal")
     }
     cells = run.document["classes"]["by_subgroup"]["anatomy"]
-    for name, entry in judged.items():
+    for name, entry in evaluated.items():
         assert sum(cell["finding"][name]["units"] for cell in cells.values()) == entry["units"]
         assert 0 < entry["patients"] <= entry["units"]
     fitted = run.document["classes"]["fitted"]["finding"]
@@ -274,7 +274,7 @@ def test_a_missing_interval_is_explained_and_an_empty_panel_left_out(tmp_path: P
 def test_two_classes_show_one_kappa_and_names_are_those_of_the_axes(run: Run) -> None:
     page = render_report([run])
     assert "quadratic_kappa" not in run.document["metrics"]
-    assert "quadratic_kappa" not in page
+    assert "quadratic kappa" not in page
     assert re.search(r"<text[^>]*>sensitivity \(recall\)</text>", page)
     assert "<td>sensitivity (recall)</td>" in page
     assert "undone in the probabilities" not in page
@@ -297,7 +297,7 @@ def test_runs_of_the_same_head_are_told_apart_and_the_best_comes_first(run: Run,
     text = _read(render_report([noise, run])).text
     first, second = text.index("logistic, run ("), text.index("logistic, noise (")
     assert first < second
-    assert "chosen by these same judged units" in text
+    assert "chosen on this same evaluation set" in text
 
 
 def test_runs_of_different_tasks_are_refused(run: Run, tmp_path: Path) -> None:
@@ -367,4 +367,4 @@ def test_a_task_without_a_positive_class_has_no_curve_of_acting_and_says_so(tmp_
     page = render_report([graded])
     assert "Reliability of “other”" in page
     assert "Decision curve of “other”" in page
-    assert "<td>quadratic_kappa</td>" in page
+    assert "<td>quadratic kappa</td>" in page

@@ -50,7 +50,7 @@ def test_a_prediction_says_what_the_design_promises_and_is_plain_json(run: Run, 
 
 
 def test_sets_are_those_of_the_run(run: Run, view: View) -> None:
-    kept = {row["unit_id"]: row for row in run.predictions.to_pylist() if row["split"] == "test"}
+    kept = {row["unit_id"]: row for row in run.predictions.to_pylist() if row["role"] == "evaluation"}
     found = {entry["unit_id"]: entry["targets"]["finding"] for entry in _predict(run, view)}
     assert kept
     for unit_id, row in kept.items():
@@ -98,9 +98,9 @@ def test_a_prevalence_can_be_estimated_from_the_units(run: Run, view: View) -> N
 
 
 def test_strangers_are_told_from_units_of_the_population(run: Run, view: View) -> None:
-    judged = view.splits == "valid"
+    evaluated = view.splits == "valid"
     found = _predict(run, view)
-    usual = [entry["ood_p_value"] for entry, kept in zip(found, judged, strict=True) if kept]
+    usual = [entry["ood_p_value"] for entry, kept in zip(found, evaluated, strict=True) if kept]
     far = predict_units(
         run, np.full((1, 6), 50.0, np.float32) * [1, -1, 1, -1, 1, -1], np.zeros(1, int), ["far"]
     )

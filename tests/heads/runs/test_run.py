@@ -41,7 +41,7 @@ def run(tmp_path: Path, result: ProbeResult) -> Run:
 
 
 def _test_probabilities(run: Run) -> np.ndarray:
-    table = run.predictions.filter(np.array(run.predictions.column("split").to_pylist()) == "test")
+    table = run.predictions.filter(np.array(run.predictions.column("role").to_pylist()) == "evaluation")
     return np.array(table.column("prob_abnormal").to_pylist())
 
 
@@ -73,9 +73,9 @@ def test_predicting_again_gives_the_test_probabilities_bit_for_bit_in_any_batch(
     run: Run, view: View, batch: int
 ) -> None:
     loaded, expected = load_run(run.folder), _test_probabilities(run)
-    judged = np.flatnonzero(view.splits == "valid")
-    for start in range(0, len(judged), batch):
-        X, unit_of_image = _images(view, judged[start : start + batch])
+    evaluated = np.flatnonzero(view.splits == "valid")
+    for start in range(0, len(evaluated), batch):
+        X, unit_of_image = _images(view, evaluated[start : start + batch])
         found = loaded.predict(X, unit_of_image)[:, 0, 1]
         assert found.tobytes() == expected[start : start + batch].tobytes()
 
@@ -126,8 +126,8 @@ def test_a_folder_without_run_json_is_not_a_run(tmp_path: Path) -> None:
 
 def test_another_format_version_is_refused(run: Run) -> None:
     path = run.folder / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-    with pytest.raises(DataError, match="format version must be 3, found 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    with pytest.raises(DataError, match="format version must be 4, found 3"):
         load_run(run.folder)
 
 
@@ -173,11 +173,11 @@ def test_a_run_says_whether_its_head_converged_and_what_it_learned_from(run: Run
     assert run.document["settings"]["coverage"] == 0.9
 
 
-def test_predictions_hold_every_unit_out_of_fold_and_judged(run: Run, view: View) -> None:
+def test_predictions_hold_every_unit_out_of_fold_and_evaluated(run: Run, view: View) -> None:
     rows = run.predictions.to_pylist()
     train = view.unit_ids[view.splits == "train"].tolist()
-    assert [row["unit_id"] for row in rows if row["split"] == "oof"] == train
-    assert all(row["fold"] is None for row in rows if row["split"] == "test")
+    assert [row["unit_id"] for row in rows if row["role"] == "out-of-fold"] == train
+    assert all(row["fold"] is None for row in rows if row["role"] == "evaluation")
     assert all(abs(row["prob_normal"] + row["prob_abnormal"] - 1) < 1e-9 for row in rows)
     labels = dict(zip(view.unit_ids.tolist(), view.y[:, 0].tolist(), strict=True))
     assert all(row["label"] == ("normal", "abnormal")[labels[row["unit_id"]]] for row in rows)
@@ -187,11 +187,11 @@ def test_a_run_of_three_classes_and_two_targets_comes_back(tmp_path: Path) -> No
     view = make_view(classes=("mild", "moderate", "severe"), targets=("left", "right"), signal=3.0)
     result = probed(view, draws=20)
     run = save_run(tmp_path / "run", result)
-    judged = np.flatnonzero(view.splits == "valid")
-    X, unit_of_image = _images(view, judged)
+    evaluated = np.flatnonzero(view.splits == "valid")
+    X, unit_of_image = _images(view, evaluated)
     found = load_run(run.folder).predict(X, unit_of_image)
-    assert found.shape == (len(judged), 2, 3)
-    assert found.tobytes() == result.judged.probabilities.tobytes()
+    assert found.shape == (len(evaluated), 2, 3)
+    assert found.tobytes() == result.evaluated.probabilities.tobytes()
 
 
 def _neighbors_run(folder: Path, targets: tuple[str, ...]) -> Run:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedstore.errors import UsageError
-from heads.statistics import metrics
+from heads.statistics import metric_functions as metrics
 from heads.statistics.bootstrap import draw_patients, estimate, holm, paired_difference
 
 
@@ -158,7 +158,7 @@ def test_a_bootstrap_of_nothing_is_refused() -> None:
 
 
 def test_draws_that_all_agree_give_no_interval() -> None:
-    """Five patients judged right are right in every draw; the sixth may not be."""
+    """Five patients evaluated right are right in every draw; the sixth may not be."""
     weights = draw_patients(np.array(list("abcde")), draws=200, seed=0).weights()
     right = np.ones(5, int)
     drawn = metrics.accuracy(right, right, n_classes=2, weights=weights)

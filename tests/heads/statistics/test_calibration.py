@@ -10,8 +10,16 @@ from sklearn.isotonic import IsotonicRegression
 
 from embedstore.errors import DataError, UsageError
 from heads.scores import probabilities_from_scores
-from heads.statistics import metrics
-from heads.statistics.calibration import KINDS, calibrate, calibrator_from_json, fit_calibrator
+from heads.statistics import metric_functions as metrics
+from heads.statistics.calibration import (
+    KINDS,
+    Kind,
+    LinearCalibrator,
+    calibrate,
+    calibrator_from_json,
+    fit_calibrator,
+)
+from tests.paths import PROJECT
 
 BINARY = ("identity", "temperature", "platt", "dirichlet", "isotonic")
 SEVERAL = ("identity", "temperature", "vector", "dirichlet", "isotonic")
@@ -149,3 +157,58 @@ def test_a_kind_that_does_not_suit_is_refused() -> None:
         calibrator_from_json({"kind": "magic"}, source="here")
     with pytest.raises(DataError, match="here: not a calibrator"):
         calibrator_from_json({"kind": "platt"}, source="here")
+
+
+def test_a_kind_is_fitted_only_where_its_row_says_that_it_suits() -> None:
+    two, several = _binary(), _several()
+    for kind, row in KINDS.items():
+        for scores, y, _ in (two, several):
+            n_classes = max(2, scores.shape[1])
+            if row.suits(n_classes):
+                assert fit_calibrator(kind, scores, y).kind == kind
+            else:
+                with pytest.raises(
+                    UsageError, match=rf"of {n_classes} classes must be one of .* found '{kind}'"
+                ):
+                    fit_calibrator(kind, scores, y)
+    assert [kind for kind, row in KINDS.items() if row.suits(2)] == list(BINARY)
+    assert [kind for kind, row in KINDS.items() if row.suits(3)] == list(SEVERAL)
+
+
+@pytest.mark.parametrize(("n", "tried"), [(1249, False), (1250, True)])
+def test_isotonic_is_tried_from_a_thousand_points_on(n: int, tried: bool) -> None:
+    """Of 1,250 points in five folds 1,000 are left when one fold is left out; of 1,249 only 999."""
+    assert ("isotonic" in calibrate(*_binary(n)).losses) is tried
+
+
+def test_a_row_more_is_a_kind_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores with the wrong sign: none of the others may turn them around, so the new kind must win."""
+
+    class Turned(LinearCalibrator):
+        def __call__(self, scores: np.ndarray) -> np.ndarray:
+            return super().__call__(-scores)
+
+    def fit(scores: np.ndarray, y: np.ndarray) -> Turned:
+        return Turned("turned", ((1.0, 0.0), (0.0, 1.0)), (0.0, 0.0))
+
+    def from_json(document: object) -> Turned:
+        return fit(np.zeros((0, 1)), np.zeros(0, int))
+
+    monkeypatch.setitem(KINDS, "turned", Kind(name="turned", fit=fit, from_json=from_json, classes="two"))
+    scores, y, folds = _binary(factor=-1.0)
+    chosen = calibrate(scores, y, folds)
+    assert chosen.calibrator.kind == "turned"
+    again = calibrator_from_json(chosen.calibrator.to_json(), source="here")
+    assert again(scores).tobytes() == chosen.calibrator(scores).tobytes()
+    assert "turned" not in calibrate(*_several()).losses
+
+
+def test_the_protocol_page_has_a_line_for_each_kind() -> None:
+    page = (PROJECT / "docs" / "protocols.md").read_text()
+    words = {"any": "any number", "two": "two", "several": "more than two"}
+    expected = [
+        f"| `{name}` | {words[row.classes]} |{f' {row.least_points:,} ' if row.least_points else ' '}|"
+        for name, row in KINDS.items()
+    ]
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    assert [line for line in lines if line.split("`")[1] in KINDS] == expected

@@ -14,7 +14,7 @@ from heads.statistics.conformal import (
     UNKNOWN,
     conformal_sets,
     conformal_sets_from_json,
-    judge_sets,
+    evaluate_sets,
     patient_shares,
     patients_needed,
 )
@@ -135,11 +135,11 @@ def test_a_rate_outside_0_and_1_is_refused() -> None:
         conformal_sets(np.ones((2, 2)), np.array([0, 1]), np.arange(2), classes=CLASSES, coverage=1.5)
 
 
-def test_judging_counts_what_is_in_the_sets() -> None:
+def test_evaluating_counts_what_is_in_the_sets() -> None:
     members = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [UNKNOWN, UNKNOWN], [1, 0]], np.int8)
     y = np.array([0, 1, 0, 1, 1, MISSING])
     draws = draw_patients(np.array(list("abcdef")), draws=200, seed=0)
-    found = judge_sets(members, y, draws, classes=CLASSES)
+    found = evaluate_sets(members, y, draws, classes=CLASSES)
     values = {name: entry.value for name, entry in found.items()}
     assert values == {
         "coverage": 0.5,
@@ -152,7 +152,7 @@ def test_judging_counts_what_is_in_the_sets() -> None:
     assert found["coverage"].n == 4
     assert found["coverage of normal"].n == 2
     assert found["size"].low < 1.0 < found["size"].high
-    assert judge_sets(members[4:5], y[4:5], draw_patients(np.array(["e"]), seed=0), classes=CLASSES) == {}
+    assert evaluate_sets(members[4:5], y[4:5], draw_patients(np.array(["e"]), seed=0), classes=CLASSES) == {}
 
 
 def test_sets_come_back_from_json() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heads.statistics import metrics
+from heads.statistics import metric_functions as metrics
 from heads.statistics.bootstrap import draw_patients
-from heads.statistics.evaluation import Scored, ece_bins, evaluate
+from heads.statistics.evaluation import Scored, evaluate
+from heads.statistics.metrics import ece_bins
 
 
 def _scored(n: int, n_classes: int = 2) -> Scored:

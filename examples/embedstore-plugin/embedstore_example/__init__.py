@@ -1,0 +1,1 @@
+"""An encoder, a data set reader and a head for embedstore."""

@@ -1,0 +1,38 @@
+import json
+
+from cli.main import run
+from tests.stores import TOKEN_IDENTITY, make_store
+
+
+def test_further_arrays_are_shown_with_what_a_row_of_them_is(tmp_path, capsys):
+    make_store(tmp_path / "s", identity=TOKEN_IDENTITY)
+    assert run(["info", str(tmp_path / "s")]) == 0
+    assert (
+        "    array tokens: 2 x 3 per row (mean, first and last pixel of the upper and the lower half), float16, "
+        "largest rounding error 0\n"
+    ) in capsys.readouterr().out
+    assert run(["info", str(tmp_path / "s"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["parts"][0]["arrays"] == {
+        "vectors": {
+            "row_shape": [4],
+            "dtype": "float16",
+            "dimensions": ["feature"],
+            "row": "vector, un-normalised",
+            "rounding_error": 0.0,
+        },
+        "tokens": {
+            "row_shape": [2, 3],
+            "dtype": "float16",
+            "dimensions": ["token", "token_feature"],
+            "row": "mean, first and last pixel of the upper and the lower half",
+            "rounding_error": 0.0,
+        },
+    }
+    assert list(document["identity"]["arrays"]) == ["tokens"]
+
+
+def test_a_store_of_vectors_alone_shows_no_further_array(tmp_path, capsys):
+    make_store(tmp_path / "s")
+    assert run(["info", str(tmp_path / "s")]) == 0
+    assert "array" not in capsys.readouterr().out
