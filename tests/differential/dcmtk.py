@@ -43,7 +43,11 @@ def render(calls: Sequence[tuple[str, Sequence[str], Path, Path]], folder: Path)
     with arguments.open() as listed:
         # Failing calls are seen by the picture they do not leave.
         subprocess.run(
-            ["xargs", "-L1", f"-P{_WORKERS}", "env"], stdin=listed, env=environment, check=False, capture_output=True
+            ["xargs", "-L1", f"-P{_WORKERS}", "env"],
+            stdin=listed,
+            env=environment,
+            check=False,
+            capture_output=True,
         )
 
 

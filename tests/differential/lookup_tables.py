@@ -11,21 +11,26 @@ from pydicom.sequence import Sequence
 Range = tuple[float, float]
 
 
-def add_modality(header: Dataset, row: Mapping[str, object], inputs: Range, rng: np.random.Generator) -> Range:
+def add_modality(
+    header: Dataset, row: Mapping[str, object], inputs: Range, rng: np.random.Generator
+) -> Range:
     """Add the modality LUT of a row and return the range of its output."""
     low, high = inputs
     kind = row["modality lut"]
     if kind == "none":
         return inputs
     if kind == "table":
-        count = int(min(high - low + 1, 4096))
+        count = int(high - low + 1)
         bits = int(rng.choice([12, 16]))
         entries = np.sort(rng.integers(0, 1 << bits, count))
-        header.ModalityLUTSequence = Sequence([_table(int(low), entries, bits, signed=bool(row["signed"]), rng=rng)])
+        header.ModalityLUTSequence = Sequence(
+            [_table(int(low), entries, bits, row, signed=bool(row["signed"]), rng=rng)]
+        )
         header.ModalityLUTSequence[0].ModalityLUTType = "US"
         return float(entries.min()), float(entries.max())
-    # Only whole numbers enter a table, whose rounding of others the standard leaves open.
-    slope = 1.0 if row["voi"] == "table" else float(rng.choice([0.5, 1.0, 2.5]))
+    # dcmtk cuts modality values to whole numbers, so halves come in only where one step is no grey level.
+    wide = high - low >= 1 << 13 and row["voi"] != "table"
+    slope = 1.0 if row["voi"] == "table" else float(rng.choice([0.5, 1.0, 2.5] if wide else [1, 2, 3]))
     intercept = 100.0 if kind == "rescale" else -float(round(slope * (low + high) / 2))
     header.RescaleSlope, header.RescaleIntercept, header.RescaleType = str(slope), str(int(intercept)), "US"
     return slope * low + intercept, slope * high + intercept
@@ -42,7 +47,7 @@ def add_voi(header: Dataset, row: Mapping[str, object], values: Range, rng: np.r
         count = int(max(2, min((high - low) * 0.6, 4096)))
         bits = int(rng.choice([8, 12, 16]))
         entries = np.floor(np.linspace(0, 1, count) ** 1.5 * ((1 << bits) - 1)).astype(np.int64)
-        header.VOILUTSequence = Sequence([_table(first, entries, bits, signed=low < 0, rng=rng)])
+        header.VOILUTSequence = Sequence([_table(first, entries, bits, row, signed=low < 0, rng=rng)])
         return
     width = 0 if kind == "width 0" else max(2, round((high - low) * float(rng.choice([0.4, 0.8, 1.2]))))
     header.WindowCenter, header.WindowWidth = str(round(low + (high - low) * 0.55)), str(width)
@@ -66,13 +71,27 @@ def add_palette(header: Dataset, row: Mapping[str, object], rng: np.random.Gener
         setattr(header, f"{colour}PaletteColorLookupTableData", _swapped(packed.tobytes(), big_endian))
 
 
-def _table(first: int, entries: np.ndarray, bits: int, *, signed: bool, rng: np.random.Generator) -> Dataset:
-    """Return a LUT item; its first value is written with or without a sign, as writers do."""
+def _table(
+    first: int,
+    entries: np.ndarray,
+    bits: int,
+    row: Mapping[str, object],
+    *,
+    signed: bool,
+    rng: np.random.Generator,
+) -> Dataset:
+    """Return a LUT item; its first value is written with or without a sign, its entries as numbers or words."""
     item = Dataset()
     as_signed = signed and bool(rng.integers(2))
     written = first if as_signed else first & 0xFFFF
-    item.add_new(0x00283002, "SS" if as_signed else "US", [len(entries), written, bits])
-    item.add_new(0x00283006, "US", entries.tolist())
+    count = len(entries) & 0xFFFF  # 0 stands for 65,536
+    item.add_new(0x00283002, "SS" if as_signed else "US", [count, written, bits])
+    if len(entries) > 0x7000 or bool(rng.integers(2)):
+        item.add_new(
+            0x00283006, "OW", _swapped(entries.astype("<u2").tobytes(), row["syntax"] == "big endian")
+        )
+    else:
+        item.add_new(0x00283006, "US", entries.tolist())
     return item
 
 
