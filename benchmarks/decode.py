@@ -7,6 +7,7 @@ Images are generated: smooth anatomy-like shapes with noise, so that they compre
 (512 px PNG about 150 kB). Rates per core are per second of CPU time, and isolation is what it adds to the CPU
 time of an image, in parent and child together, measured in turns, best of several: other programs on the
 machine only ever slow things down. By the clock isolation may gain, where parent and child overlap.
+Before these come all transfer syntaxes of DICOM, each beside another library (`syntaxes.py`).
 
     python benchmarks/decode.py --json decode.json
 """
@@ -26,6 +27,7 @@ import numpy as np
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
+from syntaxes import measurements as syntax_measurements
 
 from embedstore.decoding.decode import DecodeJob, EncoderInput, SerialDecoder
 from embedstore.decoding.pool import DecoderPool
@@ -47,7 +49,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        syntaxes = list(syntax_measurements(Path(folder), arguments.repeats))
         results = list(measurements(Path(folder), arguments.images, arguments.repeats))
+    for row in syntaxes:
+        theirs = (
+            f"{row['its ms']:>8.1f} ms  {row['beside']:<20}{row['times']:>5.1f} x" if row["beside"] else ""
+        )
+        print(f"{row['syntax']:<44}{row['ms']:>8.1f} ms{theirs}")
     for result in results:
         kept = {True: "kept", False: "BROKEN", None: ""}[result["kept"]]
         print(
@@ -55,7 +63,9 @@ def main() -> None:
         )
     if arguments.json:
         host = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-        arguments.json.write_text(json.dumps({"host": host, "results": results}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({"host": host, "syntaxes": syntaxes, "results": results}, indent=2) + "\n"
+        )
 
 
 def measurements(folder: Path, images: int, repeats: int) -> Iterator[dict[str, object]]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from cli.exit_codes import DONE, FAILED, WRONG_USAGE
+from cli.wording import for_command_line
 from embedstore.errors import EmbedError, UsageError
 
 # Command -> what it does, so that `embed --help` imports no command. In the order a new user meets them.
@@ -70,7 +71,9 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("stopped")
     except EmbedError as error:
-        return _fail(str(error), code=WRONG_USAGE if isinstance(error, UsageError) else FAILED)
+        return _fail(
+            for_command_line(str(error)), code=WRONG_USAGE if isinstance(error, UsageError) else FAILED
+        )
     except BrokenPipeError:
         # The reader (head, less) has gone; the interpreter would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -88,7 +88,7 @@ def device_lost(device: torch.device, error: Exception) -> DeviceLost:
     first_line = str(error).partition("\n")[0]
     return DeviceLost(
         f"device {device} stopped answering ({first_line}). The current chunk is abandoned, finished ones "
-        "stay; run the same command again to continue, with another --device if this one stays away"
+        "stay; run the same command again to continue, with another `device` if this one stays away"
     )
 
 

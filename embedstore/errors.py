@@ -1,18 +1,56 @@
 """Errors, grouped by what the catcher would do about them.
 
 A message says which argument or file, what it must be, what was found, and what to do.
-Only ``cli.main`` turns these into text and exit codes.
+Only ``cli.main`` turns these into options, text and exit codes.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from enum import StrEnum
+from enum import Enum, StrEnum
+
+
+class Advice(Enum):
+    """What to do about an error, as a Python user would; the command line names its own commands instead."""
+
+    REPAIR = "Run: embedstore.repair_store(path)"
+    UPGRADE = "Run: embedstore.upgrade_store(path)"
+    EXTRACT = "Run embedstore.extract again"
+    ADD_TASK = "embedstore.write_task adds one"
+    CHANGE_TASK = "embedstore.write_task replaces a task"
+    PROBE = "heads.save_run makes one"
 
 
 class EmbedError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can mend.
+
+    The message speaks of Python's arguments, each in backquotes: `device`.
+
+    Parameters
+    ----------
+    problem
+        Which argument or file, what it must be, and what was found.
+    advice
+        What to do, where it is a call of its own.
+
+    Examples
+    --------
+    >>> str(EmbedError("x.store is damaged", advice=Advice.REPAIR))
+    'x.store is damaged. Run: embedstore.repair_store(path)'
+    """
+
+    def __init__(self, problem: str = "", *, advice: Advice | None = None) -> None:
+        super().__init__(problem)
+        self.advice = advice
+
+    @property
+    def problem(self) -> str:
+        """The message without the advice."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return self.problem if self.advice is None else f"{self.problem}. {self.advice.value}"
 
 
 class UsageError(EmbedError, ValueError):

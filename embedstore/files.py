@@ -20,6 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+# How public functions take the name of a file or folder.
+StrPath = str | os.PathLike[str]
 TEMPORARY_SUFFIX = ".tmp"
 FAILPOINT_VARIABLE = "EMBEDSTORE_FAILPOINT"
 FAILPOINT_EXIT_CODE = 86

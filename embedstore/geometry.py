@@ -12,7 +12,6 @@ Every function takes n slices at once; leading axes broadcast as in NumPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,35 +30,6 @@ _DOMINANT_COSINE = np.sqrt(0.5) + 1e-6
 _COSINE_TOLERANCE = 0.01
 _LARGEST_MM = 1e6  # a kilometre: nothing in a scanner, and far from where float64 overflows
 STACK_TOLERANCE_DEGREES = 1.0
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where each slice of a series lies; every array is (n,), in the order in which the slices were given.
-
-    Parameters
-    ----------
-    stack
-        int64: number of the stack of equal orientation, from 0 in order of first appearance.
-    index
-        int64: rank in its stack along `position_mm`, from 0.
-    position_mm
-        float64: projection of ImagePositionPatient on the stack's axis (`stack_axis`).
-    fraction
-        float64 in [0, 1]: `position_mm` from the first slice of the stack to the last; 0.5 where the
-        stack has a single position.
-    left_right_mm
-        float64: patient x of the slice's centre; positive to the patient's left.
-    plane
-        str: ``sagittal``, ``coronal``, ``axial`` or ``oblique``.
-    """
-
-    stack: npt.NDArray[np.int64]
-    index: npt.NDArray[np.int64]
-    position_mm: FloatArray
-    fraction: FloatArray
-    left_right_mm: FloatArray
-    plane: npt.NDArray[np.str_]
 
 
 def valid_geometry(
@@ -216,7 +186,7 @@ def positions_along_mm(axis: Numbers, positions_mm: Numbers) -> FloatArray:
     ImageRefused
         With ``bad-geometry`` if a position is not finite.
     """
-    projected: FloatArray = _checked_positions(positions_mm) @ np.asarray(axis, np.float64)
+    projected: FloatArray = checked_positions(positions_mm) @ np.asarray(axis, np.float64)
     return projected
 
 
@@ -233,51 +203,6 @@ def slice_order(orientations: Numbers, positions_mm: Numbers) -> npt.NDArray[np.
     """
     along = positions_along_mm(stack_axis(orientations), positions_mm)
     return np.argsort(along, kind="stable").astype(np.int64)
-
-
-def place_slices(
-    orientations: Numbers,
-    positions_mm: Numbers,
-    spacings_mm: Numbers,
-    shapes_px: Numbers,
-    *,
-    tolerance_degrees: float = STACK_TOLERANCE_DEGREES,
-) -> Placement:
-    """Split one series into stacks and place each slice in its own.
-
-    Parameters
-    ----------
-    orientations
-        (n, 6) ImageOrientationPatient.
-    positions_mm
-        (n, 3) ImagePositionPatient.
-    spacings_mm
-        (n, 2) PixelSpacing: between rows, between columns.
-    shapes_px
-        (n, 2) rows, columns.
-    tolerance_degrees
-        As in `split_stacks`.
-
-    Raises
-    ------
-    ImageRefused
-        With ``bad-geometry`` for values that `valid_geometry` rejects; mask such slices first.
-    """
-    cosines = np.reshape(np.asarray(orientations, np.float64), (-1, 6))
-    places = np.reshape(_checked_positions(positions_mm), (-1, 3))
-    stack = split_stacks(cosines, tolerance_degrees=tolerance_degrees)
-    index = np.zeros(len(stack), np.int64)
-    along = np.zeros(len(stack))
-    fraction = np.full(len(stack), 0.5)
-    for number in range(int(stack.max(initial=-1)) + 1):
-        rows = np.flatnonzero(stack == number)
-        along[rows] = positions_along_mm(stack_axis(cosines[rows]), places[rows])
-        index[rows[np.argsort(along[rows], kind="stable")]] = np.arange(len(rows))
-        extent_mm = np.ptp(along[rows])
-        if extent_mm > 0:
-            fraction[rows] = (along[rows] - along[rows].min()) / extent_mm
-    centres_mm = slice_centres_mm(cosines, places, spacings_mm, shapes_px)
-    return Placement(stack, index, along, fraction, centres_mm[:, 0], planes(cosines))
 
 
 def slice_centres_mm(
@@ -325,7 +250,7 @@ def pixel_to_patient_mm(
     spacings = _checked_spacings(spacings_mm)
     points = np.asarray(points_px, np.float64)
     patient: FloatArray = (
-        _checked_positions(positions_mm)
+        checked_positions(positions_mm)
         + along_columns * (spacings[..., 1] * points[..., 0])[..., None]
         + along_rows * (spacings[..., 0] * points[..., 1])[..., None]
     )
@@ -356,7 +281,7 @@ def patient_mm_to_pixel(
     """
     along_columns, along_rows = directions(orientations)
     spacings = _checked_spacings(spacings_mm)
-    offset = _checked_positions(points_mm) - _checked_positions(positions_mm)
+    offset = checked_positions(points_mm) - checked_positions(positions_mm)
     # Rounded cosines are not quite perpendicular: solving the 2 x 2 system keeps the round trip exact.
     skew = (along_columns * along_rows).sum(-1)
     on_columns, on_rows = (offset * along_columns).sum(-1), (offset * along_rows).sum(-1)
@@ -389,7 +314,8 @@ def _usable_spacings(spacings_mm: Numbers) -> npt.NDArray[np.bool_]:
     return usable
 
 
-def _checked_positions(positions_mm: Numbers) -> FloatArray:
+def checked_positions(positions_mm: Numbers) -> FloatArray:
+    """Return (..., 3) patient positions in mm; raises ImageRefused (``bad-geometry``) for anything else."""
     places = np.asarray(positions_mm, np.float64)
     if places.ndim == 0 or places.shape[-1] != 3:
         raise _refused(f"a patient position must be three numbers; found shape {places.shape}")

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedstore.brief import Brief
 from embedstore.errors import DataError
 from embedstore.files import parquet_bytes
 
@@ -57,8 +58,8 @@ class Record:
     series_id: str = ""
 
 
-@dataclass(frozen=True)
-class Manifest:
+@dataclass(frozen=True, repr=False)
+class Manifest(Brief):
     """Records in row order, backed by an Arrow table.
 
     Build one with `manifest_from_columns` or `manifest_from_table`, which check it.
@@ -100,6 +101,12 @@ class Manifest:
         """Return the table as Parquet; the same table gives the same bytes with the same library."""
         return parquet_bytes(self.table)
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": len(self),
+            "columns": self.table.column_names,
+        }
+
 
 def manifest_from_columns(columns: Mapping[str, Sequence[Any]], *, source: str) -> Manifest:
     """Build a checked manifest from named columns.
@@ -116,6 +123,14 @@ def manifest_from_columns(columns: Mapping[str, Sequence[Any]], *, source: str) 
     DataError
         If a needed column is missing, a cell of one is empty, an `image_id` occurs twice, a path leaves
         the root, or a split has another name than ``train``, ``valid``, ``test``.
+
+    Examples
+    --------
+    >>> manifest = es.manifest_from_columns(
+    ...     {"image_id": ["a", "b"], "path": ["a.png", "b.png"], "patient_id": ["p1", "p2"]}, source="my table"
+    ... )
+    >>> len(manifest)
+    2
     """
     arrays = {}
     for name, cells in columns.items():
@@ -135,6 +150,12 @@ def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
     ------
     DataError
         As `manifest_from_columns`.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> len(es.manifest_from_table(pa.table({"image_id": ["a"], "path": ["a.png"]}), source="my table"))
+    1
     """
     for name in ("image_id", "path"):
         if name not in table.column_names:

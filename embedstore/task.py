@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from embedstore.errors import DataError
+from embedstore.errors import Advice, DataError
 
 UNIT_ID = "unit_id"
 # Units that have a word of their own, by the one column of their key.
@@ -276,7 +276,8 @@ def join_tasks(tasks: Sequence[Task], holders: Sequence[str]) -> Task:
             if one != other:
                 raise DataError(
                     f"task {first.name!r}: {name} must be the same in every store; found {one!r} in "
-                    f"{holders[0]} and {other!r} in {holder}; `embed extract` and `embed label` write a task anew"
+                    f"{holders[0]} and {other!r} in {holder}",
+                    advice=Advice.CHANGE_TASK,
                 )
     return replace(
         first,
@@ -303,8 +304,8 @@ def _joined_labels(tasks: Sequence[Task], holders: Sequence[str]) -> pa.Table:
             if found != row:
                 one, other = (_listed(labels[-len(task.targets) :]) for labels in (found, row))
                 raise DataError(
-                    f"task {task.name!r}: {task.unit} {unit!r} is labelled {one} in {where} and {other} in {holder}; "
-                    "mend one of them (`embed label`)"
+                    f"task {task.name!r}: {task.unit} {unit!r} is labelled {one} in {where} and {other} in {holder}",
+                    advice=Advice.CHANGE_TASK,
                 )
     rows_of_column = [[row[at] for row, _ in known.values()] for at in range(len(columns))]
     arrays = [pa.array(cells, pa.string()) for cells in rows_of_column]

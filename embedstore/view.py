@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.brief import Brief
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.task import Task
@@ -49,8 +50,60 @@ class Source:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Units:
+@dataclass(frozen=True, repr=False)
+class Embeddings(Brief):
+    """Vectors with their names.
+
+    Parameters
+    ----------
+    image_ids
+        (n,) object array of str, in store order or in the order asked for.
+    vectors
+        (n, dim) float16 or float32, un-normalised; every row finite.
+    rows
+        (n,) int64: row in the store, counted over all parts.
+    """
+
+    image_ids: npt.NDArray[np.object_]
+    vectors: npt.NDArray[Any]
+    rows: npt.NDArray[np.int64]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": len(self.image_ids),
+            "dim": self.vectors.shape[1],
+            "dtype": str(self.vectors.dtype),
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class ArrayRows(Brief):
+    """Rows of one array with their names.
+
+    Parameters
+    ----------
+    image_ids
+        (n,) object array of str, in store order or in the order asked for.
+    values
+        (n, *row shape) float16 or float32; every row finite.
+    rows
+        (n,) int64: row in the store, counted over all parts.
+    """
+
+    image_ids: npt.NDArray[np.object_]
+    values: npt.NDArray[Any]
+    rows: npt.NDArray[np.int64]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": len(self.image_ids),
+            "row_shape": self.values.shape[1:],
+            "dtype": str(self.values.dtype),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Units(Brief):
     """Units of a task, labelled or not, with the vectors of their images.
 
     Images are in the order of their store, or of their stores one after the other; units are in order of their
@@ -83,8 +136,16 @@ class Units:
     metadata: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
     image_of_target: npt.NDArray[np.bool_] | None = None
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "units": len(self.unit_ids),
+            "images": len(self.image_ids),
+            "dim": self.X.shape[1],
+            "metadata": list(self.metadata),
+        }
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class View(Units):
     """The labelled units of one task with the vectors of their images.
 
@@ -144,6 +205,19 @@ class View(Units):
                 f"{where}: {len(silent):,} labels of units that have no image for the target, the first of unit "
                 f"{str(self.unit_ids[unit])!r}, target {self.task.targets[target]!r}; such a label must be {MISSING}"
             )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "task": self.task.name,
+            "unit": self.task.unit,
+            "targets": list(self.task.targets),
+            "classes": list(self.task.classes),
+            "units": len(self.unit_ids),
+            "images": len(self.image_ids),
+            "patients": len(np.unique(self.patients)),
+            "dim": self.X.shape[1],
+            "splits": sorted(set(self.splits.tolist()) - {""}),
+        }
 
 
 def units_spoken_for(

@@ -1,1 +1,102 @@
-"""Heads on cached embeddings: fitting, selection, calibration, statistics, runs, reports."""
+"""Heads on cached embeddings: fitting, selection, calibration, statistics, runs, reports.
+
+The names below are the public ones; modules underneath may move in any release.
+
+>>> import heads
+>>> heads.head_names()
+['knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedstore.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds, OutOfFold, Training
+    from heads.estimators.boosted import BoostedHead
+    from heads.estimators.logistic import LogisticHead
+    from heads.estimators.mlp import MlpHead
+    from heads.estimators.neighbors import NeighborsHead
+    from heads.estimators.presets import preset_family, preset_names
+    from heads.estimators.zeroshot import ZeroShotHead, zeroshot_head
+    from heads.protocol.learning_curve import LearningCurve, learning_curve
+    from heads.protocol.options import ProbeOptions
+    from heads.protocol.probe import probe
+    from heads.protocol.probe_result import ProbeResult
+    from heads.registry import head_class, head_names
+    from heads.reporting.page import save_report
+    from heads.runs.answers import predict_units
+    from heads.runs.comparison import Comparison, compare
+    from heads.runs.run import Run, load_run, save_run
+    from heads.statistics.bootstrap import Estimate
+    from heads.statistics.measure import measure, metric_names
+
+__all__ = [
+    "BoostedHead",
+    "Comparison",
+    "Estimate",
+    "FamilyDefaults",
+    "Head",
+    "HeadDefaults",
+    "HeadFamily",
+    "HeadNeeds",
+    "LearningCurve",
+    "LogisticHead",
+    "MlpHead",
+    "NeighborsHead",
+    "OutOfFold",
+    "ProbeOptions",
+    "ProbeResult",
+    "Run",
+    "Training",
+    "ZeroShotHead",
+    "compare",
+    "head_class",
+    "head_names",
+    "learning_curve",
+    "load_run",
+    "measure",
+    "metric_names",
+    "predict_units",
+    "preset_family",
+    "preset_names",
+    "probe",
+    "save_report",
+    "save_run",
+    "zeroshot_head",
+]
+
+_NAMES_OF_MODULE = {
+    "heads.base": [
+        "FamilyDefaults",
+        "Head",
+        "HeadDefaults",
+        "HeadFamily",
+        "HeadNeeds",
+        "OutOfFold",
+        "Training",
+    ],
+    "heads.estimators.boosted": ["BoostedHead"],
+    "heads.estimators.logistic": ["LogisticHead"],
+    "heads.estimators.mlp": ["MlpHead"],
+    "heads.estimators.neighbors": ["NeighborsHead"],
+    "heads.estimators.presets": ["preset_family", "preset_names"],
+    "heads.estimators.zeroshot": ["ZeroShotHead", "zeroshot_head"],
+    "heads.protocol.learning_curve": ["LearningCurve", "learning_curve"],
+    "heads.protocol.options": ["ProbeOptions"],
+    "heads.protocol.probe": ["probe"],
+    "heads.protocol.probe_result": ["ProbeResult"],
+    "heads.registry": ["head_class", "head_names"],
+    "heads.reporting.page": ["save_report"],
+    "heads.runs.answers": ["predict_units"],
+    "heads.runs.comparison": ["Comparison", "compare"],
+    "heads.runs.run": ["Run", "load_run", "save_run"],
+    "heads.statistics.bootstrap": ["Estimate"],
+    "heads.statistics.measure": ["measure", "metric_names"],
+}
+
+# Not for type checkers, to whom an unknown name would be anything.
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF_MODULE)

@@ -77,7 +77,7 @@ def require_classes(
     n_patients = len(np.unique(groups))
     for column, target in enumerate(task.targets):
         where = f"task {task.name!r}, target {target!r}"
-        advice = "" if len(task.targets) == 1 else "; --target names those to keep"
+        advice = "" if len(task.targets) == 1 else "; `targets` names those to keep"
         patients = [len(np.unique(groups[y[:, column] == k])) for k in range(len(task.classes))]
         if sum(patients) == 0:
             raise DataError(
@@ -97,8 +97,8 @@ def require_classes(
             raise DataError(
                 f"{where}: no training patient has {' or '.join(map(repr, absent))}, and no number of folds helps "
                 f"there (training patients by class: {counted}); choose another target of the task, or label a task "
-                f"with the classes {present} only (`embed label`). Where only the evaluation split has such patients, "
-                "--cross-validate learns from them too"
+                f"with the classes {present} only. Where only the evaluation split has such patients, "
+                "`cross_validate=True` learns from them too"
             )
         if min(patients) < folds:
             rarest = task.classes[int(np.argmin(patients))]

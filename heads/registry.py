@@ -8,7 +8,13 @@ from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds
 
 
 def head_names() -> list[str]:
-    """Return the names of the installed heads."""
+    """Return the names of the installed heads.
+
+    Examples
+    --------
+    >>> heads.head_names()
+    ['knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
+    """
     return plugin_names(HEADS)
 
 
@@ -26,6 +32,11 @@ def head_class(name: str) -> type[Head]:
         If no installed package offers a head of that name, or it lacks a part of the contract.
     PluginError
         If the package that offers it cannot be imported.
+
+    Examples
+    --------
+    >>> heads.head_class("knn").__name__
+    'NeighborsHead'
     """
     plugin = find_plugin(HEADS, name)
     if plugin is not None:
@@ -34,7 +45,7 @@ def head_class(name: str) -> type[Head]:
         return found
     installed = head_names()
     raise UsageError(
-        f"--head: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"
+        f"`head`: no head named {name!r}; installed: {', '.join(installed) or 'none'}{did_you_mean(name, installed)}"
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom.data
 import pytest
@@ -21,13 +22,16 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import compress
+from pydicom.uid import UID
 
 from embedstore.decoding.decode import DecodeJob, DecodeLimits, EncoderInput, decode
 from embedstore.errors import ImageRefused, Reason
+from embedstore.images.dicom_syntax import DeflatedImageFrame, EncapsulatedUncompressed, JPEGXLLossless
 from embedstore.images.preprocess import PreprocessSpec
 
 PYDICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"
 LIMITS = DecodeLimits()
+_STAND_INS = {(len(syntax) + 1) // 2: syntax for syntax in (uid.JPEGLSLossless, uid.HTJ2K)}
 
 LOSSLESS_SYNTAXES = {
     "implicit": uid.ImplicitVRLittleEndian,
@@ -38,6 +42,12 @@ LOSSLESS_SYNTAXES = {
     "jpeg-ls": uid.JPEGLSLossless,
     "jpeg-2000": uid.JPEG2000Lossless,
     "jpeg-lossless": uid.JPEGLosslessSV1,
+    "jpeg-lossless-14": uid.JPEGLossless,
+    "htj2k": uid.HTJ2KLossless,
+    "htj2k-rpcl": uid.HTJ2KLosslessRPCL,
+    "jpeg-xl": JPEGXLLossless,
+    "deflated-frame": DeflatedImageFrame,
+    "uncompressed": EncapsulatedUncompressed,
 }
 
 
@@ -91,54 +101,161 @@ def dicom_bytes(ds: Dataset, syntax: uid.UID = uid.ExplicitVRLittleEndian) -> by
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    if syntax == uid.JPEGLosslessSV1:
-        kind = "i" if ds.PixelRepresentation else "u"
-        pixels = np.frombuffer(ds.PixelData, f"<{kind}{ds.BitsAllocated // 8}")
-        pixels = pixels[: ds.Rows * ds.Columns].reshape(ds.Rows, ds.Columns)
-        ds.PixelData = encapsulate([jpeg_lossless(pixels, ds.BitsStored)])
-        ds["PixelData"].VR = "OB"
-        ds["PixelData"].is_undefined_length = True
-    elif syntax.is_encapsulated:
+    if syntax == uid.RLELossless:
         compress(ds, syntax)
+    elif syntax in _ENCODERS:
+        encapsulated(ds, [_ENCODERS[syntax](frame, ds.BitsStored) for frame in _frames(ds)])
     elif syntax == uid.ExplicitVRBigEndian and ds.BitsAllocated > 8:
         ds.PixelData = np.frombuffer(ds.PixelData, f"<u{ds.BitsAllocated // 8}").byteswap().tobytes()
-    ds.file_meta.TransferSyntaxUID = syntax
+    return _written(ds, syntax)
+
+
+def _written(ds: Dataset, syntax: UID) -> bytes:
+    # pydicom 3.0.2 writes no syntax that it does not know, so one of the same length stands in.
+    stands_in = syntax if syntax.is_transfer_syntax else _STAND_INS[(len(syntax) + 1) // 2]
+    ds.file_meta.TransferSyntaxUID = stands_in
     buffer = io.BytesIO()
     ds.save_as(
         buffer,
         enforce_file_format=True,
-        implicit_vr=syntax.is_implicit_VR,
-        little_endian=syntax.is_little_endian,
+        implicit_vr=syntax == uid.ImplicitVRLittleEndian,
+        little_endian=syntax != uid.ExplicitVRBigEndian,
     )
-    return buffer.getvalue()
+    written = stands_in.encode().ljust(2 * ((len(stands_in) + 1) // 2), b"\0")
+    return buffer.getvalue().replace(written, syntax.encode().ljust(len(written), b"\0"), 1)
 
 
-def jpeg_lossless(pixels: np.ndarray, precision: int) -> bytes:
-    """Encode grey pixels as JPEG lossless, first-order prediction (ITU-T T.81 annex H): no library writes it."""
-    values = pixels.astype(np.int64) & ((1 << precision) - 1)
-    predicted = np.empty_like(values)
-    predicted[:, 1:] = values[:, :-1]
-    predicted[1:, 0] = values[:-1, 0]
-    predicted[0, 0] = 1 << (precision - 1)
-    bits = []
-    for difference in ((values - predicted + 32768) % 65536 - 32768).ravel().tolist():
-        category = abs(difference).bit_length()
-        bits.append(f"{category:05b}")  # 17 categories, all with codes of five bits
-        if 0 < category < 16:
-            extra = difference if difference > 0 else difference + (1 << category) - 1
-            bits.append(f"{extra:0{category}b}")
-    stream = "".join(bits)
-    stream += "1" * (-len(stream) % 8)
-    entropy = int(stream, 2).to_bytes(len(stream) // 8, "big").replace(b"\xff", b"\xff\0")
-    rows, columns = pixels.shape
+def encapsulated(ds: Dataset, frames: list[bytes]) -> Dataset:
+    """Put encoded frames into a data set, in place."""
+    ds.PixelData = encapsulate(frames)
+    ds["PixelData"].VR = "OB"
+    ds["PixelData"].is_undefined_length = True
+    return ds
+
+
+def encoded_bytes(pixels: np.ndarray, syntax: UID, frame: bytes, **elements: Any) -> bytes:
+    """Write one frame that was encoded elsewhere; `pixels` say what the header says."""
+    return encapsulated_bytes(dataset(pixels, **elements), syntax, [frame])
+
+
+def encapsulated_bytes(ds: Dataset, syntax: UID, frames: list[bytes]) -> bytes:
+    """Write a data set with frames that were encoded elsewhere."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    return _written(encapsulated(ds, frames), syntax)
+
+
+def _frames(ds: Dataset) -> np.ndarray:
+    kind = "i" if ds.PixelRepresentation else "u"
+    values = np.frombuffer(ds.PixelData, f"<{kind}{ds.BitsAllocated // 8}")
+    shape = (int(ds.get("NumberOfFrames", 1)), ds.Rows, ds.Columns, ds.SamplesPerPixel)
+    frames = values[: np.prod(shape)].reshape(shape)
+    return frames[..., 0] if ds.SamplesPerPixel == 1 else frames
+
+
+def _words(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Return two's complement words of `bits` bits, as codecs without a sign are given them."""
+    unsigned = pixels.view(pixels.dtype.str.replace("i", "u"))
+    return unsigned & unsigned.dtype.type((1 << bits) - 1)
+
+
+def _deflated(frame: np.ndarray, bits: int) -> bytes:
+    deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    return deflater.compress(frame.tobytes()) + deflater.flush()
+
+
+_ENCODERS: dict[UID, Callable[[np.ndarray, int], bytes]] = {
+    EncapsulatedUncompressed: lambda frame, bits: frame.tobytes(),
+    DeflatedImageFrame: _deflated,
+    uid.JPEGLosslessSV1: lambda frame, bits: jpeg_lossless(frame, bits, predictor=1),
+    uid.JPEGLossless: lambda frame, bits: jpeg_lossless(frame, bits, predictor=6),
+    uid.JPEGLSLossless: lambda frame, bits: imagecodecs.jpegls_encode(_words(frame, bits)),
+    uid.JPEG2000Lossless: lambda frame, bits: imagecodecs.jpeg2k_encode(
+        frame, reversible=True, codecformat="j2k", bitspersample=bits
+    ),
+    uid.HTJ2KLossless: lambda frame, bits: imagecodecs.htj2k_encode(frame, reversible=True),
+    uid.HTJ2KLosslessRPCL: lambda frame, bits: imagecodecs.htj2k_encode(
+        frame, reversible=True, tlm=True, tilepart=1
+    ),
+    JPEGXLLossless: lambda frame, bits: imagecodecs.jpegxl_encode(
+        _words(frame, bits), lossless=True, bitspersample=bits, usecontainer=False
+    ),
+}  # fmt: skip
+
+
+def jpeg_lossless(
+    pixels: np.ndarray,
+    precision: int,
+    *,
+    predictor: int = 1,
+    point_transform: int = 0,
+    restart_rows: int = 0,
+    modulo: int = 65536,
+) -> bytes:
+    """Encode pixels as JPEG lossless with the equations of ITU-T T.81 annex H; slow, and no library's.
+
+    Parameters
+    ----------
+    pixels
+        (rows, columns) or (rows, columns, components), coded together.
+    precision
+        Bits of a sample; words are cut to them.
+    predictor
+        Selection value of table H.1.
+    point_transform
+        Low bits that are dropped.
+    restart_rows
+        Rows between two restart markers, or 0 for none.
+    modulo
+        65,536 as in the standard, or 256 as some makers of 8-bit images have it.
+    """
+    values = (pixels.astype(np.int64) & ((1 << precision) - 1)) >> point_transform
+    values = values[..., None] if values.ndim == 2 else values
+    rows, columns, components = values.shape
+    differences = np.empty_like(values)
+    for row in range(rows):
+        first = row % restart_rows == 0 if restart_rows else row == 0
+        left = np.roll(values[row], 1, axis=0)
+        up = values[row - 1] if row else left
+        corner = np.roll(up, 1, axis=0)
+        predicted = left if first else {
+            1: left, 2: up, 3: corner, 4: left + up - corner, 5: left + ((up - corner) >> 1),
+            6: up + ((left - corner) >> 1), 7: (left + up) >> 1,
+        }[predictor].copy()  # fmt: skip
+        predicted[0] = 1 << (precision - point_transform - 1) if first else up[0]
+        differences[row] = (values[row] - predicted + modulo // 2) % modulo - modulo // 2
+    rows_of_bits = ["".join(_lossless_symbol(d) for d in row.ravel().tolist()) for row in differences]
+    step = restart_rows or rows
+    intervals = ["".join(rows_of_bits[start : start + step]) for start in range(0, rows, step)]
+    entropy = b""
+    for number, bits in enumerate(intervals):
+        padded = bits + "1" * (-len(bits) % 8)
+        entropy += int(padded, 2).to_bytes(len(padded) // 8, "big").replace(b"\xff", b"\xff\0")
+        if number < len(intervals) - 1:
+            entropy += bytes([0xFF, 0xD0 + number % 8])
+    described = b"".join(bytes([number + 1, 0x11, 0]) for number in range(components))
+    chosen = b"".join(bytes([number + 1, 0]) for number in range(components))
+    header = struct.pack(">HBHHB", 8 + 3 * components, precision, rows, columns, components)
     return b"".join([
         b"\xff\xd8",
-        b"\xff\xc3" + struct.pack(">HBHHB3B", 11, precision, rows, columns, 1, 1, 0x11, 0),
+        b"\xff\xc3" + header + described,
         b"\xff\xc4" + struct.pack(">HB16B", 19 + 17, 0, *([0] * 4 + [17] + [0] * 11)) + bytes(range(17)),
-        b"\xff\xda" + struct.pack(">HB2B3B", 8, 1, 1, 0, 1, 0, 0),
+        b"\xff\xdd" + struct.pack(">HH", 4, restart_rows * columns) if restart_rows else b"",
+        b"\xff\xda" + struct.pack(">HB", 6 + 2 * components, components) + chosen
+        + bytes([predictor, 0, point_transform]),
         entropy,
         b"\xff\xd9",
     ])  # fmt: skip
+
+
+def _lossless_symbol(difference: int) -> str:
+    """Return the bits of one difference (annex H.1.2.2): 17 categories, all with codes of five bits."""
+    category = abs(difference).bit_length()
+    if category in {0, 16}:
+        return f"{category:05b}"
+    extra = difference if difference > 0 else difference + (1 << category) - 1
+    return f"{category:05b}{extra:0{category}b}"
 
 
 def png_with_size(width: int, height: int) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -124,3 +126,44 @@ def test_the_project_does_not_hold_a_path_of_a_machine():
             text = path.read_text(errors="replace")
             assert "/wo" + "rk/" not in text, name
             assert "/ro" + "ot/" not in text, name
+
+
+def python_blocks(page: Path) -> list[str]:
+    return [
+        block
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        if block.startswith(">>>")
+    ]
+
+
+@pytest.mark.slow
+def test_the_python_of_the_pages_prints_what_they_show(capsys):
+    """In one folder, one block after the other; the README's last, on the store that docs/python.md makes."""
+    blocks = [
+        (name, block) for name in ("docs/python.md", "README.md") for block in python_blocks(ROOT / name)
+    ]
+    assert len(blocks) > 8
+    names: dict[str, object] = {}
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for at, (name, block) in enumerate(blocks):
+        if "to_pandas(" in block and importlib.util.find_spec("pandas") is None:
+            continue
+        example = doctest.DocTestParser().get_doctest(block, names, f"{name}, block {at}", name, 0)
+        runner.run(example, clear_globs=False)
+        names |= example.globs
+    assert not runner.failures, capsys.readouterr().out
+
+
+def test_the_page_on_python_lists_what_has_no_example():
+    from tests.test_public_names import WITHOUT_EXAMPLE
+
+    rows = re.findall(r"^\| ([\w ]+) \| (`.+`) \|$", (ROOT / "docs/python.md").read_text(), re.MULTILINE)
+    assert {name: why for why, names in rows for name in re.findall(r"`(\w+)`", names)} == WITHOUT_EXAMPLE
+
+
+def test_pages_name_the_public_roots_only():
+    """Except the pages on how the project is built."""
+    deep = re.compile(r"\b(?:from|import) (?:embedstore|heads)\.\w+")
+    for page in PAGES:
+        if page.name not in ("design.md", "plugins.md"):
+            assert not deep.search(page.read_text()), page.name

@@ -137,6 +137,7 @@ def test_rooms_are_small_and_no_deeper_than_two_levels():
         assert len(module.parts) <= 3, module
     rooms = {module.parent for module in MODULES}
     for room in rooms:
-        assert len([module for module in MODULES if module.parent == room]) <= 14, room
+        inside = [module for module in MODULES if module.parent == room and module.name != "__main__.py"]
+        assert len(inside) <= 14, room
         sentence = (ast.get_docstring(ast.parse((PROJECT / room / "__init__.py").read_text())) or "").strip()
         assert sentence, room

@@ -12,6 +12,7 @@ from xgboost.core import XGBoostError
 from embedstore.view import View
 from gpu_checks.plan import Plan, attempted
 from gpu_checks.rows import CPU, Row
+from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
 from heads.registry import head_family
 
@@ -68,9 +69,10 @@ def _row(plan: Plan, view: View, head: str, device: str) -> Row:
 
     def probed() -> dict[str, Any]:
         # Libraries and the card's context are loaded where they are first needed; that is no part of a fit.
-        probe(synthetic_view(300, 16, 100, 0), head, draws=2, device=device)
+        probe(synthetic_view(300, 16, 100, 0), ProbeOptions(head=head, draws=2, device=device))
         started = time.perf_counter()
-        result = probe(view, head, draws=2 if plan.small else _DRAWS, device=device)
+        draws = 2 if plan.small else _DRAWS
+        result = probe(view, ProbeOptions(head=head, draws=draws, device=device))
         return {
             **blank,
             "fit (s)": result.seconds["fit"],

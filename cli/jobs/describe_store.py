@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cli.jobs.notify import StrPath
+from embedstore.files import StrPath
 from embedstore.store.layout import VECTORS
 from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.tasks import read_task, task_names

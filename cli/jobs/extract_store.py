@@ -9,16 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cli.jobs.notify import StrPath
 from embedstore.datasets.base import Collection
 from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.dry_run import DryRun, dry_run
-from embedstore.extraction.extract import Executor, Extraction, InProcess
+from embedstore.extraction.extract import Executor, Extraction, InProcess, dtype_of_store
 from embedstore.extraction.on_devices import OnDevices, device_names
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
-from embedstore.store.documents import read_store_document
-from embedstore.store.layout import StoreLayout
+from embedstore.files import StrPath
 
 _MOST_WORKERS = 16
 
@@ -45,10 +43,8 @@ class EncoderChoice:
 
     def source(self, store: StrPath) -> EncoderSource:
         """Return what builds the encoder for a store, on any device."""
-        dtype = self.dtype
-        if dtype == "auto" and StoreLayout(Path(store)).store_file.exists():
-            # Whatever this machine would choose, a store has one arithmetic.
-            dtype = read_store_document(Path(store))[0].compute_dtype
+        # Whatever this machine would choose, a store has one arithmetic.
+        dtype = dtype_of_store(Path(store)) if self.dtype == "auto" else self.dtype
         return partial(
             image_encoder,
             self.name,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 # Takes one line that belongs beside the answer and not in it.
 Notify = Callable[[str], None]
-StrPath = str | os.PathLike[str]
 
 
 def ignore(line: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from cli.jobs.metadata_values import require_metadata, require_wanted, with_metadata
-from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.notify import Notify, ignore
 from cli.project import shown
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.embed_images import embed_records
 from embedstore.queries.load_view import lacking_units, load_units

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.jobs.notify import StrPath
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 
 _ENDINGS = (".jsonl", ".parquet")
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.notify import Notify, ignore
 from cli.jobs.report_runs import pictures_of_errors
 from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
 from embedstore.view import View

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.jobs.notify import StrPath
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import Store
 from heads.reporting.page import COMPARISON_FILE, REPORT_FILE, save_report

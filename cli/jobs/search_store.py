@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.notify import Notify, ignore
 from cli.jobs.text_tower import text_tower_of
-from embedstore.encoders.registry import encoder_of_identity
-from embedstore.errors import DataError
-from embedstore.manifest import Record
-from embedstore.pipeline.embed_images import embed_records
+from embedstore.files import StrPath
 from embedstore.queries.search import Neighbor, build_index
+from embedstore.queries.similar_images import vector_of_file
 from embedstore.store.reader import Store, open_store
 
 _NAMED_COLUMNS = 6
@@ -72,7 +70,8 @@ def search_by_file(
         If the store has no such column, or its encoder cannot be built.
     """
     asked, opened = options or SearchOptions(), open_store(Path(store))
-    return _similar(opened, _vector_of_file(opened, Path(image), asked, notify), asked)
+    vector = vector_of_file(opened, image, encoder=asked.encoder, device=asked.device, say=notify)
+    return _similar(opened, vector, asked)
 
 
 def search_by_words(
@@ -129,19 +128,6 @@ def _similar(
     neighbors = index.search(vector, k=asked.k, exclude_patient=exclude_patient, exclude_id=exclude_id)
     columns = [column for part in store.parts for column in part.manifest.extra_columns]
     return SimilarImages(neighbors=neighbors, columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])))
-
-
-def _vector_of_file(
-    store: Store, image: Path, asked: SearchOptions, notify: Notify
-) -> npt.NDArray[np.float32]:
-    encoder = encoder_of_identity(
-        store.identity, holder=f"store {store.path}", name=asked.encoder, device=asked.device, say=notify
-    )
-    embedded = embed_records([Record(image.name, image.name)], image.resolve().parent, encoder)
-    for reason, message in embedded.failures.values():
-        raise DataError(f"{image}: {reason}: {message}")
-    vector: npt.NDArray[np.float32] = embedded.vectors[0]
-    return vector
 
 
 def _patient(store: Store, image_id: str) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.jobs.notify import Notify, StrPath, ignore
+from cli.jobs.notify import Notify, ignore
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.store.reader import Store
 from embedstore.task import Task
 from embedstore.text_tower import TextTower

@@ -67,6 +67,7 @@ def _as_json(summary: ExtractSummary, store: Path) -> dict[str, object]:
         "bound_by": watch.bound() if summary.computed else None,
         "device_idle_share": None if idle is None else round(idle, 4),
         # Absent for an encoder whose operations nobody has counted.
-        **({} if tflops is None else {"tflops_per_s": round(tflops, 4)}),
+        # To digits, not decimals: a small encoder on a busy machine does less than 1e-4.
+        **({} if tflops is None else {"tflops_per_s": float(f"{tflops:.4g}")}),
         "interrupted": summary.interrupted,
     }

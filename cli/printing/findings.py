@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cli.wording import for_command_line
 from embedstore.extraction.doctor import Finding, State
 
 _MARKS = {State.FINE: "ok", State.NOTE: "note", State.BROKEN: "BROKEN"}
@@ -14,9 +15,9 @@ _MARKS = {State.FINE: "ok", State.NOTE: "note", State.BROKEN: "BROKEN"}
 
 def print_finding(finding: Finding) -> None:
     """Print one finding with its fix, at once: the next may take seconds."""
-    click.echo(f"{_MARKS[finding.state]:<6}  {finding.topic}: {finding.found}")
+    click.echo(f"{_MARKS[finding.state]:<6}  {finding.topic}: {for_command_line(finding.found)}")
     if finding.fix:
-        click.echo(f"        fix: {finding.fix}")
+        click.echo(f"        fix: {for_command_line(finding.fix)}")
     sys.stdout.flush()
 
 
@@ -25,7 +26,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
     return {
         "topic": finding.topic,
         "state": finding.state.value,
-        "found": finding.found,
-        "fix": finding.fix,
+        "found": for_command_line(finding.found),
+        "fix": for_command_line(finding.fix),
         **finding.values,
     }

@@ -10,6 +10,7 @@ import click
 from cli.jobs.probe_all import ComparedHeads
 from cli.printing.run_summary import inputs_in_words
 from cli.project import shown
+from cli.wording import for_command_line
 from heads.runs.comparison import Comparison, best_first, leading_metric, p_value_in_words
 from heads.statistics.metrics import shown_in
 
@@ -30,7 +31,7 @@ def print_head_table(compared: ComparedHeads) -> None:
         spent = sum(document["seconds"].values())
         click.echo(f"{name:<10}{cells}{spent:8.1f}  {_difference(compared.differences.get((name, metric)))}")
     for name, error in compared.skipped.items():
-        click.echo(f"{name:<10}skipped: {error}")
+        click.echo(f"{name:<10}skipped: {for_command_line(str(error))}")
     if any(run.document["inputs"]["tried"] for run in runs.values()):
         click.echo("\ninputs chosen by out-of-fold log loss")
         for name in order:
@@ -55,7 +56,7 @@ def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
             }
             for name, run in compared.runs.items()
         },
-        "skipped": {name: str(error) for name, error in compared.skipped.items()},
+        "skipped": {name: for_command_line(str(error)) for name, error in compared.skipped.items()},
         "differences": [
             {
                 "head": name,

@@ -14,7 +14,7 @@ from embedstore.errors import MissingWeights, UsageError
 
 HUB_URL = "https://huggingface.co"
 DEFAULT_REVISION = "main"
-_WITHOUT_WEIGHTS = "`--encoder hog` needs no weights and runs now"
+_WITHOUT_WEIGHTS = "`encoder='hog'` needs no weights and runs now"
 
 
 class HubUnreachable(MissingWeights):
@@ -125,7 +125,7 @@ def _explained(repo_id: str, filename: str, revision: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise MissingWeights(
-            f"{repo_id} has no revision {revision!r}; leave --revision out for its main branch, or see "
+            f"{repo_id} has no revision {revision!r}; leave `revision` out for its main branch, or see "
             f"{HUB_URL}/{repo_id}/commits/main"
         ) from error
     except _out_of_reach() as error:

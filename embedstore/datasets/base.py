@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from embedstore.brief import Brief
 from embedstore.errors import UsageError, did_you_mean
+from embedstore.files import StrPath
 from embedstore.manifest import Manifest
 from embedstore.plugins import DATASETS, find_plugin, plugin_names, require_options
 from embedstore.task import Task
@@ -18,8 +20,8 @@ from embedstore.task import Task
 NOTICE = "PHANTOM.txt"
 
 
-@dataclass(frozen=True)
-class Collection:
+@dataclass(frozen=True, repr=False)
+class Collection(Brief):
     """What a reader found: the records, the tasks, and what a person should know about them.
 
     Parameters
@@ -50,6 +52,14 @@ class Collection:
         """Whether the folder is marked as a phantom: images drawn by a computer, which show no patient."""
         return (self.root / NOTICE).is_file()
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "root": str(self.root),
+            "images": len(self.manifest),
+            "tasks": [task.name for task in self.tasks],
+        }
+
 
 class DatasetReader(Protocol):
     """Reads the index of one data set's layout; never decodes a pixel.
@@ -71,8 +81,42 @@ class DatasetReader(Protocol):
 
 
 def dataset_names() -> list[str]:
-    """Return the registered names, sorted."""
+    """Return the registered names, sorted.
+
+    Examples
+    --------
+    >>> es.dataset_names()
+    ['dicom-folder', 'mura', 'rsna-lumbar', 'rsna-pneumonia', 'table']
+    """
     return plugin_names(DATASETS)
+
+
+def read_dataset(name: str, root: StrPath, options: Mapping[str, Any] | None = None) -> Collection:
+    """Index a data set with the reader registered as `name`; no pixel is decoded.
+
+    Parameters
+    ----------
+    name
+        One of `dataset_names`.
+    root
+        Folder or file of the data set.
+    options
+        The reader's own.
+
+    Raises
+    ------
+    UsageError
+        If no reader has that name, or it does not take one of the options.
+    DataError
+        If `root` is something else; the message names what was expected and what was found.
+
+    Examples
+    --------
+    >>> collection = es.read_dataset("mura", "MURA-v1.1")
+    >>> collection.summary["patients"]
+    60
+    """
+    return dataset_reader(name, options).read(Path(root))
 
 
 def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> DatasetReader:

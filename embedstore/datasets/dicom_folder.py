@@ -147,7 +147,7 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
 def _read_key(path: Path | None) -> bytes:
     if path is None:
         raise UsageError(
-            "dicom-folder needs a key file (--key-file PATH): patient and study identifiers are replaced by "
+            "dicom-folder needs a key file (`key_file`): patient and study identifiers are replaced by "
             "digests made with it. A file that is not there is made, with a random key; keep it outside "
             "the store."
         )

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.datasets.dicom_headers import DicomHeader
-from embedstore.geometry import place_slices, valid_geometry
+from embedstore.geometry import valid_geometry
+from embedstore.slice_placement import place_slices
 
 COLUMNS: dict[str, pa.DataType] = {
     "plane": pa.string(),

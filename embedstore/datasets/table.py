@@ -70,7 +70,7 @@ class Table:
         rows = read_rows(root)
         fixed = {name: self.columns.get(name, name) for name in FIXED_COLUMNS}
         for wanted in ("path", *self.columns):
-            _require_column(rows, fixed[wanted], f"--root {root.name}")
+            _require_column(rows, fixed[wanted], "the table")
         for wanted in self.label:
             _require_column(rows, wanted, "label")
         present = {name: rows.columns[own] for name, own in fixed.items() if own in rows.columns}

@@ -108,8 +108,8 @@ class FixedPasses:
     def _halve(self, error: Exception) -> None:
         if self.rows == 1:
             raise UsageError(
-                f"device {self.device} has not the memory for one picture; free it, use another --device, "
-                "or --dtype bfloat16"
+                f"device {self.device} has not the memory for one picture; free it, use another `device`, "
+                "or `dtype='bfloat16'`"
             ) from error
         before, self.rows = self.rows, self.rows // 2
         self.say(

@@ -18,7 +18,13 @@ _STANDARD = ("preset", "device", "dtype", "revision", "pooling", "pass_rows", "e
 
 
 def encoder_names() -> list[str]:
-    """Return the registered names, sorted."""
+    """Return the registered names, sorted.
+
+    Examples
+    --------
+    >>> es.encoder_names()
+    ['hog', 'medgemma-896', 'medsiglip-448']
+    """
     return plugin_names(ENCODERS)
 
 
@@ -79,6 +85,15 @@ def image_encoder(
         If a hub id's configuration is neither cached nor to be fetched.
     DataError
         If a folder or hub id holds another architecture.
+
+    Examples
+    --------
+    >>> encoder = es.image_encoder("hog")
+    >>> encoder.identity == store.identity
+    True
+    >>> encoder.load()
+    >>> encoder.encode(np.zeros((2, 444, 444), np.uint8)).shape
+    (2, 1152)
     """
     factory = _factory(name, revision)
     own = dict(options or {})

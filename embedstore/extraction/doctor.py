@@ -214,7 +214,7 @@ def store_finding(path: Path) -> Finding:
     except StoreError as error:
         if (path / "store.json").exists():
             return Finding("store", State.BROKEN, f"{path} cannot be read", str(error))
-        fix = "check --store; the first `embed extract` makes a store there"
+        fix = "check `store`; the first extraction makes a store there"
         return Finding("store", State.NOTE, f"none at {path}", fix)
     held = int((store.status == VALID).sum())
     return Finding("store", State.FINE, f"{path}: {held:,} of {store.rows:,} images have a vector")
@@ -236,7 +236,7 @@ def disk_findings(folder: Path) -> Iterator[Finding]:
             "fsync",
             State.BROKEN,
             f"cannot write at {existing}: {error.strerror}",
-            "choose another folder with --store, or ask for write permission",
+            "choose another folder by `store`, or ask for write permission",
         )
         return
     slow = milliseconds > _SLOW_FSYNC_MS
@@ -244,7 +244,7 @@ def disk_findings(folder: Path) -> Iterator[Finding]:
         "fsync",
         State.NOTE if slow else State.FINE,
         f"{milliseconds:.1f} ms for 64 KiB",
-        "keep the store on a local disk, or raise --chunk-rows" if slow else "",
+        "keep the store on a local disk, or raise `chunk_rows`" if slow else "",
         {"fsync_ms": milliseconds},
     )
 

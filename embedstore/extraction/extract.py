@@ -6,15 +6,16 @@ there is nothing to do; a finished store is recognised without loading the encod
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from embedstore.datasets.base import Collection
+from embedstore.datasets.base import Collection, read_dataset
 from embedstore.encoders.base import Encoder
+from embedstore.encoders.registry import image_encoder
+from embedstore.errors import UsageError
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.pending import PendingChunk, pending_chunks
 from embedstore.extraction.plan import (
@@ -27,9 +28,12 @@ from embedstore.extraction.plan import (
 from embedstore.extraction.progress import ExtractSummary, Observer, Progress, RunningTotal
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.extraction.worker import ChunkLoop
+from embedstore.files import StrPath
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.commit import ChunkWriter
+from embedstore.store.documents import read_store_document
+from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.writer import join_writers, open_writer
 
@@ -46,10 +50,11 @@ __all__ = [
 
 
 def extract(
-    collection: Collection,
-    store: str | os.PathLike[str],
-    encoder: Encoder,
+    collection: Collection | str,
+    store: StrPath,
+    encoder: Encoder | str = "hog",
     *,
+    root: StrPath | None = None,
     choose: Choose = Choose.NEW,
     options: ExtractOptions | None = None,
     observer: Observer | None = None,
@@ -59,11 +64,15 @@ def extract(
     Parameters
     ----------
     collection
-        What a data set reader found; its `root` may be a string.
+        What a data set reader found (`embedstore.datasets.base.read_dataset`; its `root` may be a string), or the
+        name of a reader, which then reads `root`.
     store
         Folder of the store; created if missing.
     encoder
-        The encoder; loaded only if something is to be computed.
+        The encoder, or its name (`embedstore.encoders.registry.image_encoder`), which then calculates as the store
+        does where there is one. It is loaded only if something is to be computed.
+    root
+        Folder or file of the data set, where `collection` is a name.
     choose
         Whether images that failed before are tried again.
     options
@@ -79,12 +88,33 @@ def extract(
         If another process writes to the store, or does the same shard.
     StoreError
         If the store cannot be used or written; what was committed before stays.
+    UsageError
+        If a name is unknown, or a data set is named without its root.
+
+    Examples
+    --------
+    >>> summary = es.extract("mura", "other.store", "hog", root="MURA-v1.1", options=es.ExtractOptions(limit=8))
+    >>> summary.valid, summary.pending, dict(summary.failed)
+    (8, 0, {})
     """
+    store = Path(store)
+    if isinstance(collection, str):
+        if root is None:
+            raise UsageError(
+                f"`root` is needed with the name of a data set, {collection!r}: the folder that it reads"
+            )
+        collection = read_dataset(collection, root)
     collection = replace(collection, root=Path(collection.root))
+    built = image_encoder(encoder, dtype=dtype_of_store(store)) if isinstance(encoder, str) else encoder
     extraction = Extraction(
-        collection, Path(store), _Built(encoder), options or ExtractOptions(), observer or Observer()
+        collection, store, _Built(built), options or ExtractOptions(), observer or Observer()
     )
     return extraction.run(choose=choose, executor=InProcess())
+
+
+def dtype_of_store(path: Path) -> str:
+    """Return the arithmetic of a store's vectors, which every later vector must have; ``auto`` without a store."""
+    return read_store_document(path)[0].compute_dtype if StoreLayout(path).store_file.exists() else "auto"
 
 
 class Executor(Protocol):

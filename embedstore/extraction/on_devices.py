@@ -31,7 +31,7 @@ class WorkerFailed(EmbedError):
 
 
 def device_names(text: str) -> tuple[str, ...]:
-    """Return the devices that ``--device`` names: one, several with commas between, or ``all`` CUDA devices.
+    """Return the devices that a name stands for: one, several with commas between, or ``all`` CUDA devices.
 
     Raises
     ------

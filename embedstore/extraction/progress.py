@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from embedstore.brief import Brief
 from embedstore.extraction.pending import PendingChunk
 from embedstore.extraction.shard import Shard
 from embedstore.extraction.worker import FinishedChunk
@@ -76,8 +78,8 @@ class Observer:
     stopping: Callable[[], bool] = _never
 
 
-@dataclass(frozen=True)
-class ExtractSummary:
+@dataclass(frozen=True, repr=False)
+class ExtractSummary(Brief):
     """What an extraction did and how the store stands for this data set.
 
     Parameters
@@ -112,6 +114,16 @@ class ExtractSummary:
         """Failed images among those tried so far, 0 to 1."""
         tried = self.valid + sum(self.failed.values())
         return sum(self.failed.values()) / tried if tried else 0.0
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "valid": self.valid,
+            "pending": self.pending,
+            "failed": dict(self.failed),
+            "seconds": round(self.seconds, 1),
+            "interrupted": self.interrupted,
+        }
 
 
 class RunningTotal:

@@ -231,7 +231,7 @@ class Crew:
         if self._first_error is not None:
             return self._first_error
         return UsageError(
-            f"device {self.device!r}: no node of the Ray cluster has it. Use --device cpu, or add nodes"
+            f"device {self.device!r}: no node of the Ray cluster has it. Use `device='cpu'`, or add nodes"
         )
 
     def _start_workers(self) -> None:
@@ -294,9 +294,7 @@ def open_crew(
         If there is no cluster at `address`, or `device` names more than a kind of device.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(
-            f"--engine ray takes --device auto, cpu or cuda and uses every one; found {device!r}"
-        )
+        raise UsageError(f"Ray takes `device` auto, cpu or cuda and uses every one; found {device!r}")
     with _connected(address) as ray:
         crew = Crew(ray, factory, name=name, device=device, say=say)
         try:
@@ -312,7 +310,7 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise MissingDependency(f"--engine ray needs Ray: {INSTALL_LINE}") from error
+        raise MissingDependency(f"a cluster needs Ray: {INSTALL_LINE}") from error
     if ray.is_initialized():
         yield ray
         return
@@ -324,7 +322,7 @@ def _connected(address: str) -> Iterator[Any]:
         first_line = str(error).partition("\n")[0]
         raise UsageError(
             f"no Ray cluster answers at {address!r} ({first_line}). Start one with `ray start --head`, or leave "
-            "--ray-address out to use this machine"
+            "`ray_address` out to use this machine"
         ) from error
     try:
         yield ray

@@ -8,6 +8,7 @@ TESTED_VERSIONS = {
     "faiss-cpu": "1.15.1",
     "google-crc32c": "1.9.0",
     "h5py": "3.16.0",
+    "imagecodecs": "2026.3.6",
     "jinja2": "3.1.6",
     "markupsafe": "3.0.4",
     "matplotlib": "3.11.2",
@@ -15,10 +16,6 @@ TESTED_VERSIONS = {
     "pillow": "13.0.0",
     "pyarrow": "26.0.1",
     "pydicom": "3.0.2",
-    "pyjpegls": "1.5.1",
-    "pylibjpeg": "2.1.0",
-    "pylibjpeg-libjpeg": "2.5.0",
-    "pylibjpeg-openjpeg": "2.6.0",
     "ray": "2.60.0",
     "rich": "15.0.0",
     "safetensors": "0.8.0",
@@ -31,4 +28,4 @@ TESTED_VERSIONS = {
     "zarr": "3.1.6",
 }
 # Those of extras; their absence is no fault.
-OPTIONAL_VERSIONS = ("pylibjpeg-libjpeg", "ray", "sentencepiece")
+OPTIONAL_VERSIONS = ("ray", "sentencepiece")

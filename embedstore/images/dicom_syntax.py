@@ -5,88 +5,78 @@ GDCM is never used: it has an open vulnerability and pydicom would pick it up si
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.util import find_spec
+from enum import Enum
 
 from pydicom import uid
 
 from embedstore.errors import ImageRefused, Reason
 
-INSTALL_GPL = 'pip install "embedstore[dicom-gpl]"'
+
+class Codec(Enum):
+    """What is done to the bytes of a frame."""
+
+    NATIVE = "native"  # not encapsulated: pydicom reads it
+    UNCOMPRESSED = "encapsulated uncompressed"
+    DEFLATED = "deflated"
+    RLE = "rle"
+    JPEG = "jpeg"
+    JPEG_LS = "jpeg-ls"
+    JPEG_2000 = "jpeg-2000"
+    JPEG_XL = "jpeg-xl"
+    RECOMPRESSED_JPEG = "jpeg in jpeg-xl"
 
 
-@dataclass(frozen=True)
-class Codec:
-    """A decoding plugin of pydicom and the kind of codestream that it reads.
-
-    Parameters
-    ----------
-    plugin
-        The name that pydicom knows it by; empty for uncompressed pixels, which pydicom reads itself.
-    kind
-        ``native``, ``jpeg``, ``jpeg-ls``, ``jpeg-2000`` or ``rle``.
-    """
-
-    plugin: str
-    kind: str
-
-
-_NATIVE = Codec("", "native")
-_JPEG = Codec("pillow", "jpeg")
-_JPEG_GPL = Codec("pylibjpeg", "jpeg")
-_JPEG_LS = Codec("pyjpegls", "jpeg-ls")
-_JPEG_2000 = Codec("pylibjpeg", "jpeg-2000")
+# Of the standard since 2024 and later than pydicom 3.0.2 (PS3.6 table A-1).
+_LATER_NAMES = {
+    uid.UID("1.2.840.10008.1.2.1.98"): "Encapsulated Uncompressed Explicit VR Little Endian",
+    uid.UID("1.2.840.10008.1.2.4.110"): "JPEG XL Lossless",
+    uid.UID("1.2.840.10008.1.2.4.111"): "JPEG XL JPEG Recompression",
+    uid.UID("1.2.840.10008.1.2.4.112"): "JPEG XL",
+    uid.UID("1.2.840.10008.1.2.8.1"): "Deflated Image Frame Compression",
+}
+EncapsulatedUncompressed, JPEGXLLossless, JPEGXLRecompression, JPEGXL, DeflatedImageFrame = _LATER_NAMES
 
 CODECS: dict[uid.UID, Codec] = {
-    uid.ImplicitVRLittleEndian: _NATIVE,
-    uid.ExplicitVRLittleEndian: _NATIVE,
-    uid.ExplicitVRBigEndian: _NATIVE,
-    uid.DeflatedExplicitVRLittleEndian: _NATIVE,
-    uid.RLELossless: Codec("pydicom", "rle"),
-    uid.JPEGBaseline8Bit: _JPEG,
-    uid.JPEGExtended12Bit: _JPEG_GPL,
-    uid.JPEGLossless: _JPEG_GPL,
-    uid.JPEGLosslessSV1: _JPEG_GPL,
-    uid.JPEGLSLossless: _JPEG_LS,
-    uid.JPEGLSNearLossless: _JPEG_LS,
-    uid.JPEG2000Lossless: _JPEG_2000,
-    uid.JPEG2000: _JPEG_2000,
-    uid.HTJ2KLossless: _JPEG_2000,
-    uid.HTJ2KLosslessRPCL: _JPEG_2000,
-    uid.HTJ2K: _JPEG_2000,
+    uid.ImplicitVRLittleEndian: Codec.NATIVE,
+    uid.ExplicitVRLittleEndian: Codec.NATIVE,
+    uid.ExplicitVRBigEndian: Codec.NATIVE,
+    uid.DeflatedExplicitVRLittleEndian: Codec.NATIVE,
+    EncapsulatedUncompressed: Codec.UNCOMPRESSED,
+    DeflatedImageFrame: Codec.DEFLATED,
+    uid.RLELossless: Codec.RLE,
+    uid.JPEGBaseline8Bit: Codec.JPEG,
+    uid.JPEGExtended12Bit: Codec.JPEG,
+    uid.JPEGLossless: Codec.JPEG,
+    uid.JPEGLosslessSV1: Codec.JPEG,
+    uid.JPEGLSLossless: Codec.JPEG_LS,
+    uid.JPEGLSNearLossless: Codec.JPEG_LS,
+    uid.JPEG2000Lossless: Codec.JPEG_2000,
+    uid.JPEG2000: Codec.JPEG_2000,
+    uid.HTJ2KLossless: Codec.JPEG_2000,
+    uid.HTJ2KLosslessRPCL: Codec.JPEG_2000,
+    uid.HTJ2K: Codec.JPEG_2000,
+    JPEGXLLossless: Codec.JPEG_XL,
+    JPEGXLRecompression: Codec.RECOMPRESSED_JPEG,
+    JPEGXL: Codec.JPEG_XL,
 }
 
 
-def codec_for(syntax: uid.UID, *, bits_stored: int) -> Codec:
+def codec_for(syntax: uid.UID) -> Codec:
     """Return the codec of a transfer syntax.
-
-    Parameters
-    ----------
-    syntax
-        Transfer syntax.
-    bits_stored
-        BitsStored of the header: extended JPEG of 8 bits is read like baseline, of 12 bits by the GPL codec.
 
     Raises
     ------
     ImageRefused
-        With ``unsupported`` if there is none, or the one there is needs an optional library that is absent.
+        With ``unsupported`` if there is none.
     """
     codec = CODECS.get(syntax)
-    if syntax == uid.JPEGExtended12Bit and bits_stored == 8:
-        return _JPEG
     if codec is None:
-        raise ImageRefused(Reason.UNSUPPORTED, f"no codec for the transfer syntax {_name(syntax)}")
-    if codec is _JPEG_GPL and not has_gpl_codec():
-        raise ImageRefused(Reason.UNSUPPORTED, f"{_name(syntax)} needs a GPL-licensed codec: {INSTALL_GPL}")
+        raise ImageRefused(Reason.UNSUPPORTED, f"no codec for the transfer syntax {syntax_name(syntax)}")
     return codec
 
 
-def has_gpl_codec() -> bool:
-    """Return whether the optional pylibjpeg-libjpeg is installed."""
-    return find_spec("libjpeg") is not None
-
-
-def _name(syntax: uid.UID) -> str:
+def syntax_name(syntax: uid.UID) -> str:
+    """Return name and UID of a transfer syntax, for people."""
+    name = _LATER_NAMES.get(syntax, syntax.name)
     # An unregistered UID is what the file says, so it is cut to the 64 characters a UID may have.
-    return f"{syntax.name} ({syntax})" if syntax.name != syntax else repr(str(syntax)[:64])
+    return f"{name} ({syntax})" if name != syntax else repr(str(syntax)[:64])

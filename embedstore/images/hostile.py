@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from embedstore.errors import ImageRefused, Reason
 
 _LONGEST_MESSAGE = 160
-_TALKATIVE = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "PIL")
+_TALKATIVE = ("pydicom", "PIL")
 _ADDRESS = re.compile(r"\s*<[^<>]* object at 0x[0-9a-f]+>")
 
 

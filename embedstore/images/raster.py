@@ -10,6 +10,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 from PIL.ImageFile import ImageFile
 
 from embedstore.errors import ImageRefused, Reason
+from embedstore.images.complete import check_complete
 from embedstore.images.hostile import refusing
 from embedstore.images.stored_image import RASTER, StoredImage, grey_if_equal
 from embedstore.images.window import StoredArray
@@ -74,6 +75,7 @@ def read_raster(content: bytes, format_name: str, *, frame: int, max_pixels: int
         picture.load()
         if format_name == "PNG" and _PNG_END not in content:
             raise ImageRefused(Reason.UNREADABLE, "the PNG file is truncated: its end marker is missing")
+        check_complete(content, format_name, picture)
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
         upright = picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
         upright.info = picture.info

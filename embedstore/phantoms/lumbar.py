@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embedstore.datasets.rsna_lumbar import CLASSES, CONDITIONS, LEVELS, TARGETS
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.phantoms.folder import claim_folder
 from embedstore.phantoms.mr_slice import MrSlice, SliceGeometry, write_slice
 from embedstore.phantoms.spine import DISC_Z_MM, Spine, draw_signal
@@ -67,7 +68,7 @@ class _Study:
     series: tuple[_Series, ...]
 
 
-def write_phantom_lumbar(root: Path, *, studies: int = DEFAULT_STUDIES, seed: int = 0) -> LumbarSummary:
+def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed: int = 0) -> LumbarSummary:
     """Write a phantom of the competition's folder.
 
     Parameters
@@ -85,10 +86,15 @@ def write_phantom_lumbar(root: Path, *, studies: int = DEFAULT_STUDIES, seed: in
         If `studies` is less than 1 or `seed` is negative.
     DataError
         If the folder is there already and is not this phantom.
+
+    Examples
+    --------
+    >>> es.write_phantom_lumbar("phantoms", studies=1).root.name
+    'rsna-2024-lumbar-spine-degenerative-classification'
     """
     if studies < 1 or seed < 0:
         raise UsageError(f"studies must be at least 1 and seed at least 0; found {studies} and {seed}")
-    folder = root / FOLDER
+    folder = Path(root) / FOLDER
     claim_folder(
         folder,
         "These MR images are phantoms drawn by a computer. They show no patient, and the competition is not\n"
@@ -99,13 +105,8 @@ def write_phantom_lumbar(root: Path, *, studies: int = DEFAULT_STUDIES, seed: in
     planned.append(_plan_study(_TEST_STUDY, seed, "test"))
     jobs = [(study, series) for study in planned for series in study.series]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        threaded = [job for job in jobs if job[1].syntax != "jpeg2000"]
-        for _ in pool.map(lambda job: _write_series(folder, *job, seed=seed), threaded):
+        for _ in pool.map(lambda job: _write_series(folder, *job, seed=seed), jobs):
             pass
-    # The JPEG 2000 encoder of pylibjpeg-openjpeg 2.6 crashes the interpreter when other threads run.
-    for study, series in jobs:
-        if series.syntax == "jpeg2000":
-            _write_series(folder, study, series, seed=seed)
     _write_tables(folder, planned)
     images = sum(len(series.slices) for _, series in jobs)
     return LumbarSummary(root=folder, studies=len(planned), series=len(jobs), images=images)

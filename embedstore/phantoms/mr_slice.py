@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -17,6 +18,8 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
+
+from embedstore.codecs.jpeg2000 import encode_jpeg2000
 
 Vector = npt.NDArray[np.float64]
 
@@ -100,12 +103,13 @@ def write_slice(path: Path, mr: MrSlice, *, syntax: str) -> None:
     dataset.file_meta.TransferSyntaxUID = (
         ImplicitVRLittleEndian if syntax == "implicit" else ExplicitVRLittleEndian
     )
-    instance_uid = dataset.SOPInstanceUID
     if syntax == "rle":
         dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     elif syntax == "jpeg2000":
-        dataset.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
-    assert instance_uid == dataset.SOPInstanceUID
+        dataset.PixelData = encapsulate([encode_jpeg2000(mr.levels, 16)])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     dataset.save_as(path, enforce_file_format=True)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from embedstore.errors import UsageError
+from embedstore.files import StrPath
 from embedstore.phantoms.bones import ANATOMIES, Anatomy, draw_anatomy
 from embedstore.phantoms.folder import claim_folder
 from embedstore.phantoms.radiograph import LONGEST_SIDE_PX, Film, Finding, draw_radiograph
@@ -69,7 +70,7 @@ class _Study:
         return f"{self.split}/{self.anatomy}/patient{self.patient:05d}/study{self.number}_{label}"
 
 
-def write_phantom_mura(root: Path, *, patients: int = DEFAULT_PATIENTS, seed: int = 0) -> PhantomSummary:
+def write_phantom_mura(root: StrPath, *, patients: int = DEFAULT_PATIENTS, seed: int = 0) -> PhantomSummary:
     """Write a phantom MURA tree.
 
     Parameters
@@ -87,10 +88,15 @@ def write_phantom_mura(root: Path, *, patients: int = DEFAULT_PATIENTS, seed: in
         If `patients` is less than 1 or `seed` is negative.
     DataError
         If ``MURA-v1.1`` is there already and is not this phantom: nothing is ever written over it.
+
+    Examples
+    --------
+    >>> es.write_phantom_mura("phantoms", patients=1).patients
+    1
     """
     if patients < 1 or seed < 0:
         raise UsageError(f"patients must be at least 1 and seed at least 0; found {patients} and {seed}")
-    folder = root / MURA_FOLDER
+    folder = Path(root) / MURA_FOLDER
     claim_folder(folder, _notice(patients, seed))
     studies = [study for patient in range(1, patients + 1) for study in _plan_patient(patient, seed)]
     # Drawing spends its time inside NumPy and zlib, which let other threads run.

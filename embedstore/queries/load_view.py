@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import Advice, DataError, UsageError
+from embedstore.files import StrPath
 from embedstore.queries.manifest_columns import (
     column_text,
     image_mask,
@@ -20,7 +21,7 @@ from embedstore.queries.manifest_columns import (
     require_columns,
     unit_names,
 )
-from embedstore.store.reader import FAILED, PENDING, VALID, Store
+from embedstore.store.reader import FAILED, PENDING, VALID, Store, as_store
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import ImageRule, Task, join_tasks, unit_key
 from embedstore.view import MISSING, Units, View, units_spoken_for
@@ -28,7 +29,9 @@ from embedstore.view import MISSING, Units, View, units_spoken_for
 _SHOWN = 3
 
 
-def load_view(store: Store, task_name: str | None = None, *, with_columns: Sequence[str] = ()) -> View:
+def load_view(
+    store: Store | StrPath, task_name: str | None = None, *, with_columns: Sequence[str] = ()
+) -> View:
     """Join a store's vectors with one of its tasks.
 
     An image that speaks for none of the targets (`embedstore.task.Task.images_of_target`) is left out, and a label of
@@ -37,7 +40,7 @@ def load_view(store: Store, task_name: str | None = None, *, with_columns: Seque
     Parameters
     ----------
     store
-        The opened store.
+        The store, opened or by its folder.
     task_name
         The task; may be None when the store has exactly one.
     with_columns
@@ -52,12 +55,20 @@ def load_view(store: Store, task_name: str | None = None, *, with_columns: Seque
         If the task fits none of the store's images, or a unit belongs to two patients or splits.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> view = es.load_view("mura.store", "abnormal")
+    >>> view.X.shape[1], view.task.classes
+    (1152, ('normal', 'abnormal'))
+    >>> view.y.shape == (len(view.unit_ids), 1)
+    True
     """
     return load_views([store], task_name, with_columns=with_columns)
 
 
 def load_views(
-    stores: Sequence[Store], task_name: str | None = None, *, with_columns: Sequence[str] = ()
+    stores: Sequence[Store | StrPath], task_name: str | None = None, *, with_columns: Sequence[str] = ()
 ) -> View:
     """Join the vectors of several stores with the task that each of them has.
 
@@ -67,7 +78,7 @@ def load_views(
     Parameters
     ----------
     stores
-        One or more opened stores of one identity, without an image in common.
+        One or more stores of one identity, opened or by their folders, without an image in common.
     task_name
         The task; may be None when the first store has exactly one.
     with_columns
@@ -85,19 +96,26 @@ def load_views(
         images, or a unit belongs to two patients or splits.
     CorruptStore
         If a store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> view = es.load_views(["mura.store"], "abnormal", with_columns=["anatomy"])
+    >>> sorted(view.metadata)
+    ['anatomy']
     """
-    for other in stores[1:]:
-        stores[0].identity.require_same(other.identity, holder=f"store {stores[0].path}")
-    _require_disjoint(stores)
-    name = task_name or _only_task(stores[0])
+    opened = [as_store(store) for store in stores]
+    for other in opened[1:]:
+        opened[0].identity.require_same(other.identity, holder=f"store {opened[0].path}")
+    _require_disjoint(opened)
+    name = task_name or _only_task(opened[0])
     task = join_tasks(
-        [read_task(store.path, name) for store in stores], [str(store.path) for store in stores]
+        [read_task(store.path, name) for store in opened], [str(store.path) for store in opened]
     )
     of_rules = [rule.column for rule in task.images_of_target.values()]
-    require_columns(stores, [*with_columns, *task.unit_key, *of_rules])
-    images = _join([_load_labelled(store, task, with_columns) for store in stores])
+    require_columns(opened, [*with_columns, *task.unit_key, *of_rules])
+    images = _join([_load_labelled(store, task, with_columns) for store in opened])
     if not len(images.image_ids):
-        listed = ", ".join(str(store.path) for store in stores)
+        listed = ", ".join(str(store.path) for store in opened)
         raise DataError(
             f"task {task.name!r} labels {len(task.labels):,} {task.unit} ids, but none of them is among the "
             f"{images.excluded[_no_label(task)]:,} extracted images of store {listed}"
@@ -110,7 +128,7 @@ def load_views(
     )
     return View(
         task=task,
-        identity=stores[0].identity,
+        identity=opened[0].identity,
         X=images.X,
         image_ids=images.image_ids,
         content_sha256=images.content_sha256,
@@ -124,15 +142,15 @@ def load_views(
         subgroups={
             column: images.columns[column][first]
             for column in task.subgroups
-            if any(column in store.table.column_names for store in stores)
+            if any(column in store.table.column_names for store in opened)
         },
         excluded={**images.excluded, **unanswerable},
-        sources=tuple(source for store in stores for source in store.sources),
+        sources=tuple(source for store in opened for source in store.sources),
     )
 
 
 def load_units(
-    store: Store,
+    store: Store | StrPath,
     unit: str,
     *,
     with_columns: Sequence[str] = (),
@@ -143,7 +161,7 @@ def load_units(
     Parameters
     ----------
     store
-        The opened store.
+        The store, opened or by its folder.
     unit
         As `embedstore.task.Task.unit`.
     with_columns
@@ -157,7 +175,14 @@ def load_units(
         If the store has no column of `with_columns`, of the unit or of the rules.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> studies = es.load_units("mura.store", "study")
+    >>> len(studies.unit_ids) < len(studies.image_ids)
+    True
     """
+    store = as_store(store)
     of_rules = [rule.column for rule in image_rules if rule is not None]
     require_columns([store], [*with_columns, *unit_key(unit), *of_rules])
     embeddings = store.embeddings(dtype=np.float32)
@@ -332,8 +357,8 @@ def _only_task(store: Store) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise UsageError(f"store {store.path} has no task; add one with `embed label`")
-    raise UsageError(f"--task is needed: store {store.path} has {', '.join(names)}")
+        raise UsageError(f"store {store.path} has no task", advice=Advice.ADD_TASK)
+    raise UsageError(f"`task_name` is needed: store {store.path} has {', '.join(names)}")
 
 
 def _in_order(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import faiss
 import numpy as np
@@ -16,16 +17,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedstore.brief import Brief
 from embedstore.errors import UsageError, did_you_mean
-from embedstore.store.reader import Store
+from embedstore.files import StrPath
+from embedstore.store.reader import Store, as_store
 
 # Rounding to float16 moves a cosine by less than 1e-3 (11 significant bits on unit vectors); so many extra
 # candidates have kept the true neighbours within reach in every comparison with a float64 scan.
 _EXTRA_CANDIDATES = 32
 
 
-@dataclass(frozen=True)
-class Neighbor:
+@dataclass(frozen=True, repr=False)
+class Neighbor(Brief):
     """One similar image.
 
     Parameters
@@ -45,9 +48,16 @@ class Neighbor:
     row: int
     record: Mapping[str, object] = field(default_factory=dict)
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "image_id": self.image_id,
+            "similarity": round(self.similarity, 4),
+            "row": self.row,
+        }
 
-@dataclass(frozen=True)
-class Index:
+
+@dataclass(frozen=True, repr=False)
+class Index(Brief):
     """Unit vectors of the searchable rows of a store, with FAISS over them; `build_index` makes one."""
 
     table: pa.Table
@@ -58,7 +68,7 @@ class Index:
 
     def search(
         self,
-        vector: npt.NDArray[np.floating],
+        vector: npt.ArrayLike,
         *,
         k: int,
         exclude_patient: str | None = None,
@@ -108,14 +118,20 @@ class Index:
         known = {name: cell for name, cell in record.items() if cell is not None}
         return Neighbor(str(self.image_ids[position]), similarity, int(self.rows[position]), known)
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "images": len(self.image_ids),
+            "dim": self.unit_vectors.shape[1],
+        }
 
-def build_index(store: Store, *, where: Mapping[str, str] | None = None) -> Index:
+
+def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = None) -> Index:
     """Build an exact index of a store's valid rows.
 
     Parameters
     ----------
     store
-        The opened store.
+        The store, opened or by its folder.
     where
         Column -> value that a row's manifest must have to be searchable.
 
@@ -125,14 +141,22 @@ def build_index(store: Store, *, where: Mapping[str, str] | None = None) -> Inde
         If a column of `where` does not exist.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> index = es.build_index(store, where={"anatomy": "XR_WRIST"})
+    >>> nearest = index.search(store.vector(store.image_ids[0]), k=2)
+    >>> [neighbor.record["anatomy"] for neighbor in nearest]
+    ['XR_WRIST', 'XR_WRIST']
     """
+    store = as_store(store)
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
     kept = np.arange(len(embeddings.rows))
     for name, value in (where or {}).items():
         if name not in table.column_names:
             raise UsageError(
-                f"--where: the store has no column {name!r}; it has {', '.join(table.column_names)}"
+                f"`where`: the store has no column {name!r}; it has {', '.join(table.column_names)}"
                 f"{did_you_mean(name, table.column_names)}"
             )
         same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
@@ -175,6 +199,6 @@ def parse_where(conditions: Sequence[str]) -> dict[str, str]:
     for condition in conditions:
         name, equals, value = condition.partition("=")
         if not equals or not name:
-            raise UsageError(f"--where takes COLUMN=VALUE; found {condition!r}")
+            raise UsageError(f"`where` takes COLUMN=VALUE; found {condition!r}")
         parsed[name] = value
     return parsed

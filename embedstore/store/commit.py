@@ -181,7 +181,7 @@ def round_rows(
                 failures[start + row] = (
                     Reason.OVERFLOW,
                     f"largest value {largest[row]:.6g}{what} does not fit {dtype} (below {limit:.6g}); "
-                    "use --store-dtype float32",
+                    "a store of float32 holds it",
                 )
     good = [row for row in range(len(result.vectors)) if start + row not in failures]
     stored = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedstore.errors import CorruptStore, DataError, StoreError
+from embedstore.errors import Advice, CorruptStore, DataError, StoreError
 from embedstore.files import content_sha256, sealed, write_durable
 from embedstore.identity import Identity, identity_from_json
 from embedstore.store.layout import (
@@ -22,7 +22,6 @@ from embedstore.store.layout import (
 
 # Stands in store.json while an upgrade rewrites the other documents: whoever opens the store then is sent back to it.
 UPGRADING = "upgrading_from"
-_ADVICE = ". Run: embed verify --repair"
 
 
 def write_document(path: Path, document: Mapping[str, Any], *, label: str) -> str:
@@ -45,17 +44,22 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         with path.open("rb", buffering=0) as file:
             document = json.loads(file.readall())
     except FileNotFoundError as error:
-        raise CorruptStore(f"{path} is missing{_ADVICE}") from error
+        raise CorruptStore(f"{path} is missing", advice=Advice.REPAIR) from error
     except (ValueError, RecursionError) as error:
-        raise CorruptStore(f"{path} is damaged: it must hold JSON, found {error}{_ADVICE}") from error
+        raise CorruptStore(
+            f"{path} is damaged: it must hold JSON, found {error}", advice=Advice.REPAIR
+        ) from error
     if not isinstance(document, dict) or "sha256" not in document:
-        raise CorruptStore(f"{path} is damaged: it must hold a JSON object with its sha256{_ADVICE}")
+        raise CorruptStore(
+            f"{path} is damaged: it must hold a JSON object with its sha256", advice=Advice.REPAIR
+        )
     stated = document.pop("sha256")
     digest = content_sha256(document)
     if digest != stated:
         raise CorruptStore(
             f"{path} was changed after it was written: its content has sha256 {digest[:12]}…, "
-            f"it says {str(stated)[:12]}…{_ADVICE}"
+            f"it says {str(stated)[:12]}…",
+            advice=Advice.REPAIR,
         )
     return document, digest
 
@@ -75,8 +79,8 @@ def read_store_document(path: Path) -> tuple[Identity, list[dict[str, Any]]]:
         state = "is half upgraded" if UPGRADING in document else "is older"
         raise StoreError(
             f"{path} must have format version {FORMAT_VERSION}; it {state} (version "
-            f"{document.get(UPGRADING, document['format_version'])}). Run: embed verify {path} --upgrade, which "
-            "leaves its vectors as they are"
+            f"{document.get(UPGRADING, document['format_version'])})",
+            advice=Advice.UPGRADE,
         )
     return parse_store_document(path, document)
 
@@ -85,7 +89,7 @@ def open_store_document(path: Path) -> dict[str, Any]:
     """Return the content of ``store.json`` of this or an earlier format version; raises as `read_store_document`."""
     layout = StoreLayout(path)
     if not layout.store_file.is_file():
-        raise StoreError(_not_a_store(path))
+        raise _not_a_store(path)
     document, _ = read_document(layout.store_file)
     version = document.get("format_version")
     if document.get("format") != FORMAT or not isinstance(version, int):
@@ -110,9 +114,9 @@ def parse_store_document(path: Path, document: Mapping[str, Any]) -> tuple[Ident
             {"number": int(entry["number"]), "sha256": str(entry["sha256"])} for entry in document["parts"]
         ]
     except (KeyError, TypeError, DataError) as error:
-        raise CorruptStore(f"{file} is damaged: {error}{_ADVICE}") from error
+        raise CorruptStore(f"{file} is damaged: {error}", advice=Advice.REPAIR) from error
     if identity.sha256 != document.get("identity_sha256"):
-        raise CorruptStore(f"{file}: identity_sha256 does not belong to its identity{_ADVICE}")
+        raise CorruptStore(f"{file}: identity_sha256 does not belong to its identity", advice=Advice.REPAIR)
     return identity, parts
 
 
@@ -152,7 +156,7 @@ def read_part_plan(layout: PartLayout) -> tuple[PartPlan, str]:
     try:
         return PartPlan.from_json(document, source=str(layout.plan_file)), digest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptStore(f"{layout.plan_file} is damaged: {error}{_ADVICE}") from error
+        raise CorruptStore(f"{layout.plan_file} is damaged: {error}", advice=Advice.REPAIR) from error
 
 
 def read_receipt(layout: PartLayout, plan: PartPlan, chunk: int) -> Receipt:
@@ -168,27 +172,30 @@ def read_receipt(layout: PartLayout, plan: PartPlan, chunk: int) -> Receipt:
     try:
         receipt = Receipt.from_json(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptStore(f"{path} is damaged: {error}{_ADVICE}") from error
+        raise CorruptStore(f"{path} is damaged: {error}", advice=Advice.REPAIR) from error
     if (receipt.chunk, receipt.start, receipt.stop) != (chunk, *plan.bounds(chunk)):
         raise CorruptStore(
-            f"{path} belongs to chunk {receipt.chunk}, rows {receipt.start} to {receipt.stop - 1}{_ADVICE}"
+            f"{path} belongs to chunk {receipt.chunk}, rows {receipt.start} to {receipt.stop - 1}",
+            advice=Advice.REPAIR,
         )
     if receipt.arrays.keys() != plan.arrays.keys():
         raise CorruptStore(
-            f"{path} must have digests of {', '.join(plan.arrays)}; found {', '.join(receipt.arrays)}{_ADVICE}"
+            f"{path} must have digests of {', '.join(plan.arrays)}; found {', '.join(receipt.arrays)}",
+            advice=Advice.REPAIR,
         )
     return receipt
 
 
-def _not_a_store(path: Path) -> str:
+def _not_a_store(path: Path) -> StoreError:
     if not path.exists():
-        return f"{path} does not exist; a store is a folder that `embed extract` makes"
+        return StoreError(f"{path} does not exist; a store is a folder that an extraction makes")
     if not path.is_dir():
-        return f"{path} is a file; a store is a folder that `embed extract` makes"
+        return StoreError(f"{path} is a file; a store is a folder that an extraction makes")
     found = sorted(entry.name for entry in path.iterdir())[:5]
     if "parts" in found:
-        return (
-            f"{path} holds parts but no {STORE_FILE}: the store is half deleted. "
-            f"Run: embed verify {path} --repair"
+        return StoreError(
+            f"{path} holds parts but no {STORE_FILE}: the store is half deleted", advice=Advice.REPAIR
         )
-    return f"{path} is not a store: {STORE_FILE} must lie in it, found {', '.join(found) or 'nothing'}"
+    return StoreError(
+        f"{path} is not a store: {STORE_FILE} must lie in it, found {', '.join(found) or 'nothing'}"
+    )

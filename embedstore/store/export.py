@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedstore.errors import UsageError
-from embedstore.files import canonical_json
-from embedstore.store.reader import Embeddings, Store
+from embedstore.files import StrPath, canonical_json
+from embedstore.store.reader import Embeddings, Store, as_store
 from embedstore.store.tasks import read_task, task_names
 
 
-def export_store(store: Store, target: Path) -> int:
+def export_store(store: Store | StrPath, target: StrPath) -> int:
     """Write every valid row to `target`; the suffix chooses the format.
 
     Parameters
     ----------
     store
-        The opened store.
+        The store, opened or by its folder.
     target
         ``*.h5``/``*.hdf5``, ``*.npz`` or ``*.parquet``; replaced if it exists, and only once complete.
 
@@ -36,7 +36,13 @@ def export_store(store: Store, target: Path) -> int:
         For another suffix.
     CorruptStore
         If the store's bytes are not the committed ones.
+
+    Examples
+    --------
+    >>> es.export_store("mura.store", "mura.parquet") == store.rows
+    True
     """
+    store, target = as_store(store), Path(target)
     writers: dict[str, Callable[[Store, Embeddings, Path], None]] = {
         ".h5": _write_hdf5,
         ".hdf5": _write_hdf5,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import CorruptStore
+from embedstore.errors import Advice, CorruptStore
 from embedstore.files import sha256_bytes, table_of_parquet
 from embedstore.manifest import Manifest
 from embedstore.store.documents import read_receipt
@@ -93,8 +93,8 @@ class Part:
         covered = np.delete(out, failed, axis=0) if failed else out
         if crc32c(covered) != receipt.arrays[array].crc32c:
             raise CorruptStore(
-                f"{path}: rows {receipt.start} to {receipt.stop - 1} are not the {array} that were committed. "
-                "Run: embed verify --repair"
+                f"{path}: rows {receipt.start} to {receipt.stop - 1} are not the {array} that were committed",
+                advice=Advice.REPAIR,
             )
         # An interrupted retry may have left a value below a failure that still stands.
         if failed:
@@ -110,8 +110,8 @@ class Part:
         failed = receipt.failed
         if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
             raise CorruptStore(
-                f"{path}: rows {receipt.start} to {receipt.stop - 1} are not the digests that were committed. "
-                "Run: embed verify --repair"
+                f"{path}: rows {receipt.start} to {receipt.stop - 1} are not the digests that were committed",
+                advice=Advice.REPAIR,
             )
         content[failed] = 0
         return content
@@ -120,10 +120,10 @@ class Part:
         try:
             payload = self.layout.manifest.read_bytes()
         except FileNotFoundError as error:
-            raise CorruptStore(f"{self.layout.manifest} is missing. Run: embed verify --repair") from error
+            raise CorruptStore(f"{self.layout.manifest} is missing", advice=Advice.REPAIR) from error
         if sha256_bytes(payload) != self.plan.manifest_sha256:
             raise CorruptStore(
-                f"{self.layout.manifest} was changed after the part was planned. Run: embed verify --repair"
+                f"{self.layout.manifest} was changed after the part was planned", advice=Advice.REPAIR
             )
         return payload
 
@@ -146,10 +146,10 @@ def _check_size(path: str, wanted: int) -> None:
         found = os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptStore(
-            f"{path} is missing although its receipt is there. Run: embed verify --repair"
+            f"{path} is missing although its receipt is there", advice=Advice.REPAIR
         ) from error
     if found != wanted:
-        raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}. Run: embed verify --repair")
+        raise CorruptStore(f"{path} must have {wanted:,} bytes, found {found:,}", advice=Advice.REPAIR)
 
 
 def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
@@ -161,6 +161,6 @@ def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise CorruptStore(f"{path} cannot be read ({error.strerror}). Run: embed verify --repair") from error
+        raise CorruptStore(f"{path} cannot be read ({error.strerror})", advice=Advice.REPAIR) from error
     if got != out.nbytes:
-        raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}. Run: embed verify --repair")
+        raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}", advice=Advice.REPAIR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import CorruptStore, DataError, UsageError, did_you_mean
+from embedstore.brief import Brief
+from embedstore.errors import Advice, CorruptStore, DataError, MissingDependency, UsageError, did_you_mean
+from embedstore.files import StrPath
 from embedstore.identity import Identity
 from embedstore.store.documents import read_part_plan, read_store_document
 from embedstore.store.layout import CONTENT_BYTES, VECTORS, Failure, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
-from embedstore.view import Source
+from embedstore.store.tasks import read_task, task_names, with_ids, with_labels
+from embedstore.view import ArrayRows, Embeddings, Source
 
 __all__ = [
     "FAILED",
@@ -30,52 +34,15 @@ __all__ = [
     "Part",
     "Store",
     "StoredArray",
+    "as_store",
     "open_store",
 ]
 
 _READ_THREADS = min(8, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """Vectors with their names.
-
-    Parameters
-    ----------
-    image_ids
-        (n,) object array of str, in store order or in the order asked for.
-    vectors
-        (n, dim) float16 or float32, un-normalised; every row finite.
-    rows
-        (n,) int64: row in the store, counted over all parts.
-    """
-
-    image_ids: npt.NDArray[np.object_]
-    vectors: npt.NDArray[Any]
-    rows: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ArrayRows:
-    """Rows of one array with their names.
-
-    Parameters
-    ----------
-    image_ids
-        (n,) object array of str, in store order or in the order asked for.
-    values
-        (n, *row shape) float16 or float32; every row finite.
-    rows
-        (n,) int64: row in the store, counted over all parts.
-    """
-
-    image_ids: npt.NDArray[np.object_]
-    values: npt.NDArray[Any]
-    rows: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Store:
+@dataclass(frozen=True, repr=False)
+class Store(Brief):
     """A store opened for reading, as it was at that moment; `open_store` makes one."""
 
     path: Path
@@ -184,6 +151,60 @@ class Store:
         """Return one image's vector, (dim,); raises DataError as `select` does."""
         return np.asarray(self.select([image_id]).vectors[0])
 
+    def to_arrow(
+        self, task: str | None = None, *, columns: Sequence[str] | None = None, vectors: bool = False
+    ) -> pa.Table:
+        """Return a table of the images that have a vector, in the order of `embeddings`.
+
+        Parameters
+        ----------
+        task
+            A task of the store, of which each target becomes a column of class names, null where the image's unit
+            has no label.
+        columns
+            Columns of the manifest beside ``image_id``, ``patient_id``, ``study_id`` and ``split``; all by default.
+        vectors
+            Also a column ``vector``, float32 lists of the identity's length.
+
+        Raises
+        ------
+        UsageError
+            If the store has no such task or column, or a target is named like a column that is wanted.
+
+        Examples
+        --------
+        >>> table = store.to_arrow("abnormal", columns=["anatomy"])
+        >>> table.column_names
+        ['image_id', 'patient_id', 'study_id', 'split', 'anatomy', 'abnormal']
+        >>> table.num_rows == len(store.embeddings().image_ids)
+        True
+        """
+        manifest = self.table.take(pa.array(np.flatnonzero(self.status == VALID)))
+        table = manifest if columns is None else with_ids(manifest, columns, holder=f"store {self.path}")
+        if task is not None:
+            table = with_labels(table, read_task(self.path, task), manifest)
+        if vectors:
+            rows = self.embeddings(dtype=np.float32).vectors
+            column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), self.identity.dim)
+            table = table.append_column("vector", column)
+        return table
+
+    def to_pandas(
+        self, task: str | None = None, *, columns: Sequence[str] | None = None, vectors: bool = False
+    ) -> Any:
+        """Return `to_arrow` as a pandas data frame.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        UsageError
+            As `to_arrow`.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise MissingDependency("a data frame needs pandas: pip install 'embedstore[pandas]'")
+        return self.to_arrow(task, columns=columns, vectors=vectors).to_pandas()
+
     def content_sha256(self) -> npt.NDArray[np.uint8]:
         """Return (rows, 32) uint8: digest of each image's decoded pixels, zero for failed and pending rows."""
         content = np.zeros((self.rows, CONTENT_BYTES), dtype=np.uint8)
@@ -212,11 +233,23 @@ class Store:
         if row is None:
             raise DataError(f"store {self.path} has no image {image_id!r}")
         if self.status[row] == PENDING:
-            raise DataError(f"image {image_id!r} is planned but not extracted yet; run `embed extract` again")
+            raise DataError(f"image {image_id!r} is planned but not extracted yet", advice=Advice.EXTRACT)
         if self.status[row] == FAILED:
             failure = next(entry for entry in self.failures if entry.row == row)
             raise DataError(f"image {image_id!r} has no vector: {failure.reason}: {failure.message}")
         return row
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "images": self.rows,
+            "with_vector": int((self.status == VALID).sum()),
+            "failed": int((self.status == FAILED).sum()),
+            "encoder": self.identity.encoder,
+            "dim": self.identity.dim,
+            "dtype": str(self.dtype),
+            "tasks": task_names(self.path),
+        }
 
 
 @dataclass(frozen=True)
@@ -325,7 +358,7 @@ class StoredArray:
                 out[start:stop] = part.read_chunk(chunk, array=self.name)
 
 
-def open_store(path: Path | str) -> Store:
+def open_store(path: StrPath) -> Store:
     """Open a store for reading.
 
     Parameters
@@ -340,6 +373,12 @@ def open_store(path: Path | str) -> Store:
     CorruptStore
         If a document of the store is missing or damaged, or a chunk that a receipt names is missing or
         has the wrong size.
+
+    Examples
+    --------
+    >>> store = es.open_store("mura.store")
+    >>> store.embeddings().vectors.shape == (store.rows, 1152)
+    True
     """
     path = Path(path)
     identity, listed = read_store_document(path)
@@ -349,7 +388,12 @@ def open_store(path: Path | str) -> Store:
         plan, digest = read_part_plan(layout)
         if digest != entry["sha256"] or plan.identity != identity:
             raise CorruptStore(
-                f"{layout.plan_file} is not the plan that store.json lists. Run: embed verify --repair"
+                f"{layout.plan_file} is not the plan that store.json lists", advice=Advice.REPAIR
             )
         parts.append(open_part(layout, plan))
     return Store(path, identity, tuple(parts))
+
+
+def as_store(store: Store | StrPath) -> Store:
+    """Return a store that is open already as it is, and open one that is named by its folder."""
+    return store if isinstance(store, Store) else open_store(store)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedstore.errors import CorruptStore, StoreError
-from embedstore.files import fsync_folder, make_folder_durable, remove_temporaries, write_durable
+from embedstore.files import StrPath, fsync_folder, make_folder_durable, remove_temporaries, write_durable
 from embedstore.store.documents import read_part_plan, read_store_document, write_store_document
 from embedstore.store.layout import (
     CONTENT,
@@ -38,7 +38,7 @@ from embedstore.store.verify import (
 from embedstore.store.zarr_arrays import create_arrays
 
 
-def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:
+def repair_store(root: StrPath, *, say: Callable[[str], None] = lambda line: None) -> Verification:
     """Verify the store and heal what can be healed; the next extraction does what was forgotten.
 
     Returns
@@ -49,7 +49,13 @@ def repair_store(root: Path, *, say: Callable[[str], None]) -> Verification:
     ------
     StoreError
         If the store cannot be healed (not a store; identity lost in every copy), or is being written.
+
+    Examples
+    --------
+    >>> es.repair_store("mura.store").findings
+    ()
     """
+    root = Path(root)
     if not StoreLayout(root).store_file.exists() and not is_half_deleted(root):
         read_store_document(root)  # it has the right words for what else this is
     with writer_lock(StoreLayout(root).lock_file, say=say):

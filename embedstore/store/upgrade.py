@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.errors import CorruptStore
-from embedstore.files import content_sha256, remove_temporaries
+from embedstore.files import StrPath, content_sha256, remove_temporaries
 from embedstore.identity import Identity
 from embedstore.store.documents import (
     UPGRADING,
@@ -31,7 +31,7 @@ from embedstore.store.zarr_arrays import create_arrays
 VERSION = 1
 
 
-def upgrade_store(root: Path, *, say: Callable[[str], None]) -> bool:
+def upgrade_store(root: StrPath, *, say: Callable[[str], None] = lambda line: None) -> bool:
     """Bring a store to the present format version; a store that has it is left alone.
 
     Documents that are damaged stay as they are: a verification names them afterwards.
@@ -54,7 +54,13 @@ def upgrade_store(root: Path, *, say: Callable[[str], None]) -> bool:
         If the folder is not a store, of a newer format version, or its ``store.json`` is damaged.
     StoreBusy
         If another process writes to it.
+
+    Examples
+    --------
+    >>> es.upgrade_store("mura.store")
+    False
     """
+    root = Path(root)
     if _is_present(open_store_document(root)):
         return False
     with writer_lock(StoreLayout(root).lock_file, say=say):

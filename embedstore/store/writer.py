@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from embedstore.errors import CorruptStore, DataError, StoreBusy, StoreError, UsageError
+from embedstore.errors import Advice, CorruptStore, DataError, StoreBusy, StoreError, UsageError
 from embedstore.files import (
     failpoint_names,
     make_folder_durable,
@@ -219,8 +219,7 @@ def _discard_unlisted(layout: PartLayout) -> None:
     """Remove a part that was being planned when the process died; refuse if it was ever extracted into."""
     if layout.receipts.is_dir() and any(layout.receipts.glob("*.json")):
         raise CorruptStore(
-            f"{layout.folder} holds finished chunks but store.json does not list it. "
-            "Run: embed verify --repair"
+            f"{layout.folder} holds finished chunks but store.json does not list it", advice=Advice.REPAIR
         )
     shutil.rmtree(layout.folder)
 

@@ -1,1 +1,1 @@
-"""The heads themselves: scikit-learn classifiers that ``--head`` names."""
+"""The heads themselves: scikit-learn classifiers that `head` names."""

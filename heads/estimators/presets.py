@@ -41,7 +41,13 @@ class Preset:
 
 
 def preset_names() -> list[str]:
-    """Return the names of the presets."""
+    """Return the names of the presets.
+
+    Examples
+    --------
+    >>> heads.preset_names()[:2]
+    ['google-lr', 'google-mlp']
+    """
     return list(PRESETS)
 
 
@@ -49,12 +55,19 @@ def preset(name: str) -> Preset:
     """Return a preset by name; raises UsageError for an unknown one."""
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS)
-        raise UsageError(f"--preset: no preset named {name!r}; there are {', '.join(PRESETS)}{hint}")
+        raise UsageError(f"`preset`: no preset named {name!r}; there are {', '.join(PRESETS)}{hint}")
     return PRESETS[name]
 
 
 def preset_family(name: str) -> tuple[str, HeadFamily]:
-    """Return the head's name and the grid of a preset; raises as `preset`."""
+    """Return the head's name and the grid of a preset; raises as `preset`.
+
+    Examples
+    --------
+    >>> head, family = heads.preset_family("dinov2-knn")
+    >>> head, len(family.points)
+    ('knn', 4)
+    """
     found = preset(name)
     return found.head, found.make()
 

@@ -45,6 +45,11 @@ class ZeroShotHead(EmbeddingClassifier):
         (n_classes, dim) float64 of length one.
     classes_
         (n_classes,) labels in order.
+
+    Examples
+    --------
+    >>> heads.zeroshot_head(np.eye(2, 4)).classes_
+    array([0, 1])
     """
 
     needs: ClassVar[HeadNeeds] = HeadNeeds(libraries=("transformers",), text_tower=True)
@@ -75,7 +80,7 @@ class ZeroShotHead(EmbeddingClassifier):
     def family() -> ZeroShotFamily:
         """Refuse: without prompts there is no grid."""
         raise UsageError(
-            "--head zeroshot needs an encoder with a text tower: a SigLIP checkpoint, by --encoder"
+            "`head='zeroshot'` needs an encoder with a text tower: a SigLIP checkpoint, by `encoder`"
         )
 
     @classmethod
@@ -127,7 +132,7 @@ class ZeroShotFamily(FamilyDefaults):
         if training.X.shape[1] != dim:
             raise UsageError(
                 f"zeroshot compares image vectors of {dim} numbers with words, so it can use no metadata "
-                f"(--with); found rows of {training.X.shape[1]}"
+                f"(`with_columns`); found rows of {training.X.shape[1]}"
             )
         heads = self._heads_of(training)
         scores = [head.decision_function(training.X).reshape(len(training.X), -1) for head in heads]
@@ -154,6 +159,12 @@ def zeroshot_head(text_vectors: npt.NDArray[Any], *, scale: float = 1.0, bias: f
         (n_classes, dim), of any length but zero.
     scale, bias
         SigLIP's ``exp(logit_scale)`` and ``logit_bias``.
+
+    Examples
+    --------
+    >>> words = np.eye(2, 1152, dtype=np.float32)  # one vector for each class, by the text tower of an encoder
+    >>> heads.zeroshot_head(words).predict_proba(store.embeddings(dtype="float32").vectors[:3]).shape
+    (3, 2)
     """
     vectors = np.asarray(text_vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -69,7 +69,7 @@ class MetadataBlocks:
             found = tuple(np.unique(cells).tolist())
             if len(found) > MAX_LEVELS:
                 raise UsageError(
-                    f"--with {column}: {len(found):,} different values in {len(cells):,} images ({found[0]!r}, "
+                    f"`with_columns` {column}: {len(found):,} different values in {len(cells):,} images ({found[0]!r}, "
                     f"{found[1]!r}, ...), {MAX_LEVELS} at most: such a column is an identifier or a measurement, "
                     "not metadata with levels; put numbers into a few ranges first"
                 )
@@ -169,15 +169,15 @@ def require_metadata_columns(columns: Sequence[str], task: Task | None = None) -
     for column in columns:
         if column in _IDENTIFIERS:
             raise UsageError(
-                f"--with {column}: {column} says which image this is, or who judges it, and nothing that holds "
+                f"`with_columns` {column}: {column} says which image this is, or who judges it, and nothing that holds "
                 "for another patient; a head must not see it"
             )
         if column.lower() in answers:
             raise UsageError(
-                f"--with {column}: by its name the column holds the answer; a head must not see it"
+                f"`with_columns` {column}: by its name the column holds the answer; a head must not see it"
             )
         if list(columns).count(column) > 1:
-            raise UsageError(f"--with {column} is given twice")
+            raise UsageError(f"`with_columns` {column} is given twice")
 
 
 def _named(level: str) -> str:

@@ -107,6 +107,12 @@ def learning_curve(
     ------
     UsageError
         If a size or `repeats` is below 1.
+
+    Examples
+    --------
+    >>> curve = heads.learning_curve(view, heads.ProbeOptions(draws=20), sizes=[24], repeats=2)
+    >>> curve.points[0].patients
+    24
     """
     if repeats < 1 or (sizes is not None and min(sizes, default=0) < 1):
         raise UsageError(f"repeats and sizes must be 1 or more; found repeats={repeats}, sizes={sizes}")

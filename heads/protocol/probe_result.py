@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedstore.brief import Brief
 from embedstore.view import View
 from heads.inputs.input_ways import HeadInputs
 from heads.protocol.fitting import Fitted
@@ -95,8 +96,8 @@ class Evaluation:
     abstention: Mapping[str, Sequence[Answered]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ProbeResult(Brief):
     """One head on one task.
 
     Parameters
@@ -136,3 +137,16 @@ class ProbeResult:
     excluded: Mapping[str, int]
     seconds: Mapping[str, float] = field(default_factory=dict)
     learning_curve: LearningCurve | None = None
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "task": self.view.task.name,
+            "head": self.settings.options.head,
+            "learned_from": len(self.out_of_fold.unit_ids),
+            "evaluated": len(self.evaluated.unit_ids),
+            "metric": {
+                name: round(entry.value, 3)
+                for name, entry in self.evaluation.overall.items()
+                if name == self.view.task.primary_metric
+            },
+        }

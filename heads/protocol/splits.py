@@ -59,8 +59,8 @@ def split_units(view: View) -> Split:
     if evaluation_name not in names or not fit_names:
         raise DataError(
             f"task {view.task.name!r}: an official split needs labelled units in 'train' and in 'valid' or "
-            f"'test'; found only {sorted(names - {''})}. --cross-validate passes over the split and evaluates every "
-            "unit out of fold"
+            f"'test'; found only {sorted(names - {''})}. `cross_validate=True` passes over the split and evaluates "
+            "every unit out of fold"
         )
     if "" in names:
         excluded["unit outside the official split"] = int((labelled & (view.splits == "")).sum())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from embedstore.errors import UsageError
-from embedstore.files import write_durable
+from embedstore.files import StrPath, write_durable
 from embedstore.view import MISSING
 from heads.reporting.charts import forest_chart, precision_recall_chart, reliability_chart, roc_chart
 from heads.reporting.run_charts import abstention_chart, decision_chart, interval_of, learning_chart
@@ -102,9 +102,14 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
     return str(page)
 
 
-def save_report(path: Path, runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None = None) -> None:
-    """Write the page of `render_report` to `path`; its folder must exist."""
-    write_durable(path, render_report(runs, thumbnails=thumbnails).encode(), label="report")
+def save_report(path: StrPath, runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None = None) -> None:
+    """Write the page of `render_report` to `path`; its folder must exist.
+
+    Examples
+    --------
+    >>> heads.save_report("comparison.html", [run, heads.load_run("runs/nearest")])
+    """
+    write_durable(Path(path), render_report(runs, thumbnails=thumbnails).encode(), label="report")
 
 
 def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:

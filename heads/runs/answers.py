@@ -21,8 +21,8 @@ NOTICE = "Research software, not a medical device."
 
 def predict_units(
     run: Run,
-    X: npt.NDArray[np.float32],
-    unit_of_image: npt.NDArray[np.int64],
+    X: npt.ArrayLike,
+    unit_of_image: npt.ArrayLike,
     unit_ids: Sequence[str],
     *,
     threshold: str = "half",
@@ -38,9 +38,9 @@ def predict_units(
     run
         A loaded run; the caller has checked the identity (`Run.require_identity`).
     X
-        (n_images, dim) float32, finite.
+        (n_images, dim), finite; read as float32.
     unit_of_image
-        (n_images,) int64: row in `unit_ids`; every unit has at least one image.
+        (n_images,) int: row in `unit_ids`; every unit has at least one image.
     unit_ids
         Names of the units.
     threshold
@@ -72,15 +72,24 @@ def predict_units(
     ------
     UsageError
         If the run has no such threshold, the prevalence is none, or metadata is missing.
+
+    Examples
+    --------
+    >>> answers = heads.predict_units(run, store.embeddings().vectors[:2], [0, 1], ["first", "second"])
+    >>> [answer["unit_id"] for answer in answers]
+    ['first', 'second']
+    >>> sorted(answers[0]["targets"]["abnormal"]["probabilities"])
+    ['abnormal', 'normal']
     """
+    vectors, owners = np.asarray(X, np.float32), np.asarray(unit_of_image, np.int64)
     probabilities = run.predict(
-        X, unit_of_image, n_units=len(unit_ids), metadata=metadata, image_of_target=image_of_target
+        vectors, owners, n_units=len(unit_ids), metadata=metadata, image_of_target=image_of_target
     )
-    learned_from = _learned_from(run, unit_of_image, unit_ids, content_sha256)
-    images = np.bincount(unit_of_image, minlength=len(unit_ids))
-    seen = _images_that_count(image_of_target, unit_of_image, len(unit_ids))
-    strangeness = run.outliers.p_values(X[seen], unit_of_image[seen], n_units=len(unit_ids))
-    stated = _metadata(run, metadata, unit_of_image, len(unit_ids))
+    learned_from = _learned_from(run, owners, unit_ids, content_sha256)
+    images = np.bincount(owners, minlength=len(unit_ids))
+    seen = _images_that_count(image_of_target, owners, len(unit_ids))
+    strangeness = run.outliers.p_values(vectors[seen], owners[seen], n_units=len(unit_ids))
+    stated = _metadata(run, metadata, owners, len(unit_ids))
     answers = [
         _answers(run, index, probabilities[:, index], threshold, prevalence)
         for index in range(len(run.targets))

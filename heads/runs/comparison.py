@@ -9,7 +9,8 @@ from math import ceil, floor, log10
 import numpy as np
 
 from embedstore.errors import UsageError
-from heads.runs.run import Run
+from embedstore.files import StrPath
+from heads.runs.run import Run, load_run
 from heads.statistics.bootstrap import DRAWS, Difference, holm, paired_difference
 from heads.statistics.evaluation import Drawn, draw_metrics
 from heads.statistics.metrics import computed_in, leading, metric
@@ -36,6 +37,47 @@ class Comparison:
     metric: str
     difference: Difference
     corrected_p: float
+
+
+def compare(runs: Sequence[Run | StrPath], *, draws: int = DRAWS, seed: int = 0) -> list[Comparison]:
+    """Compare runs with the best of them, metric by metric, paired on the same units and draws of patients.
+
+    Parameters
+    ----------
+    runs
+        Two or more of one task, loaded or by their folders.
+    draws
+        Bootstrap draws of patients.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    list of Comparison
+        ``run`` and ``best`` are positions in `runs`.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two, or they answer different questions, or were evaluated on different units.
+
+    Examples
+    --------
+    >>> found = heads.compare([run, "runs/nearest"], draws=100)
+    >>> found[0].metric, {found[0].run, found[0].best} == {0, 1}
+    ('auroc', True)
+    """
+    if len(runs) < 2:
+        raise UsageError(f"runs must be two or more; found {len(runs)}")
+    loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
+    require_one_task(loaded)
+    compared = compare_runs(loaded, draws=draws, seed=seed)
+    if not compared:
+        listed = ", ".join(str(run.folder) for run in loaded)
+        raise UsageError(
+            f"runs must be evaluated on the same units with the same labels to be compared; found others in {listed}"
+        )
+    return compared
 
 
 def require_one_task(runs: Sequence[Run]) -> None:

@@ -28,8 +28,10 @@ import pyarrow.compute as pc
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedstore.errors import DataError, UsageError
+from embedstore.brief import Brief
+from embedstore.errors import Advice, DataError, UsageError
 from embedstore.files import (
+    StrPath,
     canonical_json,
     content_sha256,
     make_folder_durable,
@@ -64,8 +66,8 @@ LABEL_NOISE_FILE = "label_noise.parquet"
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Run(Brief):
     """A saved probe.
 
     Parameters
@@ -154,8 +156,8 @@ class Run:
 
     def predict(
         self,
-        X: npt.NDArray[np.float32],
-        unit_of_image: npt.NDArray[np.int64],
+        X: npt.ArrayLike,
+        unit_of_image: npt.ArrayLike | None = None,
         *,
         n_units: int | None = None,
         metadata: Cells | None = None,
@@ -166,9 +168,10 @@ class Run:
         Parameters
         ----------
         X
-            (n_images, dim) float32 vectors of this run's identity (`require_identity`), finite.
+            (n_images, dim) vectors of this run's identity (`require_identity`), finite; read as float32.
         unit_of_image
-            (n_images,) int64: the unit (study or image) of each vector, from 0 and without gaps.
+            (n_images,) int: the unit (study or image) of each vector, from 0 and without gaps. Without it every row
+            is a unit of its own.
         n_units
             Number of units; by default the largest of `unit_of_image` and one.
         metadata
@@ -190,28 +193,63 @@ class Run:
             If vectors have another length.
         UsageError
             If a unit has no vector, a number is NaN, or metadata or `image_of_target` is missing.
+
+        Examples
+        --------
+        >>> run.predict(store.embeddings().vectors[:4]).shape  # four images: units, targets, classes
+        (4, 1, 2)
+        >>> run.predict(view.X, view.unit_of_image).shape[0] == len(view.unit_ids)
+        True
         """
         if any(self.image_rules) and image_of_target is None:
             columns = sorted({rule.column for rule in self.image_rules if rule is not None})
             raise UsageError(
                 f"run {self.folder} learned each target from the images that speak for it, by {', '.join(columns)}: "
-                "image_of_target must say which these are (`embedstore.queries.load_view.load_units`)"
+                "image_of_target must say which these are (`embedstore.load_units` gives it)"
             )
-        dim = self.identity.dim
-        if X.ndim != 2 or X.shape[1] != dim:
-            raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {X.shape}")
-        count = int(unit_of_image.max(initial=-1)) + 1 if n_units is None else n_units
+        dim, vectors = self.identity.dim, np.ascontiguousarray(X, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != dim:
+            raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {vectors.shape}")
+        owners = np.arange(len(vectors)) if unit_of_image is None else np.asarray(unit_of_image, np.int64)
+        count = int(owners.max(initial=-1)) + 1 if n_units is None else n_units
         scores = self.predictor.scores(
-            X, unit_of_image, n_units=count, metadata=metadata, image_of_target=image_of_target
+            vectors,
+            owners,
+            n_units=count,
+            metadata=None
+            if metadata is None
+            else {name: np.asarray(cells) for name, cells in metadata.items()},
+            image_of_target=None if image_of_target is None else np.asarray(image_of_target, np.bool_),
         )
         return self.predictor.probabilities(scores)
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "run_id": self.run_id,
+            "task": self.document["task"]["name"],
+            "head": self.document["settings"]["head"],
+            "targets": list(self.targets),
+            "classes": list(self.classes),
+            "metric": {
+                name: round(entry["value"], 3)
+                for name, entry in self.document["metrics"].items()
+                if name == self.document["task"]["primary_metric"] and entry["value"] is not None
+            },
+        }
 
-def save_run(folder: Path, result: ProbeResult) -> Run:
+
+def save_run(folder: StrPath, result: ProbeResult) -> Run:
     """Write a probe's result and return it as a run; a run already there is replaced.
 
     ``run.json`` goes first when an old run is replaced and comes last: a folder without it is no run.
+
+    Examples
+    --------
+    >>> heads.save_run("runs/again", result).targets
+    ('abnormal',)
     """
+    folder = Path(folder)
     make_folder_durable(folder)
     (folder / RUN_FILE).unlink(missing_ok=True)
     predictions = predictions_table(result)
@@ -247,14 +285,21 @@ def save_run(folder: Path, result: ProbeResult) -> Run:
     )
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: StrPath) -> Run:
     """Read a run and check that nothing was changed.
 
     Raises
     ------
     DataError
         If the folder is no run, of another format version, or a file is missing or was edited.
+
+    Examples
+    --------
+    >>> run = heads.load_run("runs/abnormal-logistic")
+    >>> run.targets, run.classes
+    (('abnormal',), ('normal', 'abnormal'))
     """
+    folder = Path(folder)
     document = _read_document(folder / RUN_FILE)
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
@@ -311,9 +356,7 @@ def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path.parent} is not a run: it has no {RUN_FILE}; `embed probe` makes one"
-        ) from error
+        raise DataError(f"{path.parent} is not a run: it has no {RUN_FILE}", advice=Advice.PROBE) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     found = document.get("format_version") if isinstance(document, dict) else None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.brief import Brief
 from embedstore.errors import UsageError
 
 DRAWS = 2000
@@ -53,8 +54,8 @@ class Draws:
         return np.take(self.counts, patients, axis=1)
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Brief):
     """A number with its 95 % interval.
 
     Parameters
@@ -86,6 +87,14 @@ class Estimate:
         if self.undefined_draws:
             numbers["undefined_draws"] = self.undefined_draws
         return numbers
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "value": round(self.value, 4),
+            "low": round(self.low, 4),
+            "high": round(self.high, 4),
+            "n": self.n,
+        }
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def estimate_prevalence(probabilities: Floats, learned: Sequence[float]) -> tupl
     """
     if len(probabilities) < EM_UNITS:
         raise UsageError(
-            f"--prevalence em: needs {EM_UNITS} or more units to estimate a prevalence; found "
+            f"`prevalence='em'` needs {EM_UNITS} or more units to estimate a prevalence; found "
             f"{len(probabilities)}: give the prevalence as a number"
         )
     shares = np.asarray(learned, np.float64)
@@ -155,5 +155,5 @@ def prevalence_of(wanted: str | None, probabilities: Floats, learned: Sequence[f
         shares = (1 - shares[0], shares[0])
     if len(shares) != len(own) or not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
         form = "a number above 0 and below 1" if len(own) == 2 else f"{len(own)} numbers that sum to 1"
-        raise UsageError(f"--prevalence must be {form}, or em; found {wanted!r}")
+        raise UsageError(f"`prevalence` must be {form}, or em; found {wanted!r}")
     return Prevalence(own, shares, "given")

@@ -12,7 +12,6 @@ from embedstore.geometry import (
     directions,
     patient_mm_to_pixel,
     pixel_to_patient_mm,
-    place_slices,
     planes,
     positions_along_mm,
     slice_centres_mm,
@@ -22,6 +21,7 @@ from embedstore.geometry import (
     stack_axis,
     valid_geometry,
 )
+from embedstore.slice_placement import place_slices
 from tests.paths import PROJECT
 
 VOLUME = PROJECT.parent / "shared" / "data" / "t2_lumbar.nii.gz"

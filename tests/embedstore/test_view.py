@@ -64,11 +64,11 @@ def test_images_that_are_not_extracted_yet_are_counted(tmp_path):
 
 def test_a_task_has_to_be_named_only_where_there_are_several(tmp_path):
     make_store(tmp_path / "s")
-    with pytest.raises(UsageError, match="has no task; add one with `embed label`"):
+    with pytest.raises(UsageError, match=r"has no task\. embedstore\.write_task adds one"):
         load_view(open_store(tmp_path / "s"))
     add_task(tmp_path / "s", name="one")
     add_task(tmp_path / "s", name="two")
-    with pytest.raises(UsageError, match=r"--task is needed: .* has one, two"):
+    with pytest.raises(UsageError, match=r"`task_name` is needed: .* has one, two"):
         load_view(open_store(tmp_path / "s"))
 
 

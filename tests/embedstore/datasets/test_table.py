@@ -167,7 +167,7 @@ def test_quoted_cells_may_hold_line_ends_and_later_lines_keep_their_numbers(tmp_
         ("path\n1.png\n2.png\n1.png\n", r"line 4: image_id '1.png' stands on line 2 already"),
         ("path,frame\n1.png,first\n", r"line 2: frame must be a number from 0; found 'first'"),
         ("path,site\n1.png,a,b\n", r"line 2: 2 columns expected \(path, site\); found 3"),
-        ("image,site\n1.png,a\n", r"--root images.csv needs the column 'path'; found image, site"),
+        ("image,site\n1.png,a\n", r"the table needs the column 'path'; found image, site"),
         ("pth,site\n1.png,a\n", r"Did you mean 'pth'\?"),
         ("path,path\n1.png,a\n", r"column names must differ"),
         ("path,site\n", r"the table has no rows"),

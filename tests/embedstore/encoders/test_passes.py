@@ -214,7 +214,7 @@ def test_memory_that_runs_out_halves_the_pass_says_so_and_goes_on():
 
 def test_memory_too_small_for_one_picture_is_an_error_with_advice():
     tower = Recorder(torch.OutOfMemoryError("CUDA out of memory"), largest=0)
-    with pytest.raises(UsageError, match=r"not the memory for one picture.*--dtype bfloat16"):
+    with pytest.raises(UsageError, match=r"not the memory for one picture.*`dtype='bfloat16'`"):
         PassStream(passes_of(tower, 4)).put(pictures(1, size=6))
 
 

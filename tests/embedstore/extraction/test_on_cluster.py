@@ -209,7 +209,7 @@ def test_without_ray_the_install_line_is_named(monkeypatch, tmp_path, folder):
 
 
 def test_a_single_device_is_refused_because_ray_uses_every_one(tmp_path, folder):
-    with pytest.raises(UsageError, match="--engine ray takes --device auto, cpu or cuda"):
+    with pytest.raises(UsageError, match="Ray takes `device` auto, cpu or cuda"):
         extract_on_cluster(collection_of(folder / "images", 4), tmp_path / "s", TokenEncoder, device="cuda:1")
 
 

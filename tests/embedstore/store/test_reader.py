@@ -201,7 +201,7 @@ def test_a_damaged_chunk_of_a_further_array_raises_instead_of_answering(tmp_path
         chunk.unlink()
     else:
         chunk.write_bytes((folder / "1" / "0" / "0").read_bytes())
-    with pytest.raises(CorruptStore, match=r"tokens/c/0/0/0.*embed verify --repair"):
+    with pytest.raises(CorruptStore, match=r"tokens/c/0/0/0.*embedstore.repair_store"):
         open_store(tmp_path / "s").array("tokens").all()
 
 
@@ -313,7 +313,7 @@ def test_loading_a_damaged_chunk_raises_instead_of_answering(tmp_path, damage):
         chunk.unlink()
     else:
         chunk.write_bytes({"truncate": payload[:-9], "empty": b"", "zero": bytes(len(payload))}[damage])
-    with pytest.raises(CorruptStore, match="embed verify --repair"):
+    with pytest.raises(CorruptStore, match=r"Run: embedstore\.repair_store"):
         open_store(tmp_path / "s").embeddings()
 
 

@@ -224,7 +224,7 @@ def test_words_are_compared_with_vectors_alone(view: View) -> None:
     words = ZeroShotFamily((zeroshot_head(np.eye(2, 6)),))
     probed(replace(view, metadata={}), "zeroshot", draws=2, family=words)
     with pytest.raises(
-        UsageError, match=r"zeroshot compares image vectors of 6 numbers .* no metadata \(--with\)"
+        UsageError, match=r"zeroshot compares image vectors of 6 numbers .* no metadata \(`with_columns`\)"
     ):
         probed(view, "zeroshot", draws=2, family=words)
 
@@ -235,7 +235,7 @@ def test_too_many_levels_stop_the_probe_before_anything_is_fitted(view: View) ->
             raise AssertionError("the grid was searched")
 
     told = replace(view, metadata={"device": np.arange(len(view.X)).astype(np.str_)})
-    with pytest.raises(UsageError, match=r"--with device: \d+ different values"):
+    with pytest.raises(UsageError, match=r"`with_columns` device: \d+ different values"):
         probed(told, inputs=all_inputs(told), family=Untouched())
 
 

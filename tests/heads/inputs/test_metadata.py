@@ -104,7 +104,9 @@ def test_a_column_of_nearly_as_many_values_as_images_is_refused() -> None:
     vectors = np.ones((MAX_LEVELS + 1, 1), np.float32)
     cells = np.array([f"{row:03d}" for row in range(MAX_LEVELS + 1)])
     assert len(MetadataBlocks.learn(vectors[1:], {"device": cells[1:]}).levels[0]) == MAX_LEVELS
-    with pytest.raises(UsageError, match=r"--with device: 65 different values in 65 images .*64 at most"):
+    with pytest.raises(
+        UsageError, match=r"`with_columns` device: 65 different values in 65 images .*64 at most"
+    ):
         MetadataBlocks.learn(vectors, {"device": cells})
 
 
@@ -112,17 +114,17 @@ def test_a_column_of_nearly_as_many_values_as_images_is_refused() -> None:
     "column", ["image_id", "path", "frame", "patient_id", "study_id", "series_id", "split"]
 )
 def test_a_column_that_says_which_image_it_is_is_refused(column: str) -> None:
-    with pytest.raises(UsageError, match=f"--with {column}: {column} says which image this is"):
+    with pytest.raises(UsageError, match=f"`with_columns` {column}: {column} says which image this is"):
         require_metadata_columns([column])
 
 
 @pytest.mark.parametrize("column", ["finding", "Phantom", "abnormal", "LABEL", "diagnosis"])
 def test_a_column_that_by_its_name_holds_the_answer_is_refused(column: str) -> None:
-    with pytest.raises(UsageError, match=f"--with {column}: by its name the column holds the answer"):
+    with pytest.raises(UsageError, match=f"`with_columns` {column}: by its name the column holds the answer"):
         require_metadata_columns(["modality", "anatomy", column], make_view(patients=4).task)
 
 
 def test_a_column_is_named_once() -> None:
     require_metadata_columns(["anatomy", "modality"])
-    with pytest.raises(UsageError, match="--with anatomy is given twice"):
+    with pytest.raises(UsageError, match="`with_columns` anatomy is given twice"):
         require_metadata_columns(["anatomy", "anatomy"])

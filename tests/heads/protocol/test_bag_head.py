@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedstore import plugins
 from embedstore.errors import UsageError
 from embedstore.view import View
-from heads import registry
 from heads.inputs.input_ways import all_inputs
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions
@@ -26,9 +26,13 @@ NAME = "noisy-or"
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = registry.entry_points
-    own = EntryPoint(NAME, "tests.heads.bag_head:NoisyOrHead", registry.ENTRY_POINTS)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [*installed(group=group), own])
+    installed = plugins.entry_points
+    own = EntryPoint(NAME, "tests.heads.bag_head:NoisyOrHead", plugins.HEADS)
+    monkeypatch.setattr(
+        plugins,
+        "entry_points",
+        lambda group: [*installed(group=group), *([own] if group == plugins.HEADS else [])],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,9 @@ def test_a_class_without_a_training_patient_is_named_with_those_that_have_some()
 
 def test_a_split_with_nothing_to_evaluate_on_is_refused() -> None:
     view = make_view()
-    with pytest.raises(DataError, match=r"found only \['train'\]. --cross-validate passes over the split"):
+    with pytest.raises(
+        DataError, match=r"found only \['train'\]. `cross_validate=True` passes over the split"
+    ):
         split_units(replace(view, splits=np.full(len(view.splits), "train")))
 
 

@@ -129,5 +129,5 @@ def test_sets_that_were_refused_are_null(tmp_path) -> None:
 def test_a_wrong_threshold_or_prevalence_is_named(run: Run, view: View) -> None:
     with pytest.raises(UsageError, match=r"threshold must be one of half, .*youden"):
         _predict(run, view, threshold="best")
-    with pytest.raises(UsageError, match="--prevalence must be a number"):
+    with pytest.raises(UsageError, match="`prevalence` must be a number"):
         _predict(run, view, prevalence="2")

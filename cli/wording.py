@@ -1,0 +1,40 @@
+"""The library speaks of its arguments and functions; here they become options and commands."""
+
+from __future__ import annotations
+
+import re
+
+from embedstore.errors import Advice
+
+# Arguments whose option has another name than theirs with hyphens.
+_OPTIONS = {"targets": "--target", "task_name": "--task", "with_columns": "--with"}
+ADVICE = {
+    Advice.REPAIR: "Run: embed verify --repair",
+    Advice.UPGRADE: "Run: embed verify --upgrade",
+    Advice.EXTRACT: "Run `embed extract` again",
+    Advice.ADD_TASK: "`embed label` adds one",
+    Advice.CHANGE_TASK: "`embed label` replaces a task",
+    Advice.PROBE: "`embed probe` makes one",
+}
+_ARGUMENT = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
+
+
+def for_command_line(text: str) -> str:
+    """Return a message of the library as the command line says it.
+
+    Examples
+    --------
+    >>> for_command_line("`head='zeroshot'` needs an encoder with words, by `encoder`")
+    '--head zeroshot needs an encoder with words, by --encoder'
+    """
+    for advice, words in ADVICE.items():
+        text = text.replace(advice.value, words)
+    return _ARGUMENT.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
+    if value is None or value == "True":
+        return option
+    return f"{option} {value.strip(chr(39))}"

@@ -1,0 +1,86 @@
+"""Metrics with patient-level intervals of any model's probabilities, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import UsageError
+from heads.statistics.bootstrap import DRAWS, Estimate, draw_patients
+from heads.statistics.evaluation import Scored, evaluate
+from heads.statistics.metrics import METRICS, metric
+
+
+def metric_names() -> list[str]:
+    """Return the names of the metrics that `measure` computes.
+
+    Examples
+    --------
+    >>> heads.metric_names()[:2]
+    ['auroc', 'auprc']
+    """
+    return [name for name, row in METRICS.items() if not row.needs_class_weights]
+
+
+def measure(
+    y: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    patients: npt.ArrayLike,
+    metrics: Sequence[str] | None = None,
+    threshold: float = 0.5,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Return metrics with 95 % intervals, of which the bootstrap draws whole patients.
+
+    Parameters
+    ----------
+    y
+        (n,) int: index of the true class, of two classes 1 for the positive one.
+    probabilities
+        (n, n_classes), or (n,) of the positive one of two classes.
+    patients
+        (n,) patient of each unit.
+    metrics
+        Some of `metric_names`; all by default.
+    threshold
+        Probability from which the positive one of two classes is decided.
+    draws
+        Bootstrap draws of patients.
+    seed
+        Of the draws.
+
+    Raises
+    ------
+    UsageError
+        If lengths differ, labels are no class, or there is no metric of a name.
+
+    Examples
+    --------
+    >>> found = heads.measure([0, 1, 0, 1], [0.1, 0.8, 0.6, 0.7], patients=["a", "a", "b", "c"], metrics=["auroc"])
+    >>> found["auroc"].value
+    1.0
+    """
+    truth, scores = np.asarray(y), np.asarray(probabilities, np.float64)
+    scores = np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores
+    who = np.asarray(patients).astype(np.str_)
+    if not truth.shape == who.shape == scores.shape[:1] or scores.ndim != 2:
+        raise UsageError(
+            f"y, probabilities and patients must have one row for each unit; found shapes {truth.shape}, "
+            f"{scores.shape} and {who.shape}"
+        )
+    if truth.dtype.kind not in "iub" or truth.min() < 0 or truth.max() >= scores.shape[1]:
+        raise UsageError(
+            f"y must hold whole numbers from 0 to {scores.shape[1] - 1}; found {truth.dtype} {np.unique(truth)[:5]}"
+        )
+    wanted = metric_names() if metrics is None else list(metrics)
+    unknown = [name for name in wanted if metric(name).needs_class_weights]
+    if unknown:
+        raise UsageError(f"metrics must be among {', '.join(metric_names())}; found {unknown[0]!r}")
+    scored = Scored(
+        truth.astype(np.int64)[:, None], scores[:, None], draw_patients(who, draws=draws, seed=seed)
+    )
+    return evaluate(scored, wanted, thresholds=[threshold])
