@@ -148,3 +148,12 @@ def test_pixels_beyond_the_last_patch_are_said(tmp_path, size, unseen):
     assert len(said) == (1 if unseen else 0)
     if unseen:
         assert f"image size {size} is no multiple of the patch size 14, so the last {unseen} rows" in said[0]
+
+
+def test_transformers_clips_16_bits_and_lays_alpha_over_white_as_the_docs_say(siglip):
+    folder, file = siglip
+    file.write_text(json.dumps(USUAL | {"image_processor_type": TYPES["siglip"], "resample": 3}))
+    deep = np.full((SIZE, SIZE), 30_000, np.uint16)
+    assert (shown_by_transformers(folder, deep) == 255).all()
+    clear = np.zeros((SIZE, SIZE, 4), np.uint8)
+    assert (shown_by_transformers(folder, clear) == 255).all()
