@@ -87,7 +87,12 @@ def assert_one_digest(container: Callable[[np.ndarray], bytes], grey: np.ndarray
     assert decoded(container(grey), folder).content_sha256 == content_sha256(grey)
 
 
-quickly = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quickly = settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.mark.parametrize("name", [*CONTAINERS, *OF_8_BITS])
@@ -121,13 +126,13 @@ def test_a_picture_of_16_bits_has_one_digest(name, tmp_path):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("syntax", LOSSLESS)
 def test_monochrome1_of_the_negative_shows_the_same_picture(syntax, dtype, tmp_path):
-    """Its stored values are others, so is their digest; what the encoder sees is the same."""
+    """Its stored values are others, so is their digest; halves between two grey levels are rounded the other way."""
 
     @quickly
     @given(grey=pictures(dtype))
     def check(grey):
         negative = dicom(inverse(grey), syntax, PhotometricInterpretation="MONOCHROME1")
-        shown = decoded(negative, tmp_path).pixels
-        np.testing.assert_array_equal(shown, decoded(dicom(grey, syntax), tmp_path).pixels)
+        shown = decoded(negative, tmp_path).pixels.astype(int)
+        assert np.abs(shown - decoded(dicom(grey, syntax), tmp_path).pixels).max() <= 1
 
     check()
