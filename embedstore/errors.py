@@ -111,6 +111,45 @@ class Reason(StrEnum):
     OVERFLOW = "overflow"
 
 
+class Note(StrEnum):
+    """What was mended, guessed or left out to show an image; counted in receipts and in a run's summary."""
+
+    HIGH_BIT = "high-bit"
+    BITS_OUTSIDE = "bits-outside-stored"
+    LUT_SIGN = "lut-sign"
+    WINDOW_DROPPED = "window-dropped"
+    WINDOW_MENDED = "window-mended"
+    SHAPE_CONTRADICTS = "shape-contradicts"
+    INTENSITY_LUT = "intensity-lut-left-out"
+    NOT_HOUNSFIELD = "not-hounsfield"
+    MADE_SQUARE = "pixels-made-square"
+    ASPECT_IGNORED = "pixel-aspect-ignored"
+
+    @property
+    def words(self) -> str:
+        """What it means, in a line for people."""
+        return _NOTE_WORDS[self]
+
+
+_NOTE_WORDS = {
+    Note.HIGH_BIT: "HighBit is not BitsStored - 1; the bits that end at HighBit were taken",
+    Note.BITS_OUTSIDE: "bits outside of BitsStored hold something else (an overlay); they were left out",
+    Note.LUT_SIGN: "the first value of a lookup table was written with the wrong sign",
+    Note.WINDOW_DROPPED: "a window or VOI LUT without meaning, or that leaves one grey level, was left out",
+    Note.WINDOW_MENDED: "a LINEAR window narrower than 1 was read as LINEAR_EXACT, or an unknown function as LINEAR",
+    Note.SHAPE_CONTRADICTS: "PresentationLUTShape contradicts PhotometricInterpretation and was followed",
+    Note.INTENSITY_LUT: "the modality LUT leads to X-ray intensity for measurements; it was not applied",
+    Note.NOT_HOUNSFIELD: "a CT whose values are no Hounsfield units was shown over its own range",
+    Note.MADE_SQUARE: "pixels that are not square were resampled to square ones",
+    Note.ASPECT_IGNORED: "the aspect ratio of the pixels is beyond 1:100 and was ignored",
+}
+
+
+def words_of_note(code: str) -> str:
+    """Return what a note's code means; of one that a later version wrote, that it is not known here."""
+    return Note(code).words if code in set(Note) else "written by a later version of embedstore"
+
+
 class ImageRefused(DataError):
     """One image cannot become a vector; the run goes on without it.
 

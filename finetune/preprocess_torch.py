@@ -13,13 +13,19 @@ import numpy.typing as npt
 import torch
 
 from embedstore.errors import UsageError
-from embedstore.images.preprocess import PreprocessSpec, bilinear_taps, resizes_columns_first
+from embedstore.images.preprocess import (
+    PreprocessSpec,
+    aspect_to_mend,
+    bilinear_taps,
+    padded_shape,
+    resizes_columns_first,
+)
 
 # Pillow, src/libImaging/Resample.c: PRECISION_BITS = 32 - 8 - 2.
 _WEIGHT_BITS = 22
 
 
-def preprocess_tensor(pixels: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+def preprocess_tensor(pixels: torch.Tensor, spec: PreprocessSpec, pixel_aspect: float = 1.0) -> torch.Tensor:
     """Bring rendered images of one size to the square that the encoder takes.
 
     Parameters
@@ -28,6 +34,8 @@ def preprocess_tensor(pixels: torch.Tensor, spec: PreprocessSpec) -> torch.Tenso
         (n, h, w) grey or (n, h, w, 3) RGB uint8 on any device.
     spec
         The preset and the size.
+    pixel_aspect
+        Height of a pixel divided by its width, the same for all images.
 
     Returns
     -------
@@ -45,21 +53,25 @@ def preprocess_tensor(pixels: torch.Tensor, spec: PreprocessSpec) -> torch.Tenso
         )
     planes = pixels[..., None] if pixels.ndim == 3 else pixels
     planes = planes.permute(0, 3, 1, 2)
-    if spec.preset == "hf":
-        resized = _hf(planes, spec.size_px, spec.hf_resample).permute(0, 2, 3, 1)
+    if spec.preset == "pad":
+        resized = _pad(planes, spec.size_px, aspect_to_mend(spec, pixel_aspect))
+    elif spec.preset == "hf":
+        resized = _hf(planes, spec.size_px, spec.hf_resample)
     else:
-        resized = _PRESETS[spec.preset](planes, spec.size_px).permute(0, 2, 3, 1)
+        resized = _eval(planes, spec.size_px)
+    resized = resized.permute(0, 2, 3, 1)
     return resized[..., 0].contiguous() if pixels.ndim == 3 else resized.contiguous()
 
 
-def _pad(planes: torch.Tensor, size_px: int) -> torch.Tensor:
+def _pad(planes: torch.Tensor, size_px: int, pixel_aspect: float) -> torch.Tensor:
     # Padding is zero, so its columns of the weights are left out instead of being multiplied.
     height, width = planes.shape[-2:]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    weights = resampling_weights(side, size_px, _triangle, support=1.0)
-    narrow = _rows_resized(_exact(planes), weights[:, left : left + width])
-    return _columns_resized(narrow, weights[:, top : top + height]).to(torch.uint8)
+    rows, columns = padded_shape(height, width, pixel_aspect)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    across = resampling_weights(columns, size_px, _triangle, support=1.0)
+    down = resampling_weights(rows, size_px, _triangle, support=1.0)
+    narrow = _rows_resized(_exact(planes), across[:, left : left + width])
+    return _columns_resized(narrow, down[:, top : top + height]).to(torch.uint8)
 
 
 def _hf(planes: torch.Tensor, size_px: int, resample: str) -> torch.Tensor:
@@ -135,6 +147,3 @@ def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-_PRESETS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {"pad": _pad, "eval": _eval}

@@ -71,7 +71,8 @@ def dataset(
 ) -> Dataset:
     """Return a data set around (h, w), (h, w, 3) or, with `frames`, (frames, h, w) pixels."""
     ds = Dataset()
-    ds.SOPClassUID = uid.SecondaryCaptureImageStorage
+    classes = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage}
+    ds.SOPClassUID = classes.get(elements.get("Modality", ""), uid.SecondaryCaptureImageStorage)
     ds.SOPInstanceUID = "1.2.3"
     ds.PatientName = "Secret^Name"
     ds.Modality = "DX"

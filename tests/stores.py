@@ -27,8 +27,15 @@ class MeanEncoder(EncoderDefaults):
 
     name = "mean"
 
-    def __init__(self, *, preset: str | None = None, device: str = "auto", dtype: str = "auto") -> None:
-        self.preprocess = PreprocessSpec(preset or "pad", size_px=8)
+    def __init__(
+        self,
+        *,
+        preset: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        square_pixels: bool = True,
+    ) -> None:
+        self.preprocess = PreprocessSpec(preset or "pad", size_px=8, square_pixels=square_pixels)
         self.device = "cpu"
         self.loads = 0
 

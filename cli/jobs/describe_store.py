@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from embedstore.errors import words_of_note
 from embedstore.files import StrPath
 from embedstore.store.layout import VECTORS
+from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.tasks import read_task, task_names
 
 
 def describe_store(path: StrPath) -> dict[str, Any]:
-    """Return a store's identity, parts, tasks and failed images.
+    """Return a store's identity, parts, tasks, failed images, and what was mended to show the others.
 
     Raises
     ------
@@ -52,6 +54,10 @@ def describe_store(path: StrPath) -> dict[str, Any]:
             }
             for part in store.parts
         ],
+        "notes": {
+            code: {"images": len(rows), "first": store.image_ids[rows[0]], "meaning": words_of_note(code)}
+            for code, rows in notes_of(store.offsets()).items()
+        },
         "tasks": [_describe_task(store, name) for name in task_names(store.path)],
         "failures": [
             {

@@ -12,7 +12,13 @@ from typing import Any
 from embedstore.datasets.base import Collection
 from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.dry_run import DryRun, dry_run
-from embedstore.extraction.extract import Executor, Extraction, InProcess, dtype_of_store
+from embedstore.extraction.extract import (
+    Executor,
+    Extraction,
+    InProcess,
+    dtype_of_store,
+    square_pixels_of_store,
+)
 from embedstore.extraction.on_devices import OnDevices, device_names
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
@@ -30,7 +36,7 @@ class EncoderChoice:
     name, preset, revision, pooling, execution, options
         As `embedstore.encoders.registry.image_encoder`.
     dtype
-        Arithmetic of the encoder; ``auto`` is the store's own where there is one.
+        Arithmetic of the encoder; ``auto`` is the store's own where there is one. So are square pixels.
     """
 
     name: str
@@ -53,6 +59,7 @@ class EncoderChoice:
             revision=self.revision,
             pooling=self.pooling,
             execution=self.execution,
+            square_pixels=square_pixels_of_store(Path(store)),
             options=self.options,
         )
 

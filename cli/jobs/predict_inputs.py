@@ -201,6 +201,8 @@ def _load_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
     )
     gathered = gather_inputs(inputs)
     embedded = embed_records(gathered.records, gathered.root, encoder)
+    for line in embedded.lines_of_notes():
+        notify(line)
     failed = [
         f"{gathered.records[row].path}: {reason}: {message}"
         for row, (reason, message) in embedded.failures.items()

@@ -8,6 +8,7 @@ import click
 
 from cli.options import plural, print_json
 from cli.project import shown
+from embedstore.errors import words_of_note
 from embedstore.extraction.progress import ExtractSummary
 from embedstore.pipeline.chunk_work import Stopwatch
 
@@ -30,6 +31,8 @@ def _print(summary: ExtractSummary, store: Path) -> None:
     click.echo(f"{shown(store)}: {summary.valid:,} of {plural(summary.images, 'image')} have a vector")
     for reason, count in summary.failed.items():
         click.echo(f"  failed, {reason}: {count:,}")
+    for code, count in summary.notes.items():
+        click.echo(f"  note, {code}: {plural(count, 'image')}: {words_of_note(code)}")
     if summary.computed:
         speed = summary.computed / summary.seconds
         watch = summary.stopwatch
@@ -61,6 +64,7 @@ def _as_json(summary: ExtractSummary, store: Path) -> dict[str, object]:
         "valid": summary.valid,
         "pending": summary.pending,
         "failed": dict(summary.failed),
+        "notes": dict(summary.notes),
         "computed": summary.computed,
         "seconds": round(summary.seconds, 3),
         "images_per_s": round(summary.computed / summary.seconds, 2) if summary.computed else None,

@@ -18,11 +18,12 @@ _SHOWN_FAILURES = 10
 def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
     """Print what `cli.jobs.describe_store.describe_store` found; the first failures, or all of them."""
     identity, preprocess = document["identity"], document["identity"]["preprocess"]
+    square = ", square pixels" if preprocess.get("square_pixels") and preprocess["preset"] == "pad" else ""
     click.echo(f"{shown(Path(document['store']))}")
     print_facts(
         {
             "  encoder": f"{identity['encoder']}, revision {identity['revision']}, {identity['dim']}-d",
-            "  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px",
+            "  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px{square}",
             "  identity": document["identity_sha256"],
             "  images": f"{document['valid']:,} with a vector, {document['failed']:,} failed, "
             f"{document['pending']:,} pending",
@@ -44,6 +45,10 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
     for task in document["tasks"]:
         click.echo(
             f"  task {task['name']}: {task['unit']} level, {plural(task['labelled'], 'label')}, {task['counts']}"
+        )
+    for code, note in document["notes"].items():
+        click.echo(
+            f"  note, {code}: {plural(note['images'], 'image')}, such as {note['first']}: {note['meaning']}"
         )
     failures = document["failures"] if all_failures else document["failures"][:_SHOWN_FAILURES]
     for failure in failures:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import ImageRefused, Reason, UsageError
+from embedstore.errors import ImageRefused, Note, Reason, UsageError
 from embedstore.images.hostile import BoundedReader, open_regular
-from embedstore.images.preprocess import PreprocessSpec, preprocess
+from embedstore.images.preprocess import MAX_ASPECT, PreprocessSpec, aspect_to_mend, preprocess
 from embedstore.images.raster import raster_format, read_raster
-from embedstore.images.rendering import needs_series_range, render
+from embedstore.images.rendering import needs_series_range, render_with_notes
 from embedstore.images.series_range import ValueCounts, count_values, merge_counts, series_range
 from embedstore.images.stored_image import StoredImage, content_sha256
 
@@ -40,23 +40,27 @@ class DecodeJob:
         DICOM modality code that overrides the file's own, or ``""``.
     value_range
         For MR: the modality values of the whole series that become 0 and 255 (`series_range`). None says
-        that this file is a series of its own: the range is then taken over all its frames.
+        that this file is a series of its own: the range is then taken over all its frames of one kind.
+    ranges_by_kind
+        For frames whose values are of another kind than plain magnitude (`StoredImage.value_kind`): their
+        range. Where it is missing, `value_range` counts.
     """
 
     path: str
     frame: int = 0
     modality: str = ""
     value_range: tuple[float, float] | None = None
+    ranges_by_kind: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not os.path.isabs(self.path):
             raise UsageError(f"path must be absolute; found {self.path!r}")
         if self.frame < 0:
             raise UsageError(f"frame must be 0 or more; found {self.frame}")
-        if self.value_range is not None:
-            low, high = self.value_range
+        plain = () if self.value_range is None else (self.value_range,)
+        for low, high in (*plain, *self.ranges_by_kind.values()):
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-                raise UsageError(f"value_range must be finite and ascending; found {self.value_range}")
+                raise UsageError(f"value_range must be finite and ascending; found {(low, high)}")
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,14 @@ class EncoderInput:
     pixels
         (size, size) grey or (size, size, 3) RGB uint8.
     content_sha256
-        32 bytes: digest of the decoded stored pixels, before windowing (`stored.content_sha256`).
+        32 bytes: digest of the decoded stored pixels, before windowing (`stored_image.content_sha256`).
+    notes
+        What was mended, guessed or left out on the way.
     """
 
     pixels: npt.NDArray[np.uint8]
     content_sha256: bytes
+    notes: frozenset[Note] = frozenset()
 
 
 class Decoder(Protocol):
@@ -159,11 +166,15 @@ def decode(job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> Encode
     try:
         with open_regular(job.path, max_bytes=limits.file_bytes) as file:
             image, source = _read(file, job, limits)
-            value_range = job.value_range
+            value_range = job.ranges_by_kind.get(image.value_kind, job.value_range)
             if value_range is None and needs_series_range(image):
-                frames = (_with_modality(source.read(frame), job) for frame in range(source.frames))
+                alike = (n for n in range(source.frames) if source.value_kind(n) == image.value_kind)
+                frames = (_with_modality(source.read(frame), job) for frame in alike)
                 value_range = series_range(merge_counts(map(count_values, frames)), spec.mri_range)
-        return EncoderInput(preprocess(render(image, value_range), spec), content_sha256(image.pixels))
+        rendering = render_with_notes(image, value_range)
+        pixels = preprocess(rendering.pixels, spec, image.pixel_aspect)
+        notes = rendering.notes | _aspect_notes(image.pixel_aspect, spec)
+        return EncoderInput(pixels, content_sha256(image.pixels), notes)
     except MemoryError as error:
         raise _too_much_memory() from error
     except OSError as error:  # the file was readable when it was opened: a disk or network failed since
@@ -193,6 +204,8 @@ class _Source(Protocol):
 
     def read(self, frame: int) -> StoredImage: ...
 
+    def value_kind(self, frame: int) -> str: ...
+
 
 @dataclass(frozen=True)
 class _SinglePicture:
@@ -204,6 +217,10 @@ class _SinglePicture:
     def read(self, frame: int) -> StoredImage:
         del frame
         return self.image
+
+    def value_kind(self, frame: int) -> str:
+        del frame
+        return self.image.value_kind
 
 
 def _read(file: BoundedReader, job: DecodeJob, limits: DecodeLimits) -> tuple[StoredImage, _Source]:
@@ -231,6 +248,13 @@ def _read(file: BoundedReader, job: DecodeJob, limits: DecodeLimits) -> tuple[St
 
 def _with_modality(image: StoredImage, job: DecodeJob) -> StoredImage:
     return replace(image, modality=job.modality) if job.modality else image
+
+
+def _aspect_notes(pixel_aspect: float, spec: PreprocessSpec) -> frozenset[Note]:
+    if aspect_to_mend(spec, pixel_aspect) != 1:
+        return frozenset({Note.MADE_SQUARE})
+    ignored = spec.square_pixels and max(pixel_aspect, 1 / pixel_aspect) > MAX_ASPECT
+    return frozenset({Note.ASPECT_IGNORED}) if ignored else frozenset()
 
 
 def _too_much_memory() -> ImageRefused:

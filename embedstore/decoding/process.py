@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, DecodeLimits, EncoderInput
 from embedstore.decoding.worker import SLOTS, slot_bytes
-from embedstore.errors import ImageRefused, Reason
+from embedstore.errors import ImageRefused, Note, Reason
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.images.series_range import MAX_DISTINCT_VALUES, ValueCounts
 
@@ -100,7 +100,7 @@ class DecodingProcess:
         request = {
             "operation": operation,
             "slot": slot,
-            "job": [job.path, job.frame, job.modality, job.value_range],
+            "job": [job.path, job.frame, job.modality, job.value_range, dict(job.ranges_by_kind)],
         }
         # A process that has just died is noticed when its replies end.
         with contextlib.suppress(BrokenPipeError):
@@ -145,8 +145,9 @@ class DecodingProcess:
             if "reason" in reply:
                 return ImageRefused(Reason(reply["reason"]), str(reply["message"])[:500])
             if "values" in reply:
-                return self._counts(int(reply["values"]), slot)
-            return self._pixels(tuple(reply["shape"]), bytes.fromhex(reply["sha256"]), slot)
+                return self._counts(int(reply["values"]), str(reply["kind"])[:64], slot)
+            notes = frozenset(Note(code) for code in reply["notes"])
+            return self._pixels(tuple(reply["shape"]), bytes.fromhex(reply["sha256"]), notes, slot)
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenProcess(f"a reply is malformed: {error}") from error
 
@@ -169,21 +170,23 @@ class DecodingProcess:
         except ValueError:  # a real-time signal has no name
             return f"was killed by signal {-code}"
 
-    def _pixels(self, shape: tuple[int, ...], sha256: bytes, slot: int) -> EncoderInput:
+    def _pixels(
+        self, shape: tuple[int, ...], sha256: bytes, notes: frozenset[Note], slot: int
+    ) -> EncoderInput:
         size = self._spec.size_px
         if shape not in {(size, size), (size, size, 3)} or len(sha256) != 32:
             raise BrokenProcess(f"a reply has shape {shape} and a digest of {len(sha256)} bytes")
         pixels = self._copied(np.dtype(np.uint8), int(np.prod(shape)), slot, offset=0)
-        return EncoderInput(pixels.reshape(shape), sha256)
+        return EncoderInput(pixels.reshape(shape), sha256, notes)
 
-    def _counts(self, n: int, slot: int) -> ValueCounts:
+    def _counts(self, n: int, kind: str, slot: int) -> ValueCounts:
         if not 0 <= n <= MAX_DISTINCT_VALUES:
             raise BrokenProcess(f"a reply has {n} values")
         values = self._copied(np.dtype(np.float64), n, slot, offset=0)
         counts = self._copied(np.dtype(np.int64), n, slot, offset=8 * n)
         if not (np.isfinite(values).all() and (np.diff(values) > 0).all() and (counts > 0).all()):
             raise BrokenProcess("a reply has values out of order")
-        return ValueCounts(values, counts)
+        return ValueCounts(values, counts, kind)
 
     def _copied(self, dtype: np.dtype[Any], n: int, slot: int, *, offset: int) -> npt.NDArray[Any]:
         start = slot * slot_bytes(self._spec) + offset

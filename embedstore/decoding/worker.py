@@ -83,19 +83,24 @@ def _requests(descriptor: int, parent: int) -> Iterator[dict[str, Any]]:
 def _carry_out(
     request: dict[str, Any], memory: mmap.mmap, spec: PreprocessSpec, limits: DecodeLimits
 ) -> dict[str, Any]:
-    path, frame, modality, value_range = request["job"]
+    path, frame, modality, value_range, by_kind = request["job"]
     start = request["slot"] * slot_bytes(spec)
     try:
-        job = DecodeJob(path, frame, modality, None if value_range is None else tuple(value_range))
+        ranges = {kind: (low, high) for kind, (low, high) in by_kind.items()}
+        job = DecodeJob(path, frame, modality, None if value_range is None else tuple(value_range), ranges)
         if request["operation"] == "count":
             counted = count_values_of(job, limits)
             size = len(counted.values) * 8
             memory[start : start + size] = counted.values.tobytes()
             memory[start + size : start + 2 * size] = counted.counts.astype(np.int64).tobytes()
-            return {"values": len(counted.values)}
+            return {"values": len(counted.values), "kind": counted.kind}
         decoded = decode(job, spec, limits)
         memory[start : start + decoded.pixels.nbytes] = decoded.pixels.tobytes()
-        return {"shape": decoded.pixels.shape, "sha256": decoded.content_sha256.hex()}
+        return {
+            "shape": decoded.pixels.shape,
+            "sha256": decoded.content_sha256.hex(),
+            "notes": sorted(decoded.notes),
+        }
     except ImageRefused as refusal:
         return {"reason": refusal.reason.value, "message": refusal.message}
     except Exception:  # noqa: BLE001 - a defect of this program: the parent raises it with this text

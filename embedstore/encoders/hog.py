@@ -56,6 +56,8 @@ class HogEncoder(EncoderDefaults):
         ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:<index>``.
     dtype
         ``auto`` or ``float32``.
+    square_pixels
+        Pixels that are not square are shown as high and wide as they are (`PreprocessSpec`).
 
     Raises
     ------
@@ -72,12 +74,19 @@ class HogEncoder(EncoderDefaults):
 
     name = "hog"
 
-    def __init__(self, preset: str | None = None, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self,
+        preset: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        *,
+        square_pixels: bool = True,
+    ) -> None:
         if dtype not in ("auto", "float32"):
             raise UsageError(f"dtype of encoder 'hog' must be 'auto' or 'float32'; found {dtype!r}")
         if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
             raise UsageError(f"device of encoder 'hog' must be 'auto', 'cpu' or 'cuda'; found {device!r}")
-        self.preprocess = PreprocessSpec(preset or "pad", size_px=SIZE_PX)
+        self.preprocess = PreprocessSpec(preset or "pad", size_px=SIZE_PX, square_pixels=square_pixels)
         self._device = device
         self.dtype = dtype
         self._tables: _Tables | None = None

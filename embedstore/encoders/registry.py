@@ -14,7 +14,18 @@ from embedstore.identity import Identity
 from embedstore.plugins import ENCODERS, find_plugin, plugin_names, require_members, require_options
 
 # What has a name of its own in `image_encoder`, and what no caller may change.
-_STANDARD = ("preset", "device", "dtype", "revision", "pooling", "pass_rows", "execution", "name", "origin")
+_STANDARD = (
+    "preset",
+    "device",
+    "dtype",
+    "revision",
+    "pooling",
+    "pass_rows",
+    "execution",
+    "square_pixels",
+    "name",
+    "origin",
+)
 
 
 def encoder_names() -> list[str]:
@@ -49,6 +60,7 @@ def image_encoder(
     pooling: str | None = None,
     pass_rows: int | None = None,
     execution: str | None = None,
+    square_pixels: bool | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Build an encoder; nothing is read or loaded yet, except the configuration behind a folder or hub id.
@@ -72,6 +84,9 @@ def image_encoder(
         Images in one forward pass; None for the device's default (`embedstore.encoders.passes`).
     execution
         ``eager``, ``compile`` or ``graph``; None for the device's default.
+    square_pixels
+        `PreprocessSpec.square_pixels`; None for the encoder's own default. An encoder without the choice has the
+        one of its own, which its identity states.
     options
         The encoder's own options, plain JSON values; its identity states them (`Identity.options`).
 
@@ -106,6 +121,8 @@ def image_encoder(
         "execution": execution,
     }
     arguments |= _offered(factory, wanted, name)
+    if square_pixels is not None and "square_pixels" in inspect.signature(factory).parameters:
+        arguments["square_pixels"] = square_pixels
     encoder: Encoder = factory(**arguments, **own)
     require_members(encoder, Encoder, what=f"encoder {name!r}", base=EncoderDefaults)
     if own:
@@ -155,6 +172,7 @@ def encoder_of_identity(
         preset=identity.preprocess["preset"],
         device=device,
         dtype=identity.compute_dtype,
+        square_pixels=has_square_pixels(identity),
         options=identity.options,
         **{option: setting for option, setting in wanted.items() if option in offered},
     )
@@ -162,6 +180,11 @@ def encoder_of_identity(
         encoder.report_to(say)
     identity.require_same(encoder.identity, holder=holder)
     return encoder
+
+
+def has_square_pixels(identity: Identity) -> bool:
+    """Return `PreprocessSpec.square_pixels` of an identity; stores from before the choice do not state it."""
+    return bool(identity.preprocess.get("square_pixels", False))
 
 
 def _factory(name: str, revision: str | None) -> Callable[..., Encoder]:

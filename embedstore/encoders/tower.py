@@ -59,6 +59,8 @@ class TowerEncoder(PassEncoder):
         may change the last bits of a vector.
     execution
         ``auto``, ``eager``, ``compile`` (tens of seconds once) or ``graph`` (CUDA).
+    square_pixels
+        Pixels that are not square are shown as high and wide as they are (`PreprocessSpec`).
 
     Raises
     ------
@@ -78,6 +80,7 @@ class TowerEncoder(PassEncoder):
         pooling: str | None = None,
         pass_rows: int | None = None,
         execution: str = "auto",
+        square_pixels: bool = True,
     ) -> None:
         _check_choice("preprocess", preset, PRESETS)
         _check_choice("pooling", pooling, TOKEN_POOLINGS)
@@ -91,6 +94,7 @@ class TowerEncoder(PassEncoder):
         self.dtype = check_dtype_name(dtype)
         self.pooling = pooling
         self.execution = execution
+        self.square_pixels = square_pixels
 
     @abstractmethod
     def read_shape(self, checkpoint: Checkpoint) -> VisionShape:
@@ -126,10 +130,11 @@ class TowerEncoder(PassEncoder):
     @cached_property
     def preprocess(self) -> PreprocessSpec:
         """The preset at the size that the tower takes; ``hf`` as the checkpoint's image processor has it."""
-        spec = PreprocessSpec(self.preset, size_px=self.shape.image_size)
+        size_px = self.shape.image_size
+        spec = PreprocessSpec(self.preset, size_px=size_px, square_pixels=self.square_pixels)
         if self.preset != "hf":
             return spec
-        return replace(spec, hf_resample=squash_resample(self.checkpoint, spec.size_px))
+        return replace(spec, hf_resample=squash_resample(self.checkpoint, size_px))
 
     @cached_property
     def identity(self) -> Identity:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from embedstore.datasets.base import Collection, read_dataset
 from embedstore.encoders.base import Encoder
-from embedstore.encoders.registry import image_encoder
+from embedstore.encoders.registry import has_square_pixels, image_encoder
 from embedstore.errors import UsageError
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.pending import PendingChunk, pending_chunks
@@ -69,8 +69,8 @@ def extract(
     store
         Folder of the store; created if missing.
     encoder
-        The encoder, or its name (`embedstore.encoders.registry.image_encoder`), which then calculates as the store
-        does where there is one. It is loaded only if something is to be computed.
+        The encoder, or its name (`embedstore.encoders.registry.image_encoder`), which then prepares and calculates
+        as the store does where there is one. It is loaded only if something is to be computed.
     root
         Folder or file of the data set, where `collection` is a name.
     choose
@@ -105,9 +105,12 @@ def extract(
             )
         collection = read_dataset(collection, root)
     collection = replace(collection, root=Path(collection.root))
-    built = image_encoder(encoder, dtype=dtype_of_store(store)) if isinstance(encoder, str) else encoder
+    if isinstance(encoder, str):
+        encoder = image_encoder(
+            encoder, dtype=dtype_of_store(store), square_pixels=square_pixels_of_store(store)
+        )
     extraction = Extraction(
-        collection, store, _Built(built), options or ExtractOptions(), observer or Observer()
+        collection, store, _Built(encoder), options or ExtractOptions(), observer or Observer()
     )
     return extraction.run(choose=choose, executor=InProcess())
 
@@ -115,6 +118,11 @@ def extract(
 def dtype_of_store(path: Path) -> str:
     """Return the arithmetic of a store's vectors, which every later vector must have; ``auto`` without a store."""
     return read_store_document(path)[0].compute_dtype if StoreLayout(path).store_file.exists() else "auto"
+
+
+def square_pixels_of_store(path: Path) -> bool | None:
+    """Return `PreprocessSpec.square_pixels` of a store's vectors; None without a store."""
+    return has_square_pixels(read_store_document(path)[0]) if StoreLayout(path).store_file.exists() else None
 
 
 class Executor(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -119,5 +119,17 @@ def whole_chunk(pending: PendingChunk, result: ChunkResult) -> ChunkResult:
         content=content,
         failures={**untouched, **result.failures},
         series_ranges={**receipt.series_ranges, **result.series_ranges},
+        notes=_merged(receipt.notes, result.notes, again=frozenset(rows)),
         rounding_errors={name: digest.rounding_error for name, digest in receipt.arrays.items()},
     )
+
+
+def _merged(
+    before: Mapping[str, tuple[int, ...]], now: Mapping[str, tuple[int, ...]], *, again: frozenset[int]
+) -> dict[str, tuple[int, ...]]:
+    """Return notes of a chunk's rows: those from before of rows that were not tried again, and the new ones."""
+    merged = {}
+    for code in before.keys() | now.keys():
+        kept = [row for row in before.get(code, ()) if row not in again]
+        merged[code] = tuple(sorted({*kept, *now.get(code, ())}))
+    return {code: rows for code, rows in merged.items() if rows}

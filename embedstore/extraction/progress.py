@@ -18,6 +18,7 @@ from embedstore.extraction.worker import FinishedChunk
 from embedstore.manifest import Manifest
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.store.layout import Receipt
+from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Store
 
 
@@ -90,6 +91,8 @@ class ExtractSummary(Brief):
         Those with a vector, and those that still wait for one.
     failed
         Reason -> number of those that failed.
+    notes
+        What was mended or left out to show an image (code of `errors.Note`) -> number of images.
     computed
         Images that this run computed or tried.
     seconds
@@ -104,6 +107,7 @@ class ExtractSummary(Brief):
     valid: int
     pending: int
     failed: Mapping[str, int]
+    notes: Mapping[str, int]
     computed: int
     seconds: float
     stopwatch: Stopwatch
@@ -222,11 +226,17 @@ class RunningTotal:
             valid=int((status == VALID).sum()),
             pending=int((status == PENDING).sum()),
             failed=dict(sorted(failed.items())),
+            notes=_counted(notes_of(after.offsets()), set(rows.tolist())),
             computed=self._images_done,
             seconds=time.perf_counter() - self._began,
             stopwatch=self.stopwatch,
             interrupted=self.interrupted,
         )
+
+
+def _counted(notes: Mapping[str, Sequence[int]], asked: set[int]) -> dict[str, int]:
+    counts = {code: sum(row in asked for row in rows) for code, rows in notes.items()}
+    return {code: count for code, count in counts.items() if count}
 
 
 def _with_receipts(store: Store, finished: Sequence[FinishedChunk]) -> Store:

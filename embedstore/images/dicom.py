@@ -11,21 +11,27 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options
 
-from embedstore.errors import ImageRefused, Reason
+from embedstore.errors import ImageRefused, Note, Reason
 from embedstore.images.dicom_frame import decode_frame
 from embedstore.images.dicom_header import pixel_element, read_header
-from embedstore.images.dicom_meaning import grey_meaning
 from embedstore.images.dicom_syntax import Codec, codec_for
 from embedstore.images.hostile import BoundedReader, kind_of, refusing
 from embedstore.images.stored_image import DICOM, StoredImage, grey_if_equal
-from embedstore.images.window import GreyMeaning, StoredArray
+from embedstore.values.frame_attributes import pixel_aspect, value_kind
+from embedstore.values.grey_meaning import grey_meaning, is_capture, stored_range
+from embedstore.values.lookup_tables import palette_colours
+from embedstore.values.stored_bits import StoredBits, stored_values
+from embedstore.values.window import NO_MEANING, StoredArray
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "XYB")
 _PALETTE = "PALETTE COLOR"
+_LOSSY = (
+    uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K,
+    "1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112",  # JPEG XL, recompressed and any
+)  # fmt: skip
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -81,9 +87,11 @@ class DicomFile:
                 Reason.UNSUPPORTED, f"PhotometricInterpretation {photometric[:16]!r} has no conversion to RGB"
             )
         with refusing("the pixels cannot be decoded"):
-            pixels = self._decoded(frame, codec)
+            words, precision = self._decoded(frame, codec)
+            pixels, notes = self._values(words, precision)
             if photometric == _PALETTE:
-                pixels = apply_color_lut(pixels, self.header)
+                pixels, signs = palette_colours(pixels, self.header, inputs=stored_range(self.header))
+                notes |= signs
         if pixels.ndim not in {2, 3} or (
             pixels.ndim == 3 and (pixels.shape[2] != 3 or pixels.dtype.kind != "u")
         ):
@@ -92,28 +100,54 @@ class DicomFile:
                 f"pixels must be grey or unsigned RGB; found {pixels.shape} {pixels.dtype}",
             )
         bits = self.bits_stored or 8 * pixels.dtype.itemsize
-        if pixels.ndim == 3:
-            grey = grey_if_equal(pixels)
+        colour = pixels.ndim == 3
+        if colour:
+            pixels = grey_if_equal(pixels)
             bits = 8 * pixels.dtype.itemsize if photometric == _PALETTE else bits
-            return StoredImage(_narrowest(grey, bits), DICOM, self.modality, GreyMeaning(), bits)
         with refusing("the header's values cannot be read", told_by=kind_of):
-            meaning = grey_meaning(self.header, frame)
-        return StoredImage(_narrowest(pixels, bits), DICOM, self.modality, meaning, bits)
+            keyword = self.options["pixel_keyword"]
+            return StoredImage(
+                _narrowest(pixels, bits),
+                DICOM,
+                self.modality,
+                NO_MEANING if colour else grey_meaning(self.header, frame, pixel_keyword=keyword),
+                bits,
+                is_capture=is_capture(self.header),
+                pixel_aspect=pixel_aspect(self.header, frame),
+                value_kind=self.value_kind(frame),
+                notes=notes,
+            )
 
-    def _decoded(self, frame: int, codec: Codec) -> StoredArray:
+    def value_kind(self, frame: int) -> str:
+        """Return what a frame's values are, where they are not plain magnitude of an MR image."""
+        with refusing("the header's values cannot be read", told_by=kind_of):
+            return value_kind(self.header, frame) if self.modality == "MR" else ""
+
+    def _values(self, words: StoredArray, precision: int | None) -> tuple[StoredArray, frozenset[Note]]:
+        """Return the stored values of decoded words, and what was mended."""
+        if words.dtype.kind == "f":
+            return words, frozenset()
+        bits = StoredBits.from_options(
+            self.options | {"bits_stored": self.bits_stored}, self.header.get("HighBit")
+        )
+        # A stream that is said to be lossless keeps what lies beside the value; a lossy one only errs.
+        lossy = self.syntax in _LOSSY and self.header.get("LossyImageCompression") != "00"
+        return stored_values(words, bits, precision=precision, lossy=lossy)
+
+    def _decoded(self, frame: int, codec: Codec) -> tuple[StoredArray, int | None]:
+        """Return a frame's words, and the bits of a sample in its codestream; None where words are stored."""
         if codec is Codec.NATIVE:
             self._check_native_length()
             self.stream.seek(self.pixels_start)
             pixels, _ = get_decoder(self.syntax).as_array(self.stream, index=frame, **self.options)
-            return pixels
+            return pixels, None
         self._check_fragments()
         self.stream.seek(self.pixels_start)
         content = get_frame(
             self.stream, frame, number_of_frames=self.frames,
             extended_offsets=self.options.get("extended_offsets"),
         )  # fmt: skip
-        words, _ = decode_frame(content, codec, self.options)
-        return significant_bits(words, self.bits_stored)
+        return decode_frame(content, codec, self.options)
 
     def _check_native_length(self) -> None:
         bits = self.options["bits_allocated"]
@@ -185,25 +219,9 @@ def open_dicom(
             f" the header says {rows} x {columns} in {frames:,}",
         )
     length = options.pop("pixels_length")
+    # Which bits of a word are its value is for `stored_bits` to say, for every syntax alike.
+    options["correct_unused_bits"] = False
     return DicomFile(header, syntax, frames, modality, bits_stored, options, stream, stream.tell(), length)
-
-
-def significant_bits(pixels: StoredArray, bits: int) -> StoredArray:
-    """Return stored values without what lies above BitsStored, which is no part of them (PS3.5 8.1.1).
-
-    Parameters
-    ----------
-    pixels
-        Integers, of the sign that PixelRepresentation says.
-    bits
-        BitsStored, or 0 where the header does not say.
-    """
-    spare = 8 * pixels.dtype.itemsize - bits
-    if not bits or spare <= 0 or pixels.dtype.kind == "f":
-        return pixels
-    if pixels.dtype.kind == "u" and int(pixels.max(initial=0)) < 1 << bits:  # nothing there, as nearly always
-        return pixels
-    return (pixels << spare) >> spare
 
 
 def _narrowest(pixels: StoredArray, bits: int) -> StoredArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +18,10 @@ MRI_RANGES = ("percentile-1-99", "min-max")
 CT_WINDOWS_HU = ((-1024.0, 1024.0), (-135.0, 215.0), (0.0, 80.0))  # red, green, blue; MedGemma's own
 # The padded square of a long thin image is never held whole beyond this many pixels.
 _STRIPE_PIXELS = 1 << 24
+# Pixels are square where height and width differ by at most 1 %: spacings are written with few digits.
+_SQUARE_WITHIN = 0.01
+# Beyond this an aspect ratio is a typing error rather than a detector.
+MAX_ASPECT = 100.0
 
 ByteImage = npt.NDArray[np.uint8]
 
@@ -39,12 +42,17 @@ class PreprocessSpec:
         Which values of an MR series become 0 and 255: ``percentile-1-99`` or ``min-max`` of the series.
     hf_resample
         Filter of ``hf``: ``bicubic`` or ``bilinear``, as the image processor of a checkpoint says.
+    square_pixels
+        ``pad`` shows pixels that are not square as high and as wide as they are. False is what stores have that
+        were begun before there was the choice. A squash forgets the shape of an image, and with it that of its
+        pixels: ``eval`` and ``hf`` show the same either way.
     """
 
     preset: str = "pad"
     size_px: int = 448
     mri_range: str = "percentile-1-99"
     hf_resample: str = "bicubic"
+    square_pixels: bool = True
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -66,21 +74,14 @@ class PreprocessSpec:
         document = asdict(self)
         if self.preset != "hf" or self.hf_resample == "bicubic":
             del document["hf_resample"]  # the identity of stores from before there was a choice
+        if self.square_pixels:
+            document |= {"rules": 3, "pixel_aspect": _ASPECT_RULES[self.preset]}
+        else:
+            # The identity of stores that were begun without the choice, byte for byte.
+            document |= {"rules": 2}
+            del document["square_pixels"]
         return document | {
-            "rules": 2,
-            "recipes": {
-                # Keys are DICOM modality codes; "" is everything else.
-                "": {
-                    "name": "radiograph",
-                    "range": "min-max of the image",
-                    "voi": "first, lookup table before window",
-                },
-                "CT": {
-                    "name": "ct-windows",
-                    "windows_hu": [list(window) for window in CT_WINDOWS_HU],
-                },
-                "MR": {"name": "mr-series", "range": self.mri_range, "scope": "series"},
-            },
+            "recipes": _recipes(self),
             "eight_bit_pictures": "as stored",
             "alpha": "over black",
             "padding": "black, outside every range",
@@ -89,7 +90,7 @@ class PreprocessSpec:
         }
 
 
-def preprocess(pixels: ByteImage, spec: PreprocessSpec) -> ByteImage:
+def preprocess(pixels: ByteImage, spec: PreprocessSpec, pixel_aspect: float = 1.0) -> ByteImage:
     """Bring a rendered image to the square that the encoder takes.
 
     Parameters
@@ -98,42 +99,73 @@ def preprocess(pixels: ByteImage, spec: PreprocessSpec) -> ByteImage:
         (h, w) grey or (h, w, 3) RGB uint8, at least one pixel.
     spec
         The preset and the size.
+    pixel_aspect
+        Height of a pixel divided by its width; see `aspect_to_mend`.
 
     Returns
     -------
     (size, size) or (size, size, 3) uint8, C-contiguous. ``pad`` and ``hf`` equal Pillow bit for bit.
     """
+    if spec.preset == "pad":
+        return pad_to_square(pixels, spec.size_px, aspect_to_mend(spec, pixel_aspect))
     if spec.preset == "hf":
         return squash_antialiased(pixels, spec.size_px, spec.hf_resample)
-    return _PRESET_FUNCTIONS[spec.preset](pixels, spec.size_px)
+    return squash_bilinear(pixels, spec.size_px)
 
 
-def pad_to_square(pixels: ByteImage, size_px: int) -> ByteImage:
+def aspect_to_mend(spec: PreprocessSpec, pixel_aspect: float) -> float:
+    """Return the aspect ratio that makes a difference, or 1: within 1 %, beyond 1:100, or not asked for."""
+    widest = max(pixel_aspect, 1 / pixel_aspect)
+    mends = spec.preset == "pad" and spec.square_pixels
+    # The margin takes in ratios of decimals: 0.202 / 0.2 is 1.0100000000000002.
+    return pixel_aspect if mends and 1 + _SQUARE_WITHIN + 1e-9 < widest <= MAX_ASPECT else 1.0
+
+
+def padded_shape(height: int, width: int, pixel_aspect: float) -> tuple[int, int]:
+    """Return rows and columns, in stored pixels, of the square of anatomy that holds an image.
+
+    Examples
+    --------
+    Pixels twice as high as wide: 150 rows are as long as 300 columns.
+
+    >>> padded_shape(150, 260, 2.0)
+    (150, 300)
+    """
+    return max(height, round(width / pixel_aspect)), max(width, round(height * pixel_aspect))
+
+
+def pad_to_square(pixels: ByteImage, size_px: int, pixel_aspect: float = 1.0) -> ByteImage:
     """Zero-pad to a square, the smaller half before the image, and resize with antialiased bilinear.
+
+    Pixels that are not square are padded to what is square outside the picture (`padded_shape`), so that one
+    resampling, by another factor on each axis, makes them square: a step of its own would blur first.
 
     Pillow resizes rows first and columns second and rounds in between. Rows of padding stay zero in the
     first pass, so they are added after it; columns of padding are added in stripes of rows. The result is
     that of padding first, without the square of a 60,000 x 1 image.
     """
     height, width = pixels.shape[:2]
-    side = max(height, width)
-    rest = pixels.shape[2:]
-    if height == width:
+    rows, columns = padded_shape(height, width, pixel_aspect)
+    if height == width == rows == columns:
         return _resize(pixels, (size_px, size_px), Image.Resampling.BILINEAR)
-    if height < width:
+    rest = pixels.shape[2:]
+    if columns == width:
         narrow = _resize(pixels, (size_px, height), Image.Resampling.BILINEAR)
-        before = (side - height) // 2
-        square = np.zeros((side, size_px, *rest), np.uint8)
-        square[before : before + height] = narrow
-        return _resize(square, (size_px, size_px), Image.Resampling.BILINEAR)
-    before = (side - width) // 2
-    rows_at_once = max(1, _STRIPE_PIXELS // side)
-    narrow = np.empty((height, size_px, *rest), np.uint8)
-    for start in range(0, height, rows_at_once):
-        piece = pixels[start : start + rows_at_once]
-        stripe = np.zeros((len(piece), side, *rest), np.uint8)
-        stripe[:, before : before + width] = piece
-        narrow[start : start + len(piece)] = _resize(stripe, (size_px, len(piece)), Image.Resampling.BILINEAR)
+    else:
+        before = (columns - width) // 2
+        rows_at_once = max(1, _STRIPE_PIXELS // columns)
+        narrow = np.empty((height, size_px, *rest), np.uint8)
+        for start in range(0, height, rows_at_once):
+            piece = pixels[start : start + rows_at_once]
+            stripe = np.zeros((len(piece), columns, *rest), np.uint8)
+            stripe[:, before : before + width] = piece
+            resized = _resize(stripe, (size_px, len(piece)), Image.Resampling.BILINEAR)
+            narrow[start : start + len(piece)] = resized
+    if rows != height:
+        above = (rows - height) // 2
+        square = np.zeros((rows, size_px, *rest), np.uint8)
+        square[above : above + height] = narrow
+        narrow = square
     return _resize(narrow, (size_px, size_px), Image.Resampling.BILINEAR)
 
 
@@ -199,13 +231,30 @@ def _resize(pixels: ByteImage, size: tuple[int, int], resampling: Image.Resampli
     return np.asarray(picture.resize(size, resampling))
 
 
-_PRESET_FUNCTIONS: dict[str, Callable[[ByteImage, int], ByteImage]] = {
-    "pad": pad_to_square,
-    "eval": squash_bilinear,
-}
+def _recipes(spec: PreprocessSpec) -> dict[str, Any]:
+    """Return the rule of each DICOM modality code; "" is everything else."""
+    radiograph = {
+        "name": "radiograph",
+        "range": "min-max of the image",
+        "voi": "first, lookup table before window",
+    }
+    ct = {"name": "ct-windows", "windows_hu": [list(window) for window in CT_WINDOWS_HU]}
+    mr = {"name": "mr-series", "range": spec.mri_range, "scope": "series"}
+    if spec.square_pixels:  # rules 3
+        radiograph["left_out"] = "a VOI that leaves one level; the modality LUT of XA and XRF"
+        ct["other_units"] = "radiograph"
+        mr["scope"] = "series and kind of value"
+    return {"": radiograph, "CT": ct, "MR": mr}
+
+
 _HF_PASSES = {
     False: "rows first",
     True: "columns first where the height shrinks by more than twice the width",
+}
+_ASPECT_RULES = {
+    "pad": "square from 1 % on: padded to a square of anatomy, resampled once",
+    "eval": "forgotten by the squash",
+    "hf": "forgotten by the squash",
 }
 _RESIZE_RULES = {
     "pad": "zero-pad, smaller half first; Pillow bilinear",

@@ -13,7 +13,7 @@ from embedstore.errors import ImageRefused, Reason
 from embedstore.images.complete import check_complete
 from embedstore.images.hostile import refusing
 from embedstore.images.stored_image import RASTER, StoredImage, grey_if_equal
-from embedstore.images.window import StoredArray
+from embedstore.values.window import StoredArray
 
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.3, 4.6.4: how the stored picture must be turned to stand upright; 1 is upright.

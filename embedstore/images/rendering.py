@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import ImageRefused, Reason
+from embedstore.errors import ImageRefused, Note, Reason
 from embedstore.images.preprocess import CT_WINDOWS_HU, ByteImage
 from embedstore.images.stored_image import DICOM, RASTER, StoredImage
-from embedstore.images.window import FloatArray, Levels, apply_voi, levels_of, to_modality
+from embedstore.values.window import FloatArray, Levels, apply_voi, levels_of, to_modality
+
+_HOUNSFIELD = ("HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS")
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """An 8-bit picture, and what was mended or left out to make it.
+
+    Parameters
+    ----------
+    pixels
+        (h, w) grey or (h, w, 3) RGB uint8.
+    notes
+        Those of the stored pixels, of their meaning as far as it was used, and of the recipe.
+    """
+
+    pixels: ByteImage
+    notes: frozenset[Note]
 
 
 def needs_series_range(image: StoredImage) -> bool:
     """Return whether the value range of its series is needed to render the image: grey MR, no picture."""
-    return image.modality == "MR" and image.pixels.ndim == 2 and not _is_picture(image)
+    return (
+        image.modality == "MR" and image.pixels.ndim == 2 and not image.is_capture and not _is_picture(image)
+    )
 
 
 def render(image: StoredImage, value_range: tuple[float, float] | None) -> ByteImage:
+    """Return the picture of `render_with_notes` alone."""
+    return render_with_notes(image, value_range).pixels
+
+
+def render_with_notes(image: StoredImage, value_range: tuple[float, float] | None) -> Rendering:
     """Render one stored image by the recipe of its modality.
 
     Parameters
@@ -26,10 +53,6 @@ def render(image: StoredImage, value_range: tuple[float, float] | None) -> ByteI
     value_range
         For an image that `needs_series_range`: the modality values that become 0 and 255.
 
-    Returns
-    -------
-    (h, w) grey or (h, w, 3) RGB uint8.
-
     Raises
     ------
     ImageRefused
@@ -37,38 +60,48 @@ def render(image: StoredImage, value_range: tuple[float, float] | None) -> ByteI
         `levels_of`, `to_modality` and `apply_voi` otherwise.
     """
     if image.pixels.ndim == 3:
-        return (
-            _as_bytes(image.pixels)
-            if image.pixels.dtype == np.uint8 and image.bits == 8
-            else _scaled_colour(image)
-        )
+        as_stored = image.pixels.dtype == np.uint8 and image.bits == 8
+        return Rendering(_as_bytes(image.pixels) if as_stored else _scaled_colour(image), image.notes)
+    notes = image.notes | image.meaning.notes
     if _is_picture(image):
-        return _as_bytes(image.pixels)
+        return Rendering(_as_bytes(image.pixels), notes)
     if image.modality == "CT" and image.container == DICOM:
-        return render_ct(image)
-    if needs_series_range(image):
+        if _is_hounsfield(image):
+            return Rendering(render_ct(image), notes)
+        if not image.is_capture:
+            notes |= {Note.NOT_HOUNSFIELD}
+    elif needs_series_range(image):
         if value_range is None:
             raise ValueError("value_range must be the range of the series for an MR image; found None")
-        return render_mr(image, value_range)
-    return render_radiograph(image)
+        return Rendering(render_mr(image, value_range), notes)
+    pixels, voi_notes = _radiograph(image)
+    return Rendering(pixels, notes | voi_notes)
 
 
 def render_radiograph(image: StoredImage) -> ByteImage:
     """Stretch the image's own range to 0 ... 255 after modality LUT and VOI, where the file has them.
 
-    MONOCHROME1 is inverted. Padding takes no part in the range and is black; so is an image of one value.
+    MONOCHROME1 is inverted. Padding takes no part in the range and is black; so is an image of one value. A
+    VOI that leaves one level of an image of several is left out: it was written in other units.
     """
+    return _radiograph(image)[0]
+
+
+def _radiograph(image: StoredImage) -> tuple[ByteImage, frozenset[Note]]:
     levels = levels_of(image.pixels, image.meaning)
     shown = to_modality(levels.stored, image.meaning.modality)
+    present, notes = levels.present(), image.meaning.voi_notes
     if image.meaning.voi is not None:
-        shown = apply_voi(shown, image.meaning.voi)
-    used = shown[levels.present()]
+        plain, shown = shown, apply_voi(shown, image.meaning.voi)
+        if _levels(shown[present]) < 2 <= _levels(plain[present]):
+            shown, notes = plain, notes | {Note.WINDOW_DROPPED}
+    used = shown[present]
     if not len(used):
-        return np.zeros(image.pixels.shape, np.uint8)
+        return np.zeros(image.pixels.shape, np.uint8), notes
     unit = _unit_range(shown, float(used.min()), float(used.max()))
     if image.meaning.inverted and used.min() < used.max():
         unit = 1 - unit
-    return _looked_up(_to_bytes(unit), levels)
+    return _looked_up(_to_bytes(unit), levels), notes
 
 
 def render_ct(image: StoredImage) -> ByteImage:
@@ -97,6 +130,20 @@ def render_mr(image: StoredImage, value_range: tuple[float, float]) -> ByteImage
 def _looked_up(table: ByteImage, levels: Levels) -> ByteImage:
     table[levels.padding] = 0
     return np.take(table, levels.index, axis=0)
+
+
+def _levels(values: FloatArray) -> int:
+    """Return 0, 1 or 2: how many different values there are, more than one counting as two."""
+    return 0 if not len(values) else 1 + int(values.min() < values.max())
+
+
+def _is_hounsfield(image: StoredImage) -> bool:
+    """Return whether a CT's modality values are Hounsfield units: it says so, or says nothing and is no capture.
+
+    PS3.3 C.11.1.1.2: RescaleType is HU where it is absent from a CT image; maps of multi-energy CT name another.
+    """
+    unit = image.meaning.unit
+    return unit in _HOUNSFIELD or (not unit and not image.is_capture)
 
 
 def _is_picture(image: StoredImage) -> bool:

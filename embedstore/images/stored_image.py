@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedstore.images.window import NO_MEANING, GreyMeaning, StoredArray
+from embedstore.errors import Note
+from embedstore.values.window import NO_MEANING, GreyMeaning, StoredArray
 
 DICOM = "dicom"
 RASTER = "raster"
@@ -29,6 +30,15 @@ class StoredImage:
         What grey values mean.
     bits
         Significant bits of a stored value.
+    is_capture
+        A secondary capture: a picture of a screen, whatever its modality says.
+    pixel_aspect
+        Height of a pixel divided by its width.
+    value_kind
+        What an MR frame's values are where they are not plain magnitude (`frame_attributes.value_kind`); frames of
+        two kinds have no value range in common.
+    notes
+        What was mended to read the pixels; that of their meaning stands in `meaning`.
     """
 
     pixels: StoredArray
@@ -36,6 +46,10 @@ class StoredImage:
     modality: str = ""
     meaning: GreyMeaning = NO_MEANING
     bits: int = 8
+    is_capture: bool = False
+    pixel_aspect: float = 1.0
+    value_kind: str = ""
+    notes: frozenset[Note] = frozenset()
 
 
 def grey_if_equal(pixels: StoredArray) -> StoredArray:

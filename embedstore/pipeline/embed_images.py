@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embedstore.decoding.decode import DecodeLimits
 from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
-from embedstore.errors import Reason
+from embedstore.errors import Reason, words_of_note
 from embedstore.manifest import Record
 from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
@@ -35,12 +35,22 @@ class Embedded:
         (n, 32) uint8 digests of the decoded pixels, as in a store; zeros where the image failed.
     failures
         ``{row: (reason, message)}``.
+    notes
+        What was mended or left out to show images: code of `errors.Note` -> rows, ascending.
     """
 
     records: tuple[Record, ...]
     vectors: npt.NDArray[np.float32]
     content_sha256: npt.NDArray[np.uint8]
     failures: Mapping[int, tuple[Reason, str]]
+    notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def lines_of_notes(self) -> list[str]:
+        """Return the notes for people, a line each."""
+        return [
+            f"note, {code}: {len(rows):,} image{'' if len(rows) == 1 else 's'}: {words_of_note(code)}"
+            for code, rows in sorted(self.notes.items())
+        ]
 
 
 def embed_records(
@@ -90,4 +100,4 @@ def embed_records(
         )
     stored, failures = round_rows(result, {VECTORS: store_dtype}, start=0)
     named = {failure.row: (failure.reason, failure.message) for failure in failures}
-    return Embedded(listed, stored[VECTORS].astype(np.float32), result.content, named)
+    return Embedded(listed, stored[VECTORS].astype(np.float32), result.content, named, result.notes)

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
 from embedstore.encoders.base import Encoded, Encoder, EncoderStream
-from embedstore.errors import ImageRefused, Reason, UsageError
+from embedstore.errors import ImageRefused, Note, Reason, UsageError
 from embedstore.identity import ArraySpec, Identity
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
+from embedstore.pipeline.series_ranges import ranges_of_series
 from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import CONTENT_BYTES
 
@@ -87,12 +88,15 @@ def _awaited(
 def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[ChunkWork]) -> Iterator[DecodeJob]:
     for work in works:
         queue.append(work)
+        ranges = ranges_of_series(work.series_ranges)
         for record in work.records:
+            by_kind = ranges.get(record.series_id, {})
             yield DecodeJob(
                 path=str(path_from_manifest(root, record.path)),
                 frame=record.frame,
                 modality=record.modality,
-                value_range=work.series_ranges.get(record.series_id),
+                value_range=by_kind.get(""),
+                ranges_by_kind={kind: limits for kind, limits in by_kind.items() if kind},
             )
 
 
@@ -109,6 +113,7 @@ class _OpenChunk:
         }
         self.content = np.zeros((len(work.rows), CONTENT_BYTES), dtype=np.uint8)
         self.failures: dict[int, tuple[Reason, str]] = {}
+        self.notes: dict[str, tuple[int, ...]] = {}
         self.taken = 0  # rows whose outcome is here
         self.settled = 0  # rows with a vector or a reason
 
@@ -124,6 +129,10 @@ class _OpenChunk:
         self.failures[self.work.rows[position]] = (refusal.reason, refusal.message)
         self.settled += 1
 
+    def note(self, position: int, notes: frozenset[Note]) -> None:
+        for note in notes:
+            self.notes[note.value] = (*self.notes.get(note.value, ()), self.work.rows[position])
+
     def fill(self, positions: list[int], encoded: Encoded) -> None:
         self.vectors[positions] = encoded.vectors
         for name, rows in self.further.items():
@@ -136,6 +145,7 @@ class _OpenChunk:
             content=self.content,
             failures=self.failures,
             series_ranges=self.work.series_ranges,
+            notes=self.notes,
             further=self.further,
             seconds=time.perf_counter() - self.started,
             device=device,
@@ -178,6 +188,7 @@ class _Line:
             chunk.refuse(position, outcome)
         else:
             chunk.content[position] = np.frombuffer(outcome.content_sha256, dtype=np.uint8)
+            chunk.note(position, outcome.notes)
             self._batch.append((position, outcome.pixels))
         if len(self._batch) == self._batch_size or (self._batch and chunk.is_taken):
             self._put(chunk)

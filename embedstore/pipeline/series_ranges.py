@@ -10,12 +10,13 @@ from pathlib import Path
 
 from embedstore.decoding.decode import DecodeJob, Decoder
 from embedstore.errors import ImageRefused
-from embedstore.images.series_range import merge_counts, series_range
+from embedstore.images.series_range import ValueCounts, merge_counts, series_range
 from embedstore.manifest import Record, path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkWork
 
 _MODALITY = "MR"
 _AHEAD = 32
+_KIND_MARK = "\t"  # in no identifier and no cell of a table that was read by columns
 
 
 @dataclass
@@ -34,7 +35,8 @@ class SeriesRanges:
     decoder
         Source of value counts.
     known
-        Ranges that the store holds already; they are not computed again.
+        Ranges that the store holds already, by `range_name`; a series of which there is one is not counted
+        again.
     """
 
     root: Path
@@ -46,26 +48,52 @@ class SeriesRanges:
     def of(self, work: ChunkWork) -> ChunkWork:
         """Return the work with the ranges of its series; a series without a readable slice has none."""
         series = {record.series_id for record in work.records if record.series_id in self.members}
-        for name in sorted(series - self.known.keys()):
-            found = self._compute(self.members[name])
-            if found is not None:
-                self.known[name] = found
+        for name in sorted(series - {series_of(known) for known in self.known}):
+            for kind, found in self._compute(self.members[name]).items():
+                self.known[range_name(name, kind)] = found
         return replace(
-            work, series_ranges={name: self.known[name] for name in sorted(series & self.known.keys())}
+            work,
+            series_ranges={
+                name: self.known[name] for name in sorted(self.known) if series_of(name) in series
+            },
         )
 
-    def _compute(self, records: Sequence[Record]) -> tuple[float, float] | None:
+    def _compute(self, records: Sequence[Record]) -> dict[str, tuple[float, float]]:
+        """Return the range of each kind of value; none for a series without a readable slice."""
         jobs = (
             DecodeJob(str(path_from_manifest(self.root, record.path)), record.frame, record.modality)
             for record in records
         )
         # A slice that cannot be read has no say in the range; it fails under its own name when it is decoded.
-        counts = [
-            found
-            for found in self.decoder.count_values(jobs, ahead=_AHEAD)
-            if not isinstance(found, ImageRefused)
-        ]
-        return series_range(merge_counts(counts), self.mri_range) if counts else None
+        counts: dict[str, list[ValueCounts]] = {}
+        for found in self.decoder.count_values(jobs, ahead=_AHEAD):
+            if not isinstance(found, ImageRefused):
+                counts.setdefault(found.kind, []).append(found)
+        return {
+            kind: series_range(merge_counts(pieces), self.mri_range)
+            for kind, pieces in sorted(counts.items())
+        }
+
+
+def range_name(series_id: str, kind: str) -> str:
+    """Return the name of a range in receipts: the series, and the kind of its values unless it is magnitude."""
+    return f"{series_id}{_KIND_MARK}{kind}" if kind else series_id
+
+
+def series_of(range_name: str) -> str:
+    """Return the series id in a range's name."""
+    return range_name.partition(_KIND_MARK)[0]
+
+
+def ranges_of_series(
+    series_ranges: Mapping[str, tuple[float, float]],
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return the ranges of each series by kind, ``""`` for plain magnitude."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, limits in series_ranges.items():
+        series_id, _, kind = name.partition(_KIND_MARK)
+        found.setdefault(series_id, {})[kind] = limits
+    return found
 
 
 def series_members(records: Iterable[Record]) -> dict[str, list[Record]]:

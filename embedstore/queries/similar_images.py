@@ -109,6 +109,9 @@ def vector_of_file(
     )
     image = Path(image)
     embedded = embed_records([Record(image.name, image.name)], image.resolve().parent, built)
+    if say is not None:
+        for line in embedded.lines_of_notes():
+            say(line)
     for reason, message in embedded.failures.values():
         raise DataError(f"{image}: {reason}: {message}")
     vector: npt.NDArray[np.float32] = embedded.vectors[0]

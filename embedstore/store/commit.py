@@ -47,6 +47,8 @@ class ChunkResult:
         ``{row of the part: (reason, message)}``.
     series_ranges
         Value range of each MR series with a row in the chunk.
+    notes
+        What was mended or left out to show images: code of `errors.Note` -> rows of the part, ascending.
     further
         Array -> (rows, *row shape) float32, for every further array of the identity.
     rounding_errors
@@ -61,6 +63,7 @@ class ChunkResult:
     content: npt.NDArray[np.uint8]
     failures: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     rounding_errors: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -132,6 +135,7 @@ class ChunkWriter:
             content_sha256=sha256_bytes(content[valid].tobytes()),
             failures=failures,
             series_ranges=dict(sorted(result.series_ranges.items())),
+            notes=dict(sorted(result.notes.items())),
             seconds=round(result.seconds, 3),
             finished=timestamp(),
             host=socket.gethostname(),

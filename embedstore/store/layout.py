@@ -165,6 +165,8 @@ class Receipt:
         The rows without a vector.
     series_ranges
         Values that became 0 and 255, for each MR series with a row in this chunk.
+    notes
+        Code of `errors.Note` -> rows, ascending; not mentioned where there is none.
     seconds, finished, host, device, versions
         Circumstances: they vary between runs and say nothing about the vectors.
     """
@@ -176,6 +178,7 @@ class Receipt:
     content_sha256: str
     failures: tuple[Failure, ...]
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seconds: float = 0.0
     finished: str = ""
     host: str = ""
@@ -186,11 +189,12 @@ class Receipt:
 
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as plain JSON values."""
-        return asdict(self) | {
+        document = asdict(self) | {
             "failures": [asdict(failure) for failure in self.failures],
             "series_ranges": {name: list(limits) for name, limits in self.series_ranges.items()},
-            "versions": dict(self.versions),
         }
+        notes = {code: list(rows) for code, rows in document.pop("notes").items()}
+        return document | ({"notes": notes} if notes else {})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -201,7 +205,9 @@ class Receipt:
         )
         ranges = {name: (float(low), float(high)) for name, (low, high) in document["series_ranges"].items()}
         arrays = {name: ArrayDigest(**entry) for name, entry in document["arrays"].items()}
-        return cls(**{**document, "arrays": arrays, "failures": failures, "series_ranges": ranges})
+        notes = {code: tuple(map(int, rows)) for code, rows in document.get("notes", {}).items()}
+        read = {"arrays": arrays, "failures": failures, "series_ranges": ranges, "notes": notes}
+        return cls(**{**document, **read})
 
     @property
     def failed(self) -> list[int]:

@@ -7,6 +7,7 @@ swapped or missing chunk raises instead of answering.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -164,3 +165,19 @@ def _read_chunk(path: str, out: npt.NDArray[Any]) -> None:
         raise CorruptStore(f"{path} cannot be read ({error.strerror})", advice=Advice.REPAIR) from error
     if got != out.nbytes:
         raise CorruptStore(f"{path} ends after {got:,} bytes of {out.nbytes:,}", advice=Advice.REPAIR)
+
+
+def notes_of(parts: Iterable[tuple[int, Part]]) -> dict[str, list[int]]:
+    """Return what was mended or left out to show images: code of `errors.Note` -> rows over all parts.
+
+    Parameters
+    ----------
+    parts
+        First row and part, as `Store.offsets` gives them.
+    """
+    found: dict[str, list[int]] = {}
+    for offset, part in parts:
+        for _, receipt in sorted(part.receipts.items()):
+            for code, rows in receipt.notes.items():
+                found.setdefault(code, []).extend(offset + row for row in rows)
+    return dict(sorted(found.items()))

@@ -28,10 +28,6 @@ from tests.image_files import dataset, dicom_bytes
 FILES = int(os.environ.get("EMBEDSTORE_GRID_FILES", "1008"))
 SEED = int(os.environ.get("EMBEDSTORE_GRID_SEED", "20261128"))
 KEEP = os.environ.get("EMBEDSTORE_GRID_KEEP", "")
-NOT_YET = pytest.mark.xfail(
-    strict=True,
-    reason="HighBit, bits beside the value, signs of tables, window 0 and pixels that are not square",
-)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +49,6 @@ def test_pairs_of_levels_meet_in_few_rows():
     assert rows == list(pairwise_rows(factors, never_1_with_x, count=20, seed=0))
 
 
-@NOT_YET
 @pytest.mark.skipif(not dcmtk.is_installed(), reason=dcmtk.MISSING)
 @pytest.mark.timeout(0 if FILES > 1008 else 300)
 def test_every_file_of_the_grid_is_shown_as_dcmtk_shows_it(cases, tmp_path):
@@ -114,7 +109,6 @@ def shown(reference: np.ndarray, padding: np.ndarray, case: Case) -> np.ndarray:
     return np.where(padding, 0, stretched)
 
 
-@NOT_YET
 @pytest.mark.skipif(not dcmtk.is_installed(), reason=dcmtk.MISSING)
 @pytest.mark.parametrize(
     "spacing",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cli.jobs.search_store import SearchOptions, search_by_file, search_by_id, search_by_words
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, Note, UsageError
 from embedstore.store.reader import open_store
+from tests.image_files import dataset, dicom_bytes
 
 
 def cosines(store: Path, image_id: str) -> dict[str, float]:
@@ -34,6 +35,15 @@ def test_a_file_of_the_store_finds_itself_and_then_the_largest_cosines(
     assert found[0].image_id == own
     expected = sorted(cosines(store, own).values(), reverse=True)[:5]
     np.testing.assert_allclose([entry.similarity for entry in found], expected, atol=2e-3)
+
+
+def test_what_was_mended_to_show_a_file_is_said(tmp_path: Path, store: Path) -> None:
+    ramp = np.add.outer(np.arange(32) * 60, np.arange(32) * 50).astype(np.uint16)
+    file = tmp_path / "image.dcm"
+    file.write_bytes(dicom_bytes(dataset(ramp, bits_stored=12, WindowCenter=30000, WindowWidth=10)))
+    said: list[str] = []
+    search_by_file(store, file, SearchOptions(k=1), notify=said.append)
+    assert said == [f"note, window-dropped: 1 image: {Note.WINDOW_DROPPED.words}"]
 
 
 def test_an_image_of_the_store_finds_others_its_patients_only_where_they_are_wanted(

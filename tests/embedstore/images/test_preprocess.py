@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from embedstore.encoders.hog import HogEncoder
+from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.images.preprocess import PRESETS, PreprocessSpec, preprocess
 from finetune.preprocess_torch import preprocess_tensor
@@ -159,3 +161,60 @@ def test_every_setting_changes_the_specification():
         PreprocessSpec(mri_range="min-max"), PreprocessSpec("hf", hf_resample="bilinear"),
     ]  # fmt: skip
     assert len({json.dumps(spec.to_json(), sort_keys=True) for spec in variants}) == len(variants)
+
+
+@pytest.mark.parametrize("aspect", [2.0, 0.5, 1.37, 0.31, 1.02])
+@pytest.mark.parametrize(
+    "shape", [(512, 400), (97, 300), (30, 900), (448, 448), (33, 21, 3), (1, 7), (2000, 3)], ids=str
+)
+def test_pixels_that_are_not_square_are_padded_to_square_anatomy_and_resampled_once(shape, aspect):
+    pixels = random_image(shape)
+    height, width = shape[:2]
+    rows, columns = max(height, round(width / aspect)), max(width, round(height * aspect))
+    above, before = (rows - height) // 2, (columns - width) // 2
+    margins = [(above, rows - height - above), (before, columns - width - before)] + [(0, 0)] * (
+        len(shape) - 2
+    )
+    padded = Image.fromarray(np.pad(pixels, margins))
+    # One resampling: rows, then columns, as Pillow rounds in between.
+    narrow = padded.resize((64, rows), Image.Resampling.BILINEAR)
+    expected = np.asarray(narrow.resize((64, 64), Image.Resampling.BILINEAR))
+    spec = PreprocessSpec("pad", 64)
+    np.testing.assert_array_equal(preprocess(pixels, spec, aspect), expected)
+    twin = preprocess_tensor(torch.from_numpy(pixels[None]), spec, aspect)
+    np.testing.assert_array_equal(twin[0].numpy(), expected)
+    plain = preprocess(pixels, spec)
+    np.testing.assert_array_equal(
+        preprocess(pixels, PreprocessSpec("pad", 64, square_pixels=False), aspect), plain
+    )
+
+
+def test_half_the_rows_of_a_smooth_picture_show_the_same_anatomy():
+    rows, columns = np.mgrid[0:512, 0:400]
+    picture = (127 + 80 * np.sin(columns / 40) + 45 * np.cos(rows / 30)).astype(np.uint8)
+    whole = preprocess(picture, PreprocessSpec("pad", 128)).astype(int)
+    # Each kept row stands for two: a quarter of a percent of the height is lost at the end.
+    half = preprocess(picture[::2], PreprocessSpec("pad", 128), 2.0)
+    assert np.abs(half - whole).mean() < 1.5
+
+
+@pytest.mark.parametrize("preset", ["eval", "hf"])
+def test_squash_forgets_the_shape_of_pixels(preset):
+    pixels = random_image((97, 300))
+    spec = PreprocessSpec(preset, 64)
+    np.testing.assert_array_equal(preprocess(pixels, spec, 2.0), preprocess(pixels, spec))
+
+
+def test_identity_of_a_store_from_before_the_choice_is_unchanged():
+    # As the README printed it for hog's default until there was `square_pixels`.
+    old = "ce23509b026292bfea2edd233bff20afec06e6cb1b7c59cf85396e8317582041"
+    assert HogEncoder(square_pixels=False).identity.sha256 == old
+    document = PreprocessSpec(square_pixels=False).to_json()
+    assert document["rules"] == 2
+    assert "square_pixels" not in document
+    new = HogEncoder().identity
+    assert new.sha256 != old
+    assert new.preprocess["square_pixels"] is True
+    assert encoder_of_identity(new, holder="x").identity == new
+    before = HogEncoder(square_pixels=False).identity
+    assert encoder_of_identity(before, holder="x").identity.sha256 == old

@@ -21,8 +21,9 @@ from embedstore.store.upgrade import upgrade_store
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
 from tests.paths import DATA
-from tests.stores import DIM, IDENTITY, content_of, vectors_of
+from tests.stores import DIM, MeanEncoder, content_of, vectors_of
 
+IDENTITY = MeanEncoder(square_pixels=False).identity  # of the store in tests/data
 FORK = multiprocessing.get_context("fork")
 # Two parts, four receipts, two group documents, and store.json at the beginning and the end.
 PASSES = {"store": 2, "part": 2, "receipt": 4, "group": 2}

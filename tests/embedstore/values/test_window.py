@@ -8,11 +8,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from embedstore.errors import ImageRefused, Reason, UsageError
-from embedstore.images.dicom_meaning import grey_meaning
 from embedstore.images.rendering import render, render_ct, render_mr, render_radiograph
 from embedstore.images.series_range import ValueCounts, count_values, merge_counts, series_range
 from embedstore.images.stored_image import DICOM, RASTER, StoredImage, content_sha256, grey_if_equal
-from embedstore.images.window import (
+from embedstore.values.grey_meaning import grey_meaning
+from embedstore.values.window import (
     GreyMeaning,
     LookupTable,
     Rescale,
@@ -21,7 +21,7 @@ from embedstore.images.window import (
     look_up,
     to_modality,
 )
-from embedstore.images.window import apply_voi as apply_our_voi
+from embedstore.values.window import apply_voi as apply_our_voi
 from tests.image_files import dataset
 
 
@@ -127,10 +127,10 @@ def test_lookup_table_as_packed_bytes_is_unpacked():
     assert voi.entries.tolist() == [1, 2, 3, 4]
 
 
-def test_short_lookup_table_is_refused():
+def test_short_modality_table_is_refused():
     item = lut_item(0, [1, 2, 3])
     item.LUTDescriptor = [10, 0, 16]
-    ds = with_original_encoding(dataset(np.zeros((2, 2), np.uint16), VOILUTSequence=[item]))
+    ds = with_original_encoding(dataset(np.zeros((2, 2), np.uint16), ModalityLUTSequence=[item]))
     with pytest.raises(ImageRefused, match="10 entries has only 3"):
         grey_meaning(ds, 0)
 

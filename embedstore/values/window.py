@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import ImageRefused, Reason
+from embedstore.errors import ImageRefused, Note, Reason
 
 FloatArray = npt.NDArray[np.float64]
 StoredArray = npt.NDArray[Any]  # any integer or float type
@@ -68,13 +68,22 @@ class GreyMeaning:
     inverted
         MONOCHROME1: the lowest value is white.
     padding
-        Lowest and highest stored value that stand for "no image here", or None.
+        Lowest and highest stored value that stand for "no image here", both NaN where NaN does, or None.
+    unit
+        Of modality values, as RescaleType says it (``HU``, ``MGML``); ``""`` where nothing is said.
+    notes
+        What was mended or left out for everything but the window.
+    voi_notes
+        The same for `voi`; they matter where it is used.
     """
 
     modality: Rescale | LookupTable | None = None
     voi: Window | LookupTable | None = None
     inverted: bool = False
     padding: tuple[float, float] | None = None
+    unit: str = ""
+    notes: frozenset[Note] = frozenset()
+    voi_notes: frozenset[Note] = frozenset()
 
 
 NO_MEANING = GreyMeaning()
@@ -87,7 +96,7 @@ class Levels:
     Parameters
     ----------
     stored
-        (k,) float64, ascending; may hold values between the extremes that no pixel has.
+        (k,) float64; may hold values between the extremes that no pixel has.
     padding
         (k,) bool: the value means "no image here".
     index
@@ -111,13 +120,13 @@ def levels_of(pixels: StoredArray, meaning: GreyMeaning) -> Levels:
     Raises
     ------
     ImageRefused
-        With ``non-finite`` if float pixels hold NaN or infinity.
+        With ``non-finite`` if float pixels that are no padding hold NaN or infinity.
     """
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise ImageRefused(Reason.NON_FINITE, "the pixels hold NaN or infinity; they must be finite numbers")
+    if pixels.dtype.kind == "f":
+        return _float_levels(pixels, meaning.padding)
     low, high = pixels.min(), pixels.max()
     index: npt.NDArray[Any]
-    if pixels.dtype.kind != "f" and int(high) - int(low) < _TABLE_VALUES:
+    if int(high) - int(low) < _TABLE_VALUES:
         stored = np.arange(int(low), int(high) + 1, dtype=np.float64)
         # Widening first: the difference of two int16 may not fit int16.
         index = pixels if low == 0 else np.subtract(pixels, low, dtype=np.int64)
@@ -128,6 +137,25 @@ def levels_of(pixels: StoredArray, meaning: GreyMeaning) -> Levels:
     if meaning.padding is not None:
         padding = (stored >= meaning.padding[0]) & (stored <= meaning.padding[1])
     return Levels(stored, padding, index)
+
+
+def _float_levels(pixels: StoredArray, padding: tuple[float, float] | None) -> Levels:
+    """Return the levels of float pixels; all padding, which may be NaN or infinite, is one level at the end."""
+    padded = np.zeros(pixels.shape, np.bool_)
+    if padding is not None:
+        padded = np.isnan(pixels) if np.isnan(padding[0]) else (pixels >= padding[0]) & (pixels <= padding[1])
+    shown = pixels[~padded]
+    if not np.isfinite(shown).all():
+        raise ImageRefused(
+            Reason.NON_FINITE,
+            "the pixels hold NaN or infinity that the header does not name as padding; they must be finite numbers",
+        )
+    distinct, places = np.unique(shown, return_inverse=True)
+    stored = np.append(distinct.astype(np.float64), distinct[-1] if len(distinct) else 0.0)
+    index = np.full(pixels.shape, len(distinct))
+    index[~padded] = places.ravel()
+    is_padding = np.arange(len(stored)) == len(distinct)
+    return Levels(stored, is_padding, index)
 
 
 def to_modality(stored: FloatArray, transform: Rescale | LookupTable | None) -> FloatArray:
@@ -211,3 +239,4 @@ _WINDOWS: dict[str, Callable[[FloatArray, float, float], FloatArray]] = {
     "LINEAR_EXACT": _ramp,  # PS3.3 C.11.2.1.3.2
     "SIGMOID": _sigmoid,  # PS3.3 C.11.2.1.3.1
 }
+WINDOW_FUNCTIONS = tuple(_WINDOWS)

@@ -1,0 +1,1 @@
+"""What stored values are and mean: bits of a word, lookup tables, windows, padding, units."""
