@@ -55,8 +55,10 @@ def preprocess_tensor(pixels: torch.Tensor, spec: PreprocessSpec, pixel_aspect: 
     planes = planes.permute(0, 3, 1, 2)
     if spec.preset == "pad":
         resized = _pad(planes, spec.size_px, aspect_to_mend(spec, pixel_aspect))
+    elif spec.preset == "hf":
+        resized = _hf(planes, spec.size_px, spec.hf_resample)
     else:
-        resized = _SQUASHES[spec.preset](planes, spec.size_px)
+        resized = _eval(planes, spec.size_px)
     resized = resized.permute(0, 2, 3, 1)
     return resized[..., 0].contiguous() if pixels.ndim == 3 else resized.contiguous()
 
@@ -72,9 +74,10 @@ def _pad(planes: torch.Tensor, size_px: int, pixel_aspect: float) -> torch.Tenso
     return _columns_resized(narrow, down[:, top : top + height]).to(torch.uint8)
 
 
-def _hf(planes: torch.Tensor, size_px: int) -> torch.Tensor:
+def _hf(planes: torch.Tensor, size_px: int, resample: str) -> torch.Tensor:
     height, width = planes.shape[-2:]
-    down, across = (resampling_weights(n, size_px, _cubic, support=2.0) for n in (height, width))
+    kernel, support = (_cubic, 2.0) if resample == "bicubic" else (_triangle, 1.0)
+    down, across = (resampling_weights(n, size_px, kernel, support=support) for n in (height, width))
     if resizes_columns_first(height, width, size_px):
         return _rows_resized(_columns_resized(_exact(planes), down), across).to(torch.uint8)
     return _columns_resized(_rows_resized(_exact(planes), across), down).to(torch.uint8)
@@ -144,6 +147,3 @@ def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-_SQUASHES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {"eval": _eval, "hf": _hf}

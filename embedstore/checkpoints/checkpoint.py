@@ -27,7 +27,6 @@ from embedstore.files import canonical_json, sha256_bytes
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
-PROCESSOR_FILE = "preprocessor_config.json"
 INDEX_FILE = "model.safetensors.index.json"
 LOCAL_REVISION = "local"
 INSTALL_LINE = "pip install 'transformers>=5' sentencepiece"
@@ -103,7 +102,7 @@ def open_checkpoint(
         config_path = folder / CONFIG_FILE
         if not config_path.is_file():
             raise _no_file(origin, folder, CONFIG_FILE)
-        found = Checkpoint(origin, folder.resolve().name, folder, LOCAL_REVISION, _read_json(config_path))
+        found = Checkpoint(origin, folder.resolve().name, folder, LOCAL_REVISION, read_json(config_path))
     elif origin.startswith((".", "/", "~")):
         raise MissingWeights(f"encoder folder {origin} is not there; a hub id has the form 'owner/name'")
     else:
@@ -114,7 +113,7 @@ def open_checkpoint(
                 "transformers checkpoint"
             )
         commit = snapshot_commit(fetched)
-        found = Checkpoint(origin, origin.rpartition("/")[2], fetched.parent, commit, _read_json(fetched))
+        found = Checkpoint(origin, origin.rpartition("/")[2], fetched.parent, commit, read_json(fetched))
     check_generation(found, say)
     return found
 
@@ -192,30 +191,6 @@ def open_shards(checkpoint: Checkpoint, filenames: Iterable[str]) -> list[Shard]
     return shards
 
 
-def check_normalisation(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint whose image processor brings grey levels to another range than -1 to 1.
-
-    A checkpoint without that file, or one of the hub that is offline and not cached, goes unchecked: every
-    SigLIP published so far has this range.
-
-    Raises
-    ------
-    DataError
-        With the values that differ.
-    """
-    try:
-        path = checkpoint.find(PROCESSOR_FILE)
-    except MissingWeights:
-        return
-    if path is None:
-        return
-    said = _read_json(path)
-    for name, expected in (("image_mean", [0.5] * 3), ("image_std", [0.5] * 3), ("rescale_factor", 1 / 255)):
-        found = said.get(name, expected)
-        if found != expected:
-            raise DataError(f"{path}: {name} must be {expected}, as SigLIP was trained; found {found}")
-
-
 def weights_sha256(shards: Iterable[Shard], config: Mapping[str, Any]) -> str:
     """Return one digest over the weights files and the part of the configuration that changes a vector.
 
@@ -232,24 +207,14 @@ def check_blobs(shards: Iterable[Shard]) -> None:
         check_blob(shard.path)
 
 
-def _release(text: str) -> tuple[int, ...]:
-    """Major and minor of a version; nothing if it does not say."""
-    parts = text.split(".")[:2]
-    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a file of a checkpoint holds.
 
-
-def _read_index(path: Path) -> dict[str, str]:
-    entries = _read_json(path).get("weight_map")
-    if not isinstance(entries, dict) or not entries:
-        raise DataError(f"{path} has no weight_map; copy or download the file again")
-    names = {str(tensor): str(filename) for tensor, filename in entries.items()}
-    outside = sorted(filename for filename in set(names.values()) if Path(filename).name != filename)
-    if outside:
-        raise DataError(f"{path} names files outside its folder: {outside[0]!r}")
-    return names
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+    Raises
+    ------
+    DataError
+        If it is no JSON, or no object.
+    """
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -257,6 +222,23 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{path} must hold a JSON object; found {type(document).__name__}")
     return document
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """Major and minor of a version; nothing if it does not say."""
+    parts = text.split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    entries = read_json(path).get("weight_map")
+    if not isinstance(entries, dict) or not entries:
+        raise DataError(f"{path} has no weight_map; copy or download the file again")
+    names = {str(tensor): str(filename) for tensor, filename in entries.items()}
+    outside = sorted(filename for filename in set(names.values()) if Path(filename).name != filename)
+    if outside:
+        raise DataError(f"{path} names files outside its folder: {outside[0]!r}")
+    return names
 
 
 def _no_file(origin: str, folder: Path, filename: str) -> MissingWeights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -13,10 +14,10 @@ from embedstore.checkpoints.checkpoint import (
     Checkpoint,
     check_blobs,
     check_generation,
-    check_normalisation,
     open_checkpoint,
     weights_sha256,
 )
+from embedstore.checkpoints.image_processor import check_normalisation, squash_resample
 from embedstore.checkpoints.safetensors_header import Shard
 from embedstore.compute_device import DTYPES, check_dtype_name, resolve_device, resolve_dtype
 from embedstore.encoders.execution import EXECUTIONS, check_execution, prepare_forward
@@ -128,8 +129,12 @@ class TowerEncoder(PassEncoder):
 
     @cached_property
     def preprocess(self) -> PreprocessSpec:
-        """The preset at the size that the tower takes."""
-        return PreprocessSpec(self.preset, size_px=self.shape.image_size, square_pixels=self.square_pixels)
+        """The preset at the size that the tower takes; ``hf`` as the checkpoint's image processor has it."""
+        size_px = self.shape.image_size
+        spec = PreprocessSpec(self.preset, size_px=size_px, square_pixels=self.square_pixels)
+        if self.preset != "hf":
+            return spec
+        return replace(spec, hf_resample=squash_resample(self.checkpoint, size_px))
 
     @cached_property
     def identity(self) -> Identity:
@@ -172,6 +177,7 @@ class TowerEncoder(PassEncoder):
         execution = check_execution(self.execution, device)
         identity, shape = self.identity, self.shape
         check_normalisation(self.checkpoint)
+        self._tell_of_unseen_pixels()
         check_blobs(self.shards)
         dtype = DTYPES[identity.compute_dtype]
         tower = PooledTower(self.load_tower(dtype), identity.pooling).to(device).eval()
@@ -181,6 +187,14 @@ class TowerEncoder(PassEncoder):
         )
         levels = torch.from_numpy(normalised_levels()).to(device, dtype)
         return FixedPasses(forward, levels, dim=shape.hidden_size, rows=rows, say=self._tell)
+
+    def _tell_of_unseen_pixels(self) -> None:
+        size, patch = self.shape.image_size, self.shape.patch_size
+        if size % patch:
+            self._tell(
+                f"{self.origin}: the image size {size} is no multiple of the patch size {patch}, so the last"
+                f" {size % patch} rows and columns of pixels (bottom and right) never reach the tower"
+            )
 
 
 def _check_choice(option: str, setting: str | None, choices: Iterable[str]) -> None:

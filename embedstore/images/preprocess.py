@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 from embedstore.errors import UsageError
 
 PRESETS = ("pad", "eval", "hf")
+HF_RESAMPLINGS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 MRI_RANGES = ("percentile-1-99", "min-max")
 CT_WINDOWS_HU = ((-1024.0, 1024.0), (-135.0, 215.0), (0.0, 80.0))  # red, green, blue; MedGemma's own
 # The padded square of a long thin image is never held whole beyond this many pixels.
@@ -34,12 +34,14 @@ class PreprocessSpec:
     ----------
     preset
         ``pad``: zero-pad to a square, antialiased bilinear; ``eval``: squash, bilinear without
-        antialiasing, truncate; ``hf``: squash, antialiased bicubic, as the installed Pillow does it
+        antialiasing, truncate; ``hf``: squash, antialiased, as the installed Pillow does it
         (`resizes_columns_first`).
     size_px
         Side of the square.
     mri_range
         Which values of an MR series become 0 and 255: ``percentile-1-99`` or ``min-max`` of the series.
+    hf_resample
+        Filter of ``hf``: ``bicubic`` or ``bilinear``, as the image processor of a checkpoint says.
     square_pixels
         ``pad`` shows pixels that are not square as high and as wide as they are. False is what stores have that
         were begun before there was the choice. A squash forgets the shape of an image, and with it that of its
@@ -49,6 +51,7 @@ class PreprocessSpec:
     preset: str = "pad"
     size_px: int = 448
     mri_range: str = "percentile-1-99"
+    hf_resample: str = "bicubic"
     square_pixels: bool = True
 
     def __post_init__(self) -> None:
@@ -58,6 +61,9 @@ class PreprocessSpec:
             raise UsageError(f"size_px must be at least 1; found {self.size_px}")
         if self.mri_range not in MRI_RANGES:
             raise UsageError(f"mri_range must be one of {', '.join(MRI_RANGES)}; found {self.mri_range!r}")
+        if self.hf_resample not in HF_RESAMPLINGS:
+            known = ", ".join(HF_RESAMPLINGS)
+            raise UsageError(f"hf_resample must be one of {known}; found {self.hf_resample!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, with the rules behind it spelled out.
@@ -66,6 +72,8 @@ class PreprocessSpec:
         each modality with its parameters, and the version of the rules that the names stand for.
         """
         document = asdict(self)
+        if self.preset != "hf" or self.hf_resample == "bicubic":
+            del document["hf_resample"]  # the identity of stores from before there was a choice
         if self.square_pixels:
             document |= {"rules": 3, "pixel_aspect": _ASPECT_RULES[self.preset]}
         else:
@@ -77,7 +85,7 @@ class PreprocessSpec:
             "eight_bit_pictures": "as stored",
             "alpha": "over black",
             "padding": "black, outside every range",
-            "resize": _RESIZE_RULES[self.preset],
+            "resize": _RESIZE_RULES[self.preset].format(hf_resample=self.hf_resample),
             "passes": _HF_PASSES[pillow_may_resize_columns_first()] if self.preset == "hf" else "rows first",
         }
 
@@ -100,7 +108,9 @@ def preprocess(pixels: ByteImage, spec: PreprocessSpec, pixel_aspect: float = 1.
     """
     if spec.preset == "pad":
         return pad_to_square(pixels, spec.size_px, aspect_to_mend(spec, pixel_aspect))
-    return _PRESET_FUNCTIONS[spec.preset](pixels, spec.size_px)
+    if spec.preset == "hf":
+        return squash_antialiased(pixels, spec.size_px, spec.hf_resample)
+    return squash_bilinear(pixels, spec.size_px)
 
 
 def aspect_to_mend(spec: PreprocessSpec, pixel_aspect: float) -> float:
@@ -159,9 +169,9 @@ def pad_to_square(pixels: ByteImage, size_px: int, pixel_aspect: float = 1.0) ->
     return _resize(narrow, (size_px, size_px), Image.Resampling.BILINEAR)
 
 
-def squash_bicubic(pixels: ByteImage, size_px: int) -> ByteImage:
-    """Resize both sides to `size_px` with Pillow's antialiased bicubic, whatever the aspect ratio."""
-    return _resize(pixels, (size_px, size_px), Image.Resampling.BICUBIC)
+def squash_antialiased(pixels: ByteImage, size_px: int, resample: str) -> ByteImage:
+    """Resize both sides to `size_px` with an antialiased filter of Pillow's, whatever the aspect ratio."""
+    return _resize(pixels, (size_px, size_px), HF_RESAMPLINGS[resample])
 
 
 def squash_bilinear(pixels: ByteImage, size_px: int) -> ByteImage:
@@ -237,10 +247,6 @@ def _recipes(spec: PreprocessSpec) -> dict[str, Any]:
     return {"": radiograph, "CT": ct, "MR": mr}
 
 
-_PRESET_FUNCTIONS: dict[str, Callable[[ByteImage, int], ByteImage]] = {
-    "eval": squash_bilinear,
-    "hf": squash_bicubic,
-}
 _HF_PASSES = {
     False: "rows first",
     True: "columns first where the height shrinks by more than twice the width",
@@ -253,5 +259,5 @@ _ASPECT_RULES = {
 _RESIZE_RULES = {
     "pad": "zero-pad, smaller half first; Pillow bilinear",
     "eval": "squash; bilinear without antialiasing, half-pixel centres, float32; truncate",
-    "hf": "squash; Pillow bicubic",
+    "hf": "squash; Pillow {hf_resample}",
 }

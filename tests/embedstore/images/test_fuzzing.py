@@ -21,6 +21,7 @@ from embedstore.decoding.decode import DecodeJob, DecodeLimits, EncoderInput, de
 from embedstore.decoding.pool import DecoderPool
 from embedstore.errors import ImageRefused
 from embedstore.images.preprocess import PreprocessSpec
+from tests.differential.dicom_writing import UIDS, dicom_file
 from tests.image_files import PYDICOM_FILES, dataset, dicom_bytes, picture_bytes
 
 SEED = int(os.environ.get("EMBEDSTORE_FUZZ_SEED", "20240917"))
@@ -29,6 +30,7 @@ CASES = int(os.environ.get("EMBEDSTORE_FUZZ_CASES", "0"))
 SPEC = PreprocessSpec("pad", 32)
 # Small limits: a mutated header that asks for much must be refused, not served.
 LIMITS = DecodeLimits(file_bytes=8 << 20, pixels=1 << 20, frames=100, timeout_s=20.0, memory_bytes=1 << 30)
+BASELINE = {"jpeg baseline"}  # has no samples of 12 bits
 REAL_FILES = (
     "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "CT_small.dcm",
     "SC_rgb_small_odd_jpeg.dcm", "MR_small_implicit.dcm", "nested_priv_SQ.dcm", "SC_rgb_small_odd_big_endian.dcm",
@@ -54,11 +56,12 @@ def seeds():
         picture_bytes(colour, "TIFF", compression="tiff_lzw"), picture_bytes(grey, "BMP"),
         picture_bytes(grey, "GIF"), picture_bytes(colour, "WEBP"), picture_bytes(colour, "PPM"),
     ]  # fmt: skip
-    syntaxes = (
-        uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian,
-        uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless,
-    )  # fmt: skip
-    contents += [dicom_bytes(dataset(deep, bits_stored=12, **window), syntax) for syntax in syntaxes]
+    header = dataset(deep, bits_stored=12, **window)
+    contents += [
+        dicom_file(header, deep[None], name, value_bits=12) for name in sorted(UIDS.keys() - BASELINE)
+    ]
+    contents.append(dicom_file(dataset(grey), grey[None], "jpeg baseline"))
+    contents.append(dicom_file(dataset(colour), colour[None], "jpeg 2000"))
     frames = np.stack([deep, deep[::-1]])
     contents.append(dicom_bytes(dataset(frames, frames=2, Modality="MR"), uid.RLELossless))
     contents.append(dicom_bytes(dataset(deep, Modality="CT", RescaleSlope=1, RescaleIntercept=-1024)))

@@ -58,10 +58,12 @@ def test_pad_equals_padding_and_then_pillow(shape, size):
 
 @pytest.mark.parametrize("size", [37, 448])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_hf_equals_pillow(shape, size):
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+def test_hf_equals_pillow(resample, shape, size):
     pixels = random_image(shape)
-    expected = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(preprocess(pixels, PreprocessSpec("hf", size)), np.asarray(expected))
+    expected = Image.fromarray(pixels).resize((size, size), Image.Resampling[resample.upper()])
+    spec = PreprocessSpec("hf", size, hf_resample=resample)
+    np.testing.assert_array_equal(preprocess(pixels, spec), np.asarray(expected))
 
 
 @pytest.mark.parametrize("size", [37, 448])
@@ -106,9 +108,11 @@ def test_square_of_a_long_thin_image_is_never_held():
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("preset", PRESETS)
-def test_torch_twin_gives_the_same_pixels(preset, shape):
-    spec = PreprocessSpec(preset, 448)
+@pytest.mark.parametrize(
+    ("preset", "resample"), [*((preset, "bicubic") for preset in PRESETS), ("hf", "bilinear")]
+)
+def test_torch_twin_gives_the_same_pixels(preset, resample, shape):
+    spec = PreprocessSpec(preset, 448, hf_resample=resample)
     batch = np.stack([random_image(shape, seed) for seed in (1, 2)])
     result = preprocess_tensor(torch.from_numpy(batch), spec)
     assert result.dtype == torch.uint8
@@ -133,7 +137,9 @@ def test_torch_twin_wants_bytes():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"preset": "crop"}, {"size_px": 0}, {"mri_range": "percentile-2-98"}], ids=str
+    "arguments",
+    [{"preset": "crop"}, {"size_px": 0}, {"mri_range": "percentile-2-98"}, {"hf_resample": "lanczos"}],
+    ids=str,
 )
 def test_unknown_settings_are_refused_with_what_is_known(arguments):
     with pytest.raises(UsageError, match="must be"):
@@ -152,7 +158,7 @@ def test_specification_spells_out_what_changes_a_pixel():
 def test_every_setting_changes_the_specification():
     variants = [
         PreprocessSpec(), PreprocessSpec("eval"), PreprocessSpec("hf"), PreprocessSpec(size_px=896),
-        PreprocessSpec(mri_range="min-max"),
+        PreprocessSpec(mri_range="min-max"), PreprocessSpec("hf", hf_resample="bilinear"),
     ]  # fmt: skip
     assert len({json.dumps(spec.to_json(), sort_keys=True) for spec in variants}) == len(variants)
 
