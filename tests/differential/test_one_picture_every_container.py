@@ -100,10 +100,7 @@ def test_a_picture_of_8_bits_has_one_digest(name, tmp_path):
     check()
 
 
-@pytest.mark.parametrize(
-    "name",
-    CONTAINERS,
-)
+@pytest.mark.parametrize("name", CONTAINERS)
 def test_a_picture_of_16_bits_has_one_digest(name, tmp_path):
     @quickly
     @given(grey=pictures(np.uint16))
