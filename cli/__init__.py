@@ -1,1 +1,1 @@
-"""The command line: parses, calls one function, prints."""
+"""The command line: parse, call one job, print."""

@@ -141,3 +141,16 @@ def test_rooms_are_small_and_no_deeper_than_two_levels():
         assert len(inside) <= 14, room
         sentence = (ast.get_docstring(ast.parse((PROJECT / room / "__init__.py").read_text())) or "").strip()
         assert sentence, room
+
+
+def test_the_page_on_design_shows_the_floors_that_are_held():
+    settings = configparser.ConfigParser()
+    settings.read(PROJECT / "setup.cfg")
+    layers = re.findall(r"[\w.]+", settings["importlinter:contract:floors"]["layers"])
+    block = (PROJECT / "docs/design.md").read_text().partition("## Rooms and floors")[2].split("```")[1]
+    for package in ("cli", "heads", "embedstore"):
+        rows = re.search(rf"^{package} +(.*(?:\n +>.*)*)", block, re.MULTILINE).group(1)
+        shown = re.findall(r"\w+", rows)
+        assert shown == [
+            name.removeprefix(f"{package}.") for name in layers if name.startswith(f"{package}.")
+        ]

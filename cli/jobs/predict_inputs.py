@@ -17,7 +17,8 @@ from embedstore.errors import UsageError
 from embedstore.files import StrPath
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.embed_images import embed_records
-from embedstore.queries.load_view import lacking_units, load_units
+from embedstore.queries.lacking_units import lacking_units
+from embedstore.queries.load_view import load_units
 from embedstore.queries.nearest_cases import nearest_cases
 from embedstore.queries.user_files import gather_inputs
 from embedstore.store.layout import StoreLayout

@@ -1,1 +1,1 @@
-"""Data set layouts into manifests and tasks."""
+"""A tree or table on disk -> records and tasks."""

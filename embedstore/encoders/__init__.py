@@ -1,4 +1,4 @@
-"""Pixels into vectors."""
+"""An image's square -> its vector: the contract, the registry of names, and the encoders."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Image files into exact pixels: readers, windowing, geometry, preprocessing, isolated decoding."""
+"""DICOM files -> exact pixels, and pixels -> the square that an encoder takes."""

@@ -1,1 +1,1 @@
-"""The store of embeddings: layout, writer, reader, verification, export."""
+"""Vectors on disk: layout, commit, read, verify, repair, export."""
