@@ -164,8 +164,8 @@ class _Listener:
         child.process.join()
         if not child.ended and child.error is None:
             child.error = WorkerFailed(
-                f"the process of device {child.device} ended with exit code {child.process.exitcode}. Its chunk at "
-                "hand is abandoned, finished ones stay; run the same command again to continue"
+                f"the process of device {child.device} ended with exit code {child.process.exitcode}. Its "
+                "current chunk is abandoned, finished ones stay; run the same command again to continue"
             )
             self.observer.say(str(child.error))
 

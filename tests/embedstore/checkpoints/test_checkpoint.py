@@ -65,7 +65,7 @@ def test_weights_that_are_not_cached_say_how_to_get_them_and_what_runs_now():
         _ = MEDSIGLIP_448(device="cpu").identity
     message = str(caught.value)
     assert "\n" not in message
-    for needed in (REPOSITORY, "HF_HUB_OFFLINE is set", f"hf download {REPOSITORY}", "--encoder hog"):
+    for needed in (REPOSITORY, "HF_HUB_OFFLINE is set", f"hf download {REPOSITORY}", "`encoder='hog'`"):
         assert needed in message
 
 

@@ -217,7 +217,7 @@ def test_an_image_without_a_sound_row_in_one_array_has_none_in_any(tmp_path):
         (
             2,
             "overflow",
-            "largest value 65504 in tokens does not fit float16 (below 65504); use --store-dtype float32",
+            "largest value 65504 in tokens does not fit float16 (below 65504); a store of float32 holds it",
         ),
     ]
     # Between 32,768 and 65,536 float16 counts in 32s: 65,503 is stored as 65,504.
