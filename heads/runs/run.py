@@ -193,7 +193,7 @@ class Run(Brief):
         DataError
             If vectors have another length.
         UsageError
-            If units are no whole numbers from 0, one has no vector, a number is NaN, or metadata or `image_of_target` is missing.
+            If units are no whole numbers, lack vectors, a number is NaN, or metadata or `image_of_target` is missing.
 
         Examples
         --------
@@ -241,7 +241,7 @@ class Run(Brief):
 
 
 def save_run(folder: StrPath, result: ProbeResult) -> Run:
-    """Write a probe's result and return it as a run; raises UsageError if `result` is none.
+    """Write a probe's result as a run, in place of one already there; UsageError if it is no `ProbeResult`.
 
     ``run.json`` of a run already there goes first, and the new one comes last: a folder without it is no run.
 
