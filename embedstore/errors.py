@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from enum import Enum, StrEnum
+from numbers import Integral, Real
 
 
 class Advice(Enum):
@@ -94,6 +95,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {entry.lower(): entry for entry in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f". Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def require_whole_number(name: str, value: object) -> None:
+    """Refuse an argument that is no whole number; raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UsageError(f"{name} must be a whole number; found {value!r}")
+
+
+def require_number(name: str, value: object) -> None:
+    """Refuse an argument that is no number; raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UsageError(f"{name} must be a number; found {value!r}")
 
 
 class Reason(StrEnum):

@@ -271,6 +271,9 @@ def test_a_table_has_ids_labels_columns_and_vectors(demo):
         table.column("image_id").to_pylist(), table.column("abnormal").to_pylist(), strict=True
     ):
         assert label == ("abnormal" if "_positive/" in image_id else "normal")
+    assert store.to_arrow("abnormal", columns="anatomy").equals(
+        store.to_arrow("abnormal", columns=["anatomy"])
+    )
     with pytest.raises(es.UsageError, match=r"has no column 'anatomi'.*Did you mean 'anatomy'"):
         store.to_arrow(columns=["anatomi"])
 

@@ -33,14 +33,14 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
         click.echo(
             f"  part {part['number']}: {part['dataset']}, {plural(part['rows'], 'row')}, {part['dtype']}, "
             f"{part['finished_chunks']} of {plural(part['chunks'], 'chunk')} finished, "
-            f"largest rounding error {part['rounding_error']:.2g}"
+            f"largest rounding error {_rounding_error(part, part)}"
         )
         for name, array in part["arrays"].items():
             if name != VECTORS:
                 shape = " x ".join(f"{length:,}" for length in array["row_shape"])
                 click.echo(
                     f"    array {name}: {shape} per row ({array['row']}), {array['dtype']}, "
-                    f"largest rounding error {array['rounding_error']:.2g}"
+                    f"largest rounding error {_rounding_error(part, array)}"
                 )
     for task in document["tasks"]:
         click.echo(
@@ -55,3 +55,8 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
         click.echo(f"  failed: {failure['image_id']}: {failure['reason']}: {failure['message']}")
     if len(failures) < len(document["failures"]):
         click.echo(f"  ... and {len(document['failures']) - len(failures):,} more; --failures lists all")
+
+
+def _rounding_error(part: Mapping[str, Any], array: Mapping[str, Any]) -> str:
+    """Return an array's largest rounding error; ``-`` where nothing of its part is finished yet."""
+    return f"{array['rounding_error']:.2g}" if part["finished_chunks"] else "-"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.brief import Brief
-from embedstore.errors import UsageError, did_you_mean
+from embedstore.errors import UsageError, did_you_mean, require_whole_number
 from embedstore.files import StrPath
 from embedstore.store.reader import Store, as_store
 
@@ -87,6 +87,7 @@ class Index(Brief):
         exclude_id
             Leave this image out.
         """
+        require_whole_number("k", k)
         if k < 1:
             raise UsageError(f"k must be at least 1; found {k}")
         query = normalized(np.asarray(vector, dtype=np.float32)[None])[0]

@@ -162,7 +162,8 @@ class Store(Brief):
             A task of the store, of which each target becomes a column of class names, null where the image's unit
             has no label.
         columns
-            Columns of the manifest beside ``image_id``, ``patient_id``, ``study_id`` and ``split``; all by default.
+            Columns of the manifest beside ``image_id``, ``patient_id``, ``study_id`` and ``split``, or the name of
+            one; all by default.
         vectors
             Also a column ``vector``, float32 lists of the identity's length.
 
@@ -179,6 +180,7 @@ class Store(Brief):
         >>> table.num_rows == len(store.embeddings().image_ids)
         True
         """
+        columns = [columns] if isinstance(columns, str) else columns
         manifest = self.table.take(pa.array(np.flatnonzero(self.status == VALID)))
         table = manifest if columns is None else with_ids(manifest, columns, holder=f"store {self.path}")
         if task is not None:

@@ -60,3 +60,14 @@ def pool_vectors(
             sums = np.add.reduceat(own.astype(np.float64), first, axis=0)
             pooled[units] = sums / images[units, None]
     return pooled, np.arange(n_units)
+
+
+def unit_numbers(unit_of_image: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the unit of each image as int64; raises UsageError unless they are whole numbers from 0."""
+    found = np.asarray(unit_of_image)
+    if found.size and (found.dtype.kind not in "iu" or found.min() < 0):
+        raise UsageError(
+            f"unit_of_image must hold whole numbers from 0, the unit of each image; found {found.dtype} "
+            f"{found.ravel()[:3].tolist()}"
+        )
+    return found.astype(np.int64)

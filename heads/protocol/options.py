@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, require_number, require_whole_number
 from embedstore.task import POOLINGS
 from embedstore.view import View, take_targets, without_split
 from heads.base import HeadFamily
@@ -87,6 +87,9 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        for name in ("draws", "folds", "seed"):
+            require_whole_number(name, getattr(self, name))
+        require_number("coverage", self.coverage)
         if not 0 < self.coverage < 1:
             raise UsageError(f"coverage must be above 0 and below 1; found {self.coverage}")
         if self.draws < 1 or self.folds < 2:

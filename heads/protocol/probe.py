@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import DataError
+from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
@@ -47,7 +47,7 @@ def probe(
     DataError
         If patients or pixels cross the split, vectors are not finite, or the labels cannot be learned.
     UsageError
-        If an option does not fit the view, or a metadata column must not be seen by a head.
+        If `view` is no View, an option does not fit it, or a metadata column must not be seen by a head.
 
     Examples
     --------
@@ -55,6 +55,10 @@ def probe(
     >>> 0.5 < result.evaluation.overall["auroc"].value <= 1
     True
     """
+    if not isinstance(view, View):
+        raise UsageError(
+            f"view must be a View: use embedstore.load_view(store, task); found {type(view).__name__}"
+        )
     seconds: dict[str, float] = {}
     asked = options_of(options)
     with _timed(seconds, "fit"):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from heads.inputs.metadata import Cells
+from heads.inputs.pooling import unit_numbers
 from heads.runs.run import Run
 from heads.scores import Floats
 from heads.statistics.conformal import UNKNOWN
@@ -81,7 +82,7 @@ def predict_units(
     >>> sorted(answers[0]["targets"]["abnormal"]["probabilities"])
     ['abnormal', 'normal']
     """
-    vectors, owners = np.asarray(X, np.float32), np.asarray(unit_of_image, np.int64)
+    vectors, owners = np.asarray(X, np.float32), unit_numbers(unit_of_image)
     probabilities = run.predict(
         vectors, owners, n_units=len(unit_ids), metadata=metadata, image_of_target=image_of_target
     )

@@ -44,6 +44,7 @@ from embedstore.files import (
 from embedstore.identity import Identity, identity_from_json
 from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells, metadata_from_json
+from heads.inputs.pooling import unit_numbers
 from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
@@ -192,7 +193,7 @@ class Run(Brief):
         DataError
             If vectors have another length.
         UsageError
-            If a unit has no vector, a number is NaN, or metadata or `image_of_target` is missing.
+            If units are no whole numbers, lack vectors, a number is NaN, or metadata or `image_of_target` is missing.
 
         Examples
         --------
@@ -210,7 +211,7 @@ class Run(Brief):
         dim, vectors = self.identity.dim, np.ascontiguousarray(X, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != dim:
             raise DataError(f"run {self.folder} wants vectors of shape (n, {dim}); found {vectors.shape}")
-        owners = np.arange(len(vectors)) if unit_of_image is None else np.asarray(unit_of_image, np.int64)
+        owners = np.arange(len(vectors)) if unit_of_image is None else unit_numbers(unit_of_image)
         count = int(owners.max(initial=-1)) + 1 if n_units is None else n_units
         scores = self.predictor.scores(
             vectors,
@@ -240,15 +241,19 @@ class Run(Brief):
 
 
 def save_run(folder: StrPath, result: ProbeResult) -> Run:
-    """Write a probe's result and return it as a run; a run already there is replaced.
+    """Write a probe's result as a run, in place of one already there; UsageError if it is no `ProbeResult`.
 
-    ``run.json`` goes first when an old run is replaced and comes last: a folder without it is no run.
+    ``run.json`` of a run already there goes first, and the new one comes last: a folder without it is no run.
 
     Examples
     --------
     >>> heads.save_run("runs/again", result).targets
     ('abnormal',)
     """
+    if not isinstance(result, ProbeResult):
+        raise UsageError(
+            f"result must be a ProbeResult, as heads.probe returns; found {type(result).__name__}"
+        )
     folder = Path(folder)
     make_folder_durable(folder)
     (folder / RUN_FILE).unlink(missing_ok=True)

@@ -84,3 +84,8 @@ def test_wrong_conditions_are_named(store):
     assert parse_where(["a=b=c"]) == {"a": "b=c"}
     with pytest.raises(UsageError, match="k must be at least 1; found 0"):
         build_index(store).search(store.vector("i0"), k=0)
+
+
+def test_k_is_a_whole_number(store):
+    with pytest.raises(UsageError, match="k must be a whole number; found '2'"):
+        build_index(store).search(np.ones(DIM), k="2")

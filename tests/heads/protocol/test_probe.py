@@ -11,6 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING
 from heads.estimators.logistic import LogisticFamily
+from heads.protocol.probe import probe
 from heads.scores import probabilities_from_scores
 from tests.views import make_view, probed
 
@@ -260,3 +261,10 @@ def test_three_patients_stop_the_probe() -> None:
 def test_a_wrong_option_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         probed(make_view(), **options)
+
+
+def test_what_is_no_view_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"view must be a View: use embedstore.load_view\(store, task\); found str"
+    ):
+        probe("mura.store", "logistic")

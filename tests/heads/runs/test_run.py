@@ -269,3 +269,15 @@ def test_a_run_whose_targets_have_their_own_images_wants_to_know_which(tmp_path:
         run.predict(view.X, view.unit_of_image)
     probabilities = run.predict(view.X, view.unit_of_image, image_of_target=mask)
     assert np.isfinite(probabilities).all()
+
+
+def test_what_is_no_result_is_not_saved(view: View, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"result must be a ProbeResult, as heads.probe returns; found View"):
+        save_run(tmp_path / "run", view)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("units", [["a", "a", "b"], [0, 0, -1], [0.0, 0.5, 1.0]])
+def test_units_are_whole_numbers_from_0(view: View, run: Run, units: list) -> None:
+    with pytest.raises(UsageError, match=r"unit_of_image must hold whole numbers from 0.*; found"):
+        run.predict(view.X[:3], units)
