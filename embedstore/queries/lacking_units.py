@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from embedstore.queries.manifest_columns import own_unit_names
 from embedstore.store.reader import FAILED, PENDING, VALID, Store
 
 
