@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import click
 
-from cli.exit_codes import DONE, FAILED, WRONG_USAGE
+from cli.exit_codes import DONE, FAILED, STOPPED, WRONG_USAGE
 from cli.wording import for_command_line
-from embedstore.errors import EmbedError, UsageError
+from embedstore.errors import EmbedError, UsageError, did_you_mean
 
 # Command -> what it does, so that `embed --help` imports no command. In the order a new user meets them.
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
     "report": "Draw one HTML page from one or more runs.",
     "info": "Show what a store holds.",
     "verify": "Re-read every byte of a store; --repair heals it.",
-    "export": "Write a store's vectors to HDF5, npz or Parquet.",
+    "export": "Write a store's vectors to HDF5 (with tasks), npz or Parquet.",
     "label": "Add a task to a store from a table.",
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
@@ -43,6 +43,16 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"cli.commands.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the one that was meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UsageError(
+                f"No such command {args[0]!r}; see `embed --help`{did_you_mean(args[0], COMMANDS)}"
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -69,7 +79,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as error:
         return int(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("stopped")
+        click.echo("stopped", err=True)
+        return STOPPED
     except EmbedError as error:
         return _fail(
             for_command_line(str(error)), code=WRONG_USAGE if isinstance(error, UsageError) else FAILED

@@ -235,9 +235,8 @@ def take_targets(view: View, targets: Sequence[str]) -> View:
     unknown = [target for target in targets if target not in task.targets]
     if unknown or not targets:
         hint = did_you_mean(unknown[0], task.targets) if unknown else ""
-        raise UsageError(
-            f"task {task.name!r} has no target {unknown}; it has {', '.join(task.targets)}{hint}"
-        )
+        named = f"has no target {', '.join(map(repr, unknown))}" if unknown else "needs one target or more"
+        raise UsageError(f"task {task.name!r} {named}; it has {', '.join(task.targets)}{hint}")
     columns = [task.targets.index(target) for target in targets]
     rules = {target: rule for target, rule in task.images_of_target.items() if target in targets}
     mask = view.image_of_target

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import ProjectCommand, json_option, plural, print_json, require, store_option
+from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_option
 from embedstore.errors import UsageError
 from embedstore.store.export import export_store
 from embedstore.store.reader import open_store
@@ -19,6 +19,8 @@ from embedstore.store.reader import open_store
 def command(paths: tuple[Path, ...], store: Path | None, as_json: bool) -> None:
     """Write every vector with its manifest row to TARGET (.h5, .npz or .parquet).
 
+    HDF5 also holds the tasks with their labels; npz and Parquet hold the vectors with their manifest rows.
+
     \b
     Example:
       embed export mura.store mura.h5
@@ -26,6 +28,8 @@ def command(paths: tuple[Path, ...], store: Path | None, as_json: bool) -> None:
     if len(paths) > 2:
         raise UsageError(f"give [STORE] TARGET; found {len(paths)} arguments")
     source = paths[0] if len(paths) == 2 else Path(require(store, "--store"))
+    if paths[-1].is_file():
+        print_notice(f"replaces {paths[-1]}")
     rows = export_store(open_store(source), paths[-1])
     if as_json:
         print_json({"store": str(source), "target": str(paths[-1]), "rows": rows})

@@ -131,10 +131,22 @@ def command(
       embed extract --dataset mura --root MURA-v1.1 --store mura.store --encoder hog
     """
     target = Path(require(store, "--store"))
+    settings = project_of(context).settings
+    # What the command line says wrongly is refused before the data set is read, which may take minutes.
+    encoder, options = _encoder(given, settings), _options(given)
+    encoder.require_known()
     collection = _collection(context, given)
     if not as_json:
         print_facts(collection.summary)
-    job = _job(collection, target, given, project_of(context).settings)
+    job = ExtractJob(
+        collection=collection,
+        store=target,
+        encoder=encoder,
+        devices=given["device"],
+        ray_address=given["ray_address"] if given["engine"] == "ray" else None,
+        choose=Choose.NEW_OR_FAILED if given["retry"] else Choose.NEW,
+        options=options,
+    )
     if dry_run:
         print_dry_run(dry_run_store(job), as_json=as_json)
         return DONE
@@ -156,31 +168,26 @@ def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     return select_records(collection, parse_conditions(given["where"]))
 
 
-def _job(
-    collection: Collection, store: Path, given: Mapping[str, Any], settings: Mapping[str, Any]
-) -> ExtractJob:
-    """Return the extraction that the options ask for."""
-    return ExtractJob(
-        collection=collection,
-        store=store,
-        encoder=EncoderChoice(
-            name=given["encoder"],
-            preset=given["preprocess"],
-            dtype=given["dtype"],
-            revision=given["revision"],
-            pooling=given["encoder_pooling"],
-            execution=given["execution"],
-            options=encoder_options_of(given["encoder"], given["encoder_option"], settings),
-        ),
-        devices=given["device"],
-        ray_address=given["ray_address"] if given["engine"] == "ray" else None,
-        choose=Choose.NEW_OR_FAILED if given["retry"] else Choose.NEW,
-        options=ExtractOptions(
-            chunk_rows=given["chunk_rows"],
-            store_dtype=given["store_dtype"],
-            batch_size=given["batch_size"],
-            workers=given["workers"] or default_workers(),
-            limit=given["limit"],
-            shard=parse_shard(given["shard"]) if given["shard"] else None,
-        ),
+def _encoder(given: Mapping[str, Any], settings: Mapping[str, Any]) -> EncoderChoice:
+    """Return the encoder that the options ask for."""
+    return EncoderChoice(
+        name=given["encoder"],
+        preset=given["preprocess"],
+        dtype=given["dtype"],
+        revision=given["revision"],
+        pooling=given["encoder_pooling"],
+        execution=given["execution"],
+        options=encoder_options_of(given["encoder"], given["encoder_option"], settings),
+    )
+
+
+def _options(given: Mapping[str, Any]) -> ExtractOptions:
+    """Return how the options ask for the extraction to run."""
+    return ExtractOptions(
+        chunk_rows=given["chunk_rows"],
+        store_dtype=given["store_dtype"],
+        batch_size=given["batch_size"],
+        workers=given["workers"] or default_workers(),
+        limit=given["limit"],
+        shard=parse_shard(given["shard"]) if given["shard"] else None,
     )

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import click
 
+from cli.jobs.label_store import LabelJob, label_store
 from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_argument
-from cli.project import shown
-from embedstore.datasets.label_table import read_label_task
-from embedstore.errors import DataError
-from embedstore.queries.manifest_columns import require_columns, unit_names
-from embedstore.store.reader import Store, open_store
-from embedstore.store.tasks import write_task
-from embedstore.store.writer import open_writer
-from embedstore.task import Task, unit_in_words, unit_key
 
 
 @click.command(name="label", cls=ProjectCommand)
@@ -72,45 +65,22 @@ def command(
     Example:
       embed label mura.store --name hardware --csv hardware.csv --unit study --positive yes
     """
-    opened = open_store(require(store_argument or store, "--store"))
-    task = read_label_task(
-        table,
+    job = LabelJob(
+        table=table,
         name=name,
-        unit=unit_in_words(unit_key(unit)),
+        unit=unit,
         targets=target,
         classes=classes.split(",") if classes else (),
         positive=positive,
         ordered=ordered,
     )
-    ids = task.unit_ids
-    found = _count_known(opened, task, table)
-    with open_writer(opened.path, opened.identity, say=lambda line: click.echo(line, err=True)):
-        write_task(opened.path, task)
-    labelled = {name: len(ids) - task.labels.column(name).null_count for name in task.targets}
+    done = label_store(require(store_argument or store, "--store"), job, notify=print_notice)
+    task, rows = done.task, done.task.labels.num_rows
     if as_json:
-        print_json({**task.to_json(), "rows": len(ids), "in_store": found, "labelled": labelled})
+        print_json({**task.to_json(), "rows": rows, "in_store": done.in_store, "labelled": done.labels})
     else:
-        counted = ", ".join(f"{target} {count:,}" for target, count in labelled.items())
-        click.echo(f"task {name}: {plural(len(ids), 'row')}, {found:,} in the store; labels: {counted}")
+        counted = ", ".join(f"{target} {count:,}" for target, count in done.labels.items())
+        click.echo(f"task {name}: {plural(rows, 'row')}, {done.in_store:,} in the store; labels: {counted}")
         in_order = " in order" if task.ordered else ""
         acted_on = f"; positive: {task.positive}" if task.positive else ""
         click.echo(f"classes{in_order} {', '.join(task.classes)}{acted_on}")
-
-
-def _count_known(store: Store, task: Task, table: Path) -> int:
-    """Return how many of the task's units are in the store; some must be, and strangers are said."""
-    require_columns([store], task.unit_key)
-    known = set(unit_names(store.table, task.unit).tolist()) - {""} if store.parts else set()
-    ids = task.unit_ids
-    strangers = [unit_id for unit_id in ids if unit_id not in known]
-    if len(strangers) == len(ids):
-        raise DataError(
-            f"{table}: none of its {len(ids):,} {task.unit} ids is in store {store.path}; "
-            f"the store's look like {sorted(known)[:1]}"
-        )
-    if strangers:
-        print_notice(
-            f"{table}: {len(strangers):,} of {len(ids):,} {task.unit} ids are not in store {shown(store.path)}: "
-            f"{strangers[0]!r}, for example; the store's look like {min(known)!r}"
-        )
-    return len(ids) - len(strangers)

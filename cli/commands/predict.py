@@ -89,6 +89,8 @@ def command(
         for answer in answers.units:
             click.echo(json.dumps(answer, ensure_ascii=False))
     else:
+        if out.is_file():
+            print_notice(f"replaces {out}")
         write_predictions(out, answers.units)
         click.echo(f"wrote {out}: {plural(len(answers.units), 'prediction')}")
     return IMAGES_FAILED if answers.failed else DONE

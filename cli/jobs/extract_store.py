@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.datasets.base import Collection
-from embedstore.encoders.registry import image_encoder
+from embedstore.encoders.registry import encoder_options, image_encoder
 from embedstore.extraction.dry_run import DryRun, dry_run
 from embedstore.extraction.extract import (
     Executor,
@@ -23,6 +23,7 @@ from embedstore.extraction.on_devices import OnDevices, device_names
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
 from embedstore.files import StrPath
+from embedstore.images.preprocess import PreprocessSpec
 
 _MOST_WORKERS = 16
 
@@ -46,6 +47,12 @@ class EncoderChoice:
     pooling: str | None = None
     execution: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def require_known(self) -> None:
+        """Refuse a name or preset that does not exist, before anything is read; raises UsageError."""
+        encoder_options(self.name, revision=self.revision)
+        if self.preset is not None:
+            PreprocessSpec(preset=self.preset)
 
     def source(self, store: StrPath) -> EncoderSource:
         """Return what builds the encoder for a store, on any device."""

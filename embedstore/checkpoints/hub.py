@@ -111,7 +111,7 @@ def _explained(repo_id: str, filename: str, revision: str) -> Iterator[None]:
         yield
     except errors.HFValidationError as error:
         raise UsageError(
-            f"encoder must be a folder that is there or a hub id 'owner/name'; found {repo_id!r}"
+            f"`encoder` must be a folder that is there or a hub id 'owner/name'; found {repo_id!r}"
         ) from error
     except errors.GatedRepoError as error:
         raise MissingWeights(

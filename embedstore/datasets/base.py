@@ -132,7 +132,7 @@ def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> Datas
     found = find_plugin(DATASETS, name)
     if found is None:
         hint = did_you_mean(name, dataset_names())
-        raise UsageError(f"dataset must be one of {', '.join(dataset_names())}; found {name!r}{hint}")
+        raise UsageError(f"`dataset` must be one of {', '.join(dataset_names())}; found {name!r}{hint}")
     reader_class, given = found.load(), options or {}
     require_options(reader_class, given, what=f"dataset {name!r}")
     try:

@@ -198,7 +198,7 @@ def _factory(name: str, revision: str | None) -> Callable[..., Encoder]:
 
         return encoder_for_checkpoint(name, revision=revision)
     raise UsageError(
-        f"encoder must be one of {', '.join(encoder_names())}, a folder or a hub id; found {name!r}"
+        f"`encoder` must be one of {', '.join(encoder_names())}, a folder or a hub id; found {name!r}"
         f"{did_you_mean(name, encoder_names())}"
     )
 

@@ -22,6 +22,7 @@ from embedstore.extraction.plan import (
     ensure_planned,
     library_versions,
     planned_store,
+    say_kept_tasks,
     wanted_records,
     write_plan,
 )
@@ -188,6 +189,7 @@ class Extraction:
             If the store cannot be used or written; what was committed before stays.
         """
         total = RunningTotal(self.observer)
+        say_kept_tasks(self.store_path, self.collection, self.observer.say)
         store = executor.execute(self, choose, total)
         return total.summary(store, self.wanted, self.shard)
 
@@ -272,7 +274,10 @@ def _writer(
     say, path, versions = extraction.observer.say, extraction.store_path, library_versions()
     if extraction.options.shard is None:
         with open_writer(path, identity, say=say, versions=versions) as alone:
-            yield alone, write_plan(alone, extraction.collection, extraction.wanted, extraction.options)
+            yield (
+                alone,
+                write_plan(alone, extraction.collection, extraction.wanted, extraction.options, say=say),
+            )
         return
     if store is None:
         extraction.ensure_planned(identity)

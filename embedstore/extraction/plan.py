@@ -18,8 +18,9 @@ from embedstore.store.layout import StoreLayout
 from embedstore.store.part_reader import open_part
 from embedstore.store.reader import Store, open_store
 from embedstore.store.store_lock import BRIEF_WAIT_S, PLANNING, BrieflyBusy
-from embedstore.store.tasks import holds_task, write_task
+from embedstore.store.tasks import DATASET, LABEL, holds_task, task_source, write_task
 from embedstore.store.writer import StoreWriter, open_writer
+from embedstore.task import Task
 
 _NOTED_LIBRARIES = ("embedstore", "numpy", "pillow", "pydicom", "torch", "zarr")
 _POLL_S = 0.1
@@ -35,6 +36,8 @@ def planned_store(
 ) -> Store | None:
     """Return the store if it has a row for every record of `wanted` and every task of the data set, else None.
 
+    A task that is labelled by hand stands for the data set's of that name.
+
     Raises
     ------
     IdentityMismatch
@@ -44,13 +47,18 @@ def planned_store(
         return None
     store = open_store(store_path)
     store.identity.require_same(identity, holder=f"store {store_path}")
-    if len(_unknown(store, wanted)) or not all(holds_task(store_path, task) for task in collection.tasks):
+    if len(_unknown(store, wanted)) or any(_is_stale(store_path, task) for task in collection.tasks):
         return None
     return store
 
 
 def write_plan(
-    writer: StoreWriter, collection: Collection, wanted: Manifest, options: ExtractOptions
+    writer: StoreWriter,
+    collection: Collection,
+    wanted: Manifest,
+    options: ExtractOptions,
+    *,
+    say: Callable[[str], None],
 ) -> Store:
     """Write the tasks, plan a part for records that no part holds yet, and return the store."""
     store = open_store(writer.root)
@@ -68,7 +76,11 @@ def write_plan(
         part = open_part(StoreLayout(writer.root).part(plan.number), plan)
         store = replace(store, parts=(*store.parts, part))
     for task in collection.tasks:
-        write_task(writer.root, task)
+        if not _is_stale(writer.root, task):
+            continue
+        if task_source(writer.root, task.name) is not None:
+            say(f"task {task.name} is written anew: the store's is not the one that the data set brings")
+        write_task(writer.root, task, source=DATASET)
     return store
 
 
@@ -100,7 +112,7 @@ def ensure_planned(
             with open_writer(
                 store_path, identity, say=say, versions=library_versions(), purpose=PLANNING
             ) as writer:
-                return write_plan(writer, collection, wanted, options)
+                return write_plan(writer, collection, wanted, options, say=say)
         except BrieflyBusy as error:
             if time.monotonic() > deadline:
                 raise
@@ -117,9 +129,29 @@ def ensure_planned(
     return store
 
 
+def say_kept_tasks(store_path: Path, collection: Collection, say: Callable[[str], None]) -> None:
+    """Say which tasks of the data set are left out, as a person has labelled others of their names."""
+    for task in collection.tasks:
+        if _is_labelled(store_path, task) and not holds_task(store_path, task):
+            say(
+                f"task {task.name} is kept as `embed label` wrote it; remove tasks/{task.name} from the store to "
+                "take the data set's"
+            )
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions that receipts note."""
     return {"python": platform.python_version(), **{name: version(name) for name in _NOTED_LIBRARIES}}
+
+
+def _is_labelled(store_path: Path, task: Task) -> bool:
+    """Whether the store's task of this name was written by a person and not for the data set."""
+    return task_source(store_path, task.name) == LABEL
+
+
+def _is_stale(store_path: Path, task: Task) -> bool:
+    """Whether the store lacks the data set's task, or holds another that is the data set's to replace."""
+    return not _is_labelled(store_path, task) and not holds_task(store_path, task)
 
 
 def _unknown(store: Store, wanted: Manifest) -> Manifest:

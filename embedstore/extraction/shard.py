@@ -33,7 +33,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise UsageError(f"shard must be i/n with 1 <= i <= n; found {self}")
+            raise UsageError(f"`shard` must be i/n with 1 <= i <= n; found {self}")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -65,5 +65,5 @@ def parse_shard(text: str) -> Shard:
     """
     found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
     if not found:
-        raise UsageError(f"shard must be i/n with 1 <= i <= n, 2/8 for instance; found {text!r}")
+        raise UsageError(f"`shard` must be i/n with 1 <= i <= n, 2/8 for instance; found {text!r}")
     return Shard(int(found[1]), int(found[2]))

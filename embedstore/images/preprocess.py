@@ -56,7 +56,7 @@ class PreprocessSpec:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise UsageError(f"preprocess must be one of {', '.join(PRESETS)}; found {self.preset!r}")
+            raise UsageError(f"`preprocess` must be one of {', '.join(PRESETS)}; found {self.preset!r}")
         if self.size_px < 1:
             raise UsageError(f"size_px must be at least 1; found {self.size_px}")
         if self.mri_range not in MRI_RANGES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -22,6 +23,9 @@ from embedstore.task import Task, task_from_json, unit_id_of
 
 TASK_FILE = "task.json"
 LABELS_FILE = "labels.parquet"
+Source = Literal["dataset", "label"]
+DATASET: Source = "dataset"
+LABEL: Source = "label"
 _ID_COLUMNS = ("image_id", "patient_id", "study_id", "split")
 
 
@@ -74,8 +78,18 @@ def read_task(root: StrPath, name: str) -> Task:
         raise CorruptStore(f"{folder / TASK_FILE} is damaged: {error}", advice=Advice.REPAIR) from error
 
 
-def write_task(root: StrPath, task: Task) -> None:
+def write_task(root: StrPath, task: Task, *, source: Source = LABEL) -> None:
     """Write or replace a task; unchanged bytes are not written again.
+
+    Parameters
+    ----------
+    root
+        Folder of the store.
+    task
+        The task.
+    source
+        Where it is from: ``dataset`` for what a data set brings, which extraction keeps up to date, else ``label``,
+        which extraction leaves alone.
 
     Examples
     --------
@@ -92,8 +106,8 @@ def write_task(root: StrPath, task: Task) -> None:
     """
     folder = StoreLayout(Path(root)).tasks / task.name
     payload = parquet_bytes(task.labels)
-    document = task.to_json() | {"labels_sha256": sha256_bytes(payload)}
-    if holds_task(root, task):
+    document = task.to_json() | {"source": source, "labels_sha256": sha256_bytes(payload)}
+    if holds_task(root, task) and task_source(root, task.name) == source:
         return
     make_folder_durable(folder)
     # task.json names the digest of its labels and comes last. A crash in between leaves labels that it
@@ -109,6 +123,18 @@ def holds_task(root: StrPath, task: Task) -> bool:
     except (CorruptStore, UsageError):
         return False
     return held == task and held.labels.equals(task.labels)
+
+
+def task_source(root: StrPath, name: str) -> Source | None:
+    """Return where a task is from; None if the store has no readable task of that name.
+
+    Tasks from before ``source`` existed count as the data set's.
+    """
+    try:
+        document, _ = read_document(StoreLayout(Path(root)).tasks / name / TASK_FILE)
+    except (CorruptStore, FileNotFoundError):
+        return None
+    return LABEL if document.get("source") == LABEL else DATASET
 
 
 def with_ids(manifest: pa.Table, columns: Sequence[str], *, holder: str) -> pa.Table:

@@ -335,7 +335,7 @@ def test_a_prediction_says_whether_the_run_learned_from_the_unit(
 
 def test_a_target_that_the_task_lacks_is_named(in_stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*PROBE, "--store", "all.store", "--target", "colour"]) == 2
-    assert "has no target ['colour']; it has finding" in capsys.readouterr().err
+    assert "has no target 'colour'; it has finding" in capsys.readouterr().err
 
 
 def test_the_encoders_device_in_embed_toml_does_not_concern_a_head(in_stores: Path) -> None:

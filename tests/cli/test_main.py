@@ -89,6 +89,14 @@ def test_plain_words_work_from_a_folder_below(in_demo, monkeypatch, capsys):
     assert "abnormal" in capsys.readouterr().out
 
 
+def test_a_file_that_predictions_replace_is_said(in_demo, capsys):
+    arguments = ["predict", "--probe", "runs/abnormal-logistic", "mura.store", "--out", "twice.jsonl"]
+    assert run(arguments) == 0
+    assert "replaces" not in capsys.readouterr().err
+    assert run(arguments) == 0
+    assert "replaces twice.jsonl" in capsys.readouterr().err
+
+
 def test_predicting_the_store_reproduces_the_run_bit_for_bit(in_demo):
     import pyarrow.parquet as pq
 

@@ -144,7 +144,7 @@ def test_some_targets_are_taken_in_the_order_named() -> None:
     some = take_targets(view, ("right", "canal"))
     assert some.task.targets == ("right", "canal")
     assert (some.y == view.y[:, [2, 0]]).all()
-    with pytest.raises(UsageError, match=r"has no target \['top'\]; it has canal, left, right"):
+    with pytest.raises(UsageError, match=r"has no target 'top'; it has canal, left, right"):
         take_targets(view, ("top",))
 
 

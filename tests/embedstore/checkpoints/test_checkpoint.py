@@ -126,7 +126,7 @@ def test_a_name_that_is_neither_folder_nor_hub_id_is_refused():
     with pytest.raises(UsageError, match="'owner/name'; found 'a/b/c'"):
         image_encoder("a/b/c")
     with pytest.raises(
-        UsageError, match=r"encoder must be one of .*hog.* a folder or a hub id; found 'nothing'"
+        UsageError, match=r"`encoder` must be one of .*hog.* a folder or a hub id; found 'nothing'"
     ):
         image_encoder("nothing")
 

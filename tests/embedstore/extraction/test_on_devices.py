@@ -207,7 +207,7 @@ def test_the_command_runs_two_processes_and_says_what_it_did(tmp_path, capsys):
     assert store_bytes(tmp_path / "t.store") == store_bytes(tmp_path / "reference.store")
     capsys.readouterr()
     assert run([*arguments, "--store", "t.store", "--shard", "3/2"]) == 2
-    assert "shard must be i/n with 1 <= i <= n; found 3/2" in capsys.readouterr().err
+    assert "--shard must be i/n with 1 <= i <= n; found 3/2" in capsys.readouterr().err
 
 
 def test_asking_to_stop_reaches_every_process(pictures, tmp_path):

@@ -70,7 +70,7 @@ def test_a_split_shard_holds_what_the_whole_one_did():
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", ""])
 def test_a_wrong_shard_is_refused_with_what_it_must_be(text):
-    with pytest.raises(UsageError, match=r"shard must be i/n with 1 <= i <= n"):
+    with pytest.raises(UsageError, match=r"`shard` must be i/n with 1 <= i <= n"):
         parse_shard(text)
     assert parse_shard("2/8") == Shard(2, 8)
 

@@ -1,0 +1,110 @@
+"""From a table of labels to a task of a store: what ``embed label`` does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.jobs.notify import Notify, ignore
+from cli.project import shown
+from embedstore.datasets.label_table import read_label_task
+from embedstore.errors import CorruptStore, DataError
+from embedstore.files import StrPath
+from embedstore.queries.manifest_columns import require_columns, unit_names
+from embedstore.store.reader import Store, open_store
+from embedstore.store.tasks import LABEL, read_task, task_names, task_source, write_task
+from embedstore.store.writer import open_writer
+from embedstore.task import Task, unit_in_words, unit_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelJob:
+    """A table and what its task is to be; see `embedstore.datasets.label_table.read_label_task`."""
+
+    table: Path
+    name: str
+    unit: str = "study"
+    targets: Sequence[str] = ()
+    classes: Sequence[str] = ()
+    positive: str | None = None
+    ordered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """What was written: the task, and how many of its units are in the store."""
+
+    task: Task
+    in_store: int
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Target -> how many units have a label."""
+        table = self.task.labels
+        return {name: table.num_rows - table.column(name).null_count for name in self.task.targets}
+
+
+def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> Labelled:
+    """Write a table's labels as a task of a store, and tell `notify` which task that replaces.
+
+    Raises
+    ------
+    DataError
+        If no unit of the table is in the store, or as `read_label_task`.
+    EmbedError
+        As `open_store` and `open_writer`.
+    """
+    opened = open_store(store)
+    task = read_label_task(
+        job.table,
+        name=job.name,
+        unit=unit_in_words(unit_key(job.unit)),
+        targets=job.targets,
+        classes=job.classes,
+        positive=job.positive,
+        ordered=job.ordered,
+    )
+    in_store = _count_known(opened, task, job.table, notify)
+    with open_writer(opened.path, opened.identity, say=notify):
+        if task.name in task_names(opened.path):
+            notify(_replaced(opened, task.name))
+        write_task(opened.path, task, source=LABEL)
+    return Labelled(task=task, in_store=in_store)
+
+
+def _replaced(store: Store, name: str) -> str:
+    """Return one line on the task that is about to be replaced."""
+    origin = "`embed label` wrote" if task_source(store.path, name) == LABEL else _brought_by(store)
+    try:
+        held = read_task(store.path, name)
+    except CorruptStore:
+        return f"replaces task {name} (damaged), which {origin}"
+    counts = Counter(label for target in held.targets for label in held.labels.column(target).to_pylist())
+    listed = ", ".join(f"{counts[label]:,} {label}" for label in held.classes)
+    return f"replaces task {name} ({listed}), which {origin}"
+
+
+def _brought_by(store: Store) -> str:
+    names = ", ".join(dict.fromkeys(part.plan.dataset for part in store.parts))
+    return f"the data set {names} brings" if names else "the data set brings"
+
+
+def _count_known(store: Store, task: Task, table: Path, notify: Notify) -> int:
+    """Return how many of the task's units are in the store; some must be, and strangers are said."""
+    require_columns([store], task.unit_key)
+    known = set(unit_names(store.table, task.unit).tolist()) - {""} if store.parts else set()
+    ids = task.unit_ids
+    strangers = [unit_id for unit_id in ids if unit_id not in known]
+    if len(strangers) == len(ids):
+        raise DataError(
+            f"{table}: none of its {len(ids):,} {task.unit} ids is in store {store.path}; "
+            f"the store's look like {sorted(known)[:1]}"
+        )
+    if strangers:
+        notify(
+            f"{table}: {len(strangers):,} of {len(ids):,} {task.unit} ids are not in store {shown(store.path)}: "
+            f"{strangers[0]!r}, for example; the store's look like {min(known)!r}"
+        )
+    return len(ids) - len(strangers)
