@@ -135,6 +135,7 @@ class Note(StrEnum):
     SHAPE_CONTRADICTS = "shape-contradicts"
     INTENSITY_LUT = "intensity-lut-left-out"
     NOT_HOUNSFIELD = "not-hounsfield"
+    RESCALE_DROPPED = "rescale-dropped"
     MADE_SQUARE = "pixels-made-square"
     ASPECT_IGNORED = "pixel-aspect-ignored"
 
@@ -153,6 +154,7 @@ _NOTE_WORDS = {
     Note.SHAPE_CONTRADICTS: "PresentationLUTShape contradicts PhotometricInterpretation and was followed",
     Note.INTENSITY_LUT: "the modality LUT leads to X-ray intensity for measurements; it was not applied",
     Note.NOT_HOUNSFIELD: "a CT whose values are no Hounsfield units was shown over its own range",
+    Note.RESCALE_DROPPED: "a RescaleSlope of 0 makes every value the same; the rescale was left out",
     Note.MADE_SQUARE: "pixels that are not square were resampled to square ones",
     Note.ASPECT_IGNORED: "the aspect ratio of the pixels is beyond 1:100 and was ignored",
 }

@@ -112,7 +112,8 @@ class DicomFile:
                 self.modality,
                 NO_MEANING if colour else grey_meaning(self.header, frame, pixel_keyword=keyword),
                 bits,
-                is_capture=is_capture(self.header),
+                # What was stored as colour is a picture, also where its channels are equal.
+                is_capture=colour or is_capture(self.header),
                 pixel_aspect=pixel_aspect(self.header, frame),
                 value_kind=self.value_kind(frame),
                 notes=notes,

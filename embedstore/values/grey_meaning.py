@@ -24,6 +24,8 @@ _XA = (
     "1.2.840.10008.5.1.4.1.1.12.2",
 )  # X-Ray Angiographic, Radiofluoroscopic
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture and its four multi-frame kinds, 7.1 to 7.4
+_PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
+_UNSPECIFIED = "US"  # RescaleType of values without a stated unit, PS3.3 C.11.1.1.2
 _CT_MAPS = ("MAT_SPECIFIC", "MAT_FRACTIONAL", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY")  # PS3.3 C.8.15.2.1
 _PADDINGS = {
     "PixelData": ("PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -61,16 +63,33 @@ def grey_meaning(header: Dataset, frame: int, *, pixel_keyword: str = "PixelData
         voi=voi,
         inverted=inverted,
         padding=_padding(header, pixel_keyword),
-        unit="" if modality is None else value_unit(header, frame) or _unit_of_map(header),
+        unit=_unit(header, frame, modality, notes),
         notes=notes | contradiction,
         voi_notes=voi_notes,
     )
 
 
-def _unit_of_map(header: Dataset) -> str:
-    """Return a name for the unit of a multi-energy CT map that does not state it; ``""`` for any other image."""
-    types = [str(entry).strip().upper() for entry in header.get("ImageType") or ()]
-    return types[3] if len(types) > 3 and types[3] in _CT_MAPS else ""
+def _unit(header: Dataset, frame: int, modality: Rescale | LookupTable | None, notes: frozenset[Note]) -> str:
+    """Return the unit of the modality values, upper case; ``""`` where nothing is said and the class decides."""
+    stated = "" if modality is None else value_unit(header, frame) or _unit_of_map(header, frame)
+    # A parametric map states its unit elsewhere (RealWorldValueMappingSequence); without its rescale no unit is known.
+    unknown = str(header.get("SOPClassUID") or "") == _PARAMETRIC_MAP or Note.RESCALE_DROPPED in notes
+    return stated or (_UNSPECIFIED if unknown else "")
+
+
+def _unit_of_map(header: Dataset, frame: int) -> str:
+    """Return a name for the unit of a multi-energy CT map that does not state it; ``""`` for any other image.
+
+    A frame's own type comes before the file's, which says MIXED where its frames differ.
+    """
+    for place, keyword in (
+        *((item, "FrameType") for item in frame_items(header, frame, "CTImageFrameTypeSequence")),
+        (header, "ImageType"),
+    ):
+        types = [str(entry).strip().upper() for entry in place.get(keyword) or ()]
+        if types:
+            return types[3] if len(types) > 3 and types[3] in _CT_MAPS else ""
+    return ""
 
 
 def is_capture(header: Dataset) -> bool:
@@ -97,7 +116,11 @@ def _modality_transform(
         return lookup_table(tables[0], encoding=encoding_of(header), inputs=inputs)
     slope, intercept = _number(place, "RescaleSlope"), _number(place, "RescaleIntercept")
     # Half a rescale is none, as in pydicom: guessing the other half would shift every value.
-    return (None if slope is None or intercept is None else Rescale(slope, intercept)), _NO_NOTES
+    if slope is None or intercept is None:
+        return None, _NO_NOTES
+    if slope == 0:
+        return None, frozenset({Note.RESCALE_DROPPED})
+    return Rescale(slope, intercept), _NO_NOTES
 
 
 def _leads_to_intensity(header: Dataset) -> bool:
@@ -215,5 +238,7 @@ def _stored_value(header: Dataset, keyword: str) -> float | None:
         return None
     value, turn = float(raw), 2.0 ** int(header.get("BitsAllocated") or 16)
     if header.get("PixelRepresentation") == 1:
-        return value - turn if value >= turn / 2 else value
+        # As a pattern of the allocated or of the stored bits: 63488 and 2048 are both -2048 of 12 bits.
+        stored = 2.0 ** int(header.get("BitsStored") or header.get("BitsAllocated") or 16)
+        return value - turn if value >= turn / 2 else value - stored if value >= stored / 2 else value
     return value + turn if value < 0 else value

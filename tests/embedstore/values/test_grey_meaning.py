@@ -337,3 +337,61 @@ def test_float_mr_of_many_values_has_the_percentiles_of_numpy(tmp_path):
     right = np.clip((values[40:] - low) / (high - low), 0, 1) * 255
     assert np.abs(pixels[40:] - right).max() < 0.55  # half a grey level, and 1/65,536 of the ranks
     assert not pixels[:40].any()
+
+
+@pytest.mark.parametrize(("modality", "intercept"), [("DX", 0), ("DX", 500), ("PT", 0), ("CT", -1024)])
+def test_rescale_slope_of_zero_is_no_rescale(tmp_path, modality, intercept):
+    """It would make every value the same; dcmtk leaves it out, too. What a CT is in, nobody knows then."""
+    ds = dataset(RAMP, bits_stored=12, Modality=modality, RescaleSlope=0, RescaleIntercept=intercept)
+    if modality == "CT":
+        ds.SOPClassUID = uid.CTImageStorage
+    pixels, notes = picture(ds, tmp_path)
+    np.testing.assert_array_equal(pixels, STRETCHED)
+    assert notes == {Note.RESCALE_DROPPED} | ({Note.NOT_HOUNSFIELD} if modality == "CT" else set())
+
+
+def test_parametric_map_of_a_ct_needs_no_hounsfield_units(tmp_path):
+    values = np.add.outer(np.arange(64), np.arange(64)) * 0.37
+    pixels, notes = picture(parametric_map(values, None, modality="CT"), tmp_path)
+    assert np.abs(pixels - np.add.outer(np.arange(64), np.arange(64)) / 126 * 255).max() < 0.51
+    assert notes == {Note.NOT_HOUNSFIELD}
+
+
+def test_map_among_the_frames_of_an_enhanced_ct_is_no_hounsfield_image(tmp_path):
+    ds = ct(np.stack([RAMP, RAMP]), frames=2, ImageType=["DERIVED", "PRIMARY", "VOLUME", "MIXED"], slope=1)
+    ds.SOPClassUID = uid.EnhancedCTImageStorage
+    ds.PerFrameFunctionalGroupsSequence = [Dataset(), Dataset()]
+    for group, kind in zip(ds.PerFrameFunctionalGroupsSequence, ("NONE", "EFF_ATOMIC_NUM"), strict=True):
+        frame_type = Dataset()
+        frame_type.FrameType = ["DERIVED", "PRIMARY", "VOLUME", kind]
+        group.CTImageFrameTypeSequence = [frame_type]
+    first, _ = picture(ds, tmp_path, frame=0)
+    second, notes = picture(ds, tmp_path, frame=1)
+    assert first.shape == (64, 64, 3)
+    np.testing.assert_array_equal(second, STRETCHED)
+    assert notes == {Note.NOT_HOUNSFIELD}
+
+
+@pytest.mark.parametrize("padding", [2048, 63488])
+def test_signed_padding_written_as_a_pattern_is_known(tmp_path, padding):
+    """-2048 of 12 stored bits, as the bits that are stored or allocated say it."""
+    stored = RAMP.astype(np.int16) - 1500
+    stored[:20] = -2048
+    ds = dataset(stored, bits_stored=12)
+    ds.add_new("PixelPaddingValue", "US", padding)
+    pixels, _ = picture(ds, tmp_path)
+    inside = stored[20:].astype(float)
+    assert not pixels[:20].any()
+    np.testing.assert_array_equal(
+        pixels[20:], np.rint((inside - inside.min()) / (inside.max() - inside.min()) * 255)
+    )
+
+
+def test_ct_stored_as_colour_is_a_picture_also_where_its_channels_are_equal(tmp_path):
+    grey = (RAMP // 16).astype(np.uint8)
+    equal = dataset(np.stack([grey] * 3, axis=-1), Modality="CT")
+    equal.SOPClassUID = uid.CTImageStorage
+    pixels, notes = picture(equal, tmp_path)
+    assert pixels.ndim == 2
+    assert len(np.unique(pixels)) == len(np.unique(grey))
+    assert notes == frozenset()
