@@ -137,6 +137,21 @@ def _check_process(stream: JpegStream) -> None:
     if size.components not in _SPACES:
         raise unsupported(f"JPEG of {size.components} components has no decoder")
     _check_scans(stream)
+    if stream.process == PROGRESSIVE:
+        _check_progression(stream)
+
+
+def _check_progression(stream: JpegStream) -> None:
+    """Refuse scans that do not follow on each other (T.81 G.1.1.1): one between them is missing."""
+    bits: dict[tuple[int, int], int] = {}  # the Al so far of each coefficient of each component
+    for number, scan in enumerate(stream.scans, 1):
+        for component in scan.component_ids:
+            before = {bits.get((component, place), 0) for place in range(scan.first, scan.last + 1)}
+            without_dc = scan.first > 0 and (component, 0) not in bits
+            bits |= {(component, place): scan.low_bit for place in range(scan.first, scan.last + 1)}
+            skips = scan.high_bit > 0 and scan.low_bit != scan.high_bit - 1
+            if without_dc or skips or before != {scan.high_bit}:
+                raise truncated("JPEG", f"scan {number} does not follow on the scans before it")
 
 
 def _check_scans(stream: JpegStream) -> None:

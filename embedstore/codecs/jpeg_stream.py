@@ -29,6 +29,8 @@ class Scan:
         The components coded together.
     first, last
         Ss and Se: the band of coefficients; Ss is the predictor of lossless JPEG.
+    high_bit
+        Ah: the Al of the scan that this one refines, or 0 for the first scan of a band.
     low_bit
         Al: how many bits are still to come, or the point transform of lossless JPEG.
     start, end
@@ -38,6 +40,7 @@ class Scan:
     component_ids: tuple[int, ...]
     first: int
     last: int
+    high_bit: int
     low_bit: int
     start: int
     end: int
@@ -158,4 +161,4 @@ def _scan(content: bytes, segment: bytes, start: int, *, lossless_ls: bool) -> S
     end = after.start()
     while end > start and content[end - 1] == 0xFF:  # fill bytes belong to the marker
         end -= 1
-    return Scan(tuple(segment[1 : 1 + 2 * components : 2]), first, last, bits & 15, start, end)
+    return Scan(tuple(segment[1 : 1 + 2 * components : 2]), first, last, bits >> 4, bits & 15, start, end)

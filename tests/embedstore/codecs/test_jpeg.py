@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import imagecodecs
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from embedstore.codecs.frame_size import FrameSize
-from embedstore.codecs.jpeg import check_jpeg, decode_jpeg
+from embedstore.codecs.jpeg import _check_progression, check_jpeg, decode_jpeg
 from embedstore.codecs.jpeg_stream import read_jpeg, restart_places
 from embedstore.errors import ImageRefused, Reason
 from tests.image_files import jpeg_lossless
@@ -215,3 +215,46 @@ def test_lossless_scan_without_a_predictor_is_refused(predictor):
     broken = whole.replace(header, header[:-3] + bytes([predictor, 0, 0]))
     with pytest.raises(ImageRefused, match="predictor of 1 to 7"):
         decode_jpeg(broken)
+
+
+@pytest.mark.parametrize("quality", [10, 50, 75, 90, 95])
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize(("pixels", "subsampling"), [(GREY, 0), (COLOUR, 0), (COLOUR, 2)])
+def test_sound_progressive_files_are_complete(pixels, subsampling, quality, optimize):
+    content = pillow_jpeg(
+        pixels, progressive=True, quality=quality, optimize=optimize, subsampling=subsampling
+    )
+    check_jpeg(content, rows=61, columns=75)
+
+
+# The scans of libjpeg for grey: DC 0/1, AC 1-5 0/2, AC 6-63 0/2, AC 1-63 2/1, DC 1/0, AC 1-63 1/0 (Ah/Al).
+@pytest.mark.parametrize("missing", range(6))
+def test_a_progressive_file_without_one_of_its_scans_is_refused(missing):
+    content = pillow_jpeg(GREY, progressive=True, quality=90)
+    scan = read_jpeg(content).scans[missing]
+    header = content.rindex(b"\xff\xda", 0, scan.start)
+    with pytest.raises(ImageRefused, match=r"does not follow|is missing"):
+        check_jpeg(content[:header] + content[scan.end :], rows=61, columns=75)
+
+
+# Ss, Se, Ah, Al of scans of grey, as cjpeg -scans may write them: bands only, bits of DC one by one, many refinements.
+@pytest.mark.parametrize(
+    ("scans", "sound"),
+    [
+        ([(0, 0, 0, 0), (1, 8, 0, 0), (9, 63, 0, 0)], True),
+        ([(0, 0, 0, 2), (0, 0, 2, 1), (1, 63, 0, 0), (0, 0, 1, 0)], True),
+        ([(0, 0, 0, 0), (1, 8, 0, 3), (9, 63, 0, 3), (1, 63, 3, 2), (1, 63, 2, 1), (1, 63, 1, 0)], True),
+        ([(1, 63, 0, 0), (0, 0, 0, 0)], False),
+        ([(0, 0, 0, 0), (1, 63, 0, 2), (1, 63, 1, 0)], False),
+        ([(0, 0, 0, 0), (1, 63, 0, 2), (1, 63, 2, 0)], False),
+        ([(0, 0, 0, 0), (1, 5, 0, 1), (1, 63, 1, 0)], False),
+    ],
+)
+def test_the_scans_of_a_progression_follow_on_each_other(scans, sound):
+    content = pillow_jpeg(GREY, progressive=True)
+    places = [scan.start for scan in read_jpeg(content).scans]
+    start = content.rindex(b"\xff\xda", 0, places[0])
+    pieces = [b"\xff\xda\x00\x08\x01\x01\x00" + bytes([a, b, h << 4 | w]) for a, b, h, w in scans]
+    stream = read_jpeg(content[:start] + b"\x00".join(pieces) + b"\x00\xff\xd9")
+    with nullcontext() if sound else pytest.raises(ImageRefused, match="does not follow"):
+        _check_progression(stream)
