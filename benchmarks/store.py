@@ -71,7 +71,7 @@ def measure(folder: Path, count: int, repeats: int) -> list[dict[str, object]]:
             "open and load, every byte checked",
             loads,
             f"{ratio:.2f} x np.load; {least:.2f} x by minima",
-            "<= 2 x np.load",
+            "<= 1.5 x np.load",
         ),
         row("  of which opening", opening, "", ""),
         row("1,000 random rows by id", random, "", ""),

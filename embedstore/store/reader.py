@@ -303,10 +303,10 @@ class StoredArray:
         rows = np.flatnonzero(status == VALID)
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             filled = pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs)
-            # The names are decoded here while the threads wait for the kernel.
-            image_ids = self.store.image_ids[rows]
             for _ in filled:
                 pass
+        # After the threads: making names needs the interpreter's lock, which they need between two reads.
+        image_ids = self.store.image_ids[rows]
         done_valid = (status == VALID)[status != PENDING]
         if not done_valid.all():
             values = values[done_valid]
