@@ -305,12 +305,11 @@ class StoredArray:
             filled = pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs)
             for _ in filled:
                 pass
-        # After the threads: making names needs the interpreter's lock, which they need between two reads.
-        image_ids = self.store.image_ids[rows]
         done_valid = (status == VALID)[status != PENDING]
         if not done_valid.all():
             values = values[done_valid]
-        return ArrayRows(image_ids, values, rows)
+        # Names after the threads: making them needs the interpreter's lock, which threads need between two reads.
+        return ArrayRows(self.store.image_ids[rows], values, rows)
 
     def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike | None = None) -> ArrayRows:
         """Return the rows of `image_ids`, in that order.
