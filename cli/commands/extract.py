@@ -10,6 +10,7 @@ import click
 
 from cli.dataset_options import dataset_options, reader_options
 from cli.exit_codes import DONE, FAILED, IMAGES_FAILED
+from cli.jobs.describe_store import described_task
 from cli.jobs.extract_store import EncoderChoice, ExtractJob, default_workers, dry_run_store, extract_store
 from cli.options import (
     ProjectCommand,
@@ -25,6 +26,7 @@ from cli.printing.dry_run import print_dry_run
 from cli.printing.extract_summary import print_summary
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
+from cli.wording import for_command_line
 from embedstore.datasets.base import Collection, dataset_reader
 from embedstore.datasets.selection import parse_conditions, select_records
 from embedstore.extraction.options import Choose, ExtractOptions
@@ -137,7 +139,7 @@ def command(
     encoder.require_known()
     collection = _collection(context, given)
     if not as_json:
-        print_facts(collection.summary)
+        print_facts(_described(collection)["summary"])
     job = ExtractJob(
         collection=collection,
         store=target,
@@ -148,13 +150,13 @@ def command(
         options=options,
     )
     if dry_run:
-        print_dry_run(dry_run_store(job), as_json=as_json)
+        print_dry_run(dry_run_store(job), data=_described(collection), as_json=as_json)
         return DONE
     with shown_progress() as progress, stop_on_signal() as stopping:
         observer = Observer(say=print_notice, progress=progress, stopping=stopping)
         summary = extract_store(job, observer=observer)
     allowed = 0.0 if strict else max_failed
-    print_summary(summary, target, allowed=allowed, as_json=as_json)
+    print_summary(summary, target, data=_described(collection), allowed=allowed, as_json=as_json)
     if summary.interrupted:
         return FAILED
     return IMAGES_FAILED if summary.failed_share > allowed else DONE
@@ -166,6 +168,12 @@ def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     reader = dataset_reader(name, reader_options(given, project_of(context).settings.get("options", {})))
     collection = reader.read(Path(require(root, "--root")))
     return select_records(collection, parse_conditions(given["where"]))
+
+
+def _described(collection: Collection) -> dict[str, Any]:
+    """Return what was found in the data set, and its tasks."""
+    facts = {name: for_command_line(str(fact)) for name, fact in collection.summary.items()}
+    return {"summary": facts, "tasks": [described_task(task) for task in collection.tasks]}
 
 
 def _encoder(given: Mapping[str, Any], settings: Mapping[str, Any]) -> EncoderChoice:

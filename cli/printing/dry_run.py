@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -13,10 +15,10 @@ from embedstore.extraction.dry_run import DryRun
 _SHOWN = 10
 
 
-def print_dry_run(found: DryRun, *, as_json: bool) -> None:
-    """Print counts, refusals, speeds and sizes."""
+def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> None:
+    """Print counts, refusals, speeds and sizes; `data` says more of the data set in JSON."""
     if as_json:
-        print_json(_as_json(found))
+        print_json(_as_json(found) | dict(data))
         return
     click.echo(f"would compute {plural(found.images, 'image')}; {found.known:,} are in the store already")
     for (modality, plane, split), count in found.groups.items():

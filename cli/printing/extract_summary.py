@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,10 +15,12 @@ from embedstore.extraction.progress import ExtractSummary
 from embedstore.pipeline.chunk_work import Stopwatch
 
 
-def print_summary(summary: ExtractSummary, store: Path, *, allowed: float, as_json: bool) -> None:
+def print_summary(
+    summary: ExtractSummary, store: Path, *, data: Mapping[str, Any], allowed: float, as_json: bool
+) -> None:
     """Print how the store stands; say on stderr if a larger share of images failed than is allowed."""
     if as_json:
-        print_json(_as_json(summary, store))
+        print_json(_as_json(summary, store) | dict(data))
         return
     _print(summary, store)
     if summary.failed_share > allowed:

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from embedstore.datasets.table_rows import Rows, are_numbers, as_text, read_rows, sort_classes
+from embedstore.datasets.table_rows import Rows, as_text, read_rows
 from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.labels.class_order import are_numbers, order_classes, sort_classes
+from embedstore.labels.label_rules import LabelRules, label_rules
+from embedstore.labels.states import UNCERTAIN, state_of
+from embedstore.labels.table_tasks import LabelTable, build_finding_task
+from embedstore.labels.unit_labels import Units
 from embedstore.task import Task, id_columns, require_unit, unit_id_of, unit_key
 
 # More different labels are measurements or names.
 _MAX_CLASSES = 64
 
 
-def read_label_task(
+def read_label_table(
     path: Path,
     *,
     name: str,
@@ -25,8 +32,11 @@ def read_label_task(
     classes: Sequence[str] = (),
     positive: str | None = None,
     ordered: bool = False,
-) -> Task:
-    """Read a task from a table with one row per unit.
+    separator: str | None = None,
+    uncertain: str | None = None,
+    empty: str = "missing",
+) -> tuple[Task, dict[str, str | int]]:
+    """Read a task, and what a person should know of it, from a table with one row per unit.
 
     Parameters
     ----------
@@ -39,12 +49,16 @@ def read_label_task(
     targets
         Label columns; all columns but those of the unit by default. Their classes are shared.
     classes
-        Classes in order, of two the positive one last; by default all labels of all targets, sorted, as
-        numbers where all are numbers, and of two the `positive` one last.
+        Classes in order, of two the positive one last; by default all labels of all targets in the order of
+        `embedstore.labels.class_order.order_classes`.
     positive
         The class that one acts on; of two classes the last by default, of more none.
     ordered
         Whether the classes are grades, from the least to the gravest.
+    separator
+        What stands between findings in the one label column: each finding becomes a target.
+    uncertain, empty
+        What -1 and empty cells are in columns of 0, 1 and -1, as `embedstore.labels.label_rules.LabelRules`.
 
     Raises
     ------
@@ -68,18 +82,60 @@ def read_label_task(
     _check_ids(rows, ids)
     labels = {column: [as_text(cell) for cell in rows.columns[column]] for column in wanted}
     found = {column: {label for label in cells if label is not None} for column, cells in labels.items()}
+    columns = {
+        column: pa.array(cells, pa.string())
+        for column, cells in zip(id_columns(unit), ids.values(), strict=True)
+    }
+    rules = _rules_of_findings(name, found, separator, uncertain, empty)
+    if rules is not None and not (classes or ordered):
+        units = Units(
+            unit, [unit_id_of(key, row) for row in zip(*ids.values(), strict=True)], pa.table(columns),
+            np.arange(len(rows)),
+        )  # fmt: skip
+        return build_finding_task(rules, LabelTable(labels, rows.where, str(path)), units, name)
     _check_labels(path, found, classes)
-    named = dict(zip(id_columns(unit), ids.values(), strict=True)) | labels
-    return Task(
+    task = Task(
         name=name,
         unit=unit,
         targets=tuple(wanted),
-        classes=tuple(classes) or _in_order(set().union(*found.values()), positive, ordered),
-        labels=pa.table({column: pa.array(cells, pa.string()) for column, cells in named.items()}),
+        classes=tuple(classes) or _in_order(path, set().union(*found.values()), positive, ordered),
+        labels=pa.table(columns | {column: pa.array(cells, pa.string()) for column, cells in labels.items()}),
         primary_metric="auroc",
         ordered=ordered,
         positive=positive,
     )
+    return task, {}
+
+
+def read_label_task(path: Path, *, name: str, unit: str, **options: Any) -> Task:
+    """Return the task of `read_label_table` alone."""
+    return read_label_table(path, name=name, unit=unit, **options)[0]
+
+
+def _rules_of_findings(
+    name: str, found: Mapping[str, set[str]], separator: str | None, uncertain: str | None, empty: str
+) -> LabelRules | None:
+    """Return the rules by which columns are findings, or None where they are plain labels."""
+    columns = tuple(found)
+    if separator is not None:
+        if len(columns) != 1:
+            raise UsageError(
+                f"`label_separator` splits one label column; found {', '.join(columns)}. Name it by `targets`"
+            )
+        return label_rules(
+            label=columns, label_separator={columns[0]: separator}, uncertain=uncertain, empty=empty
+        )
+    states = {state_of(label) for labels in found.values() for label in labels}
+    if None in states and (uncertain is not None or empty != "missing"):
+        other = next(
+            label for labels in found.values() for label in sorted(labels) if state_of(label) is None
+        )
+        raise UsageError(
+            f"`uncertain` and `empty` speak of columns of 0, 1 and -1; found the label {other!r}"
+        )
+    if None in states or (UNCERTAIN not in states and uncertain is None and empty == "missing"):
+        return None
+    return label_rules(label_group={name: columns}, uncertain=uncertain, empty=empty)
 
 
 def _check_ids(rows: Rows, ids: Mapping[str, Sequence[str | None]]) -> None:
@@ -92,15 +148,15 @@ def _check_ids(rows: Rows, ids: Mapping[str, Sequence[str | None]]) -> None:
         seen.add(unit_id)
 
 
-def _in_order(labels: set[str], positive: str | None, ordered: bool) -> tuple[str, ...]:
-    """Return classes that were not named in order: sorted, and of two the positive one last."""
+def _in_order(path: Path, labels: set[str], positive: str | None, ordered: bool) -> tuple[str, ...]:
+    """Return classes that were not named in order."""
     found = sort_classes(labels)
     if ordered and len(found) > 2 and not are_numbers(found):
         raise UsageError(
             f"ordered classes that are no numbers must be named from the least to the gravest (classes); found "
             f"{', '.join(found)}"
         )
-    return tuple(found[::-1] if len(found) == 2 and positive == found[0] else found)
+    return order_classes(found, positive, where=f"{path}: labels")
 
 
 def _check_labels(path: Path, found: Mapping[str, set[str]], classes: Sequence[str]) -> None:

@@ -14,14 +14,15 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent
+from embedstore.datasets.table_columns import fill_template, is_template, join_tables, read_splits
 from embedstore.datasets.table_images import describe_contents, one_row_per_frame, read_modalities
-from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows, sort_classes
+from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.headers.file_frames import look_into
+from embedstore.labels.label_rules import Pairs, label_rules
+from embedstore.labels.table_tasks import LabelTable, build_tasks, task_name
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
-from embedstore.task import Task
 
-_MOST_CLASSES = 100  # more are a measurement or an id, not a label
 _MOST_SUBGROUPS = 20  # values of a column by which results are split
 
 
@@ -32,38 +33,68 @@ class Table:
     each with the row's labels. A `modality` may be the DICOM code or a word for it; the header of a DICOM file
     wins over the table.
 
-    A label column becomes a task of its name (other characters than letters, digits, ``-``, ``_`` and ``.``
-    become ``-``). The task's unit is the study when every record has a `study_id` and no study has two
-    different labels; otherwise it is the image. An empty label cell is a missing label. Classes are sorted,
-    as numbers where all are numbers; with two classes the second is the positive one.
+    A column of `label` becomes a task of its name (other characters than letters, digits, ``-``, ``_`` and ``.``
+    become ``-``), a group of columns one task with a target per column. The task's unit is the study when every
+    record has a `study_id`, otherwise the image; a study whose rows disagree is refused. An empty label cell is a
+    missing label. Classes are sorted, as numbers where all are numbers; with two classes the second is the positive
+    one, which is never a word for "nothing found" (`embedstore.labels.class_order.order_classes`).
 
     Parameters
     ----------
     columns
-        Manifest column -> the table's own name for it (``{"path": "filename"}``). A column of the table
-        that has the manifest's name for another one is left out.
-    label
-        Names of the label columns.
+        Manifest column -> the table's own name for it (``{"path": "filename"}``), or a template of several
+        (`embedstore.datasets.table_columns.fill_template`). A column of the table that has the manifest's name for
+        another one is left out.
+    label, label_separator, label_group, uncertain, empty, positive, unit
+        As `embedstore.labels.label_rules.label_rules`.
+    join
+        Further tables whose columns are added, matched by the columns that both have.
 
     Raises
     ------
     UsageError
-        If `columns` maps a name that no manifest has, or `label` names a mapped column.
+        If `columns` maps a name that no manifest has, or a label is a mapped column.
     """
 
     name = "table"
 
-    def __init__(self, columns: Mapping[str, str] | None = None, label: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, str] | None = None,
+        label: str | Sequence[str] = (),
+        *,
+        label_separator: Pairs = (),
+        label_group: Pairs = (),
+        uncertain: str | None = None,
+        empty: str = "missing",
+        positive: str | Sequence[str] = (),
+        unit: str | None = None,
+        join: str | Path | Sequence[str | Path] = (),
+    ) -> None:
         self.columns = dict(columns or {})
-        self.label = (label,) if isinstance(label, str) else tuple(label)
+        self.rules = label_rules(
+            label=label,
+            label_separator=label_separator,
+            label_group=label_group,
+            uncertain=uncertain,
+            empty=empty,
+            positive=positive,
+            unit=unit,
+        )
+        self.join = tuple(map(Path, (join,) if isinstance(join, (str, Path)) else join))
         if unknown := sorted(set(self.columns) - set(FIXED_COLUMNS)):
             raise UsageError(
                 f"columns may map {', '.join(FIXED_COLUMNS)}; found {unknown[0]!r}. "
                 "Other columns are kept under their own names."
             )
         used = {self.columns.get(name, name) for name in FIXED_COLUMNS}
-        if clash := [name for name in self.label if name in used]:
+        if clash := [name for name in self.rules.columns if name in used]:
             raise UsageError(f"label must not be a column of the manifest; found {clash[0]!r}")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, before anything is read."""
+        return (*map(task_name, self.rules.label), *self.rules.groups)
 
     def read(self, root: Path) -> Collection:
         """Index the table `root` and read the headers of its files; no pixel is decoded.
@@ -73,11 +104,14 @@ class Table:
         DataError
             If the table cannot be read, lacks a column, or a cell is wrong; with the line.
         """
-        rows = read_rows(root)
+        rows, joined = join_tables(read_rows(root), self.join)
         fixed = {name: self.columns.get(name, name) for name in FIXED_COLUMNS}
+        for template in fixed.values():
+            if is_template(template, rows.columns):
+                rows.columns[template] = fill_template(rows, template)
         for wanted in ("path", *self.columns):
             _require_column(rows, fixed[wanted], "the table")
-        for wanted in self.label:
+        for wanted in self.rules.columns:
             _require_column(rows, wanted, "label")
         _check_paths(rows, [as_text(cell) for cell in rows.columns[fixed["path"]]])
         contents = look_into(root.parent, (str(as_text(cell)) for cell in rows.columns[fixed["path"]]))
@@ -88,17 +122,23 @@ class Table:
         extra = {
             name: list(cells)
             for name, cells in rows.columns.items()
-            if name not in {*FIXED_COLUMNS, *fixed.values(), *self.label}
+            if name not in {*FIXED_COLUMNS, *fixed.values(), *self.rules.columns}
         }
         paths = [as_text(cell) for cell in present["path"]]
         modalities = read_modalities(rows, present.get("modality"), paths, contents)
         if "modality" in present or any(modalities.codes):
             present["modality"] = list(modalities.codes)
+        present["split"], split_words = read_splits(present.get("split", [None] * len(rows)))
         manifest = _build_manifest(rows, present, extra)
-        tasks = tuple(_build_task(rows, name, manifest, _subgroups(extra)) for name in self.label)
+        labels = LabelTable(
+            {name: [as_text(cell) for cell in rows.columns[name]] for name in self.rules.columns},
+            rows.where,
+            str(rows.path),
+            _subgroups(extra),
+        )
+        tasks, facts = build_tasks(self.rules, labels, manifest)
         summary = count_records(manifest) | describe_contents(contents) | modalities.describe()
-        for task in tasks:
-            summary[f"task {task.name}"] = f"per {task.unit}, classes {', '.join(task.classes)}"
+        summary |= joined | split_words | facts
         if absent := absent_files(root.parent, manifest.column("path")):
             summary["absent"] = describe_absent(absent, len(manifest))
         return Collection(self.name, root.parent, manifest, tasks, summary)
@@ -166,35 +206,6 @@ def _check_ids(rows: Rows, image_ids: list[Cell]) -> None:
                 "ids must differ. Give a column image_id if one file has several rows."
             )
         seen[image_id] = row
-
-
-def _build_task(rows: Rows, name: str, manifest: Manifest, subgroups: tuple[str, ...]) -> Task:
-    cells = [as_text(cell) for cell in rows.columns[name]]
-    classes = sort_classes({cell for cell in cells if cell is not None})
-    if not 2 <= len(classes) <= _MOST_CLASSES:
-        raise DataError(
-            f"{rows.path}: label column {name!r} must hold 2 to {_MOST_CLASSES} different classes; "
-            f"found {len(classes)}: {', '.join(classes[:5])}"
-        )
-    unit, labels = _unit_labels(cells, manifest)
-    return Task(
-        name=re.sub(r"[^\w.-]", "-", name),
-        unit=unit,
-        targets=(name,),
-        classes=tuple(classes),
-        labels=pa.table({"unit_id": list(labels), name: pa.array(list(labels.values()), pa.string())}),
-        subgroups=subgroups,
-    )
-
-
-def _unit_labels(cells: list[str | None], manifest: Manifest) -> tuple[str, dict[str, str | None]]:
-    by_study: dict[str, str | None] = {}
-    for study, label in zip(manifest.column("study_id"), cells, strict=True):
-        known = by_study.get(study)
-        if study is None or (label is not None and known not in (None, label)):
-            return "image", dict(zip(manifest.column("image_id"), cells, strict=True))
-        by_study[study] = known if label is None else label
-    return "study", by_study
 
 
 def _subgroups(extra: Mapping[str, list[Cell]]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,21 +77,6 @@ def as_text(cell: Cell) -> str | None:
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell)
-
-
-def sort_classes(labels: set[str]) -> list[str]:
-    """Sort as numbers where all labels are numbers (2 before 10), else as text."""
-    if not are_numbers(labels):
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (float(label), label))
-
-
-def are_numbers(labels: Iterable[str]) -> bool:
-    """Whether all labels are finite numbers."""
-    try:
-        return all(math.isfinite(float(label)) for label in labels)
-    except ValueError:
-        return False
 
 
 def _read_csv(path: Path) -> Rows:
