@@ -39,7 +39,8 @@ def table_options(function: F) -> F:
             "--label-group",
             multiple=True,
             metavar="NAME=COLUMN,...",
-            help="table: columns of 0, 1, -1 or nothing that are the targets of one task; repeatable.",
+            help="table: columns of 0, 1, -1 or nothing that are the targets of one task (FIRST..LAST: all between); "
+            "repeatable.",
         ),
         click.option(
             "--label-separator",

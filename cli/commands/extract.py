@@ -165,7 +165,10 @@ def command(
 def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     """Read the data set that the options and ``embed.toml`` name."""
     name, root = require(given["dataset"], "--dataset"), given["root"]
-    reader = dataset_reader(name, reader_options(given, project_of(context).settings.get("options", {})))
+    settings = project_of(context).settings
+    # Options in embed.toml belong to the reader there, and to no other.
+    own = settings.get("options", {}) if settings.get("dataset", name) == name else {}
+    reader = dataset_reader(name, reader_options(given, own))
     collection = reader.read(Path(require(root, "--root")))
     return select_records(collection, parse_conditions(given["where"]))
 

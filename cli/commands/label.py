@@ -113,7 +113,8 @@ def command(
         click.echo(
             f"classes{in_order} {', '.join(task.classes)}{_acted_on(task, asked=bool(classes or positive))}"
         )
-        print_facts({name: for_command_line(str(fact)) for name, fact in done.facts.items()})
+        facts = {name: fact for name, fact in done.facts.items() if name != f"task {task.name}"}
+        print_facts({name: for_command_line(str(fact)) for name, fact in facts.items()})
 
 
 def _acted_on(task: Task, *, asked: bool) -> str:

@@ -111,7 +111,8 @@ class Table:
                 rows.columns[template] = fill_template(rows, template)
         for wanted in ("path", *self.columns):
             _require_column(rows, fixed[wanted], "the table")
-        for wanted in self.rules.columns:
+        rules = self.rules.with_columns(list(rows.columns))
+        for wanted in rules.columns:
             _require_column(rows, wanted, "label")
         _check_paths(rows, [as_text(cell) for cell in rows.columns[fixed["path"]]])
         contents = look_into(root.parent, (str(as_text(cell)) for cell in rows.columns[fixed["path"]]))
@@ -122,7 +123,7 @@ class Table:
         extra = {
             name: list(cells)
             for name, cells in rows.columns.items()
-            if name not in {*FIXED_COLUMNS, *fixed.values(), *self.rules.columns}
+            if name not in {*FIXED_COLUMNS, *fixed.values(), *rules.columns}
         }
         paths = [as_text(cell) for cell in present["path"]]
         modalities = read_modalities(rows, present.get("modality"), paths, contents)
@@ -131,12 +132,12 @@ class Table:
         present["split"], split_words = read_splits(present.get("split", [None] * len(rows)))
         manifest = _build_manifest(rows, present, extra)
         labels = LabelTable(
-            {name: [as_text(cell) for cell in rows.columns[name]] for name in self.rules.columns},
+            {name: [as_text(cell) for cell in rows.columns[name]] for name in rules.columns},
             rows.where,
             str(rows.path),
             _subgroups(extra),
         )
-        tasks, facts = build_tasks(self.rules, labels, manifest)
+        tasks, facts = build_tasks(rules, labels, manifest)
         summary = count_records(manifest) | describe_contents(contents) | modalities.describe()
         summary |= joined | split_words | facts
         if absent := absent_files(root.parent, manifest.column("path")):

@@ -32,7 +32,7 @@ class FindingLists:
     states
         int8, (cells, findings): `YES`, `NO` or `MISSING`, for each different cell.
     respelled
-        Spelling of the table -> the spelling that it was read as, where two differ by case or blanks only.
+        (spelling, what it was read as) -> number of cells, where two spellings differ by case or blanks only.
     contradictions
         Cells that say that nothing was found and name a finding; their states are `MISSING`.
     nothing_found
@@ -43,7 +43,7 @@ class FindingLists:
 
     findings: tuple[str, ...]
     states: npt.NDArray[np.int8]
-    respelled: Mapping[str, str]
+    respelled: Mapping[tuple[str, str], int]
     contradictions: tuple[str, ...]
     nothing_found: npt.NDArray[np.bool_]
     empty: npt.NDArray[np.bool_]
@@ -161,8 +161,8 @@ def _of_list(inside: str, cell: str, where: str) -> list[str]:
 
 def _one_spelling(
     entries: Sequence[Sequence[str]], counts: Sequence[int]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return key -> the most frequent spelling, and the other spellings -> that one."""
+) -> tuple[dict[str, str], dict[tuple[str, str], int]]:
+    """Return key -> the most frequent spelling, and how often others were read as that one."""
     found: dict[str, Counter[str]] = {}
     for parts, count in zip(entries, counts, strict=True):
         for part in parts:
@@ -170,7 +170,10 @@ def _one_spelling(
                 found.setdefault(_key(part), Counter())[part] += count
     spelling = {key: _most_frequent(names) for key, names in found.items()}
     respelled = {
-        name: spelling[key] for key, names in found.items() for name in names if name != spelling[key]
+        (name, spelling[key]): count
+        for key, names in found.items()
+        for name, count in names.items()
+        if name != spelling[key]
     }
     return spelling, respelled
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from embedstore.errors import UsageError
 from embedstore.task import require_unit, unit_in_words, unit_key
@@ -27,7 +27,8 @@ class LabelRules:
     separators
         Label column -> what stands between the findings in its cells; the key ``""`` speaks of all label columns.
     groups
-        Name of a task -> columns of 0, 1, -1 or nothing that are its targets.
+        Name of a task -> columns of 0, 1, -1 or nothing that are its targets; ``FIRST..LAST`` stands for all columns
+        from one to another.
     uncertain
         What -1 is: a ``missing`` label, ``positive``, ``negative``, or a ``class`` of its own; None is ``missing``
         where 0 and 1 occur too.
@@ -53,6 +54,25 @@ class LabelRules:
         named = (*self.label, *(column for columns in self.groups.values() for column in columns))
         return tuple(dict.fromkeys(named))
 
+    def with_columns(self, columns: Sequence[str]) -> LabelRules:
+        """Return the rules with ``FIRST..LAST`` written out.
+
+        Parameters
+        ----------
+        columns
+            Columns of the table, in its order.
+
+        Raises
+        ------
+        UsageError
+            If LAST comes before FIRST, or a group then names a column twice.
+        """
+        groups = {}
+        for name, wanted in self.groups.items():
+            groups[name] = tuple(column for text in wanted for column in _range(text, columns))
+            _require_different(f"label_group {name}", groups[name])
+        return replace(self, groups=groups)
+
     def separator_of(self, column: str) -> str | None:
         """Return what stands between the findings in a label column; None for one label a cell."""
         return self.separators.get(column, self.separators.get(""))
@@ -77,7 +97,8 @@ def label_rules(
     label_separator
         ``SEPARATOR`` for all label columns, ``COLUMN=SEPARATOR`` for one, or a mapping.
     label_group
-        ``NAME=COLUMN,COLUMN,...``, or a mapping of lists. A column whose name holds a comma stands in double quotes.
+        ``NAME=COLUMN,COLUMN,...``, or a mapping of lists; ``FIRST..LAST`` are columns, too. A column
+        whose name holds a comma stands in double quotes.
 
     Raises
     ------
@@ -144,6 +165,18 @@ def _groups(given: Pairs) -> dict[str, tuple[str, ...]]:
         _require_different(f"label_group {name}", columns)
         found[name] = tuple(columns)
     return found
+
+
+def _range(text: str, columns: Sequence[str]) -> Sequence[str]:
+    first, dots, last = text.partition("..")
+    if text in columns or not dots or first not in columns or last not in columns:
+        return (text,)
+    chosen = columns[columns.index(first) : columns.index(last) + 1]
+    if not chosen:
+        raise UsageError(
+            f"`label_group`: {last!r} comes before {first!r} in the table; write {last}..{first}"
+        )
+    return chosen
 
 
 def _pairs(given: Pairs, option: str, form: str) -> list[tuple[str, str | Sequence[str]]]:

@@ -188,7 +188,7 @@ def _of_lists(rules: LabelRules, column: str, separator: str, table: LabelTable)
     labels = RowLabels(column, lists.findings, STATE_CLASSES, states[of_row].astype(np.int16))
     facts: Facts = {}
     if lists.respelled:
-        told = [f"{one!r} as {other!r}" for one, other in sorted(lists.respelled.items())]
+        told = [f"{one!r} as {other!r} {count:,}" for (one, other), count in sorted(lists.respelled.items())]
         facts[f"{name}: spelled in two ways"] = _some(told)
     if nothing := int(counts[lists.nothing_found].sum()):
         facts[f"{name}: rows with nothing found"] = f"{nothing:,}; every finding is 0 there"
@@ -310,7 +310,7 @@ def _most_often(task: Task, codes: Codes) -> Facts:
     counts = (codes == YES).sum(axis=0)
     order = np.argsort(-counts, kind="stable")
     told = [f"{task.targets[at]} {counts[at]:,}" for at in order]
-    return {f"{task.name}: {units_in_words(task.unit)} with 1": _some(told)}
+    return {f"{task.name}: positive {units_in_words(task.unit)}": _some(told)}
 
 
 def _positive_of(rules: LabelRules, column: str, classes: Sequence[str]) -> str | None:
