@@ -96,6 +96,9 @@ def command(
     )
     done = label_store(require(store_argument or store, "--store"), job, notify=print_notice)
     task, rows = done.task, done.task.labels.num_rows
+    facts = {
+        fact: for_command_line(str(said)) for fact, said in done.facts.items() if fact != f"task {task.name}"
+    }
     if as_json:
         print_json(
             {
@@ -103,7 +106,7 @@ def command(
                 "rows": rows,
                 "in_store": done.in_store,
                 "labelled": done.labels,
-                "facts": dict(done.facts),
+                "facts": facts,
             }
         )
     else:
@@ -113,8 +116,7 @@ def command(
         click.echo(
             f"classes{in_order} {', '.join(task.classes)}{_acted_on(task, asked=bool(classes or positive))}"
         )
-        facts = {name: fact for name, fact in done.facts.items() if name != f"task {task.name}"}
-        print_facts({name: for_command_line(str(fact)) for name, fact in facts.items()})
+        print_facts(facts)
 
 
 def _acted_on(task: Task, *, asked: bool) -> str:

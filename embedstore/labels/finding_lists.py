@@ -141,7 +141,7 @@ def _entries(cell: str, separator: str, where: str) -> list[str]:
         raise DataError(f"{where}: a list must end in ']'; found {cell[:80]!r}")
     else:
         parts = text.split(separator)
-    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return list(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))
 
 
 def _of_list(inside: str, cell: str, where: str) -> list[str]:
@@ -183,4 +183,4 @@ def _most_frequent(names: Counter[str]) -> str:
 
 
 def _key(part: str) -> str:
-    return " ".join(part.split()).casefold()
+    return part.casefold()
