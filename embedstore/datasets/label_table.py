@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.datasets.table_rows import Rows, as_text, read_rows
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.labels.class_order import are_numbers, order_classes, sort_classes
 from embedstore.labels.label_rules import LabelRules, label_rules
 from embedstore.labels.states import UNCERTAIN, state_of
 from embedstore.labels.table_tasks import LabelTable, build_finding_task
 from embedstore.labels.unit_labels import Units
+from embedstore.tables.cell_rules import CellRules, text_of
+from embedstore.tables.label_rules import read_labels
+from embedstore.tables.remarks import describe_remarks
+from embedstore.tables.rows import Rows, as_text
+from embedstore.tables.table_file import read_rows
 from embedstore.task import Task, id_columns, require_unit, unit_id_of, unit_key
 
 # More different labels are measurements or names.
@@ -80,7 +84,9 @@ def read_label_table(
         raise DataError(f"{path}: needs a label column beside {', '.join(map(repr, key))}")
     ids = {column: [as_text(cell) for cell in rows.columns[column]] for column in key}
     _check_ids(rows, ids)
-    labels = {column: [as_text(cell) for cell in rows.columns[column]] for column in wanted}
+    for column in wanted if separator is None else ():
+        rows = read_labels(rows, column, CellRules())
+    labels = {column: text_of(rows.column(column)).to_pylist() for column in wanted}
     found = {column: {label for label in cells if label is not None} for column, cells in labels.items()}
     columns = {
         column: pa.array(cells, pa.string())
@@ -92,7 +98,8 @@ def read_label_table(
             unit, [unit_id_of(key, row) for row in zip(*ids.values(), strict=True)], pa.table(columns),
             np.arange(len(rows)),
         )  # fmt: skip
-        return build_finding_task(rules, LabelTable(labels, rows.where, str(path)), units, name)
+        task, facts = build_finding_task(rules, LabelTable(labels, rows.where, str(path)), units, name)
+        return task, describe_remarks(rows.remarks) | facts
     _check_labels(path, found, classes)
     task = Task(
         name=name,
@@ -104,7 +111,7 @@ def read_label_table(
         ordered=ordered,
         positive=positive,
     )
-    return task, {}
+    return task, dict(describe_remarks(rows.remarks))
 
 
 def read_label_task(path: Path, *, name: str, unit: str, **options: Any) -> Task:

@@ -14,14 +14,18 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent
-from embedstore.datasets.table_columns import fill_template, is_template, join_tables, read_splits
+from embedstore.datasets.table_columns import join_tables, with_split_words, with_templates
 from embedstore.datasets.table_images import describe_contents, one_row_per_frame, read_modalities
-from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.headers.file_frames import look_into
 from embedstore.labels.label_rules import Pairs, label_rules
 from embedstore.labels.table_tasks import LabelTable, build_tasks, task_name
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
+from embedstore.tables.cell_rules import CellRules, text_of
+from embedstore.tables.label_rules import read_labels
+from embedstore.tables.remarks import describe_remarks
+from embedstore.tables.rows import Cell, Rows, as_text
+from embedstore.tables.table_file import read_rows
 
 _MOST_SUBGROUPS = 20  # values of a column by which results are split
 
@@ -104,16 +108,17 @@ class Table:
         DataError
             If the table cannot be read, lacks a column, or a cell is wrong; with the line.
         """
-        rows, joined = join_tables(read_rows(root), self.join)
+        rows = with_templates(join_tables(read_rows(root), self.join), self.columns.values())
         fixed = {name: self.columns.get(name, name) for name in FIXED_COLUMNS}
-        for template in fixed.values():
-            if is_template(template, rows.columns):
-                rows.columns[template] = fill_template(rows, template)
         for wanted in ("path", *self.columns):
             _require_column(rows, fixed[wanted], "the table")
+        if fixed["split"] in rows.table.column_names:
+            rows = with_split_words(rows, fixed["split"])
         rules = self.rules.with_columns(list(rows.columns))
         for wanted in rules.columns:
             _require_column(rows, wanted, "label")
+            # Entries of lists are made alike one by one.
+            rows = rows if rules.separator_of(wanted) else read_labels(rows, wanted, CellRules())
         _check_paths(rows, [as_text(cell) for cell in rows.columns[fixed["path"]]])
         contents = look_into(root.parent, (str(as_text(cell)) for cell in rows.columns[fixed["path"]]))
         rows = one_row_per_frame(
@@ -129,17 +134,16 @@ class Table:
         modalities = read_modalities(rows, present.get("modality"), paths, contents)
         if "modality" in present or any(modalities.codes):
             present["modality"] = list(modalities.codes)
-        present["split"], split_words = read_splits(present.get("split", [None] * len(rows)))
         manifest = _build_manifest(rows, present, extra)
         labels = LabelTable(
-            {name: [as_text(cell) for cell in rows.columns[name]] for name in rules.columns},
+            {name: text_of(rows.column(name)) for name in rules.columns},
             rows.where,
             str(rows.path),
             _subgroups(extra),
         )
         tasks, facts = build_tasks(rules, labels, manifest)
         summary = count_records(manifest) | describe_contents(contents) | modalities.describe()
-        summary |= joined | split_words | facts
+        summary |= describe_remarks(rows.remarks) | facts
         if absent := absent_files(root.parent, manifest.column("path")):
             summary["absent"] = describe_absent(absent, len(manifest))
         return Collection(self.name, root.parent, manifest, tasks, summary)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows
+import pyarrow as pa
+
 from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.tables.cell_rules import map_values, text_of
+from embedstore.tables.remarks import Remark
+from embedstore.tables.rows import Rows
+from embedstore.tables.table_file import read_rows
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 # {Path[-2]}: a part of a path; {subject_id:.2}: the first characters.
@@ -21,28 +25,20 @@ _SPLIT_WORDS = {
     "testing": "test",
 }
 _APART = "\0"
+Texts = list[str | None]
 
 
-def is_template(name: str, columns: Mapping[str, object]) -> bool:
-    """Whether the name of a column is none, but says how to make one: ``files/{patient}/{image}.png``."""
-    return name not in columns and _FIELD.search(name) is not None
-
-
-def fill_template(rows: Rows, template: str) -> list[Cell]:
-    """Return a column made from others.
+def with_templates(rows: Rows, names: Iterable[str]) -> Rows:
+    """Return the rows with a column for each name that is none and says how to make one.
 
     Parameters
     ----------
     rows
         The table.
-    template
-        Text with ``{COLUMN}`` for a cell, ``{COLUMN[-2]}`` for a part of a path (counted from 0, or from the end),
-        ``{COLUMN:.2}`` for its first characters.
-
-    Returns
-    -------
-    list
-        One text per row; None where a cell is empty.
+    names
+        Names of columns, or templates: text with ``{COLUMN}`` for a cell, ``{COLUMN[-2]}`` for a part of a path
+        (counted from 0, or from the end), ``{COLUMN:.2}`` for its first characters. The new column has the template
+        as its name; its cells are empty where one of the others is.
 
     Raises
     ------
@@ -51,21 +47,18 @@ def fill_template(rows: Rows, template: str) -> list[Cell]:
 
     Examples
     --------
-    >>> rows = Rows(Path("t.csv"), {"file": ["train/p1/s2/a.png"]}, ["line 2"])
-    >>> fill_template(rows, "{file[-3]}-{file[-2]}")
+    >>> table = pa.table({"file": ["train/p1/s2/a.png"]})
+    >>> rows = with_templates(Rows(Path("t.csv"), table, "row {}".format), ["{file[-3]}-{file[-2]}"])
+    >>> rows.columns["{file[-3]}-{file[-2]}"]
     ['p1-s2']
     """
-    texts = [_field(rows, field) for field in _FIELD.findall(template)]
-    fixed = _FIELD.split(template)[::2]
-    filled: list[Cell] = []
-    for cells in zip(*texts, strict=True):
-        known = [cell for cell in cells if cell is not None]
-        complete = len(known) == len(cells)
-        filled.append("".join(sum(zip(fixed, [*known, ""], strict=True), ())) if complete else None)
-    return filled
+    for name in names:
+        if name not in rows.table.column_names and _FIELD.search(name):
+            rows = rows.with_column(name, pa.chunked_array([pa.array(_filled(rows, name), pa.string())]))
+    return rows
 
 
-def join_tables(rows: Rows, others: Sequence[Path]) -> tuple[Rows, dict[str, str]]:
+def join_tables(rows: Rows, others: Sequence[Path]) -> Rows:
     """Return a table with the columns of others beside its own, matched by the columns that both have.
 
     Parameters
@@ -78,74 +71,92 @@ def join_tables(rows: Rows, others: Sequence[Path]) -> tuple[Rows, dict[str, str
     Returns
     -------
     Rows
-        The table with further columns; a cell is empty where the other table has no such row.
-    dict
-        What a person should know: by which columns, and how many rows matched.
+        With further columns; a cell is empty where the other table has no such row. It is said by which columns, and
+        how many rows matched.
 
     Raises
     ------
     DataError
         If nothing is shared or matches, or a table has two rows for one combination.
     """
-    facts = {}
     for path in others:
         other = read_rows(_found(path, rows.path.parent))
-        shared = [name for name in rows.columns if name in other.columns]
+        shared = [name for name in rows.table.column_names if name in other.table.column_names]
         if not shared:
             raise DataError(
-                f"{other.path}: `join` needs a column that {rows.path.name} has too ({', '.join(rows.columns)}); "
-                f"found {', '.join(other.columns)}"
+                f"{other.path}: `join` needs a column that {rows.path.name} has too "
+                f"({', '.join(rows.table.column_names)}); found {', '.join(other.table.column_names)}"
             )
-        place: dict[str, int] = {}
-        for row, key in enumerate(_keys(other, shared)):
-            if key in place:
-                raise DataError(
-                    f"{other.where(row)}: {_said(key, shared)} stands on {other.places[place[key]]} already; a table "
-                    "that is joined has one row for each. Combine its rows first"
-                )
-            place[key] = row
-        matched = [place.get(key) for key in _keys(rows, shared)]
-        count = sum(row is not None for row in matched)
-        if not count:
-            raise DataError(
-                f"{other.path}: `join` by {', '.join(shared)} matches no row of {rows.path.name}; it has "
-                f"{_said(next(_keys(other, shared)), shared)}, {rows.path.name} has "
-                f"{_said(next(_keys(rows, shared)), shared)}"
-            )
-        added = {
-            name: [None if row is None else cells[row] for row in matched]
-            for name, cells in other.columns.items()
-            if name not in shared
-        }
-        rows = replace(rows, columns=rows.columns | added)
-        facts[f"joined {other.path.name}"] = (
-            f"by {', '.join(shared)}: {count:,} of {len(rows):,} rows have a match"
-        )
-    return rows, facts
+        matched = _matched(rows, other, shared)
+        taken = pa.array(matched, pa.int64())
+        for name in other.table.column_names:
+            if name not in shared:
+                rows = rows.with_column(name, other.column(name).take(taken))
+        count = len(matched) - taken.null_count
+        words = f"by {', '.join(shared)}: {count:,} of {len(rows):,} rows have a match"
+        rows = rows.saying(Remark(f"joined {other.path.name}", words), *other.remarks)
+    return rows
 
 
-def read_splits(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, str]]:
-    """Return splits in the manifest's words (``validate`` is ``valid``), and what was read as what."""
-    read = [_SPLIT_WORDS.get(str(cell).casefold(), cell) for cell in cells]
-    words = {str(cell): str(word) for cell, word in zip(cells, read, strict=True) if cell != word}
-    facts = {
-        "words read as split": ", ".join(
-            f"{word!r} as {split} {sum(cell == word for cell in cells):,}" for word, split in words.items()
-        )
+def with_split_words(rows: Rows, name: str) -> Rows:
+    """Return the rows with splits in the manifest's words: ``validate`` is ``valid``, and that is said."""
+    cells = text_of(rows.column(name))
+    words = {
+        word: _SPLIT_WORDS[word.casefold()]
+        for word in set(cells.to_pylist()) - {None}
+        if word.casefold() in _SPLIT_WORDS
     }
-    return read, facts if words else {}
+    if not words:
+        return rows
+    said = ", ".join(f"{word} as {split}" for word, split in sorted(words.items()))
+    read = map_values(cells, lambda word: words.get(word, word))
+    return rows.with_column(name, read, Remark(f"column {name}", f"read {said}"))
 
 
-def _field(rows: Rows, field: str) -> list[str | None]:
-    column, part, length = field, None, None
-    if field not in rows.columns:
-        column, part, length = _PART.fullmatch(field).group("column", "part", "length")  # type: ignore[union-attr]
-    if column not in rows.columns:
+def _matched(rows: Rows, other: Rows, shared: Sequence[str]) -> list[int | None]:
+    """Return for each row the number of the other table's, or None."""
+    keys, wanted = _keys(other, shared), _keys(rows, shared)
+    place: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if key in place:
+            raise DataError(
+                f"{other.where(row)}: {_said(key, shared)} stands on {other.place_of(place[key])} already; a table "
+                "that is joined has one row for each. Combine its rows first"
+            )
+        place[key] = row
+    matched = [place.get(key) for key in wanted]
+    if all(row is None for row in matched):
         raise DataError(
-            f"{rows.path}: {{{field}}} needs the column {column!r}; found {', '.join(rows.columns)}"
-            f"{did_you_mean(column, rows.columns)}"
+            f"{other.path}: `join` by {', '.join(shared)} matches no row of {rows.path.name}; it has "
+            f"{_said(keys[0], shared)}, {rows.path.name} has {_said(wanted[0], shared)}"
         )
-    texts = [as_text(cell) for cell in rows.columns[column]]
+    return matched
+
+
+def _filled(rows: Rows, template: str) -> Texts:
+    fields = {field: _field(rows, field) for field in dict.fromkeys(_FIELD.findall(template))}
+    fixed = _FIELD.split(template)
+    filled: Texts = []
+    for row in range(len(rows)):
+        cells = {field: texts[row] for field, texts in fields.items()}
+        complete = None not in cells.values()
+        # Every other piece is the name of a field.
+        pieces = (str(cells[piece]) if number % 2 else piece for number, piece in enumerate(fixed))
+        filled.append("".join(pieces) if complete else None)
+    return filled
+
+
+def _field(rows: Rows, field: str) -> Texts:
+    column, part, length = field, None, None
+    names = rows.table.column_names
+    if field not in names:
+        column, part, length = _PART.fullmatch(field).group("column", "part", "length")  # type: ignore[union-attr]
+    if column not in names:
+        raise DataError(
+            f"{rows.path}: {{{field}}} needs the column {column!r}; found {', '.join(names)}"
+            f"{did_you_mean(column, names)}"
+        )
+    texts: Texts = text_of(rows.column(column)).to_pylist()
     if part is not None:
         texts = [
             None if text is None else _part(rows, row, text, int(part)) for row, text in enumerate(texts)
@@ -160,10 +171,9 @@ def _part(rows: Rows, row: int, text: str, part: int) -> str:
     return parts[part]
 
 
-def _keys(rows: Rows, shared: Sequence[str]) -> map[str]:
-    return map(
-        _APART.join, zip(*([as_text(c) or "" for c in rows.columns[name]] for name in shared), strict=True)
-    )
+def _keys(rows: Rows, shared: Sequence[str]) -> list[str]:
+    columns = [text_of(rows.column(name)).fill_null("").to_pylist() for name in shared]
+    return [_APART.join(cells) for cells in zip(*columns, strict=True)]
 
 
 def _said(key: str, shared: Sequence[str]) -> str:

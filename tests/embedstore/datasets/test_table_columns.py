@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from embedstore.datasets.table import Table
-from embedstore.datasets.table_columns import fill_template
-from embedstore.datasets.table_rows import Rows
+from embedstore.datasets.table_columns import with_templates
 from embedstore.errors import DataError, UsageError
+from embedstore.tables.rows import Rows
 
 ROWS = Rows(
     Path("t.csv"),
-    {"Path": ["set/train/p1/s2/a.png", "set\\valid\\p2\\s1\\b.png"], "id": ["10032", None], "n": [7.0, 8]},
-    ["line 2", "line 3"],
+    pa.table(
+        {
+            "Path": ["set/train/p1/s2/a.png", "set\\valid\\p2\\s1\\b.png"],
+            "id": ["10032", None],
+            "n": [7.0, 8.0],
+        }
+    ),
+    ["line 2", "line 3"].__getitem__,
 )
 
 
@@ -29,7 +36,7 @@ ROWS = Rows(
     ],
 )
 def test_a_template_makes_a_column(template, cells):
-    assert fill_template(ROWS, template) == cells
+    assert with_templates(ROWS, [template]).columns[template] == cells
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,7 @@ def test_a_template_makes_a_column(template, cells):
 )
 def test_a_template_that_cannot_be_filled_is_refused(template, message):
     with pytest.raises(DataError, match=message):
-        fill_template(ROWS, template)
+        with_templates(ROWS, [template])
 
 
 def write(folder, **tables):
@@ -92,4 +99,4 @@ def test_words_for_splits_are_read_and_said(tmp_path):
     write(tmp_path, images="path,split\n1.png,validate\n2.png,train\n3.png,val\n4.png,validate\n5.png,\n")
     collection = Table().read(tmp_path / "images.csv")
     assert collection.manifest.column("split") == ["valid", "train", "valid", "valid", None]
-    assert collection.summary["words read as split"] == "'validate' as valid 2, 'val' as valid 1"
+    assert collection.summary["column split"] == "read val as valid, validate as valid"
