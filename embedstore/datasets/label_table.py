@@ -73,7 +73,7 @@ def read_label_table(
         If the classes are ordered and neither are they named in order nor are they numbers.
     """
     require_unit(unit, where=f"task {name!r}")
-    rows = read_rows(path)
+    rows = read_rows(path, lists=targets if separator is not None else ())
     key = unit_key(unit)
     wanted = list(targets) or [column for column in rows.columns if column not in key]
     for column in (*key, *wanted):

@@ -47,7 +47,7 @@ class Table:
     ----------
     columns
         Manifest column -> the table's own name for it (``{"path": "filename"}``), or a template of several
-        (`embedstore.datasets.table_columns.fill_template`). A column of the table that has the manifest's name for
+        (`embedstore.datasets.table_columns.with_templates`). A column of the table that has the manifest's name for
         another one is left out.
     label, label_separator, label_group, uncertain, empty, positive, unit
         As `embedstore.labels.label_rules.label_rules`.
@@ -108,7 +108,9 @@ class Table:
         DataError
             If the table cannot be read, lacks a column, or a cell is wrong; with the line.
         """
-        rows = with_templates(join_tables(read_rows(root), self.join), self.columns.values())
+        rows = with_templates(
+            join_tables(read_rows(root, lists=self.rules.lists), self.join), self.columns.values()
+        )
         fixed = {name: self.columns.get(name, name) for name in FIXED_COLUMNS}
         for wanted in ("path", *self.columns):
             _require_column(rows, fixed[wanted], "the table")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from embedstore.labels.states import MISSING, NO, YES
 # What else may stand between findings, for a hint where the separator that was named is nowhere.
 _SEPARATORS = ("|", ";", ",")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _OPEN, _CLOSE = "[({", "])}"
 
 
@@ -145,7 +145,7 @@ def _entries(cell: str, separator: str, where: str) -> list[str]:
 
 
 def _of_list(inside: str, cell: str, where: str) -> list[str]:
-    """Return the entries of a list; only quoted text is read as Python reads it, and nothing is ever run."""
+    """Return the entries of a list as Python, JSON and NumPy write it; nothing is evaluated."""
     if "'" not in inside and '"' not in inside:
         return inside.split(",")
     between = _QUOTED.sub("", inside)
@@ -153,10 +153,14 @@ def _of_list(inside: str, cell: str, where: str) -> list[str]:
         raise DataError(
             f"{where}: the entries of a list must be quoted text with commas between; found {cell[:80]!r}"
         )
-    try:
-        return [str(ast.literal_eval(part)) for part in _QUOTED.findall(inside)]
-    except (SyntaxError, ValueError) as error:
-        raise DataError(f"{where}: {cell[:80]!r} is no list of text: {error}") from error
+    texts = (_ESCAPE.sub(_unescaped, part[1:-1]) for part in _QUOTED.findall(inside))
+    # JSON escapes a character beyond 16 bits as two halves.
+    return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    code = found[1] or found[2]
+    return chr(int(code, 16)) if code else " " if found[3] in "nrt" else found[3]
 
 
 def _one_spelling(

@@ -54,6 +54,11 @@ class LabelRules:
         named = (*self.label, *(column for columns in self.groups.values() for column in columns))
         return tuple(dict.fromkeys(named))
 
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Label columns whose cells are lists."""
+        return tuple(column for column in self.label if self.separator_of(column) is not None)
+
     def with_columns(self, columns: Sequence[str]) -> LabelRules:
         """Return the rules with ``FIRST..LAST`` written out.
 

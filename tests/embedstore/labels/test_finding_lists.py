@@ -41,6 +41,11 @@ def test_quotes_inside_a_list_are_those_of_python():
     assert lists.states.tolist() == [[1, 1], [-1, -1]]
 
 
+def test_escapes_of_python_and_json_are_read_and_nothing_is_evaluated():
+    cells = [r'["Nodule\/Mass", "caf\u00e9"]', r"""['caf\xe9', "café \"au\" lait"]"""]
+    assert read(*cells).findings == ("café", 'café "au" lait', "Nodule/Mass")
+
+
 def test_unquoted_lists_are_split_at_commas():
     assert read("[mass, loc heart]", separator=",").findings == ("loc heart", "mass")
 

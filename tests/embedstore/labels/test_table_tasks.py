@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedstore.datasets.table import Table
@@ -125,6 +129,24 @@ def test_an_empty_list_may_be_negative(tmp_path):
         empty="negative",
     ).tasks[0]
     assert labels_of(task) == {"1.png": ["1"], "2.png": ["0"], "3.png": ["0"]}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "json"])
+def test_lists_may_be_those_of_parquet_and_json(tmp_path, kind):
+    rows = [
+        {"path": "1.png", "x": ["Mass", 'a "b"']},
+        {"path": "2.png", "x": []},
+        {"path": "3.png", "x": ["normal"]},
+    ]
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+    task = Table(label="x", label_separator=",").read(path).tasks[0]
+    assert labels_of(task) == {"1.png": ["1", "1"], "2.png": [None, None], "3.png": ["0", "0"]}
+    with pytest.raises(DataError, match=r"'x' must (be|hold) text or (a number|numbers)"):
+        Table(label="x").read(path)
 
 
 def test_lists_of_a_study_must_agree_and_an_image_without_one_follows_the_others(tmp_path):
