@@ -11,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedstore.datasets.base import Collection
-from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent
-from embedstore.datasets.table_images import describe_contents, one_row_per_frame, read_modalities
+from embedstore.datasets.table_records import read_records
 from embedstore.datasets.table_rows import sort_classes
-from embedstore.errors import DataError, UsageError, did_you_mean
-from embedstore.headers.file_frames import look_into
-from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
-from embedstore.tables.rows import Cell, Rows, as_text
-from embedstore.tables.table_file import read_rows
+from embedstore.errors import DataError, UsageError
+from embedstore.files import StrPath
+from embedstore.manifest import FIXED_COLUMNS, Manifest
+from embedstore.tables.cell_rules import CellRules
+from embedstore.tables.label_rules import read_labels
+from embedstore.tables.rows import Rows, as_text
 from embedstore.task import Task
 
 _MOST_CLASSES = 100  # more are a measurement or an id, not a label
@@ -28,7 +29,9 @@ _MOST_SUBGROUPS = 20  # values of a column by which results are split
 
 
 class Table:
-    """Reads a table; paths in it are relative to the folder that holds it.
+    """Reads a table; paths in it are relative to the folder that holds it, or to `images_root`.
+
+    Cells, ids, labels and paths follow the rules of `embedstore.tables`; what they touched stands in the summary.
 
     A row that names a file of several frames (DICOM, pages of a TIFF) and no `frame` gives a record per frame,
     each with the row's labels. A `modality` may be the DICOM code or a word for it; the header of a DICOM file
@@ -46,6 +49,10 @@ class Table:
         that has the manifest's name for another one is left out.
     label
         Names of the label columns.
+    images_root
+        The folder that paths are relative to; that of the table by default.
+    missing, as_written, within_parent
+        As `embedstore.tables.cell_rules.CellRules`.
 
     Raises
     ------
@@ -55,9 +62,20 @@ class Table:
 
     name = "table"
 
-    def __init__(self, columns: Mapping[str, str] | None = None, label: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, str] | None = None,
+        label: Sequence[str] = (),
+        *,
+        images_root: StrPath | None = None,
+        missing: Sequence[str] = (),
+        as_written: Sequence[str] = (),
+        within_parent: Sequence[str] = (),
+    ) -> None:
+        self.images_root = None if images_root is None else Path(images_root)
+        self.rules = CellRules(_several(missing), _several(as_written), _several(within_parent))
         self.columns = dict(columns or {})
-        self.label = (label,) if isinstance(label, str) else tuple(label)
+        self.label = _several(label)
         if unknown := sorted(set(self.columns) - set(FIXED_COLUMNS)):
             raise UsageError(
                 f"columns may map {', '.join(FIXED_COLUMNS)}; found {unknown[0]!r}. "
@@ -75,99 +93,28 @@ class Table:
         DataError
             If the table cannot be read, lacks a column, or a cell is wrong; with the line.
         """
-        rows = read_rows(root)
-        fixed = {name: self.columns.get(name, name) for name in FIXED_COLUMNS}
-        for wanted in ("path", *self.columns):
-            _require_column(rows, fixed[wanted], "the table")
-        for wanted in self.label:
-            _require_column(rows, wanted, "label")
-        _check_paths(rows, [as_text(cell) for cell in rows.columns[fixed["path"]]])
-        contents = look_into(root.parent, (str(as_text(cell)) for cell in rows.columns[fixed["path"]]))
-        rows = one_row_per_frame(
-            rows, contents, path=fixed["path"], frame=fixed["frame"], image_id=fixed["image_id"]
+        folder = root.parent if self.images_root is None else self.images_root
+        if not folder.is_dir():
+            raise DataError(f"`images_root` must be a folder; found nothing at {folder}")
+        records = read_records(
+            root,
+            root=folder,
+            columns=self.columns,
+            label=self.label,
+            rules=self.rules,
+            read_label=lambda rows, name: read_labels(rows, name, self.rules),
         )
-        present = {name: rows.columns[own] for name, own in fixed.items() if own in rows.columns}
-        extra = {
-            name: list(cells)
-            for name, cells in rows.columns.items()
-            if name not in {*FIXED_COLUMNS, *fixed.values(), *self.label}
-        }
-        paths = [as_text(cell) for cell in present["path"]]
-        modalities = read_modalities(rows, present.get("modality"), paths, contents)
-        if "modality" in present or any(modalities.codes):
-            present["modality"] = list(modalities.codes)
-        manifest = _build_manifest(rows, present, extra)
-        tasks = tuple(_build_task(rows, name, manifest, _subgroups(extra)) for name in self.label)
-        summary = count_records(manifest) | describe_contents(contents) | modalities.describe()
+        manifest = records.manifest
+        subgroups = _subgroups(manifest)
+        tasks = tuple(_build_task(records.rows, name, manifest, subgroups) for name in self.label)
+        summary = dict(records.summary)
         for task in tasks:
             summary[f"task {task.name}"] = f"per {task.unit}, classes {', '.join(task.classes)}"
-        if absent := absent_files(root.parent, manifest.column("path")):
-            summary["absent"] = describe_absent(absent, len(manifest))
-        return Collection(self.name, root.parent, manifest, tasks, summary)
+        return Collection(self.name, folder, manifest, tasks, summary)
 
 
-def _require_column(rows: Rows, name: str, what: str) -> None:
-    if name in rows.columns:
-        return
-    hint = did_you_mean(name, rows.columns)
-    raise DataError(f"{rows.path}: {what} needs the column {name!r}; found {', '.join(rows.columns)}{hint}")
-
-
-def _build_manifest(
-    rows: Rows, present: Mapping[str, list[Cell]], extra: Mapping[str, list[Cell]]
-) -> Manifest:
-    columns: dict[str, list[Cell]] = {
-        name: [as_text(cell) for cell in cells] for name, cells in present.items() if name != "frame"
-    }
-    columns["frame"] = _frames(rows, present.get("frame", [None] * len(rows)))
-    if "image_id" not in columns:
-        columns["image_id"] = [
-            f"{path}#{frame}" if frame else path
-            for path, frame in zip(columns["path"], columns["frame"], strict=True)
-        ]
-    _check_ids(rows, columns["image_id"])
-    for row, split in enumerate(columns.get("split", [])):
-        if split not in (None, *SPLITS):
-            raise DataError(
-                f"{rows.where(row)}: split must be {', '.join(SPLITS)} or empty; found {split!r}. Rename it."
-            )
-    uniform = {name: _one_kind(cells) for name, cells in extra.items()}
-    fixed = {name: pa.array(cells, FIXED_COLUMNS[name]) for name, cells in columns.items()}
-    return manifest_from_table(pa.table(fixed | uniform), source=str(rows.path))
-
-
-def _frames(rows: Rows, cells: list[Cell]) -> list[Cell]:
-    frames: list[Cell] = []
-    for row, cell in enumerate(cells):
-        text = as_text(cell) or "0"
-        if not re.fullmatch(r"\d{1,9}", text):
-            raise DataError(f"{rows.where(row)}: frame must be a number from 0; found {cell!r}")
-        frames.append(int(text))
-    return frames
-
-
-def _check_paths(rows: Rows, paths: Sequence[Cell]) -> None:
-    for row, path in enumerate(paths):
-        if not isinstance(path, str):
-            raise DataError(f"{rows.where(row)}: the path is empty; every row needs one")
-        if path.startswith("/") or ".." in path.split("/"):
-            raise DataError(
-                f"{rows.where(row)}: path {path!r} must be relative to the table's folder and stay below it. "
-                "Move the table, or write the paths from its folder on."
-            )
-
-
-def _check_ids(rows: Rows, image_ids: list[Cell]) -> None:
-    seen: dict[Cell, int] = {}
-    for row, image_id in enumerate(image_ids):
-        if image_id is None:
-            raise DataError(f"{rows.where(row)}: the image_id is empty; every row needs one")
-        if image_id in seen:
-            raise DataError(
-                f"{rows.where(row)}: image_id {image_id!r} stands on {rows.places[seen[image_id]]} already; "
-                "ids must differ. Give a column image_id if one file has several rows."
-            )
-        seen[image_id] = row
+def _several(names: Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _build_task(rows: Rows, name: str, manifest: Manifest, subgroups: tuple[str, ...]) -> Task:
@@ -199,13 +146,6 @@ def _unit_labels(cells: list[str | None], manifest: Manifest) -> tuple[str, dict
     return "study", by_study
 
 
-def _subgroups(extra: Mapping[str, list[Cell]]) -> tuple[str, ...]:
-    return tuple(name for name, cells in extra.items() if 2 <= len(set(cells) - {None}) <= _MOST_SUBGROUPS)
-
-
-def _one_kind(cells: list[Cell]) -> pa.Array:
-    """Leave a column of numbers as it is; anything mixed becomes text."""
-    kinds = {type(cell) for cell in cells if cell is not None}
-    if kinds and kinds <= {int, float}:
-        return pa.array(cells, pa.float64() if float in kinds else pa.int64())
-    return pa.array([as_text(cell) for cell in cells], pa.string())
+def _subgroups(manifest: Manifest) -> tuple[str, ...]:
+    counts = {name: pc.count_distinct(manifest.table.column(name)).as_py() for name in manifest.extra_columns}
+    return tuple(name for name, count in counts.items() if 2 <= count <= _MOST_SUBGROUPS)
