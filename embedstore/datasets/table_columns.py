@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError, did_you_mean
-from embedstore.tables.cell_rules import map_values, text_of
+from embedstore.tables.cell_rules import CellRules, text_of
 from embedstore.tables.remarks import Remark
 from embedstore.tables.rows import Rows
 from embedstore.tables.table_file import read_rows
@@ -17,13 +17,6 @@ from embedstore.tables.table_file import read_rows
 _FIELD = re.compile(r"\{([^{}]+)\}")
 # {Path[-2]}: a part of a path; {subject_id:.2}: the first characters.
 _PART = re.compile(r"(?P<column>.+?)(?:\[(?P<part>-?\d+)\])?(?::\.(?P<length>\d+))?")
-_SPLIT_WORDS = {
-    "training": "train",
-    "val": "valid",
-    "validate": "valid",
-    "validation": "valid",
-    "testing": "test",
-}
 _APART = "\0"
 Texts = list[str | None]
 
@@ -58,7 +51,7 @@ def with_templates(rows: Rows, names: Iterable[str]) -> Rows:
     return rows
 
 
-def join_tables(rows: Rows, others: Sequence[Path]) -> Rows:
+def join_tables(rows: Rows, others: Sequence[Path], rules: CellRules | None = None) -> Rows:
     """Return a table with the columns of others beside its own, matched by the columns that both have.
 
     Parameters
@@ -67,6 +60,8 @@ def join_tables(rows: Rows, others: Sequence[Path]) -> Rows:
         The table; its rows stay as they are.
     others
         Tables with one row for each combination of the shared columns; beside `rows` or by their full path.
+    rules
+        What the user decides about cells.
 
     Returns
     -------
@@ -80,7 +75,7 @@ def join_tables(rows: Rows, others: Sequence[Path]) -> Rows:
         If nothing is shared or matches, or a table has two rows for one combination.
     """
     for path in others:
-        other = read_rows(_found(path, rows.path.parent))
+        other = read_rows(_found(path, rows.path.parent), rules)
         shared = [name for name in rows.table.column_names if name in other.table.column_names]
         if not shared:
             raise DataError(
@@ -96,21 +91,6 @@ def join_tables(rows: Rows, others: Sequence[Path]) -> Rows:
         words = f"by {', '.join(shared)}: {count:,} of {len(rows):,} rows have a match"
         rows = rows.saying(Remark(f"joined {other.path.name}", words), *other.remarks)
     return rows
-
-
-def with_split_words(rows: Rows, name: str) -> Rows:
-    """Return the rows with splits in the manifest's words: ``validate`` is ``valid``, and that is said."""
-    cells = text_of(rows.column(name))
-    words = {
-        word: _SPLIT_WORDS[word.casefold()]
-        for word in set(cells.to_pylist()) - {None}
-        if word.casefold() in _SPLIT_WORDS
-    }
-    if not words:
-        return rows
-    said = ", ".join(f"{word} as {split}" for word, split in sorted(words.items()))
-    read = map_values(cells, lambda word: words.get(word, word))
-    return rows.with_column(name, read, Remark(f"column {name}", f"read {said}"))
 
 
 def _matched(rows: Rows, other: Rows, shared: Sequence[str]) -> list[int | None]:

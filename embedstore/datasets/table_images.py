@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedstore.datasets.folder_summary import count_frames
 from embedstore.errors import DataError
 from embedstore.headers.dicom_headers import Kind
 from embedstore.headers.file_frames import FileContent, frame_id
 from embedstore.headers.modality_words import known_modalities, means_no_modality, modality_code
-from embedstore.tables.rows import Cell, Rows, as_text
+from embedstore.tables.cell_rules import text_of
+from embedstore.tables.rows import Rows
 
 _SHOWN_WORDS = 5
 
@@ -32,24 +34,26 @@ def one_row_per_frame(
     path, frame, image_id
         Names of the table's columns; those of `frame` and `image_id` may not exist.
     """
-    names = [str(as_text(cell)) for cell in rows.columns[path]]
-    named = rows.columns.get(frame) or [None] * len(rows)
+    given = frame in rows.table.column_names
+    if all(len(content.frames) == 1 for content in contents.values()):
+        zero = pa.array(["0"]).take(pa.nulls(len(rows), pa.int8()).fill_null(0))
+        return rows if given else rows.with_column(frame, pa.chunked_array([zero]))
+    paths = rows.column(path).to_pylist()
+    said = rows.column(frame).to_pylist() if given else [None] * len(rows)
     chosen = [
         (row, number)
-        for row, (name, said) in enumerate(zip(names, named, strict=True))
-        for number in (contents[name].frames if said is None else (0,))
+        for row, own in enumerate(said)
+        for number in (contents[paths[row]].frames if own is None else (int(own),))
     ]
-    taken = rows if len(chosen) == len(rows) else rows.take(pa.array([row for row, _ in chosen]))
-    frames = [number if named[row] is None else as_text(named[row]) for row, number in chosen]
-    ids = rows.columns.get(image_id)
-    if ids is not None and any(number for row, number in chosen if named[row] is None):
-        texts = [as_text(ids[row]) for row, _ in chosen]
+    taken = rows.take(pa.array([row for row, _ in chosen]))
+    if image_id in rows.table.column_names:
+        ids = text_of(taken.column(image_id)).to_pylist()
         numbered = [
-            frame_id(text, number) if named[row] is None and text is not None else text
-            for text, (row, number) in zip(texts, chosen, strict=True)
+            frame_id(text, number) if said[row] is None and text is not None else text
+            for text, (row, number) in zip(ids, chosen, strict=True)
         ]
         taken = taken.with_column(image_id, pa.chunked_array([pa.array(numbered, pa.string())]))
-    return taken.with_column(frame, pa.chunked_array([pa.array(map(str, frames), pa.string())]))
+    return taken.with_column(frame, pa.chunked_array([pa.array([str(number) for _, number in chosen])]))
 
 
 @dataclass
@@ -81,18 +85,18 @@ class Modalities:
 
 
 def read_modalities(
-    rows: Rows, cells: Sequence[Cell] | None, paths: Sequence[Cell], contents: Mapping[str, FileContent]
+    rows: Rows, name: str | None, path: str, contents: Mapping[str, FileContent]
 ) -> Modalities:
     """Return the DICOM code of each row.
 
     Parameters
     ----------
     rows
-        The table, for messages.
-    cells
+        The table.
+    name
         Its column of modalities, or None where it has none.
-    paths
-        The path of each row.
+    path
+        Its column of paths.
     contents
         Path -> what the file holds.
 
@@ -101,25 +105,33 @@ def read_modalities(
     DataError
         If a cell is neither a DICOM code nor a known word for one; with the line and the list.
     """
-    found = Modalities()
-    for row, (cell, path) in enumerate(zip(cells or [None] * len(paths), paths, strict=True)):
-        text = as_text(cell) or ""
-        said = _code_of(rows, row, text)
-        header = contents[str(path)].header
-        own = header.modality if header else None
-        if said is not None and text != said:
-            found.words[text, said] += 1
-        if said is not None and own is not None and own != said:
-            found.contradictions.append(f"{path}: {said} in the table, {own} in the file, which was followed")
-        found.codes.append(own or said)
+    found = Modalities([None] * len(rows))
+    if name is not None:
+        cells = text_of(rows.column(name))
+        counts = {entry["values"]: entry["counts"] for entry in cells.value_counts().to_pylist()}
+        codes = {word: _code_of(rows, cells, word) for word in counts if word is not None}
+        found.words.update(
+            {(word, code): counts[word] for word, code in codes.items() if code and word != code}
+        )
+        found.codes = [None if word is None else codes[word] for word in cells.to_pylist()]
+    own = {file: content.header.modality for file, content in contents.items() if content.header}
+    if any(own.values()):
+        for row, file in enumerate(rows.column(path).to_pylist()):
+            header, said = own.get(file), found.codes[row]
+            if header is not None and said is not None and header != said:
+                found.contradictions.append(
+                    f"{file}: {said} in the table, {header} in the file, which was followed"
+                )
+            found.codes[row] = header or said
     return found
 
 
-def _code_of(rows: Rows, row: int, text: str) -> str | None:
+def _code_of(rows: Rows, cells: pa.ChunkedArray, text: str) -> str | None:
     if means_no_modality(text):
         return None
     code = modality_code(text)
     if code is None:
+        row = pc.index(cells, text).as_py()
         raise DataError(
             f"{rows.where(row)}: modality must be {known_modalities()}, or empty; found {text!r}. It steers how "
             "pixels are shown. Write the code; a column that means something else can be renamed."

@@ -114,6 +114,7 @@ def _refuse_leading_zeros(rows: Rows, name: str, labels: Counter[str]) -> None:
     for group in by_number.values():
         if len(group) > 1:
             raise DataError(
-                f"{rows.path}: column {name!r} holds labels that may be one class, spelled differently: "
-                f"{' and '.join(map(repr, sorted(group)))}. Write them alike, or keep them apart by `as_written` {name}."
+                f"{rows.path}: column {name!r} holds labels that may be one class: "
+                f"{' and '.join(map(repr, sorted(group)))}. Write them alike, or take them as they are by `as_written` "
+                f"{name}."
             )

@@ -159,8 +159,8 @@ def test_quoted_cells_may_hold_line_ends_and_later_lines_keep_their_numbers(tmp_
     ("text", "message"),
     [
         (
-            "path,split\n1.png,train\n2.png,fold 2\n",
-            r"line 3: split must be train, valid, test or empty; found 'fold 2'",
+            "path,split\n1.png,train\n2.png,odd\n",
+            r"line 3: split must be train, valid, test or empty; found 'odd'",
         ),
         ("path\n/etc/passwd\n", r"line 2: path '/etc/passwd' must be relative"),
         ("path,patient_id\n1.png,a\n,b\n", r"line 3: the path is empty"),

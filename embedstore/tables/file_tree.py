@@ -1,0 +1,140 @@
+"""The files below a folder, listed folder by folder as they are asked for, and found by names spelled otherwise."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embedstore.errors import DataError
+from embedstore.manifest import path_from_manifest, path_to_manifest
+
+
+@dataclass
+class _Listing:
+    files: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+    # Folded name -> the names that fold to it; made when a name is not there as it is written.
+    folded_files: dict[str, list[str]] | None = None
+    folded_folders: dict[str, list[str]] | None = None
+    stems: dict[str, list[str]] | None = None
+
+
+class FileTree:
+    """Looks for files below a folder; each folder is listed once.
+
+    Paths are those of a manifest (`embedstore.manifest.path_to_manifest`), relative, with forward slashes.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._top = str(root.absolute())
+        self._listings: dict[str, _Listing] = {}
+        self._everywhere: dict[str, list[str]] | None = None
+
+    def has(self, path: str) -> bool:
+        """Whether `path`, letter by letter, is a file."""
+        folder, _, name = path.rpartition("/")
+        return name in self.listing(folder).files
+
+    def folder(self, names: tuple[str, ...]) -> str | None:
+        """Return the folder of these names, spelled as it lies on the disk; None where there is none."""
+        found = ""
+        for name in names:
+            listing = self.listing(found)
+            match: str | None = name
+            if name not in listing.folders:
+                if listing.folded_folders is None:
+                    listing.folded_folders = _grouped(listing.folders)
+                match = _only(listing.folded_folders.get(fold(name), []), name, found)
+            if match is None:
+                return None
+            found = f"{found}/{match}" if found else match
+        return found
+
+    def file(self, folder: str, name: str) -> str | None:
+        """Return the path of a file in `folder`, its name in any Unicode form and case, or without its ending."""
+        listing = self.listing(folder)
+        if name not in listing.files:
+            if listing.folded_files is None:
+                listing.folded_files = _grouped(listing.files)
+            match = _only(listing.folded_files.get(fold(name), []), name, folder)
+            if match is None and "." not in name:
+                if listing.stems is None:
+                    listing.stems = {}
+                    for file in listing.files:
+                        listing.stems.setdefault(file.rpartition(".")[0], []).append(file)
+                match = _only(listing.stems.get(name, []), name, folder)
+            if match is None:
+                return None
+            name = match
+        return f"{folder}/{name}" if folder else name
+
+    def listing(self, folder: str) -> _Listing:
+        """Return what lies in a folder; nothing where there is no such folder."""
+        listing = self._listings.get(folder)
+        if listing is None:
+            listing = self._listings[folder] = self._list(folder)
+        return listing
+
+    def below(self, name: str) -> str | None:
+        """Return the path of the one file of this name in any folder below the root; None for none and for several."""
+        if self._everywhere is None:
+            self._everywhere = {}
+            folders = [""]
+            while folders:
+                folder = folders.pop()
+                prefix = f"{folder}/" if folder else ""
+                listing = self.listing(folder)
+                folders += [prefix + inner for inner in listing.folders if not self._is_link(prefix + inner)]
+                for file in listing.files:
+                    self._everywhere.setdefault(file, []).append(prefix + file)
+        paths = self._everywhere.get(name, [])
+        return paths[0] if len(paths) == 1 else None
+
+    def _is_link(self, folder: str) -> bool:
+        return os.path.islink(self._place(folder))
+
+    def _place(self, folder: str) -> str:
+        if folder.isascii():  # a Path for each of many folders would take most of the time
+            return os.path.join(self._top, folder)
+        return str(path_from_manifest(self.root, folder))
+
+    def _list(self, folder: str) -> _Listing:
+        listing = _Listing()
+        try:
+            with os.scandir(self._place(folder)) as entries:
+                for entry in entries:
+                    name = entry.name if entry.name.isascii() else path_to_manifest(entry.name)
+                    if entry.is_dir():
+                        listing.folders.add(name)
+                    elif entry.is_file():
+                        listing.files.add(name)
+        except (
+            OSError,
+            ValueError,
+        ):  # what cannot be listed, or has a NUL in its name, holds no file to be read
+            pass
+        return listing
+
+
+def fold(name: str) -> str:
+    """Return a name without what systems change when files are copied: Unicode form and letter case."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+
+
+def _grouped(names: set[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(fold(name), []).append(name)
+    return groups
+
+
+def _only(names: list[str], wanted: str, folder: str) -> str | None:
+    if len(names) > 1:
+        raise DataError(
+            f"{wanted!r} may be {' or '.join(map(repr, sorted(names)))} in {folder or 'the folder of the images'!r}; "
+            "write the name as it is"
+        )
+    return names[0] if names else None

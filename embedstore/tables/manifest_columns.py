@@ -1,0 +1,184 @@
+"""Which column of a user's table is which of the manifest's, and their ids, paths and splits by one rule each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedstore.errors import DataError, did_you_mean
+from embedstore.manifest import FIXED_COLUMNS, SPLITS
+from embedstore.tables.cell_rules import CellRules, about, map_values, text_of
+from embedstore.tables.id_rules import read_ids, require_one_spelling
+from embedstore.tables.parents import join_within_parent
+from embedstore.tables.remarks import Remark, counted, some_of
+from embedstore.tables.rows import Rows
+
+_IDS = ("image_id", "patient_id", "study_id", "series_id")
+_SPLIT_WORDS = {
+    "training": "train",
+    "val": "valid",
+    "validate": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "testing": "test",
+}
+
+
+def match_columns(
+    rows: Rows, columns: Mapping[str, str], label: Sequence[str]
+) -> tuple[Rows, dict[str, str]]:
+    """Return the manifest's columns that the table has, each with the table's name for it.
+
+    A name given in `columns` counts first, then the manifest's own, then one that differs from it in case, blanks,
+    ``-`` and ``_`` only, as `Path` and `Patient ID` do, which is said.
+
+    Raises
+    ------
+    DataError
+        If the table lacks the path, a column that was named, or a label column.
+    """
+    for wanted in columns.values():
+        require_column(rows, wanted, "the table")
+    for wanted in label:
+        require_column(rows, wanted, "label")
+    taken = {*columns.values(), *label, *FIXED_COLUMNS}
+    plain: dict[str, list[str]] = {}
+    for name in rows.table.column_names:
+        if name not in taken:
+            plain.setdefault(_plain(name), []).append(name)
+    found, said = {}, []
+    for name in FIXED_COLUMNS:
+        near = plain.get(_plain(name), [])
+        own = columns.get(name, name)
+        if own in rows.table.column_names:
+            found[name] = own
+        elif len(near) == 1:
+            found[name] = near[0]
+            said.append(f"{near[0]!r} as {name}")
+    if "path" not in found:
+        require_column(rows, "path", "the table")
+    words = [Remark("columns", f"{', '.join(said)}")] if said else []
+    return rows.saying(*words), found
+
+
+def require_column(rows: Rows, name: str, what: str) -> None:
+    """Refuse a table without a column, naming those that it has."""
+    if name in rows.table.column_names:
+        return
+    hint = did_you_mean(name, rows.table.column_names)
+    raise DataError(f"{rows.path}: {what} needs the column {name!r}; found {_listed(rows)}{hint}")
+
+
+def read_id_columns(rows: Rows, own: Mapping[str, str], rules: CellRules) -> Rows:
+    """Return the rows with their ids spelled by one rule, and joined with their parents' where these number anew.
+
+    Parameters
+    ----------
+    own
+        Manifest column -> the table's name for it.
+    """
+    for name in rules.as_written:
+        require_column(rows, name, "as_written")
+    for name in rules.within_parent:
+        require_column(rows, own.get(name, name), "within_parent")
+    for name in _IDS:
+        if name in own:
+            rows = read_ids(rows, own[name], rules)
+    patient, study, series = (own.get(name) for name in _IDS[1:])
+    if patient:
+        require_one_spelling(rows, patient, rules)
+    for name, child, parent in (("study_id", study, patient), ("series_id", series, study or patient)):
+        if child:
+            require_one_spelling(rows, child, rules, parent=parent)
+        if child and parent:
+            always = name in rules.within_parent
+            rows = join_within_parent(rows, child, parent, rules, always=always, column=name)
+    return rows
+
+
+def join_image_ids(rows: Rows, own: Mapping[str, str], rules: CellRules) -> Rows:
+    """Return the rows with image ids joined with the nearest parent's where they are unique only within it."""
+    name = own.get("image_id")
+    parent = next((own[kind] for kind in ("series_id", "study_id", "patient_id") if kind in own), None)
+    if name is None or parent is None or name in rules.as_written:
+        return rows
+    ids, parents = rows.column(name), rows.column(parent)
+    if pc.count_distinct(ids).as_py() == len(ids) or ids.null_count or parents.null_count:
+        return rows
+    joined = pc.binary_join_element_wise(parents, ids, "/")
+    if pc.count_distinct(joined).as_py() != len(ids):
+        return rows
+    words = (
+        f"{counted(len(ids), 'id')} numbered anew within {parent}, joined with it as {joined[0].as_py()!r}"
+    )
+    return rows.with_column(name, joined, Remark(about(name), words))
+
+
+def read_splits(rows: Rows, name: str) -> Rows:
+    """Return the rows with splits as the manifest names them; ``Training``, ``val`` and the like are said.
+
+    Raises
+    ------
+    DataError
+        If a cell is another word; with the line.
+    """
+    cells = text_of(rows.column(name))
+    words = {word: _split_of(word) for word in pc.unique(cells).drop_null().to_pylist()}
+    for word, split in words.items():
+        if split not in SPLITS:
+            row = pc.index(cells, word).as_py()
+            raise DataError(
+                f"{rows.where(row)}: split must be {', '.join(SPLITS)} or empty; found {word!r}. Rename it."
+            )
+    changed = [f"{word} as {split}" for word, split in words.items() if word != split]
+    remarks = [Remark(about(name), f"read {some_of(changed)}")] if changed else []
+    return rows.with_column(name, map_values(cells, lambda word: words[word]), *remarks)
+
+
+def read_frames(rows: Rows, name: str) -> Rows:
+    """Return the rows with frames as text of digits, or null.
+
+    Raises
+    ------
+    DataError
+        If a cell is no number from 0; with the line.
+    """
+    cells = pc.replace_substring_regex(text_of(rows.column(name)), r"\.0+$", "")
+    wrong = pc.invert(pc.match_substring_regex(cells, r"^[0-9]{1,9}$"))
+    if pc.any(wrong).as_py():
+        row = pc.index(wrong, True).as_py()
+        raise DataError(f"{rows.where(row)}: frame must be a number from 0; found {cells[row].as_py()!r}")
+    return rows.with_column(name, cells)
+
+
+def require_unique(rows: Rows, image_ids: pa.ChunkedArray) -> None:
+    """Refuse records without an id, and two of one id; with their lines."""
+    if image_ids.null_count:
+        row = pc.index(image_ids.is_null(), True).as_py()
+        raise DataError(f"{rows.where(row)}: the image_id is empty; every row needs one")
+    if pc.count_distinct(image_ids).as_py() == len(image_ids):
+        return
+    seen: dict[str, int] = {}
+    for row, image_id in enumerate(image_ids.to_pylist()):
+        if image_id in seen:
+            raise DataError(
+                f"{rows.where(row)}: image_id {image_id!r} stands on {rows.place_of(seen[image_id])} already; "
+                "ids must differ. Give a column image_id if one file has several rows."
+            )
+        seen[image_id] = row
+
+
+def _split_of(word: str) -> str:
+    return _SPLIT_WORDS.get(word.casefold(), word.casefold())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _listed(rows: Rows) -> str:
+    names: Iterable[str] = rows.table.column_names
+    return ", ".join(names)
