@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,8 +14,9 @@ import pyarrow as pa
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.labels.class_order import are_numbers, order_classes, sort_classes
 from embedstore.labels.label_rules import LabelRules, label_rules
-from embedstore.labels.states import UNCERTAIN, state_of
+from embedstore.labels.states import FINDING_CLASSES, UNCERTAIN, state_of
 from embedstore.labels.table_tasks import LabelTable, build_finding_task
+from embedstore.labels.typing_errors import likely_typing_errors
 from embedstore.labels.unit_labels import Units
 from embedstore.tables.cell_rules import CellRules, text_of
 from embedstore.tables.label_rules import read_labels
@@ -94,12 +96,14 @@ def read_label_table(
     }
     rules = _rules_of_findings(name, found, separator, uncertain, empty)
     if rules is not None and not (classes or ordered):
+        if positive not in (None, FINDING_CLASSES[1]):
+            raise UsageError(f"`positive` of findings is 1; found {positive!r}")
         units = Units(
             unit, [unit_id_of(key, row) for row in zip(*ids.values(), strict=True)], pa.table(columns),
             np.arange(len(rows)),
         )  # fmt: skip
         task, facts = build_finding_task(rules, LabelTable(labels, rows.where, str(path)), units, name)
-        return task, describe_remarks(rows.remarks) | facts
+        return task, {**describe_remarks(rows.remarks), **facts}
     _check_labels(path, found, classes)
     task = Task(
         name=name,
@@ -111,7 +115,10 @@ def read_label_table(
         ordered=ordered,
         positive=positive,
     )
-    return task, dict(describe_remarks(rows.remarks))
+    counts = Counter(label for cells in labels.values() for label in cells if label is not None)
+    near = likely_typing_errors(counts)
+    said = {f"{name}: typing errors?": near} if near else {}
+    return task, {**describe_remarks(rows.remarks), **said}
 
 
 def read_label_task(path: Path, *, name: str, unit: str, **options: Any) -> Task:

@@ -15,6 +15,7 @@ from embedstore.labels.class_order import are_numbers, order_classes
 from embedstore.labels.finding_lists import looks_like_lists, read_finding_lists
 from embedstore.labels.label_rules import LabelRules
 from embedstore.labels.states import FINDING_CLASSES, MISSING, NO, STATE_CLASSES, UNCERTAIN, YES, read_states
+from embedstore.labels.typing_errors import likely_typing_errors
 from embedstore.labels.unit_labels import RowLabels, Units, labels_of_units, units_of
 from embedstore.manifest import Manifest
 from embedstore.task import Task, id_columns, units_in_words
@@ -164,6 +165,9 @@ def _of_label(rules: LabelRules, column: str, table: LabelTable) -> _Draft:
     number = np.array([classes.index(cell) for cell in cells], np.int16)
     codes = np.where(of_row < 0, np.int16(-1), number[of_row])[:, None]
     facts: Facts = {}
+    counts = np.bincount(of_row[of_row >= 0], minlength=len(cells)).tolist()
+    if near := likely_typing_errors(dict(zip(cells, counts, strict=True))):
+        facts[f"{name}: typing errors?"] = near
     if hint := _hint_of_lists(cells):
         facts[f"{name}: labels that look like lists"] = hint.lstrip("; ")
     return _Draft(name, RowLabels(column, (column,), classes, codes), False, chosen, facts)
@@ -187,6 +191,9 @@ def _of_lists(rules: LabelRules, column: str, separator: str, table: LabelTable)
     states = np.vstack([lists.states, np.full((1, len(lists.findings)), MISSING, np.int8)])
     labels = RowLabels(column, lists.findings, STATE_CLASSES, states[of_row].astype(np.int16))
     facts: Facts = {}
+    present = counts @ (lists.states == YES)
+    if near := likely_typing_errors(dict(zip(lists.findings, present.tolist(), strict=True))):
+        facts[f"{name}: typing errors?"] = near
     if lists.respelled:
         told = [f"{one!r} as {other!r} {count:,}" for (one, other), count in sorted(lists.respelled.items())]
         facts[f"{name}: spelled in two ways"] = _some(told)
