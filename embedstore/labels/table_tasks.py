@@ -99,7 +99,8 @@ def build_tasks(rules: LabelRules, table: LabelTable, manifest: Manifest) -> tup
         raise UsageError(
             f"two tasks would be called {doubled[0]!r}; give the group another name, or rename a column"
         )
-    units = units_of(manifest, rules.unit, where=table.where)
+    labelled = np.logical_or.reduce([(draft.labels.codes != MISSING).any(axis=1) for draft in drafts])
+    units = units_of(manifest, rules.unit, labelled=labelled, where=table.where)
     tasks, facts = [], Facts()
     if outside := int((units.of_row < 0).sum()):
         facts[f"rows without {units.unit}"] = f"{outside:,}; they have no label"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.manifest import Manifest
 from embedstore.task import id_columns, unit_id_of, unit_key, units_in_words
 
@@ -61,8 +61,10 @@ class RowLabels:
     codes: npt.NDArray[np.int16]
 
 
-def units_of(manifest: Manifest, unit: str | None, *, where: Callable[[int], str]) -> Units:
-    """Return the units of a manifest: those of `unit`, else studies where every row has one, else images.
+def units_of(
+    manifest: Manifest, unit: str | None, *, labelled: npt.NDArray[np.bool_], where: Callable[[int], str]
+) -> Units:
+    """Return the units of a manifest: those of `unit`, else studies where every labelled row has one, else images.
 
     Parameters
     ----------
@@ -70,21 +72,24 @@ def units_of(manifest: Manifest, unit: str | None, *, where: Callable[[int], str
         The records.
     unit
         As `embedstore.task.Task.unit`, or None.
+    labelled
+        bool, (rows,): whether a row has any label.
     where
         Row -> its place, for messages.
 
     Raises
     ------
     DataError
-        If `unit` is None and only some rows have a study.
+        If `unit` is None and only some of the labelled rows have a study.
     UsageError
         If the manifest lacks a column of `unit`, or no row has a value there.
     """
     if unit is None:
-        unit = _usual_unit(manifest, where)
+        unit = _usual_unit(manifest, labelled, where)
     key, columns = unit_key(unit), id_columns(unit)
     if absent := [column for column in key if column not in manifest.table.column_names]:
-        raise UsageError(f"`unit={unit}` needs the column {absent[0]!r}, which the table does not have")
+        hint = did_you_mean(absent[0], manifest.table.column_names)
+        raise UsageError(f"`unit={unit}` needs the column {absent[0]!r}, which the table does not have{hint}")
     cells = [manifest.table.column(column).cast(pa.string()).to_pylist() for column in key]
     ids = cells[0] if len(key) == 1 else [unit_id_of(key, row) or None for row in zip(*cells, strict=True)]
     encoded = pa.array(ids, pa.string()).dictionary_encode()
@@ -138,15 +143,15 @@ def labels_of_units(labels: RowLabels, units: Units, *, where: Callable[[int], s
     return highest
 
 
-def _usual_unit(manifest: Manifest, where: Callable[[int], str]) -> str:
+def _usual_unit(manifest: Manifest, labelled: npt.NDArray[np.bool_], where: Callable[[int], str]) -> str:
     studies = manifest.table.column("study_id")
     if studies.null_count == len(studies):
         return "image"
-    if studies.null_count:
-        rows = np.flatnonzero(studies.is_null().to_numpy())
+    rows = np.flatnonzero(studies.is_null().to_numpy() & labelled)
+    if len(rows):
         raise DataError(
-            f"{where(int(rows[0]))}: study_id is empty, as on {len(rows):,} of {len(studies):,} rows, so labels per "
-            "study would miss them. Fill it in, or say `unit='study'` to leave these rows without a label, or "
+            f"{where(int(rows[0]))}: study_id is empty, as on {len(rows):,} of {int(labelled.sum()):,} rows with a "
+            "label, so labels per study would miss them. Fill it in, or say `unit='study'` to leave these rows without a label, or "
             "`unit='image'` to label each image"
         )
     return "study"

@@ -51,11 +51,14 @@ def test_many_contradicting_studies_are_counted(tmp_path):
 
 def test_one_empty_study_does_not_make_an_image_task(tmp_path):
     text = "path,study_id,sign\n1.png,a,yes\n2.png,,no\n3.png,b,no\n"
-    with pytest.raises(DataError, match=r"line 3: study_id is empty, as on 1 of 3 rows.*`unit='image'`"):
+    with pytest.raises(
+        DataError, match=r"line 3: study_id is empty, as on 1 of 3 rows with a label.*`unit='image'`"
+    ):
         read(tmp_path, text, label="sign")
     collection = read(tmp_path, text, label="sign", unit="study")
     assert labels_of(collection.tasks[0]) == {"a": ["yes"], "b": ["no"]}
     assert collection.summary["rows without study"] == "1; they have no label"
+    assert read(tmp_path, text.replace(",,no", ",,"), label="sign").tasks[0].unit == "study"
 
 
 def test_a_unit_of_several_columns_keeps_them_in_the_label_table(tmp_path):
@@ -65,8 +68,8 @@ def test_a_unit_of_several_columns_keeps_them_in_the_label_table(tmp_path):
         {"study_id": "a", "level": "l1", "sign": "yes"},
         {"study_id": "a", "level": "l2", "sign": "no"},
     ]
-    with pytest.raises(UsageError, match=r"`unit=side` needs the column 'side'"):
-        read(tmp_path, text, label="sign", unit="side")
+    with pytest.raises(UsageError, match=r"`unit=levl` needs the column 'levl'.* Did you mean 'level'"):
+        read(tmp_path, text, label="sign", unit="levl")
 
 
 def test_the_summary_says_which_class_is_positive_and_how_to_swap(tmp_path):
