@@ -47,6 +47,26 @@ def open_regular(path: str, *, max_bytes: int) -> BoundedReader:
         With ``missing`` if there is no such file, ``too-large`` beyond the limit, ``no-pixels`` for an
         empty file, and ``unreadable`` for anything that is not a readable regular file.
     """
+    return BoundedReader(io.FileIO(_open(path, max_bytes), "rb"))
+
+
+@contextmanager
+def open_regular_descriptor(path: str, *, max_bytes: int) -> Iterator[int]:
+    """Open as `open_regular` and give the bare descriptor: for a look at the first bytes of very many files.
+
+    Raises
+    ------
+    ImageRefused
+        As `open_regular`.
+    """
+    descriptor = _open(path, max_bytes)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: str, max_bytes: int) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -61,7 +81,7 @@ def open_regular(path: str, *, max_bytes: int) -> BoundedReader:
     if refusal is not None:
         os.close(descriptor)
         raise refusal
-    return BoundedReader(io.FileIO(descriptor, "rb"))
+    return descriptor
 
 
 def _refusal_of(status: os.stat_result, max_bytes: int) -> ImageRefused | None:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedstore.errors import DataError
 from embedstore.manifest import path_from_manifest, path_to_manifest
 
 
-@dataclass
-class _Listing:
-    files: set[str] = field(default_factory=set)
-    folders: set[str] = field(default_factory=set)
-    # Folded name -> the names that fold to it; made when a name is not there as it is written.
-    folded_files: dict[str, list[str]] | None = None
-    folded_folders: dict[str, list[str]] | None = None
-    stems: dict[str, list[str]] | None = None
+class Listing:
+    """The names in a folder; `exists` is False where it cannot be listed."""
+
+    __slots__ = ("exists", "files", "folded_files", "folded_folders", "folders", "stems")
+
+    def __init__(self) -> None:
+        self.exists = True
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+        # Folded name -> the names that fold to it; made when a name is not there as it is written.
+        self.folded_files: dict[str, list[str]] | None = None
+        self.folded_folders: dict[str, list[str]] | None = None
+        self.stems: dict[str, list[str]] | None = None
+
+
+_NOTHING = Listing()
+_NOTHING.exists = False
 
 
 class FileTree:
@@ -29,8 +37,8 @@ class FileTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._top = str(root.absolute())
-        self._listings: dict[str, _Listing] = {}
+        self._top = os.path.join(root.absolute(), "")
+        self._listings: dict[str, Listing] = {}
         self._everywhere: dict[str, list[str]] | None = None
 
     def has(self, path: str) -> bool:
@@ -40,6 +48,11 @@ class FileTree:
 
     def folder(self, names: tuple[str, ...]) -> str | None:
         """Return the folder of these names, spelled as it lies on the disk; None where there is none."""
+        if not names:
+            return ""
+        written = "/".join(names)
+        if names[0] in self.listing("").folders and self.listing(written).exists:
+            return written
         found = ""
         for name in names:
             listing = self.listing(found)
@@ -71,7 +84,7 @@ class FileTree:
             name = match
         return f"{folder}/{name}" if folder else name
 
-    def listing(self, folder: str) -> _Listing:
+    def listing(self, folder: str) -> Listing:
         """Return what lies in a folder; nothing where there is no such folder."""
         listing = self._listings.get(folder)
         if listing is None:
@@ -98,11 +111,11 @@ class FileTree:
 
     def _place(self, folder: str) -> str:
         if folder.isascii():  # a Path for each of many folders would take most of the time
-            return os.path.join(self._top, folder)
+            return self._top + folder
         return str(path_from_manifest(self.root, folder))
 
-    def _list(self, folder: str) -> _Listing:
-        listing = _Listing()
+    def _list(self, folder: str) -> Listing:
+        listing = Listing()
         try:
             with os.scandir(self._place(folder)) as entries:
                 for entry in entries:
@@ -111,11 +124,8 @@ class FileTree:
                         listing.folders.add(name)
                     elif entry.is_file():
                         listing.files.add(name)
-        except (
-            OSError,
-            ValueError,
-        ):  # what cannot be listed, or has a NUL in its name, holds no file to be read
-            pass
+        except (OSError, ValueError):  # no such folder, no permission, a NUL in its name: no file to be read
+            return _NOTHING
         return listing
 
 
