@@ -85,8 +85,9 @@ def main() -> None:
         f"{'table':<12} {'rows':>10} {'seconds':>8} {'promise':>8} {'CPU s':>8} {'peak GB':>8} {'promise':>8}"
     )
     for kind, facts in found.items():
-        figures = f"{facts['seconds']:>8.1f} {PROMISE_S:>8.0f} {facts['cpu_seconds']:>8.1f} {facts['peak_gb']:>8.2f} {PROMISE_GB:>8.1f}"
-        print(f"{kind:<12} {facts['rows']:>10,} {figures}")
+        time_taken = f"{facts['seconds']:>8.1f} {PROMISE_S:>8.0f} {facts['cpu_seconds']:>8.1f}"
+        memory = f"{facts['peak_gb']:>8.2f} {PROMISE_GB:>8.1f}"
+        print(f"{kind:<12} {facts['rows']:>10,} {time_taken} {memory}")
     for subject, words in found["every rule"]["summary"].items():
         print(f"  {subject}: {words}")
     if options.json:

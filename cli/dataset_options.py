@@ -27,6 +27,26 @@ def dataset_options(function: F) -> F:
             help="table: COLUMN holds the manifest's NAME (path, image_id, patient_id, ...); repeatable.",
         ),
         click.option(
+            "--images-root",
+            type=click.Path(path_type=Path),
+            help="table: the folder that its paths are relative to.  [default: the table's own]",
+        ),
+        click.option(
+            "--missing", multiple=True, metavar="WORD", help="table: a word for a missing value; repeatable."
+        ),
+        click.option(
+            "--as-written",
+            multiple=True,
+            metavar="COLUMN",
+            help="table: take this column's cells letter by letter; repeatable.",
+        ),
+        click.option(
+            "--within-parent",
+            multiple=True,
+            type=click.Choice(["study_id", "series_id"]),
+            help="table: these ids are numbered anew in each patient or study; repeatable.",
+        ),
+        click.option(
             "--key-file",
             type=click.Path(path_type=Path),
             help="dicom-folder: file with the secret key behind patient and study keys.",
@@ -44,7 +64,7 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     Parameters
     ----------
     given
-        Values of ``label``, ``column``, ``key_file`` and ``reader_option``.
+        Values of the options that `dataset_options` adds.
     settings
         The table ``options`` of ``embed.toml``.
     """
@@ -53,6 +73,11 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
         options["label"] = list(given["label"])
     if given.get("column"):
         options["columns"] = dict(_pair(text) for text in given["column"])
+    for name in ("missing", "as_written", "within_parent"):
+        if given.get(name):
+            options[name] = list(given[name])
+    if given.get("images_root"):
+        options["images_root"] = str(given["images_root"])
     if given.get("key_file"):
         options["key_file"] = given["key_file"]
     return options

@@ -25,6 +25,7 @@ from cli.printing.dry_run import print_dry_run
 from cli.printing.extract_summary import print_summary
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
+from cli.wording import in_options
 from embedstore.datasets.base import Collection, dataset_reader
 from embedstore.datasets.selection import parse_conditions, select_records
 from embedstore.extraction.options import Choose, ExtractOptions
@@ -137,7 +138,7 @@ def command(
     encoder.require_known()
     collection = _collection(context, given)
     if not as_json:
-        print_facts(collection.summary)
+        print_facts(in_options(collection.summary))
     job = ExtractJob(
         collection=collection,
         store=target,
@@ -148,13 +149,13 @@ def command(
         options=options,
     )
     if dry_run:
-        print_dry_run(dry_run_store(job), as_json=as_json)
+        print_dry_run(dry_run_store(job), collection.summary, as_json=as_json)
         return DONE
     with shown_progress() as progress, stop_on_signal() as stopping:
         observer = Observer(say=print_notice, progress=progress, stopping=stopping)
         summary = extract_store(job, observer=observer)
     allowed = 0.0 if strict else max_failed
-    print_summary(summary, target, allowed=allowed, as_json=as_json)
+    print_summary(summary, target, collection.summary, allowed=allowed, as_json=as_json)
     if summary.interrupted:
         return FAILED
     return IMAGES_FAILED if summary.failed_share > allowed else DONE

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import click
 
 from cli.options import plural, print_json
 from cli.printing.progress import clock
+from cli.wording import in_options
 from embedstore.extraction.dry_run import DryRun
 
 _SHOWN = 10
 
 
-def print_dry_run(found: DryRun, *, as_json: bool) -> None:
-    """Print counts, refusals, speeds and sizes."""
+def print_dry_run(found: DryRun, data_set: Mapping[str, str | int], *, as_json: bool) -> None:
+    """Print counts, refusals, speeds and sizes; as JSON with what the reader says of the `data_set`."""
     if as_json:
-        print_json(_as_json(found))
+        print_json(_as_json(found) | {"data_set": in_options(data_set)})
         return
     click.echo(f"would compute {plural(found.images, 'image')}; {found.known:,} are in the store already")
     for (modality, plane, split), count in found.groups.items():

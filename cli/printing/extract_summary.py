@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from cli.options import plural, print_json
 from cli.project import shown
+from cli.wording import in_options
 from embedstore.errors import words_of_note
 from embedstore.extraction.progress import ExtractSummary
 from embedstore.pipeline.chunk_work import Stopwatch
 
 
-def print_summary(summary: ExtractSummary, store: Path, *, allowed: float, as_json: bool) -> None:
-    """Print how the store stands; say on stderr if a larger share of images failed than is allowed."""
+def print_summary(
+    summary: ExtractSummary,
+    store: Path,
+    data_set: Mapping[str, str | int],
+    *,
+    allowed: float,
+    as_json: bool,
+) -> None:
+    """Print how the store stands; say on stderr if a larger share of images failed than is allowed.
+
+    As JSON it holds what the reader says of the `data_set` too.
+    """
     if as_json:
-        print_json(_as_json(summary, store))
+        print_json(_as_json(summary, store) | {"data_set": in_options(data_set)})
         return
     _print(summary, store)
     if summary.failed_share > allowed:

@@ -15,7 +15,7 @@ from embedstore.errors import ImageRefused
 from embedstore.headers.dicom_headers import DicomHeader, ScannedFile
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
-from embedstore.images.hostile import open_regular, open_regular_descriptor
+from embedstore.images.hostile import open_regular, read_head
 from embedstore.manifest import path_from_manifest
 from embedstore.pictures.picture_pages import picture_pages
 
@@ -78,8 +78,7 @@ def frame_id(name: str, frame: int) -> str:
 
 def _look(path: str) -> FileContent:
     try:
-        with open_regular_descriptor(path, max_bytes=_ANY_SIZE) as descriptor:
-            kind = file_kind(os.read(descriptor, HEAD_BYTES))
+        kind = file_kind(read_head(path, HEAD_BYTES))
         if kind is None or kind in _OF_ONE_PICTURE:
             return _content_of_one(kind)
         with open_regular(path, max_bytes=_ANY_SIZE) as file:

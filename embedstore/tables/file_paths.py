@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from embedstore.errors import DataError
 from embedstore.manifest import path_to_manifest
 from embedstore.tables.file_tree import FileTree, fold
@@ -23,7 +26,7 @@ from embedstore.tables.remarks import Remark, counted, some_of
 
 PATHS = "paths"
 # What is no plain relative path, though it may name a file as it is.
-_ODD = re.compile(r"\\|//|(?:^|/)\.{1,2}(?:/|$)|^/|^file:|^[A-Za-z]:[\\/]|/$", re.IGNORECASE)
+_ODD = r"\\|//|(?:^|/)\.{1,2}(?:/|$)|^/|^file:|^[A-Za-z]:[\\/]|/$"
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _SHOWN = 3
 
@@ -66,17 +69,16 @@ def find_files(root: Path, paths: Sequence[str]) -> FoundFiles:
     tree = FileTree(root)
     found = FoundFiles(list(paths))
     search = _Search(tree, root)
-    odd = [number for number, path in enumerate(paths) if _ODD.search(path)]
-    plain = set(range(len(paths))).difference(odd) if odd else range(len(paths))
-    lost = [number for number in plain if not tree.has(paths[number])]
-    for number in sorted([*odd, *lost]):
-        try:
-            search.look(number, paths[number])
-        except DataError as error:
-            raise PathRefused(number, str(error)) from error
+    odd = pc.match_substring_regex(pa.array(paths, pa.string()), _ODD, ignore_case=True).to_pylist()
+    for number, path in enumerate(paths):
+        if odd[number] or not tree.has(path):
+            try:
+                search.look(number, path)
+            except DataError as error:
+                raise PathRefused(number, str(error)) from error
     search.settle()
-    for number in search.numbers:
-        found.paths[number], there = search.result(number)
+    for number, path, there in search.results():
+        found.paths[number] = path
         if not there:
             found.absent.append(number)
     found.remarks = (*search.said(), *_cause(root, found, len(paths)))
@@ -99,7 +101,7 @@ class PathRefused(DataError):
         self.row = row
 
 
-@dataclass
+@dataclass(slots=True)
 class _Folder:
     """The folder of a path as the table writes it.
 
@@ -135,7 +137,7 @@ class _Folder:
 class _Front:
     """Folders in front of paths that were found without them."""
 
-    numbers: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
     differences: Counter[str] = field(default_factory=Counter)
 
 
@@ -146,25 +148,32 @@ class _Search:
         self.tree = tree
         self.above = _names(str(root.absolute()))
         self.numbers: list[int] = []
-        self._written: dict[int, str] = {}
-        # Number -> the path of its file below the root.
-        self._paths: dict[int, str] = {}
-        # Number -> folder and name, in the reading that was found, else in the plainest one.
-        self._readings: dict[int, tuple[_Folder, str]] = {}
+        # For each of `numbers`: the path as written; that of its file below the root, or None; its folder and name in
+        # the reading that was found, else in the plainest one.
+        self._written: list[str] = []
+        self._paths: list[str | None] = []
+        self._places: list[_Folder] = []
+        self._names: list[str] = []
         self._fronts: dict[tuple[str, ...], _Front] = {}
         self._folders: dict[str, _Folder] = {}
 
     def look(self, number: int, path: str) -> None:
         """Look for one path."""
         self.numbers.append(number)
-        self._written[number] = path
+        self._written.append(path)
+        first: tuple[_Folder, str] | None = None
         for text in _readings(path):
             cut = max(text.rfind("/"), text.rfind("\\"))
             folder, name = self._folder(text[:cut] if cut > 0 else ""), text[cut + 1 :]
-            self._readings.setdefault(number, (folder, name))
-            if self._found(number, folder, name, path):
-                self._readings[number] = (folder, name)
-                return
+            first = first or (folder, name)
+            found = self._found(folder, name, path)
+            if found is not None:
+                first = folder, name
+                break
+        assert first is not None  # for the type checker: there is one reading at least
+        self._paths.append(found)
+        self._places.append(first[0])
+        self._names.append(first[1])
 
     def settle(self) -> None:
         """Drop what fits by accident: where two paths would be one file, or most paths of a front are not found.
@@ -175,26 +184,30 @@ class _Search:
             If a path that leads out of the root has no file.
         """
         lost = self._count_lost()
-        takers: dict[str, set[tuple[tuple[str, ...], str]]] = {}
-        for number, path in self._paths.items():
-            folder, name = self._readings[number]
-            takers.setdefault(path, set()).add((folder.names, name))
+        takers = Counter(path for path in self._paths if path is not None)
+        spellings: dict[str, set[tuple[tuple[str, ...], str]]] = {}
+        for row, path in enumerate(self._paths):
+            if path is not None and takers[path] > 1:
+                spellings.setdefault(path, set()).add((self._places[row].names, self._names[row]))
         for front, found in list(self._fronts.items()):
-            several = any(len(takers[self._paths[number]]) > 1 for number in found.numbers)
-            if front and (several or lost[front] > len(found.numbers)):
-                for number in found.numbers:
-                    del self._paths[number]
+            several = any(len(spellings.get(str(self._paths[row]), ())) > 1 for row in found.rows)
+            if front and (several or lost[front] > len(found.rows)):
+                for row in found.rows:
+                    self._paths[row] = None
                 del self._fronts[front]
-        for number in self.numbers:
-            if number not in self._paths:
-                self._require_inside(number)
+        for row, path in enumerate(self._paths):
+            if path is None:
+                self._require_inside(row)
 
-    def result(self, number: int) -> tuple[str, bool]:
-        """Return the path below the root, and whether there is such a file."""
-        if number in self._paths:
-            return self._paths[number], True
-        folder, name = self._readings[number]
-        return "/".join((*folder.names[len(self._known_front(folder.names)) :], name)), False
+    def results(self) -> Iterator[tuple[int, str, bool]]:
+        """Yield the number of each path, the path below the root, and whether there is such a file."""
+        for row, number in enumerate(self.numbers):
+            path, folder = self._paths[row], self._places[row]
+            if path is not None:
+                yield number, path, True
+            else:
+                front = self._known_front(folder.names)
+                yield number, "/".join((*folder.names[len(front) :], self._names[row])), False
 
     def said(self) -> tuple[Remark, ...]:
         """Return what was done to find files, with counts."""
@@ -202,9 +215,7 @@ class _Search:
         for found in self._fronts.values():
             counts += found.differences
         words = [f"{counted(count, 'path')} {what}" for what, count in counts.items()]
-        fronts = sorted(
-            (-len(found.numbers), "/".join(front)) for front, found in self._fronts.items() if front
-        )
+        fronts = sorted((-len(found.rows), "/".join(front)) for front, found in self._fronts.items() if front)
         for count, front in fronts[:_SHOWN]:
             words.append(f"{counted(-count, 'path')} found without {front + '/'!r} in front")
         if len(fronts) > _SHOWN:
@@ -217,7 +228,7 @@ class _Search:
             known = self._folders[text] = _Folder(_names(text))
         return known
 
-    def _found(self, number: int, folder: _Folder, name: str, written: str) -> bool:
+    def _found(self, folder: _Folder, name: str, written: str) -> str | None:
         path, dropped, below = None, 0, False
         if name not in ("", ".", ".."):
             for dropped, candidate in folder.candidates(self.tree):  # noqa: B007 - the last one counts
@@ -228,20 +239,22 @@ class _Search:
                 path = self.tree.below(name)
                 below = path is not None
         if path is None:
-            return False
+            return None
         front = folder.names[:dropped]
         front = () if front == self.above or below else front
-        self._paths[number] = path
-        taken = self._fronts.setdefault(front, _Front())
-        taken.numbers.append(number)
+        taken = self._fronts.get(front)
+        if taken is None:
+            taken = self._fronts[front] = _Front()
+        taken.rows.append(len(self._paths))
         spelled = name if below else "/".join((*folder.names[dropped:], name))
-        taken.differences.update(_differences(written, path, spelled, front))
-        return True
+        for difference in _differences(written, path, spelled, front):
+            taken.differences[difference] += 1
+        return path
 
     def _count_lost(self) -> Counter[tuple[str, ...]]:
         """Count the paths that begin with each front and were not found."""
         lengths = {len(front) for front in self._fronts}
-        unmatched = (self._readings[number][0].names for number in self.numbers if number not in self._paths)
+        unmatched = (self._places[row].names for row, path in enumerate(self._paths) if path is None)
         return Counter(names[:length] for names in unmatched for length in lengths)
 
     def _known_front(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -251,13 +264,13 @@ class _Search:
         lengths = sorted({len(front) for front in self._fronts}, reverse=True)
         return next((names[:length] for length in lengths if names[:length] in self._fronts), ())
 
-    def _require_inside(self, number: int) -> None:
-        (folder, name), written = self._readings[number], self._written[number]
+    def _require_inside(self, row: int) -> None:
+        folder, name, written = self._places[row], self._names[row], self._written[row]
         if self._known_front(folder.names):
             return
         if ".." in folder.names or name in ("", ".", "..") or _is_absolute(written):
             raise PathRefused(
-                number,
+                self.numbers[row],
                 f"path {written!r} must be relative to the folder of the images and stay below it, and no file there "
                 "has its name. Name the folder that holds the images with `images_root`.",
             )

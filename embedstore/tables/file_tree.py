@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
+from collections.abc import Set
 from pathlib import Path
 
 from embedstore.errors import DataError
 from embedstore.manifest import path_from_manifest, path_to_manifest
+
+_NO_NAMES: frozenset[str] = frozenset()  # most folders hold either files or folders
 
 
 class Listing:
@@ -17,8 +21,8 @@ class Listing:
 
     def __init__(self) -> None:
         self.exists = True
-        self.files: set[str] = set()
-        self.folders: set[str] = set()
+        self.files: Set[str] = _NO_NAMES
+        self.folders: Set[str] = _NO_NAMES
         # Folded name -> the names that fold to it; made when a name is not there as it is written.
         self.folded_files: dict[str, list[str]] | None = None
         self.folded_folders: dict[str, list[str]] | None = None
@@ -115,17 +119,19 @@ class FileTree:
         return str(path_from_manifest(self.root, folder))
 
     def _list(self, folder: str) -> Listing:
-        listing = Listing()
+        files, folders = set(), set()
         try:
             with os.scandir(self._place(folder)) as entries:
                 for entry in entries:
                     name = entry.name if entry.name.isascii() else path_to_manifest(entry.name)
                     if entry.is_dir():
-                        listing.folders.add(name)
+                        folders.add(sys.intern(name))
                     elif entry.is_file():
-                        listing.files.add(name)
+                        files.add(sys.intern(name))
         except (OSError, ValueError):  # no such folder, no permission, a NUL in its name: no file to be read
             return _NOTHING
+        listing = Listing()
+        listing.files, listing.folders = files or _NO_NAMES, folders or _NO_NAMES
         return listing
 
 
@@ -134,7 +140,7 @@ def fold(name: str) -> str:
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
-def _grouped(names: set[str]) -> dict[str, list[str]]:
+def _grouped(names: Set[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(fold(name), []).append(name)
