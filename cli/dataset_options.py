@@ -74,6 +74,26 @@ def table_options(function: F) -> F:
             metavar="TABLE",
             help="table: a further table, matched by the columns that both have; repeatable.",
         ),
+        click.option(
+            "--images-root",
+            type=click.Path(path_type=Path),
+            help="table: the folder that its paths are relative to.  [default: the table's own]",
+        ),
+        click.option(
+            "--missing", multiple=True, metavar="WORD", help="table: a word for a missing value; repeatable."
+        ),
+        click.option(
+            "--as-written",
+            multiple=True,
+            metavar="COLUMN",
+            help="table: take this column's cells letter by letter; repeatable.",
+        ),
+        click.option(
+            "--within-parent",
+            multiple=True,
+            type=click.Choice(["study_id", "series_id"]),
+            help="table: these ids are numbered anew in each patient or study; repeatable.",
+        ),
     )
     return _added(function, options)
 
@@ -98,7 +118,7 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     Parameters
     ----------
     given
-        Values of the options of `dataset_options`, by name.
+        Values of the options that `dataset_options` adds.
     settings
         The table ``options`` of ``embed.toml``.
     """
@@ -111,6 +131,11 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
             options[name] = given[name]
     if given.get("column"):
         options["columns"] = dict(_pair(text) for text in given["column"])
+    for name in ("missing", "as_written", "within_parent"):
+        if given.get(name):
+            options[name] = list(given[name])
+    if given.get("images_root"):
+        options["images_root"] = str(given["images_root"])
     if given.get("key_file"):
         options["key_file"] = given["key_file"]
     return options

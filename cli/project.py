@@ -110,7 +110,11 @@ def shown(path: Path) -> str:
 
 
 def _resolved(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return {key: str(folder / entry) if key in _PATH_KEYS else entry for key, entry in settings.items()}
+    resolved = {key: str(folder / entry) if key in _PATH_KEYS else entry for key, entry in settings.items()}
+    options = settings.get("options", {})
+    if isinstance(options.get("images_root"), str):
+        resolved["options"] = options | {"images_root": str(folder / options["images_root"])}
+    return resolved
 
 
 def _kind(wanted: type) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 
 from embedstore.errors import Advice
 
@@ -31,6 +32,11 @@ def for_command_line(text: str) -> str:
     for advice, words in ADVICE.items():
         text = text.replace(advice.value, words)
     return _ARGUMENT.sub(_option, text)
+
+
+def in_options(facts: Mapping[str, str | int]) -> dict[str, str | int]:
+    """Return a data set's summary as the command line says it."""
+    return {name: for_command_line(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
 
 
 def _option(found: re.Match[str]) -> str:

@@ -26,7 +26,7 @@ from cli.printing.dry_run import print_dry_run
 from cli.printing.extract_summary import print_summary
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
-from cli.wording import for_command_line
+from cli.wording import in_options
 from embedstore.datasets.base import Collection, dataset_reader
 from embedstore.datasets.selection import parse_conditions, select_records
 from embedstore.extraction.options import Choose, ExtractOptions
@@ -139,7 +139,7 @@ def command(
     encoder.require_known()
     collection = _collection(context, given)
     if not as_json:
-        print_facts(_described(collection)["summary"])
+        print_facts(in_options(collection.summary))
     job = ExtractJob(
         collection=collection,
         store=target,
@@ -174,9 +174,9 @@ def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
 
 
 def _described(collection: Collection) -> dict[str, Any]:
-    """Return what was found in the data set, and its tasks."""
-    facts = {name: for_command_line(str(fact)) for name, fact in collection.summary.items()}
-    return {"summary": facts, "tasks": [described_task(task) for task in collection.tasks]}
+    """Return what the reader says of the data set, and its tasks."""
+    tasks = [described_task(task) for task in collection.tasks]
+    return {"data_set": in_options(collection.summary), "tasks": tasks}
 
 
 def _encoder(given: Mapping[str, Any], settings: Mapping[str, Any]) -> EncoderChoice:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from embedstore.errors import ImageRefused
 from embedstore.headers.dicom_headers import DicomHeader, ScannedFile
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
-from embedstore.images.hostile import open_regular
+from embedstore.images.hostile import open_regular, read_head
 from embedstore.manifest import path_from_manifest
 from embedstore.pictures.picture_pages import picture_pages
 
 _ANY_SIZE = 1 << 62
+# DICOM among them: its frames are counted from its header. The others may hold pages.
+_OF_ONE_PICTURE = frozenset({DICOM, "PNG", "JPEG", "BMP", "PPM"})
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,11 @@ def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
     paths
         Manifest paths; one that occurs twice is looked at once.
     """
-    found = {path: _look(path_from_manifest(root, path)) for path in dict.fromkeys(paths)}
+    top = os.path.join(root.absolute(), "")  # a Path for each of many files would take most of the time
+    found = {
+        path: _look(top + path if path.isascii() else str(path_from_manifest(root, path)))
+        for path in dict.fromkeys(paths)
+    }
     dicom = [path for path, content in found.items() if content.kind == DICOM]
     names = [os.path.relpath(path_from_manifest(root, path), root.absolute()) for path in dicom]
     for path, scanned in zip(dicom, scan_headers(str(root), names) if names else (), strict=True):
@@ -69,10 +76,18 @@ def frame_id(name: str, frame: int) -> str:
     return f"{name}#{frame}" if frame else name
 
 
-def _look(path: Path) -> FileContent:
+def _look(path: str) -> FileContent:
     try:
-        with open_regular(str(path), max_bytes=_ANY_SIZE) as file:
-            kind = file_kind(file.read(HEAD_BYTES))
-            return FileContent(kind, picture_pages(file, kind) if kind not in (None, DICOM) else (0,))
+        kind = file_kind(read_head(path, HEAD_BYTES))
+        if kind is None or kind in _OF_ONE_PICTURE:
+            return _content_of_one(kind)
+        with open_regular(path, max_bytes=_ANY_SIZE) as file:
+            return FileContent(kind, picture_pages(file, kind))
     except (ImageRefused, OSError):  # the extraction names what cannot be opened
-        return FileContent(None)
+        return _content_of_one(None)
+
+
+@cache
+def _content_of_one(kind: str | None) -> FileContent:
+    """Return the content of a file of one picture, as a million files share it."""
+    return FileContent(kind)

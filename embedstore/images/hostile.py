@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from embedstore.errors import ImageRefused, Reason
 
 _LONGEST_MESSAGE = 160
+_ANY_SIZE = 1 << 62
 _TALKATIVE = ("pydicom", "PIL")
 _ADDRESS = re.compile(r"\s*<[^<>]* object at 0x[0-9a-f]+>")
 
@@ -47,6 +48,25 @@ def open_regular(path: str, *, max_bytes: int) -> BoundedReader:
         With ``missing`` if there is no such file, ``too-large`` beyond the limit, ``no-pixels`` for an
         empty file, and ``unreadable`` for anything that is not a readable regular file.
     """
+    return BoundedReader(io.FileIO(_open(path, max_bytes), "rb"))
+
+
+def read_head(path: str, size: int) -> bytes:
+    """Return the first `size` bytes of a regular file of any length; for a look at very many files.
+
+    Raises
+    ------
+    ImageRefused
+        As `open_regular`.
+    """
+    descriptor = _open(path, _ANY_SIZE)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: str, max_bytes: int) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -61,7 +81,7 @@ def open_regular(path: str, *, max_bytes: int) -> BoundedReader:
     if refusal is not None:
         os.close(descriptor)
         raise refusal
-    return BoundedReader(io.FileIO(descriptor, "rb"))
+    return descriptor
 
 
 def _refusal_of(status: os.stat_result, max_bytes: int) -> ImageRefused | None:

@@ -151,8 +151,8 @@ def _usual_unit(manifest: Manifest, labelled: npt.NDArray[np.bool_], where: Call
     if len(rows):
         raise DataError(
             f"{where(int(rows[0]))}: study_id is empty, as on {len(rows):,} of {int(labelled.sum()):,} rows with a "
-            "label, so labels per study would miss them. Fill it in, or say `unit='study'` to leave these rows without a label, or "
-            "`unit='image'` to label each image"
+            "label, so labels per study would miss them. Fill it in, or say `unit='study'` to leave them without a "
+            "label, or `unit='image'` to label each image"
         )
     return "study"
 

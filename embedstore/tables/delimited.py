@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,24 +41,30 @@ class Delimited:
         One array of text for each name of the header; nothing is missing yet, an empty cell is ``""``.
     words
         What was guessed about the file.
-    content
-        The file as UTF-8, without a line that names the separator.
+    path
+        The file.
     separator
         Between cells.
-    first_line
-        Line of the file on which `content` begins, from 1.
+    skipped
+        How many bytes of the UTF-8 text come before the header: a line that names the separator.
     """
 
     header: tuple[str, ...]
     columns: tuple[pa.ChunkedArray, ...]
     words: tuple[str, ...]
-    content: bytes
+    path: Path
     separator: str
-    first_line: int
+    skipped: int
+
+    @property
+    def first_line(self) -> int:
+        """Line of the file on which the header stands, empty lines apart."""
+        return 2 if self.skipped else 1
 
     def place(self, row: int) -> str:
         """Return the line on which a row begins; the file is read up to it again."""
-        for number, (line, _) in enumerate(_rows(self.content, self.separator, strict=False)):
+        content, _ = read_text_file(self.path)
+        for number, (line, _) in enumerate(_rows(content[self.skipped :], self.separator, strict=False)):
             if number == row + 1:
                 return f"line {line + self.first_line - 1}"
         return f"row {row}"
@@ -84,12 +90,12 @@ def read_delimited(path: Path) -> Delimited:
     header = next((cells for _, cells in _rows(content, separator, strict=False)), None)
     if header is None:
         raise DataError(f"{path}: the table is empty; its first line must name the columns")
-    found = Delimited(tuple(header), (), (), content, separator, 2 if named else 1)
+    found = Delimited(tuple(header), (), (), path, separator, named.end() if named else 0)
     columns = None if _BLANK_BESIDE_QUOTE.search(sample) else _regular(content, separator, len(header))
     if columns is None:
-        header, columns, more = _irregular(path, found)
+        header, columns, more = _irregular(content, found)
         words += more
-    return Delimited(tuple(header), tuple(columns), tuple(words), content, separator, found.first_line)
+    return replace(found, header=tuple(header), columns=tuple(columns), words=tuple(words))
 
 
 def _sample(content: bytes) -> str:
@@ -162,8 +168,8 @@ def _regular(content: bytes, separator: str, width: int) -> list[pa.ChunkedArray
     return list(table.slice(1).columns)
 
 
-def _irregular(path: Path, found: Delimited) -> tuple[list[str], list[pa.ChunkedArray], list[str]]:
-    (_, header), *numbered = _numbered_rows(path, found)
+def _irregular(content: bytes, found: Delimited) -> tuple[list[str], list[pa.ChunkedArray], list[str]]:
+    (_, header), *numbered = _numbered_rows(content, found)
     rows = [cells for _, cells in numbered]
     width, longer, words = len(header), 0, []
     one_more = bool(rows) and all(len(cells) == width + 1 for cells in rows)
@@ -175,7 +181,7 @@ def _irregular(path: Path, found: Delimited) -> tuple[list[str], list[pa.Chunked
             rows[row], longer = cells[:width], longer + 1
         elif len(cells) != width:
             raise DataError(
-                f"{path}: line {numbered[row][0] + found.first_line - 1}: {width} columns expected "
+                f"{found.path}: line {numbered[row][0] + found.first_line - 1}: {width} columns expected "
                 f"({', '.join(header)}); found {len(cells)}. Quote cells that hold "
                 f"{_SEPARATORS.get(found.separator, repr(found.separator))}."
             )
@@ -185,14 +191,14 @@ def _irregular(path: Path, found: Delimited) -> tuple[list[str], list[pa.Chunked
     return header, [pa.chunked_array([column]) for column in columns], words
 
 
-def _numbered_rows(path: Path, found: Delimited) -> list[tuple[int, list[str]]]:
+def _numbered_rows(content: bytes, found: Delimited) -> list[tuple[int, list[str]]]:
     try:
-        return list(_rows(found.content, found.separator))
+        return list(_rows(content, found.separator))
     except csv.Error as error:
-        rows = list(_rows(found.content, found.separator, strict=False))
+        rows = list(_rows(content, found.separator, strict=False))
         # A quote that is never closed takes the rest of the file into its cell.
-        if found.content.count(b'"') % 2 or "expected after" not in str(error):
-            raise DataError(f"{path}: cannot be read as csv: {error}") from error
+        if content.count(b'"') % 2 or "expected after" not in str(error):
+            raise DataError(f"{found.path}: cannot be read as csv: {error}") from error
         return rows
 
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedstore.errors import DataError
 from embedstore.manifest import path_to_manifest
@@ -23,7 +26,7 @@ from embedstore.tables.remarks import Remark, counted, some_of
 
 PATHS = "paths"
 # What is no plain relative path, though it may name a file as it is.
-_ODD = re.compile(r"\\|//|(?:^|/)\.{1,2}(?:/|$)|^/|^file:|^[A-Za-z]:[\\/]|/$", re.IGNORECASE)
+_ODD = r"\\|//|(?:^|/)\.{1,2}(?:/|$)|^/|^file:|^[A-Za-z]:[\\/]|/$"
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _SHOWN = 3
 
@@ -66,17 +69,16 @@ def find_files(root: Path, paths: Sequence[str]) -> FoundFiles:
     tree = FileTree(root)
     found = FoundFiles(list(paths))
     search = _Search(tree, root)
-    odd = [number for number, path in enumerate(paths) if _ODD.search(path)]
-    plain = set(range(len(paths))).difference(odd) if odd else range(len(paths))
-    lost = [number for number in plain if not tree.has(paths[number])]
-    for number in sorted([*odd, *lost]):
-        try:
-            search.look(number, paths[number])
-        except DataError as error:
-            raise PathRefused(number, str(error)) from error
+    odd = pc.match_substring_regex(pa.array(paths, pa.string()), _ODD, ignore_case=True).to_pylist()
+    for number, path in enumerate(paths):
+        if odd[number] or not tree.has(path):
+            try:
+                search.look(number, path)
+            except DataError as error:
+                raise PathRefused(number, str(error)) from error
     search.settle()
-    for number in search.numbers:
-        found.paths[number], there = search.result(number)
+    for number, path, there in search.results():
+        found.paths[number] = path
         if not there:
             found.absent.append(number)
     found.remarks = (*search.said(), *_cause(root, found, len(paths)))
@@ -99,11 +101,44 @@ class PathRefused(DataError):
         self.row = row
 
 
-@dataclass(frozen=True)
-class _Match:
-    path: str
-    front: tuple[str, ...]
-    spelled: str
+@dataclass(slots=True)
+class _Folder:
+    """The folder of a path as the table writes it.
+
+    Parameters
+    ----------
+    names
+        Its names.
+    known
+        The folders below the root that ends of `names` name, the longest first, as far as they were asked for: how
+        many names are left out in front, and the folder.
+    looked
+        How many ends were asked for.
+    """
+
+    names: tuple[str, ...]
+    known: list[tuple[int, str]] = field(default_factory=list)
+    looked: int = 0
+
+    def candidates(self, tree: FileTree) -> Iterator[tuple[int, str]]:
+        """Yield `known`, and then what it lacks, which is kept."""
+        yield from self.known
+        while self.looked <= len(self.names):
+            dropped = self.looked
+            self.looked += 1
+            end = self.names[dropped:]
+            folder = None if ".." in end else tree.folder(end)
+            if folder is not None:
+                self.known.append((dropped, folder))
+                yield dropped, folder
+
+
+@dataclass
+class _Front:
+    """Folders in front of paths that were found without them."""
+
+    rows: list[int] = field(default_factory=list)
+    differences: Counter[str] = field(default_factory=Counter)
 
 
 class _Search:
@@ -111,103 +146,115 @@ class _Search:
 
     def __init__(self, tree: FileTree, root: Path) -> None:
         self.tree = tree
-        self.above = tuple(str(root.absolute()).strip("/").split("/"))
+        self.above = _names(str(root.absolute()))
         self.numbers: list[int] = []
-        self._written: dict[int, str] = {}
-        self._names: dict[int, tuple[str, ...]] = {}
-        self._matches: dict[int, _Match] = {}
-        self._fronts: Counter[tuple[str, ...]] = Counter()
-        self._folders: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+        # For each of `numbers`: the path as written; that of its file below the root, or None; its folder and name in
+        # the reading that was found, else in the plainest one.
+        self._written: list[str] = []
+        self._paths: list[str | None] = []
+        self._places: list[_Folder] = []
+        self._names: list[str] = []
+        self._fronts: dict[tuple[str, ...], _Front] = {}
+        self._folders: dict[str, _Folder] = {}
 
     def look(self, number: int, path: str) -> None:
         """Look for one path."""
         self.numbers.append(number)
-        self._written[number] = path
-        for names in _readings(path):
-            self._names.setdefault(number, names)
-            match = self._match(names)
-            if match is not None:
-                self._names[number] = names
-                self._matches[number] = match
-                return
+        self._written.append(path)
+        first: tuple[_Folder, str] | None = None
+        for text in _readings(path):
+            cut = max(text.rfind("/"), text.rfind("\\"))
+            folder, name = self._folder(text[:cut] if cut > 0 else ""), text[cut + 1 :]
+            first = first or (folder, name)
+            found = self._found(folder, name, path)
+            if found is not None:
+                first = folder, name
+                break
+        assert first is not None  # for the type checker: there is one reading at least
+        self._paths.append(found)
+        self._places.append(first[0])
+        self._names.append(first[1])
 
     def settle(self) -> None:
-        """Drop matches without front folders that fit by accident: where two paths would be one file, or most are none.
+        """Drop what fits by accident: where two paths would be one file, or most paths of a front are not found.
 
         Raises
         ------
         PathRefused
-            If a path that leads out of the root has no match.
+            If a path that leads out of the root has no file.
         """
-        by_front: dict[tuple[str, ...], list[int]] = {}
-        for number, match in self._matches.items():
-            by_front.setdefault(match.front, []).append(number)
-        lost = self._lost(by_front)
-        takers: dict[str, set[tuple[str, ...]]] = {}
-        for number, match in self._matches.items():
-            takers.setdefault(match.path, set()).add(self._names[number])
-        for front, numbers in by_front.items():
-            if not front:
-                continue
-            several = any(len(takers[self._matches[number].path]) > 1 for number in numbers)
-            if several or lost[front] > len(numbers):
-                for number in numbers:
-                    del self._matches[number]
-            else:
-                self._fronts[front] = len(numbers)
-        for number in self.numbers:
-            if number not in self._matches:
-                self._require_inside(number)
+        lost = self._count_lost()
+        takers = Counter(path for path in self._paths if path is not None)
+        spellings: dict[str, set[tuple[tuple[str, ...], str]]] = {}
+        for row, path in enumerate(self._paths):
+            if path is not None and takers[path] > 1:
+                spellings.setdefault(path, set()).add((self._places[row].names, self._names[row]))
+        for front, found in list(self._fronts.items()):
+            several = any(len(spellings.get(str(self._paths[row]), ())) > 1 for row in found.rows)
+            if front and (several or lost[front] > len(found.rows)):
+                for row in found.rows:
+                    self._paths[row] = None
+                del self._fronts[front]
+        for row, path in enumerate(self._paths):
+            if path is None:
+                self._require_inside(row)
 
-    def result(self, number: int) -> tuple[str, bool]:
-        """Return the path below the root, and whether there is such a file."""
-        if number in self._matches:
-            return self._matches[number].path, True
-        names = self._names[number]
-        return "/".join(names[len(self._known_front(names)) :]), False
+    def results(self) -> Iterator[tuple[int, str, bool]]:
+        """Yield the number of each path, the path below the root, and whether there is such a file."""
+        for row, number in enumerate(self.numbers):
+            path, folder = self._paths[row], self._places[row]
+            if path is not None:
+                yield number, path, True
+            else:
+                front = self._known_front(folder.names)
+                yield number, "/".join((*folder.names[len(front) :], self._names[row])), False
 
     def said(self) -> tuple[Remark, ...]:
         """Return what was done to find files, with counts."""
         counts: Counter[str] = Counter()
-        for number, match in self._matches.items():
-            counts.update(_differences(self._written[number], match))
+        for found in self._fronts.values():
+            counts += found.differences
         words = [f"{counted(count, 'path')} {what}" for what, count in counts.items()]
-        fronts = sorted(self._fronts.items(), key=lambda front: -front[1])
-        for front, count in fronts[:_SHOWN]:
-            words.append(f"{counted(count, 'path')} found without {'/'.join(front) + '/'!r} in front")
+        fronts = sorted((-len(found.rows), "/".join(front)) for front, found in self._fronts.items() if front)
+        for count, front in fronts[:_SHOWN]:
+            words.append(f"{counted(-count, 'path')} found without {front + '/'!r} in front")
         if len(fronts) > _SHOWN:
             words.append(f"and without {len(fronts) - _SHOWN:,} more folders in front")
         return tuple(Remark(PATHS, word) for word in words)
 
-    def _match(self, names: tuple[str, ...]) -> _Match | None:
-        if not names:
+    def _folder(self, text: str) -> _Folder:
+        known = self._folders.get(text)
+        if known is None:
+            known = self._folders[text] = _Folder(_names(text))
+        return known
+
+    def _found(self, folder: _Folder, name: str, written: str) -> str | None:
+        path, dropped, below = None, 0, False
+        if name not in ("", ".", ".."):
+            for dropped, candidate in folder.candidates(self.tree):  # noqa: B007 - the last one counts
+                path = self.tree.file(candidate, name)
+                if path is not None:
+                    break
+            if path is None and not folder.names:
+                path = self.tree.below(name)
+                below = path is not None
+        if path is None:
             return None
-        folders = self._folders.get(names[:-1])
-        if folders is None:
-            folders = self._folders[names[:-1]] = self._candidates(names[:-1])
-        for dropped, folder in folders:
-            path = self.tree.file(folder, names[-1])
-            if path is not None:
-                front = names[:dropped]
-                own = front == self.above[: len(front)] and len(front) == len(self.above)
-                return _Match(path, () if own else front, "/".join(names[dropped:]))
-        below = self.tree.below(names[0]) if len(names) == 1 else None
-        return _Match(below, (), names[0]) if below else None
+        front = folder.names[:dropped]
+        front = () if front == self.above or below else front
+        taken = self._fronts.get(front)
+        if taken is None:
+            taken = self._fronts[front] = _Front()
+        taken.rows.append(len(self._paths))
+        spelled = name if below else "/".join((*folder.names[dropped:], name))
+        for difference in _differences(written, path, spelled, front):
+            taken.differences[difference] += 1
+        return path
 
-    def _candidates(self, names: tuple[str, ...]) -> list[tuple[int, str]]:
-        """Return the folders that the ends of `names` name, the longest first, and how many names each leaves out."""
-        found = []
-        for dropped in range(len(names) + 1):
-            if ".." not in names[dropped:]:
-                folder = self.tree.folder(names[dropped:])
-                if folder is not None:
-                    found.append((dropped, folder))
-        return found
-
-    def _lost(self, fronts: Iterable[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
-        """Count the paths that begin with each of `fronts` and have no match."""
-        lengths = {len(front) for front in fronts}
-        unmatched = (names for number, names in self._names.items() if number not in self._matches)
+    def _count_lost(self) -> Counter[tuple[str, ...]]:
+        """Count the paths that begin with each front and were not found."""
+        lengths = {len(front) for front in self._fronts}
+        unmatched = (self._places[row].names for row, path in enumerate(self._paths) if path is None)
         return Counter(names[:length] for names in unmatched for length in lengths)
 
     def _known_front(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -217,26 +264,26 @@ class _Search:
         lengths = sorted({len(front) for front in self._fronts}, reverse=True)
         return next((names[:length] for length in lengths if names[:length] in self._fronts), ())
 
-    def _require_inside(self, number: int) -> None:
-        names, written = self._names[number], self._written[number]
-        if self._known_front(names):
+    def _require_inside(self, row: int) -> None:
+        folder, name, written = self._places[row], self._names[row], self._written[row]
+        if self._known_front(folder.names):
             return
-        if ".." in names or _is_absolute(written) or not names:
+        if ".." in folder.names or name in ("", ".", "..") or _is_absolute(written):
             raise PathRefused(
-                number,
+                self.numbers[row],
                 f"path {written!r} must be relative to the folder of the images and stay below it, and no file there "
                 "has its name. Name the folder that holds the images with `images_root`.",
             )
 
 
-def _readings(path: str) -> list[tuple[str, ...]]:
-    """Return the names of a path as other systems may have meant it, the plainest reading first."""
+def _readings(path: str) -> list[str]:
+    """Return a path as other systems may have meant it, the plainest reading first."""
     texts = [path]
-    if path.lower().startswith("file:"):
+    if path[:5].lower() == "file:":
         texts = [unquote(re.sub(r"^file:(//[^/]*)?", "", path, flags=re.IGNORECASE))]
-    if _PERCENT.search(texts[-1]):
-        texts.append(path_to_manifest(unquote(texts[-1], errors="surrogateescape")))
-    return [_names(text) for text in texts]
+    if "%" in texts[0] and _PERCENT.search(texts[0]):
+        texts.append(path_to_manifest(unquote(texts[0], errors="surrogateescape")))
+    return texts
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -253,24 +300,25 @@ def _is_absolute(path: str) -> bool:
     return bool(re.match(r"[/\\]|file:|[A-Za-z]:[\\/]", path, re.IGNORECASE))
 
 
-def _differences(written: str, match: _Match) -> list[str]:
+def _differences(written: str, path: str, spelled: str, front: tuple[str, ...]) -> list[str]:
+    """Say how a path as it is written differs from that of its file; () for nothing but the folders in front."""
     said = []
     if "\\" in written:
         said.append("with backslashes read with slashes")
-    if written.lower().startswith("file:"):
+    if written[:5].lower() == "file:":
         said.append("read as a file:// address")
-    elif _PERCENT.search(written) and not _PERCENT.search(match.spelled):
+    elif "%" in written and _PERCENT.search(written) and not _PERCENT.search(spelled):
         said.append("with percent codes decoded")
-    if match.path != match.spelled:
-        if match.path.endswith(f"/{match.spelled}"):
+    if path != spelled:
+        if path.endswith(f"/{spelled}"):
             said.append("of a name alone found in a folder below")
-        elif fold(match.path) != fold(match.spelled):
+        elif fold(path) != fold(spelled):
             said.append("found by the name without its ending")
-        elif match.path.casefold() != match.spelled.casefold():
+        elif path.casefold() != spelled.casefold():
             said.append("found in another Unicode form")
         else:
             said.append("found in another letter case")
-    if not said and not match.front:
+    if not said and not front:
         said.append("written in another way (./, //, absolute) for the same file")
     return said
 

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Set
 from pathlib import Path
 
 from embedstore.errors import DataError
 from embedstore.manifest import path_from_manifest, path_to_manifest
 
+_NO_NAMES: frozenset[str] = frozenset()  # most folders hold either files or folders
 
-@dataclass
-class _Listing:
-    files: set[str] = field(default_factory=set)
-    folders: set[str] = field(default_factory=set)
-    # Folded name -> the names that fold to it; made when a name is not there as it is written.
-    folded_files: dict[str, list[str]] | None = None
-    folded_folders: dict[str, list[str]] | None = None
-    stems: dict[str, list[str]] | None = None
+
+class Listing:
+    """The names in a folder; `exists` is False where it cannot be listed."""
+
+    __slots__ = ("exists", "files", "folded_files", "folded_folders", "folders", "stems")
+
+    def __init__(self) -> None:
+        self.exists = True
+        self.files: Set[str] = _NO_NAMES
+        self.folders: Set[str] = _NO_NAMES
+        # Folded name -> the names that fold to it; made when a name is not there as it is written.
+        self.folded_files: dict[str, list[str]] | None = None
+        self.folded_folders: dict[str, list[str]] | None = None
+        self.stems: dict[str, list[str]] | None = None
+
+
+_NOTHING = Listing()
+_NOTHING.exists = False
 
 
 class FileTree:
@@ -29,8 +41,8 @@ class FileTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._top = str(root.absolute())
-        self._listings: dict[str, _Listing] = {}
+        self._top = os.path.join(root.absolute(), "")
+        self._listings: dict[str, Listing] = {}
         self._everywhere: dict[str, list[str]] | None = None
 
     def has(self, path: str) -> bool:
@@ -40,6 +52,11 @@ class FileTree:
 
     def folder(self, names: tuple[str, ...]) -> str | None:
         """Return the folder of these names, spelled as it lies on the disk; None where there is none."""
+        if not names:
+            return ""
+        written = "/".join(names)
+        if names[0] in self.listing("").folders and self.listing(written).exists:
+            return written
         found = ""
         for name in names:
             listing = self.listing(found)
@@ -71,7 +88,7 @@ class FileTree:
             name = match
         return f"{folder}/{name}" if folder else name
 
-    def listing(self, folder: str) -> _Listing:
+    def listing(self, folder: str) -> Listing:
         """Return what lies in a folder; nothing where there is no such folder."""
         listing = self._listings.get(folder)
         if listing is None:
@@ -98,24 +115,23 @@ class FileTree:
 
     def _place(self, folder: str) -> str:
         if folder.isascii():  # a Path for each of many folders would take most of the time
-            return os.path.join(self._top, folder)
+            return self._top + folder
         return str(path_from_manifest(self.root, folder))
 
-    def _list(self, folder: str) -> _Listing:
-        listing = _Listing()
+    def _list(self, folder: str) -> Listing:
+        files, folders = set(), set()
         try:
             with os.scandir(self._place(folder)) as entries:
                 for entry in entries:
                     name = entry.name if entry.name.isascii() else path_to_manifest(entry.name)
                     if entry.is_dir():
-                        listing.folders.add(name)
+                        folders.add(sys.intern(name))
                     elif entry.is_file():
-                        listing.files.add(name)
-        except (
-            OSError,
-            ValueError,
-        ):  # what cannot be listed, or has a NUL in its name, holds no file to be read
-            pass
+                        files.add(sys.intern(name))
+        except (OSError, ValueError):  # no such folder, no permission, a NUL in its name: no file to be read
+            return _NOTHING
+        listing = Listing()
+        listing.files, listing.folders = files or _NO_NAMES, folders or _NO_NAMES
         return listing
 
 
@@ -124,7 +140,7 @@ def fold(name: str) -> str:
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
-def _grouped(names: set[str]) -> dict[str, list[str]]:
+def _grouped(names: Set[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(fold(name), []).append(name)

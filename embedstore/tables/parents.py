@@ -58,8 +58,8 @@ def join_within_parent(
     if orphans := int(pc.sum(orphan).as_py() or 0):
         first = pc.index(orphan, True).as_py()
         raise DataError(
-            f"{rows.where(first)}: column {name!r} numbers anew within each {parent}, and {counted(orphans, 'row')}, this "
-            f"the first, have no {parent}. Fill it in, or leave {name} empty there too."
+            f"{rows.where(first)}: column {name!r} numbers anew within each {parent}, and {counted(orphans, 'row')}, "
+            f"this the first, have no {parent}. Fill it in, or leave {name} empty there too."
         )
     example = joined[pc.index(rows.column(name).is_valid(), True).as_py()].as_py()
     words = f"{counted(len(parents), 'id')} numbered anew within {parent}, joined with it as {example!r}"

@@ -73,7 +73,7 @@ def test_a_dry_run_and_json_say_the_same_as_the_summary(folder, capsys):
     for options in (["--dry-run", "--json"], ["--json"]):
         assert run(["extract", *options]) == 0
         said = json.loads(capsys.readouterr().out)
-        assert said["summary"]["g: uncertain (-1)"] == "2 labels; taken as 1 (--uncertain positive)"
+        assert said["data_set"]["g: uncertain (-1)"] == "2 labels; taken as 1 (--uncertain positive)"
         assert [(task["name"], task["positive"]) for task in said["tasks"]] == [
             ("Finding-Labels", "1"),
             ("reading", "normal"),
