@@ -49,7 +49,8 @@ def nearest_cases(
     found = []
     for unit in range(len(units.unit_ids)):
         cases: dict[str, dict[str, Any]] = {}
-        for row in np.flatnonzero(units.unit_of_image == unit):
+        # A vector that is zero is similar to nothing.
+        for row in np.flatnonzero((units.unit_of_image == unit) & units.X.any(axis=1)):
             own = str(units.image_ids[row])
             stored = known_as.get(own) or _same_vector(store, index, units.X[row]) if own in paths else own
             for case in _cases_of_image(

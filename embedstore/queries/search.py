@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.brief import Brief
-from embedstore.errors import UsageError, did_you_mean, require_whole_number
+from embedstore.errors import DataError, UsageError, did_you_mean, require_whole_number
 from embedstore.files import StrPath
 from embedstore.store.reader import Store, as_store
 
@@ -86,11 +86,21 @@ class Index(Brief):
             Leave this patient's images out.
         exclude_id
             Leave this image out.
+
+        Raises
+        ------
+        DataError
+            If the vector is zero.
         """
         require_whole_number("k", k)
         if k < 1:
             raise UsageError(f"k must be at least 1; found {k}")
         query = normalized(np.asarray(vector, dtype=np.float32)[None])[0]
+        if not query.any():
+            raise DataError(
+                "the query's vector is zero (that of a constant image, for instance): it has no direction, and "
+                "nothing is similar to it. Ask with another image"
+            )
         excluded = self._excluded(exclude_patient, exclude_id)
         # The few that are left out are asked for as well and dropped afterwards: a selector over all rows
         # costs several times the scan itself.
@@ -127,7 +137,7 @@ class Index(Brief):
 
 
 def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = None) -> Index:
-    """Build an exact index of a store's valid rows.
+    """Build an exact index of a store's valid rows, those whose vector is zero left out.
 
     Parameters
     ----------
@@ -162,6 +172,8 @@ def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = Non
             )
         same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
         kept = kept[same[kept]]
+    # A vector without length has no cosine, and would stand between those that point the other way.
+    kept = kept[embeddings.vectors[kept].any(axis=1)]
     unit_vectors = normalized(embeddings.vectors[kept])
     return Index(
         table.take(pa.array(kept)),

@@ -8,9 +8,9 @@ import pytest
 import zarr
 
 from embedstore.errors import CorruptStore, DataError, IdentityMismatch, Reason, StoreError, UsageError
+from embedstore.exchange.export import export_store
 from embedstore.store.commit import ChunkResult
 from embedstore.store.documents import write_document
-from embedstore.store.export import export_store
 from embedstore.store.reader import FAILED, PENDING, VALID, open_store
 from embedstore.store.tasks import read_task, task_names, write_task
 from embedstore.store.writer import open_writer
