@@ -24,7 +24,7 @@ from embedstore.store.reader import open_store
 )
 @click.option("--normalise", is_flag=True, help="Divide every vector by its length.")
 @click.option(
-    "--with-labels", is_flag=True, help="Add a column label.TASK.TARGET for each target of each task."
+    "--with-labels", is_flag=True, help="Add a column label:TASK:TARGET for each target of each task."
 )
 @click.option("--keep-zero", is_flag=True, help="Also write rows whose vector is zero.")
 @click.option("--force", is_flag=True, help="Replace TARGET if it is there.")

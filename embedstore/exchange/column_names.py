@@ -15,12 +15,12 @@ from urllib.parse import unquote
 # with a user's either. The empty name is ours because no format treats it well.
 OUR_NAMES = ("embedding", "export", "feature", "identity", "identity_sha256", "row", "vectors", "")
 LABEL = "label"
-_OURS = re.compile(rf"(?:({'|'.join(OUR_NAMES)})|({LABEL}))(_*)((?(2)\..*))", re.IGNORECASE | re.DOTALL)
+_OURS = re.compile(rf"(?:({'|'.join(OUR_NAMES)})|({LABEL}))(_*)((?(2):.*))", re.IGNORECASE | re.DOTALL)
 # HDF5 separates groups by a slash, zip on Windows by a backslash; netCDF has no control characters in names.
 _NEVER = re.compile(r"[%/\\\x00-\x1f\x7f-\x9f]|^\s+|\s+$")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 # HDF5's name for a group itself, and the ending that NumPy takes off the names of an npz file.
-_DOT = re.compile(r"^\.(?=\.?$)|\.(?=npy$)")
+_DOT = re.compile(r"^\.\.?$|\.(?=npy$)")
 
 
 def exported_name(name: str) -> str:
@@ -53,14 +53,14 @@ def original_name(exported: str) -> str | None:
 
 
 def label_name(task: str, target: str) -> str:
-    """Return the name of the column with a target's labels: ``label.TASK.TARGET``.
+    """Return the name of the column with a target's labels, ``label:TASK:TARGET``; no name of a task has a colon.
 
     Examples
     --------
-    >>> label_name("stenosis", "l4/l5"), label_name("v1.1", "x")
-    ('label.stenosis.l4%2Fl5', 'label.v1%2E1.x')
+    >>> label_name("stenosis", "l4/l5")
+    'label:stenosis:l4%2Fl5'
     """
-    return f"{LABEL}.{_percent(task).replace('.', '%2E')}.{_percent(target)}"
+    return f"{LABEL}:{task}:{_percent(target)}"
 
 
 def _percent(name: str) -> str:

@@ -27,7 +27,7 @@ class ExportOptions:
     normalise
         Divide every vector by its length.
     with_labels
-        Add a column for each target of each task, ``label.TASK.TARGET``: the class of the row's unit, empty where it
+        Add a column for each target of each task, ``label:TASK:TARGET``: the class of the row's unit, empty where it
         has no label.
     keep_zero
         Write rows whose vector is zero, which has no direction and no cosine.

@@ -102,7 +102,7 @@ class _Hdf5Blocks:
                 if held.ndim == 3:
                     yield held[0, start:stop]
                 else:
-                    yield held[start:stop].reshape(-1, self.shape[1]) if held.ndim == 2 else held[None]
+                    yield held[start:stop] if held.ndim == 2 else held[...][None]
 
 
 def _open_npz(path: Path, array: str | None, id_column: str | None) -> FeatureFile:
