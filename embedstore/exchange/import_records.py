@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.exchange.feature_rows import FeatureRows
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_columns
+from embedstore.tables.rows import Rows, as_text
+from embedstore.tables.table_file import read_rows
 
 # The column of a table that names what the features are of, where nothing else is said.
 _ID_COLUMNS = ("image_id",)
@@ -137,9 +138,9 @@ def _columns(
     if rows.are_bags:
         columns.setdefault("study_id", [rows.keys[at] for at in positions])
         columns["series_id"] = [rows.keys[at] for at in positions]
-    for name, cells in table.columns.items():
+    for name in table.table.column_names:
         if name not in own:
-            columns[name] = _one_kind([cells[at] for at in found])
+            columns[name] = table.column(name).take(pa.array(found)).combine_chunks()
     return {"image_id": [rows.ids[at] for at in positions], **columns}
 
 
@@ -155,10 +156,7 @@ def _read(path: Path) -> Rows:
             table = file.read(plain)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet: {error}") from error
-    columns: dict[str, list[Cell]] = {
-        name: [None if cell == "" else cell for cell in table.column(name).to_pylist()] for name in plain
-    }
-    return Rows(path, columns, [f"row {row}" for row in range(table.num_rows)])
+    return Rows(path, table, "row {}".format)
 
 
 def _key_column(table: Rows, choice: TableChoice, *, bags: bool) -> str:
@@ -193,13 +191,6 @@ def _rows_by_key(table: Rows, key: str) -> dict[str, int]:
             )
         row_of[name] = row
     return row_of
-
-
-def _one_kind(cells: list[Cell]) -> pa.Array:
-    kinds = {type(cell) for cell in cells if cell is not None}
-    if kinds and kinds <= {int, float}:
-        return pa.array(cells, pa.float64() if float in kinds else pa.int64())
-    return pa.array([as_text(cell) for cell in cells], pa.string())
 
 
 def _examples(names: Sequence[str]) -> str:
