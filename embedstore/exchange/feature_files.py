@@ -79,7 +79,9 @@ def _open_hdf5(path: Path, array: str | None, id_column: str | None) -> FeatureF
         if id_column is not None:
             held = found.get(id_column, found.get(f"manifest/{id_column}"))
             if held is None:
-                raise _no_ids(path, id_column, [other for other in found if other != name])
+                raise _no_ids(
+                    path, id_column, [other.removeprefix("manifest/") for other in found if other != name]
+                )
             ids = checked_ids(path, id_column, held[...], shape[0])
         coordinates = None if COORDINATES not in found else found[COORDINATES][...]
         dtype = found[name].dtype

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ import pyarrow.parquet as pq
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.exchange.feature_rows import FeatureRows
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_columns
+from embedstore.tables.cell_rules import BLANKS, CellRules
+from embedstore.tables.id_rules import read_ids
+from embedstore.tables.remarks import Remark
 from embedstore.tables.rows import Rows, as_text
 from embedstore.tables.table_file import read_rows
 
 # The column of a table that names what the features are of, where nothing else is said.
 _ID_COLUMNS = ("image_id",)
 _SLIDE_COLUMNS = ("slide_id", "series_id", "study_id", "image_id")
+_ID_COLUMNS_OF_MANIFEST = ("patient_id", "study_id", "series_id")
 _SHOWN = 3
 
 
@@ -38,12 +43,15 @@ class ImportRecords:
         Ids (of slides, where files are slides) with vectors that the table does not name; left out.
     absent
         Ids that the table names and no vector belongs to; left out.
+    remarks
+        What was guessed or normalised while the table was read.
     """
 
     manifest: Manifest
     positions: npt.NDArray[np.int64]
     unlisted: Sequence[str] = ()
     absent: Sequence[str] = ()
+    remarks: Sequence[Remark] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,25 +96,32 @@ def records_of_table(rows: FeatureRows, choice: TableChoice) -> ImportRecords:
         raise UsageError(f"a column may be mapped to {', '.join(FIXED_COLUMNS)}; found {unknown[0]!r}")
     table = _read(choice.path)
     key = _key_column(table, choice, bags=rows.are_bags)
+    table = _with_ids(table, {key, *(choice.columns.get(name, name) for name in _ID_COLUMNS_OF_MANIFEST)})
     row_of = _rows_by_key(table, key)
-    found = np.array([row_of.get(name, -1) for name in rows.keys], dtype=np.int64)
+    # The table's ids were composed and trimmed.
+    keys = (unicodedata.normalize("NFC", name).strip(BLANKS) for name in rows.keys)
+    found = np.array([row_of.get(name, -1) for name in keys], dtype=np.int64)
     positions = np.flatnonzero(found >= 0)
     taken = {rows.keys[at] for at in positions}
+    named = set(found[positions].tolist())
     unlisted = list(dict.fromkeys(name for name in rows.keys if name not in taken))
-    absent = [name for name in row_of if name not in taken]
+    absent = [name for name, row in row_of.items() if row not in named]
     if not len(positions):
         raise DataError(
             f"{table.path}: none of its {len(row_of):,} values of {key!r} names a vector; they look like "
             f"{_examples(absent)}, the vectors' like {_examples(unlisted)}. `manifest_id_column` names another column"
         )
     columns = _columns(rows, table, choice, key, positions, found[positions])
-    return ImportRecords(manifest_from_columns(columns, source=str(table.path)), positions, unlisted, absent)
+    return ImportRecords(
+        manifest_from_columns(columns, source=str(table.path)), positions, unlisted, absent, table.remarks
+    )
 
 
 def ids_in_order(rows: FeatureRows, choice: TableChoice) -> list[str]:
     """Return the ids of a table's rows, of which there must be one for each vector; raises DataError."""
     table = _read(choice.path)
-    ids = list(_rows_by_key(table, _key_column(table, choice, bags=False)))
+    key = _key_column(table, choice, bags=False)
+    ids = list(_rows_by_key(_with_ids(table, {key}), key))
     if len(ids) != len(rows):
         raise DataError(
             f"{table.path}: `in_order` needs a row for each vector; found {len(ids):,} rows and {len(rows):,} vectors"
@@ -157,6 +172,14 @@ def _read(path: Path) -> Rows:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet: {error}") from error
     return Rows(path, table, "row {}".format)
+
+
+def _with_ids(table: Rows, names: Collection[str]) -> Rows:
+    """Return the table with its ids written in one way, `1.0` as `1`."""
+    for name in sorted(names):
+        if name in table.table.column_names:
+            table = read_ids(table, name, CellRules())
+    return table
 
 
 def _key_column(table: Rows, choice: TableChoice, *, bags: bool) -> str:

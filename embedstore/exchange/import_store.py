@@ -32,6 +32,7 @@ from embedstore.store.layout import CONTENT_BYTES, STORE_DTYPES, StoreLayout
 from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.writer import StoreWriter, open_writer
+from embedstore.tables.remarks import describe_remarks
 
 DATASET = "import"
 Floats = npt.NDArray[np.float32]
@@ -172,10 +173,13 @@ def import_vectors(
     declared_identity(declare, dim=1)
     rows = open_feature_rows(Path(features), array=asked.array, id_column=asked.id_column)
     rows, records = _records(rows, None if manifest is None else Path(manifest), asked)
+    tell = say or _ignore
+    for subject, words in describe_remarks(records.remarks).items():
+        tell(f"{subject}: {words}")
     identity = declared_identity(declare, dim=rows.dim)
     _require_imported(root, identity)
     plan = _Import(rows, records, asked)
-    with open_writer(root, identity, say=say or _ignore) as writer:
+    with open_writer(root, identity, say=tell) as writer:
         before = open_store(root)
         known = plan.require_same(before)
         after = plan.commit(writer, plan.planned(writer, before))
