@@ -129,6 +129,33 @@ def ids_in_order(rows: FeatureRows, choice: TableChoice) -> list[str]:
     return ids
 
 
+def changed_columns(held: pa.Table, new: pa.Table) -> tuple[list[str], int]:
+    """Compare rows of a store's manifest with new ones of the same images.
+
+    Parameters
+    ----------
+    held, new
+        As many rows, in the same order. The path is not compared: a file of features may be renamed.
+
+    Returns
+    -------
+    columns
+        Those of `new` of which a cell differs.
+    images
+        How many rows have such a cell.
+    """
+    names, differ = [], np.zeros(new.num_rows, dtype=bool)
+    for name in new.column_names:
+        if name == "path":
+            continue
+        known = held.column(name) if name in held.column_names else pa.nulls(held.num_rows)
+        one, other = (_as_texts(column) for column in (known, new.column(name)))
+        if (one != other).any():
+            names.append(name)
+            differ |= one != other
+    return names, int(differ.sum())
+
+
 def _columns(
     rows: FeatureRows,
     table: Rows,
@@ -214,6 +241,10 @@ def _rows_by_key(table: Rows, key: str) -> dict[str, int]:
             )
         row_of[name] = row
     return row_of
+
+
+def _as_texts(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.object_]:
+    return np.array(["" if cell is None else as_text(cell) for cell in column.to_pylist()], dtype=object)
 
 
 def _examples(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from embedstore.brief import Brief
 from embedstore.errors import DataError, IdentityMismatch, Note, UsageError
@@ -20,6 +21,7 @@ from embedstore.exchange.feature_rows import FeatureRows, open_feature_rows
 from embedstore.exchange.import_records import (
     ImportRecords,
     TableChoice,
+    changed_columns,
     ids_in_order,
     records_of_table,
     records_without_table,
@@ -204,8 +206,9 @@ class _Import:
         return found
 
     def require_same(self, store: Store) -> int:
-        """Refuse vectors that differ from those which the store has of the same images; return how many those are."""
+        """Refuse vectors or cells that differ from what the store has of the same images; return how many those are."""
         target = self.store_rows(store)
+        self._require_same_cells(store, target[self.records.positions])
         held = target >= 0
         held[held] = store.status[target[held]] == VALID
         if not held.any():
@@ -224,6 +227,19 @@ class _Import:
                 f"{', '.join(map(repr, different[:3]))}. A vector never changes in a store; import into another one"
             )
         return int(held.sum())
+
+    def _require_same_cells(self, store: Store, rows: npt.NDArray[np.int64]) -> None:
+        known = np.flatnonzero(rows >= 0)
+        if not len(known):
+            return
+        columns, images = changed_columns(
+            store.table.take(pa.array(rows[known])), self.records.manifest.table.take(pa.array(known))
+        )
+        if columns:
+            raise DataError(
+                f"the table says something else of {images:,} images than when they were imported into store "
+                f"{store.path} ({', '.join(columns)}). Import into another store"
+            )
 
     def planned(self, writer: StoreWriter, store: Store) -> Store:
         """Plan a part for the images that the store has no row of, and return the store with it."""

@@ -156,7 +156,7 @@ def with_ids(manifest: pa.Table, columns: Sequence[str], *, holder: str) -> pa.T
 
 
 def with_vectors(table: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table:
-    """Return a table with one more column ``vector`` of lists; one of that name, or ``vector_``, gets one more ``_``."""
+    """Return a table with one more column ``vector`` of lists; one of that name, or ``vector_``, gets a ``_`` more."""
     own = [f"{name}_" if name.rstrip("_") == "vector" else name for name in table.column_names]
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     return table.rename_columns(own).append_column("vector", column)

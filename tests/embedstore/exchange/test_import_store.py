@@ -199,6 +199,18 @@ def test_importing_again_adds_what_is_new_and_refuses_what_is_different(tmp_path
         import_vectors(tmp_path / "f.npz", tmp_path / "s", declare=DECLARED, options=BY_ID)
 
 
+def test_a_table_that_was_changed_is_not_taken_in_silence(tmp_path):
+    write_npz(tmp_path / "f.npz", list("ab"), vectors(2))
+    table = tmp_path / "t.csv"
+    asked = {"declare": DECLARED, "manifest": table, "options": BY_ID}
+    table.write_text("image_id,patient_id,age\na,P1,50\nb,P2,\n")
+    for _ in range(2):
+        import_vectors(tmp_path / "f.npz", tmp_path / "s", **asked)
+    table.write_text("image_id,patient_id,age\na,P1,50\nb,P3,\n")
+    with pytest.raises(DataError, match=r"something else of 1 images than .* \(patient_id\)"):
+        import_vectors(tmp_path / "f.npz", tmp_path / "s", **asked)
+
+
 def _import(folder, failpoint=""):
     if failpoint:
         os.environ[FAILPOINT_VARIABLE] = failpoint
