@@ -26,7 +26,8 @@ from embedstore.exchange.import_store import ImportOptions, import_vectors
 )
 @click.option(
     "--id-column",
-    help="Array or column of FEATURES with the ids.  [default: none; each file is a slide with a bag of patches]",
+    help="Array or column of FEATURES with the ids.  [default: none; files with coords, and those of a folder, are "
+    "slides with patches]",
 )
 @click.option(
     "--array", help="Array or column with the vectors, or a pattern of columns: 'f*'.  [default: found]"
@@ -72,8 +73,9 @@ def command(
     max_failed: float,
     as_json: bool,
 ) -> int:
-    """Make a store of FEATURES that another tool has computed: .h5, .npz, .parquet, .safetensors, or a folder of them.
+    """Make a store of FEATURES that another tool has computed.
 
+    FEATURES is an .h5, .npz, .npy, .parquet or .safetensors file, or a folder with one for each slide.
     Its vectors are declared, not computed: probe, search by id and export work as ever, and no image is encoded for it.
 
     \b

@@ -19,6 +19,8 @@ _SHOWN = 3
 def print_import(summary: ImportSummary, store: Path) -> None:
     """Print how the store stands, and what was left out."""
     click.echo(f"{shown(store)}: {summary.valid:,} of {plural(summary.images, 'vector')} imported")
+    if summary.slides:
+        click.echo(f"  read as the patches of {plural(summary.slides, 'slide')}")
     if summary.known:
         click.echo(f"  {plural(summary.known, 'vector')} were there before, and are the same")
     for reason, count in summary.failed.items():
@@ -49,6 +51,7 @@ def import_document(summary: ImportSummary, store: Path) -> dict[str, Any]:
         "failed": dict(summary.failed),
         "known": summary.known,
         "zero": summary.zero,
+        "slides": summary.slides,
         "unlisted": list(summary.unlisted),
         "absent": list(summary.absent),
     }

@@ -1,4 +1,4 @@
-"""One file of features of another tool: HDF5, npz, Parquet or safetensors, read block by block, never by pickle."""
+"""One file of another tool's features: HDF5, npz, npy, Parquet, safetensors; read block by block, never by pickle."""
 
 from __future__ import annotations
 
@@ -130,6 +130,30 @@ def _open_npz(path: Path, array: str | None, id_column: str | None) -> FeatureFi
     return FeatureFile(path, *shape, headers[name][2], ids, places, blocks, whole)
 
 
+def _open_npy(path: Path, array: str | None, id_column: str | None) -> FeatureFile:
+    if id_column is not None or array is not None:
+        raise DataError(
+            f"{path}: an .npy file holds one array and no ids; `in_order` takes those of the table's rows"
+        )
+    held = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not np.issubdtype(held.dtype, np.floating):
+        raise DataError(f"{path}: must hold floating-point numbers; found {held.dtype}")
+    shape = table_shape(path, path.stem, held.shape)
+    return FeatureFile(path, *shape, held.dtype, None, None, _NpyBlocks(path, shape), held.ndim == 1)
+
+
+@dataclass(frozen=True)
+class _NpyBlocks:
+    path: Path
+    shape: tuple[int, int]
+
+    def __call__(self) -> Iterator[npt.NDArray[Any]]:
+        held = np.load(self.path, mmap_mode="r", allow_pickle=False).reshape(self.shape)
+        step = block_rows(self.shape[1])
+        for start in range(0, self.shape[0], step):
+            yield np.asarray(held[start : start + step])
+
+
 def _header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Return shape, whether it is in Fortran's order, and dtype of an array in an npz file."""
     with archive.open(name) as member:
@@ -200,6 +224,7 @@ READERS: Mapping[str, Callable[[Path, str | None, str | None], FeatureFile]] = {
     ".h5": _open_hdf5,
     ".hdf5": _open_hdf5,
     ".npz": _open_npz,
+    ".npy": _open_npy,
     ".parquet": open_parquet,
     ".safetensors": open_safetensors,
 }

@@ -30,10 +30,13 @@ class FeatureRows:
         The folder that the files lie in.
     files
         In order.
+    in_folder
+        Whether the folder was named, and not a file.
     """
 
     root: Path
     files: Sequence[FeatureFile]
+    in_folder: bool
 
     @property
     def dim(self) -> int:
@@ -111,6 +114,8 @@ def open_feature_rows(path: Path, *, array: str | None, id_column: str | None) -
     paths = sorted(entry for entry in folder.iterdir() if _is_features(entry)) if folder.is_dir() else [path]
     if not paths:
         raise DataError(f"{folder}: must hold files that end in {', '.join(READERS)}; found none")
+    if len(suffixes := sorted({entry.suffix.lower() for entry in paths})) > 1:
+        raise DataError(f"{folder}: the files of a folder must be of one format; found {', '.join(suffixes)}")
     files = [open_features(entry, array=array, id_column=id_column) for entry in paths]
     for file in files:
         if file.dim != files[0].dim:
@@ -122,7 +127,7 @@ def open_feature_rows(path: Path, *, array: str | None, id_column: str | None) -
             raise DataError(
                 f"{folder}: {file.path.name} and {files[0].path.name}: one holds ids, the other none"
             )
-    rows = FeatureRows(paths[0].parent, files)
+    rows = FeatureRows(paths[0].parent, files, folder.is_dir())
     _require_different(rows)
     return rows
 

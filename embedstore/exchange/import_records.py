@@ -95,6 +95,12 @@ def records_of_table(rows: FeatureRows, choice: TableChoice) -> ImportRecords:
     if unknown := sorted(set(choice.columns) - set(FIXED_COLUMNS)):
         raise UsageError(f"a column may be mapped to {', '.join(FIXED_COLUMNS)}; found {unknown[0]!r}")
     table = _read(choice.path)
+    for name, own in choice.columns.items():
+        if own not in table.table.column_names:
+            raise DataError(
+                f"{table.path}: {name} is to be the column {own!r}, which the table has not; it has "
+                f"{', '.join(table.table.column_names)}{did_you_mean(own, table.table.column_names)}"
+            )
     key = _key_column(table, choice, bags=rows.are_bags)
     table = _with_ids(table, {key, *(choice.columns.get(name, name) for name in _ID_COLUMNS_OF_MANIFEST)})
     row_of = _rows_by_key(table, key)

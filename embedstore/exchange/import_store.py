@@ -87,6 +87,8 @@ class ImportSummary(Brief):
         Those that the store had before.
     zero
         Those whose vector is zero.
+    slides
+        How many slides the vectors are patches of; 0 where each is an image of its own.
     unlisted, absent
         `ImportRecords.unlisted` and `ImportRecords.absent`.
     """
@@ -97,6 +99,7 @@ class ImportSummary(Brief):
     failed: Mapping[str, int]
     known: int
     zero: int
+    slides: int
     unlisted: Sequence[str]
     absent: Sequence[str]
 
@@ -301,6 +304,7 @@ class _Import:
             failed=dict(sorted(failed.items())) if (status == FAILED).any() else {},
             known=known,
             zero=len(asked & set(notes_of(store.offsets()).get(Note.ZERO_VECTOR, []))),
+            slides=len(set(self.records.manifest.column("path"))) if self.rows.are_bags else 0,
             unlisted=self.records.unlisted,
             absent=self.records.absent,
         )
@@ -345,6 +349,7 @@ def _digest(vector: Floats) -> npt.NDArray[np.uint8]:
 def _records(
     rows: FeatureRows, table: Path | None, asked: ImportOptions
 ) -> tuple[FeatureRows, ImportRecords]:
+    _require_known_kind(rows, asked)
     if table is None:
         if asked.in_order or asked.manifest_id_column or asked.columns:
             raise UsageError(
@@ -358,6 +363,17 @@ def _records(
         ids = ids_in_order(rows, choice)
         rows = replace(rows, files=(replace(rows.files[0], ids=ids, coordinates=None),))
     return rows, records_of_table(rows, choice)
+
+
+def _require_known_kind(rows: FeatureRows, asked: ImportOptions) -> None:
+    """Refuse a single file that may be a table of images without its option, or the patches of a slide."""
+    file = rows.files[0]
+    known = file.ids is not None or file.coordinates is not None or file.is_whole
+    if not (known or rows.in_folder or asked.in_order):
+        raise UsageError(
+            f"{file.path}: `id_column` must name the array or column with the ids of its {file.rows:,} vectors; "
+            "`in_order` takes those of a table's rows. (One slide without coords is read in a folder of its own.)"
+        )
 
 
 def _require_imported(root: Path, identity: Identity) -> None:

@@ -52,8 +52,9 @@ def import_slides(*more):
 
 def test_slides_are_imported_labelled_probed_and_predicted(capsys):
     assert import_slides("--declare", DECLARED) == 0
-    assert capsys.readouterr().out.splitlines()[:2] == [
+    assert capsys.readouterr().out.splitlines()[:3] == [
         "s: 180 of 180 vectors imported",
+        "  read as the patches of 60 slides",
         "  left out, rows of the table without a vector: 1 (S99)",
     ]
     assert run(["info", "s"]) == 0

@@ -156,6 +156,32 @@ def test_vectors_in_the_order_of_the_table(tmp_path):
         )
 
 
+def test_a_file_without_ids_is_not_taken_for_a_slide_in_silence(tmp_path):
+    np.save(tmp_path / "f.npy", vectors(3))
+    with pytest.raises(
+        UsageError, match="`id_column` must name the array or column with the ids of its 3 vectors"
+    ):
+        import_vectors(tmp_path / "f.npy", tmp_path / "s", declare=DECLARED)
+    (tmp_path / "t.csv").write_text("image_id\nz\ny\nx\n")
+    asked = {"declare": DECLARED, "manifest": tmp_path / "t.csv"}
+    import_vectors(tmp_path / "f.npy", tmp_path / "s", **asked, options=ImportOptions(in_order=True))
+    np.testing.assert_array_equal(open_store(tmp_path / "s").vector("x"), vectors(3)[2])
+    (tmp_path / "bags").mkdir()
+    (tmp_path / "f.npy").rename(tmp_path / "bags" / "S1.npy")
+    assert import_vectors(tmp_path / "bags", tmp_path / "b", declare=DECLARED).slides == 1
+    assert open_store(tmp_path / "b").image_ids.tolist() == ["S1/0000", "S1/0001", "S1/0002"]
+
+
+def test_a_mapped_column_must_be_there(tmp_path):
+    write_npz(tmp_path / "f.npz", list("ab"), vectors(2))
+    (tmp_path / "t.csv").write_text("image_id,Patient\na,P1\nb,P2\n")
+    options = ImportOptions(id_column="id", columns={"patient_id": "Patent"})
+    with pytest.raises(DataError, match=r"patient_id is to be the column 'Patent'.* Did you mean 'Patient'"):
+        import_vectors(
+            tmp_path / "f.npz", tmp_path / "s", declare=DECLARED, manifest=tmp_path / "t.csv", options=options
+        )
+
+
 def test_an_id_that_stands_twice_is_refused(tmp_path):
     write_npz(tmp_path / "f.npz", list("abca"), vectors(4))
     with pytest.raises(DataError, match="ids must differ; 1 stand more than once: 'a'"):
