@@ -101,6 +101,8 @@ class Index(Brief):
     ) -> list[list[Neighbor]]:
         """Return what `search` returns, for many vectors at once: several times as fast, and the same answers.
 
+        A vector that is zero has no neighbours here.
+
         Parameters
         ----------
         vectors
@@ -121,6 +123,7 @@ class Index(Brief):
             outside=np.array(patients, np.int64) if patients else None,
             without=np.array(own, np.int64) if own else None,
         )
+        found[~queries.any(axis=1)] = -1
         return [
             [self._neighbor(int(at), float(cosine)) for at, cosine in zip(*pair, strict=True) if at >= 0]
             for pair in zip(found, cosines, strict=True)
