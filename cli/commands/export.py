@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import ProjectCommand, json_option, plural, print_json, require, store_option
+from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_option
 from embedstore.errors import UsageError
 from embedstore.exchange.export import ExportOptions, ExportSummary, export_store
 from embedstore.store.reader import open_store
@@ -54,6 +54,10 @@ def command(
     options = ExportOptions(
         dtype=file_dtype, normalise=normalise, with_labels=with_labels, keep_zero=keep_zero, force=force
     )
+    if file_dtype == "float16" and paths[-1].suffix.lower() in (".h5", ".hdf5"):
+        print_notice(
+            "float16: netCDF4, which xarray.open_dataset picks, ends its process on this file; h5py reads it"
+        )
     summary = export_store(open_store(source), paths[-1], options)
     if as_json:
         left_out = {"failed": summary.failed, "pending": summary.pending, "zero": summary.zero}

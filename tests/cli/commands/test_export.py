@@ -89,14 +89,17 @@ def test_a_file_is_replaced_only_where_that_is_asked_for(capsys):
     assert document["left_out"] == {"failed": 1, "pending": 0, "zero": 0}
 
 
-def test_the_dtype_of_the_project_is_that_of_the_encoder(tmp_path, monkeypatch, folder):
+def test_the_dtype_of_the_project_is_that_of_the_encoder(tmp_path, monkeypatch, folder, capsys):
     """`dtype` in embed.toml is the encoder's arithmetic, and no word about files."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "embed.toml").write_text('dtype = "bfloat16"\n')
     assert run(["export", str(folder / "s"), "out.npz"]) == 0
     with np.load("out.npz") as arrays:
         assert arrays["vectors"].dtype == np.float32
+    assert run(["export", str(folder / "s"), "half.h5", "--dtype", "float16"]) == 0
+    assert "netCDF4" in capsys.readouterr().err
     assert run(["export", str(folder / "s"), "half.npz", "--dtype", "float16", "--normalise"]) == 0
+    assert "netCDF4" not in capsys.readouterr().err
     with np.load("half.npz") as arrays:
         assert arrays["vectors"].dtype == np.float16
         lengths = np.linalg.norm(arrays["vectors"].astype(np.float64), axis=1)
