@@ -25,6 +25,7 @@ COMMANDS = {
     "info": "Show what a store holds.",
     "verify": "Re-read every byte of a store; --repair heals it.",
     "export": "Write a store's vectors to HDF5 (with tasks), npz or Parquet.",
+    "import": "Make a store of vectors that another tool has computed.",
     "label": "Add a task to a store from a table.",
     "doctor": "Check versions, devices, weights, disk and speed.",
 }

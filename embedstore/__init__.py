@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from embedstore.exchange.export import ExportOptions, ExportSummary, export_store
+    from embedstore.exchange.import_store import ImportOptions, ImportSummary, import_vectors
     from embedstore.extraction.extract import Choose, ExtractOptions, ExtractSummary, Observer, extract
     from embedstore.identity import Identity
     from embedstore.images.preprocess import PreprocessSpec
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from embedstore.queries.load_view import load_units, load_view, load_views
     from embedstore.queries.search import Index, Neighbor, build_index
     from embedstore.queries.similar_images import search
-    from embedstore.store.export import export_store
     from embedstore.store.reader import Store, StoredArray, open_store
     from embedstore.store.repair import repair_store
     from embedstore.store.tasks import read_task, task_names, write_task
@@ -62,11 +63,15 @@ __all__ = [
     "Embeddings",
     "Encoder",
     "EncoderDefaults",
+    "ExportOptions",
+    "ExportSummary",
     "ExtractOptions",
     "ExtractSummary",
     "Identity",
     "IdentityMismatch",
     "ImageRefused",
+    "ImportOptions",
+    "ImportSummary",
     "Index",
     "Manifest",
     "MissingDependency",
@@ -92,6 +97,7 @@ __all__ = [
     "export_store",
     "extract",
     "image_encoder",
+    "import_vectors",
     "load_units",
     "load_view",
     "load_views",
@@ -127,6 +133,8 @@ _NAMES_OF_MODULE = {
         "StoreError",
         "UsageError",
     ],
+    "embedstore.exchange.export": ["ExportOptions", "ExportSummary", "export_store"],
+    "embedstore.exchange.import_store": ["ImportOptions", "ImportSummary", "import_vectors"],
     "embedstore.extraction.extract": ["Choose", "ExtractOptions", "ExtractSummary", "Observer", "extract"],
     "embedstore.identity": ["Identity"],
     "embedstore.images.preprocess": ["PreprocessSpec"],
@@ -136,7 +144,6 @@ _NAMES_OF_MODULE = {
     "embedstore.queries.load_view": ["load_units", "load_view", "load_views"],
     "embedstore.queries.search": ["Index", "Neighbor", "build_index"],
     "embedstore.queries.similar_images": ["search"],
-    "embedstore.store.export": ["export_store"],
     "embedstore.store.reader": ["Store", "StoredArray", "open_store"],
     "embedstore.store.repair": ["repair_store"],
     "embedstore.store.tasks": ["read_task", "task_names", "write_task"],

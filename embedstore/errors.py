@@ -138,6 +138,7 @@ class Note(StrEnum):
     RESCALE_DROPPED = "rescale-dropped"
     MADE_SQUARE = "pixels-made-square"
     ASPECT_IGNORED = "pixel-aspect-ignored"
+    ZERO_VECTOR = "zero-vector"
 
     @property
     def words(self) -> str:
@@ -156,6 +157,7 @@ _NOTE_WORDS = {
     Note.NOT_HOUNSFIELD: "a CT whose values are no Hounsfield units was shown over its own range",
     Note.RESCALE_DROPPED: "a RescaleSlope of 0 makes every value the same; the rescale was left out",
     Note.MADE_SQUARE: "pixels that are not square were resampled to square ones",
+    Note.ZERO_VECTOR: "the vector is zero and has no direction (a constant image); search and export leave it out",
     Note.ASPECT_IGNORED: "the aspect ratio of the pixels is beyond 1:100 and was ignored",
 }
 

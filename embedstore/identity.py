@@ -105,6 +105,9 @@ class Identity:
     arrays
         Further arrays, name -> what a row of it is; most encoders have none, and their identity does not
         mention it.
+    declared
+        Of vectors that another tool made and that were imported: what their owner says they are, as text. Empty
+        for vectors that were computed here, whose identity does not mention it.
 
     Raises
     ------
@@ -121,6 +124,7 @@ class Identity:
     dim: int
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     arrays: Mapping[str, ArraySpec] = field(default_factory=dict, hash=False)
+    declared: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         lengths = {VECTOR_DIMENSION: self.dim}
@@ -140,10 +144,16 @@ class Identity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the identity as plain JSON values."""
-        document = asdict(self) | {"preprocess": dict(self.preprocess), "options": dict(self.options)}
+        document = asdict(self) | {
+            "preprocess": dict(self.preprocess),
+            "options": dict(self.options),
+            "declared": dict(self.declared),
+        }
         # Left out where there are none, so that identities from before they existed stay the same.
         if not self.options:
             del document["options"]
+        if not self.declared:
+            del document["declared"]
         del document["arrays"]
         if self.arrays:
             document["arrays"] = {name: self.arrays[name].to_json() for name in sorted(self.arrays)}
@@ -163,6 +173,21 @@ class Identity:
             if mine.get(name) != theirs.get(name)
         }
 
+    def require_computed(self, *, holder: str) -> None:
+        """Refuse vectors that were imported, where the encoder that made them is needed.
+
+        Raises
+        ------
+        IdentityMismatch
+            If they were; `holder` is as in `require_same`.
+        """
+        if self.declared:
+            raise IdentityMismatch(
+                f"{holder} holds vectors that were imported and are declared, not computed, to be of "
+                f"{self.encoder!r}: no image can be encoded for it. Import further vectors of that encoder, or use a "
+                "store that was extracted"
+            )
+
     def require_same(self, other: Identity, *, holder: str) -> None:
         """Refuse another identity.
 
@@ -181,6 +206,8 @@ class Identity:
         fields = self.differences(other)
         if not fields:
             return
+        if self.declared and not other.declared:
+            self.require_computed(holder=holder)
         listed = "; ".join(
             f"{name}: {mine!r} there, {theirs!r} asked" for name, (mine, theirs) in fields.items()
         )

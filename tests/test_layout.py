@@ -18,7 +18,7 @@ PACKAGES = ("embedstore", "heads", "finetune", "cli")
 _DOTTED = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)}|tests|benchmarks)(?:\.\w+)+)")
 _IMPORTED = re.compile(rf"\bfrom ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (\w+)")
 # Names that look like module paths: groups of entry points, files, keys of other formats.
-_NO_MODULES = {"embedstore.heads", "embedstore.identity", "embedstore.key"}
+_NO_MODULES = {"embedstore.heads", "embedstore.identity", "embedstore.export", "embedstore.key"}
 _FILE_ENDINGS = {"toml", "egg", "store", "html", "json", "md", "py", "cfg", "key", "wheel", "whl"}
 MODULES = sorted(
     path.relative_to(PROJECT)

@@ -8,30 +8,76 @@ import click
 
 from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_option
 from embedstore.errors import UsageError
-from embedstore.store.export import export_store
+from embedstore.exchange.export import ExportOptions, ExportSummary, export_store
 from embedstore.store.reader import open_store
 
 
 @click.command(name="export", cls=ProjectCommand)
 @click.argument("paths", nargs=-1, metavar="[STORE] TARGET", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--dtype",
+    "file_dtype",  # the key `dtype` of embed.toml is the encoder's arithmetic
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Number format of the vectors; some readers have no float16, and netCDF4 must not be given one.",
+)
+@click.option("--normalise", is_flag=True, help="Divide every vector by its length.")
+@click.option(
+    "--with-labels", is_flag=True, help="Add a column label:TASK:TARGET for each target of each task."
+)
+@click.option("--keep-zero", is_flag=True, help="Also write rows whose vector is zero.")
+@click.option("--force", is_flag=True, help="Replace TARGET if it is there.")
 @store_option
 @json_option
-def command(paths: tuple[Path, ...], store: Path | None, as_json: bool) -> None:
-    """Write every vector with its manifest row to TARGET (.h5, .npz or .parquet).
+def command(
+    paths: tuple[Path, ...],
+    file_dtype: str,
+    normalise: bool,
+    with_labels: bool,
+    keep_zero: bool,
+    force: bool,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Write every vector with its manifest row to TARGET (.h5, .npz or .parquet; .csv is all but the vectors).
 
-    HDF5 also holds the tasks with their labels; npz and Parquet hold the vectors with their manifest rows.
+    HDF5 also holds the tasks. docs/interop.md has a recipe for each of the tools that read these files.
 
     \b
     Example:
-      embed export mura.store mura.h5
+      embed export mura.store mura.parquet --with-labels
     """
     if len(paths) > 2:
         raise UsageError(f"give [STORE] TARGET; found {len(paths)} arguments")
     source = paths[0] if len(paths) == 2 else Path(require(store, "--store"))
-    if paths[-1].is_file():
-        print_notice(f"replaces {paths[-1]}")
-    rows = export_store(open_store(source), paths[-1])
+    options = ExportOptions(
+        dtype=file_dtype, normalise=normalise, with_labels=with_labels, keep_zero=keep_zero, force=force
+    )
+    if file_dtype == "float16" and paths[-1].suffix.lower() in (".h5", ".hdf5"):
+        print_notice(
+            "float16: netCDF4, which xarray.open_dataset picks, ends its process on this file; h5py reads it"
+        )
+    summary = export_store(open_store(source), paths[-1], options)
     if as_json:
-        print_json({"store": str(source), "target": str(paths[-1]), "rows": rows})
+        left_out = {"failed": summary.failed, "pending": summary.pending, "zero": summary.zero}
+        print_json(
+            {"store": str(source), "target": str(paths[-1]), "rows": summary.rows, "left_out": left_out}
+        )
     else:
-        click.echo(f"wrote {paths[-1]}: {plural(rows, 'row')}")
+        _print(summary)
+
+
+def _print(summary: ExportSummary) -> None:
+    click.echo(f"wrote {summary.target}: {plural(summary.rows, 'row')}")
+    if summary.failed:
+        click.echo(
+            f"  left out: {plural(summary.failed, 'image')} without a vector (failed; `embed info` names them)"
+        )
+    if summary.pending:
+        click.echo(f"  left out: {plural(summary.pending, 'image')} not extracted yet")
+    if summary.zero:
+        click.echo(
+            f"  left out: {plural(summary.zero, 'image')} whose vector is zero and has no direction; "
+            "--keep-zero writes them too"
+        )

@@ -17,13 +17,12 @@ _SHOWN_FAILURES = 10
 
 def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
     """Print what `cli.jobs.describe_store.describe_store` found; the first failures, or all of them."""
-    identity, preprocess = document["identity"], document["identity"]["preprocess"]
-    square = ", square pixels" if preprocess.get("square_pixels") and preprocess["preset"] == "pad" else ""
+    identity = document["identity"]
     click.echo(f"{shown(Path(document['store']))}")
     print_facts(
         {
             "  encoder": f"{identity['encoder']}, revision {identity['revision']}, {identity['dim']}-d",
-            "  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px{square}",
+            **_origin(identity),
             "  identity": document["identity_sha256"],
             "  images": f"{document['valid']:,} with a vector, {document['failed']:,} failed, "
             f"{document['pending']:,} pending",
@@ -78,6 +77,18 @@ def print_task(task: Mapping[str, Any]) -> None:
     for row in rows:
         cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
         click.echo("  ".join([f"  {row[0]:<{widths[0]}}", *cells]))
+
+
+def _origin(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Return how images became vectors, or what is declared of vectors that were imported."""
+    if declared := identity.get("declared"):
+        facts = ", ".join(f"{name}={fact}" for name, fact in declared.items())
+        return {
+            "  declared": f"{facts} (imported, not computed here: no image can be encoded for this store)"
+        }
+    preprocess = identity["preprocess"]
+    square = ", square pixels" if preprocess.get("square_pixels") and preprocess["preset"] == "pad" else ""
+    return {"  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px{square}"}
 
 
 def _rounding_error(part: Mapping[str, Any], array: Mapping[str, Any]) -> str:

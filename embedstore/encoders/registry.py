@@ -158,10 +158,11 @@ def encoder_of_identity(
     Raises
     ------
     IdentityMismatch
-        If that encoder makes vectors of another identity.
+        If that encoder makes vectors of another identity, or the vectors were imported.
     UsageError
         If no encoder has that name.
     """
+    identity.require_computed(holder=holder)
     place = name or identity.encoder
     revision = _commit_of(identity, place)
     offered = encoder_options(place, revision=revision)

@@ -118,12 +118,23 @@ def extract(
 
 def dtype_of_store(path: Path) -> str:
     """Return the arithmetic of a store's vectors, which every later vector must have; ``auto`` without a store."""
-    return read_store_document(path)[0].compute_dtype if StoreLayout(path).store_file.exists() else "auto"
+    identity = _identity_of_store(path)
+    return "auto" if identity is None else identity.compute_dtype
 
 
 def square_pixels_of_store(path: Path) -> bool | None:
     """Return `PreprocessSpec.square_pixels` of a store's vectors; None without a store."""
-    return has_square_pixels(read_store_document(path)[0]) if StoreLayout(path).store_file.exists() else None
+    identity = _identity_of_store(path)
+    return None if identity is None else has_square_pixels(identity)
+
+
+def _identity_of_store(path: Path) -> Identity | None:
+    """Return what the vectors of a store are, None without a store; refuse one whose vectors were imported."""
+    if not StoreLayout(path).store_file.exists():
+        return None
+    identity, _ = read_store_document(path)
+    identity.require_computed(holder=f"store {path}")
+    return identity
 
 
 class Executor(Protocol):

@@ -46,10 +46,12 @@ def nearest_cases(
         unit_id: {target: row[target] for target in task.targets}
         for unit_id, row in zip(task.unit_ids, task.labels.to_pylist(), strict=True)
     }
+    # A vector that is zero is similar to nothing.
+    comparable = units.X.any(axis=1)
     found = []
     for unit in range(len(units.unit_ids)):
         cases: dict[str, dict[str, Any]] = {}
-        for row in np.flatnonzero(units.unit_of_image == unit):
+        for row in np.flatnonzero((units.unit_of_image == unit) & comparable):
             own = str(units.image_ids[row])
             stored = known_as.get(own) or _same_vector(store, index, units.X[row]) if own in paths else own
             for case in _cases_of_image(

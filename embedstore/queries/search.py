@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.brief import Brief
-from embedstore.errors import UsageError, did_you_mean
+from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.files import StrPath
 from embedstore.similarity.exact_search import ExactSearch
 from embedstore.store.reader import Store, as_store
@@ -77,8 +77,18 @@ class Index(Brief):
             Leave this patient's images out.
         exclude_id
             Leave this image out.
+
+        Raises
+        ------
+        DataError
+            If the vector is zero.
         """
         queries = np.asarray(vector, dtype=np.float32)[None]
+        if not queries.any():
+            raise DataError(
+                "the query's vector is zero (that of a constant image, for instance): it has no direction, and "
+                "nothing is similar to it. Ask with another image"
+            )
         return self.search_many(queries, k=k, exclude_patients=[exclude_patient], exclude_ids=[exclude_id])[0]
 
     def search_many(
@@ -90,6 +100,8 @@ class Index(Brief):
         exclude_ids: Sequence[str] | None = None,
     ) -> list[list[Neighbor]]:
         """Return what `search` returns, for many vectors at once: several times as fast, and the same answers.
+
+        A vector that is zero has no neighbours here.
 
         Parameters
         ----------
@@ -111,6 +123,7 @@ class Index(Brief):
             outside=np.array(patients, np.int64) if patients else None,
             without=np.array(own, np.int64) if own else None,
         )
+        found[~queries.any(axis=1)] = -1
         return [
             [self._neighbor(int(at), float(cosine)) for at, cosine in zip(*pair, strict=True) if at >= 0]
             for pair in zip(found, cosines, strict=True)
@@ -144,7 +157,7 @@ class Index(Brief):
 
 
 def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = None) -> Index:
-    """Build an exact index of a store's valid rows.
+    """Build an exact index of a store's valid rows, those whose vector is zero left out.
 
     Parameters
     ----------
@@ -179,6 +192,8 @@ def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = Non
             )
         same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
         kept = kept[same[kept]]
+    # A vector without length has no cosine, and would stand between those that point the other way.
+    kept = np.setdiff1d(kept, zero_rows(embeddings.vectors))
     whole = len(kept) == len(embeddings.rows)
     return Index(
         table if whole else table.take(pa.array(kept)),
@@ -186,6 +201,13 @@ def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = Non
         embeddings.rows[kept],
         embeddings.vectors if whole else embeddings.vectors[kept],
     )
+
+
+def zero_rows(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return which of (n, dim) vectors are zero, ascending; most are known not to be from a few of their numbers."""
+    few = vectors[:, :: max(1, vectors.shape[1] // 8)]
+    suspected = np.flatnonzero(~few.any(axis=1))
+    return suspected[~vectors[suspected].any(axis=1)]
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import Reason, StoreError
+from embedstore.errors import Note, Reason, StoreError
 from embedstore.files import make_folder_durable, sha256_bytes, write_durable
 from embedstore.identity import Identity
 from embedstore.store.documents import write_document
@@ -135,7 +135,7 @@ class ChunkWriter:
             content_sha256=sha256_bytes(content[valid].tobytes()),
             failures=failures,
             series_ranges=dict(sorted(result.series_ranges.items())),
-            notes=dict(sorted(result.notes.items())),
+            notes=_notes(result, stored[VECTORS], start=start),
             seconds=round(result.seconds, 3),
             finished=timestamp(),
             host=socket.gethostname(),
@@ -202,6 +202,14 @@ def _check_shapes(plan: PartPlan, chunk: int, result: ChunkResult) -> None:
     found = {name: rows.shape for name, rows in result.arrays.items()} | {CONTENT: result.content.shape}
     if found != wanted:
         raise StoreError(f"chunk {chunk} of part {plan.number} needs arrays of shape {wanted}; found {found}")
+
+
+def _notes(result: ChunkResult, vectors: npt.NDArray[Any], *, start: int) -> dict[str, tuple[int, ...]]:
+    """Return the notes on a chunk's images, with the rows whose stored vector is zero among them."""
+    # A failed row is NaN.
+    zero = tuple(int(row) for row in start + np.flatnonzero(~vectors.any(axis=1)))
+    found = {code: rows for code, rows in result.notes.items() if code != Note.ZERO_VECTOR}
+    return dict(sorted({**found, **({Note.ZERO_VECTOR.value: zero} if zero else {})}.items()))
 
 
 def _digest(stored: npt.NDArray[Any], computed: npt.NDArray[np.float32], *, carried: float) -> ArrayDigest:

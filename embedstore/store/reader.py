@@ -22,7 +22,7 @@ from embedstore.identity import Identity
 from embedstore.store.documents import read_part_plan, read_store_document
 from embedstore.store.layout import CONTENT_BYTES, VECTORS, Failure, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
-from embedstore.store.tasks import read_task, task_names, with_ids, with_labels
+from embedstore.store.tasks import read_task, task_names, with_ids, with_labels, with_vectors
 from embedstore.view import ArrayRows, Embeddings, Source
 
 __all__ = [
@@ -165,7 +165,7 @@ class Store(Brief):
             Columns of the manifest beside ``image_id``, ``patient_id``, ``study_id`` and ``split``, or the name of
             one; all by default.
         vectors
-            Also a column ``vector``, float32 lists of the identity's length.
+            Also a column ``vector``, float32 lists; a column of the manifest of that name is called ``vector_`` then.
 
         Raises
         ------
@@ -186,9 +186,7 @@ class Store(Brief):
         if task is not None:
             table = with_labels(table, read_task(self.path, task), manifest)
         if vectors:
-            rows = self.embeddings(dtype=np.float32).vectors
-            column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), self.identity.dim)
-            table = table.append_column("vector", column)
+            table = with_vectors(table, self.embeddings(dtype=np.float32).vectors)
         return table
 
     def to_pandas(

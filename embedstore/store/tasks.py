@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.errors import Advice, CorruptStore, DataError, UsageError, did_you_mean
@@ -151,6 +153,13 @@ def with_ids(manifest: pa.Table, columns: Sequence[str], *, holder: str) -> pa.T
             hint = did_you_mean(name, known)
             raise UsageError(f"{holder} has no column {name!r}; it has {', '.join(known)}{hint}")
     return manifest.select(list(dict.fromkeys([*_ID_COLUMNS, *columns])))
+
+
+def with_vectors(table: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table:
+    """Return a table with one more column ``vector`` of lists; one of that name, or ``vector_``, gets a ``_`` more."""
+    own = [f"{name}_" if name.rstrip("_") == "vector" else name for name in table.column_names]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    return table.rename_columns(own).append_column("vector", column)
 
 
 def with_labels(table: pa.Table, task: Task, manifest: pa.Table) -> pa.Table:

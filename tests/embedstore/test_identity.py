@@ -10,7 +10,12 @@ from embedstore.identity import ArraySpec, Identity, identity_from_json
 
 TOKENS = ArraySpec((1024, 64), ("token", "token_feature"), "tokens after the last layer norm")
 IDENTITY = Identity("hog", "1", "none", {"preset": "pad", "size_px": 444}, "cells", "float32", 1152)
-_OTHERS = {"preprocess": {"preset": "hf"}, "options": {"cells": 8}, "arrays": {"tokens": TOKENS}}
+_OTHERS = {
+    "preprocess": {"preset": "hf"},
+    "options": {"cells": 8},
+    "arrays": {"tokens": TOKENS},
+    "declared": {"encoder": "other"},
+}
 
 
 def test_the_digest_is_that_of_the_sorted_compact_json():

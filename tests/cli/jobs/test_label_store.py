@@ -70,10 +70,3 @@ def test_extraction_says_that_it_replaces_a_task_of_the_data_set(store, capsys):
         in capsys.readouterr().err
     )
     assert read_task(store, "abnormal").targets == ("abnormal",)
-
-
-def test_a_file_that_an_export_replaces_is_said(store, capsys):
-    assert run(["export", "s", "v.npz"]) == 0
-    assert "replaces" not in capsys.readouterr().err
-    assert run(["export", "s", "v.npz"]) == 0
-    assert "replaces v.npz" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Vectors handed on to other tools, and vectors that other tools have made taken in."""
