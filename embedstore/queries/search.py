@@ -7,7 +7,7 @@ are then ranked again in float32, so that the order and the similarities are tho
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.brief import Brief
-from embedstore.errors import UsageError, did_you_mean, require_whole_number
+from embedstore.errors import UsageError, require_whole_number
 from embedstore.files import StrPath
+from embedstore.queries.conditions import Where, parse_conditions, rows_where
 from embedstore.store.reader import Store, as_store
 
 # Rounding to float16 moves a cosine by less than 1e-3 (11 significant bits on unit vectors); so many extra
@@ -126,7 +127,7 @@ class Index(Brief):
         }
 
 
-def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = None) -> Index:
+def build_index(store: Store | StrPath, *, where: Where = ()) -> Index:
     """Build an exact index of a store's valid rows.
 
     Parameters
@@ -134,12 +135,13 @@ def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = Non
     store
         The store, opened or by its folder.
     where
-        Column -> value that a row's manifest must have to be searchable.
+        What a row's manifest must say to be searchable: conditions (``["age>=65", "view in AP,PA"]``), or column ->
+        value.
 
     Raises
     ------
     UsageError
-        If a column of `where` does not exist.
+        If a condition has another form, or its column does not exist.
     CorruptStore
         If the store's bytes are not the committed ones.
 
@@ -153,15 +155,7 @@ def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = Non
     store = as_store(store)
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
-    kept = np.arange(len(embeddings.rows))
-    for name, value in (where or {}).items():
-        if name not in table.column_names:
-            raise UsageError(
-                f"`where`: the store has no column {name!r}; it has {', '.join(table.column_names)}"
-                f"{did_you_mean(name, table.column_names)}"
-            )
-        same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
-        kept = kept[same[kept]]
+    kept = np.flatnonzero(rows_where(table, parse_conditions(where), holder="the store"))
     unit_vectors = normalized(embeddings.vectors[kept])
     return Index(
         table.take(pa.array(kept)),
@@ -192,14 +186,3 @@ def normalized(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     return unit
-
-
-def parse_where(conditions: Sequence[str]) -> dict[str, str]:
-    """Turn ``["anatomy=XR_WRIST"]`` into ``{"anatomy": "XR_WRIST"}``; raises UsageError for another form."""
-    parsed = {}
-    for condition in conditions:
-        name, equals, value = condition.partition("=")
-        if not equals or not name:
-            raise UsageError(f"`where` takes COLUMN=VALUE; found {condition!r}")
-        parsed[name] = value
-    return parsed
