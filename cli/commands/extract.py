@@ -27,11 +27,11 @@ from cli.printing.extract_summary import print_summary
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
 from embedstore.datasets.base import Collection, dataset_reader
-from embedstore.queries.conditions import parse_conditions
-from embedstore.queries.selection import select_records
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.progress import Observer
 from embedstore.extraction.shard import parse_shard
+from embedstore.queries.conditions import parse_conditions
+from embedstore.queries.selection import select_records
 
 
 @click.command(name="extract", cls=ProjectCommand)

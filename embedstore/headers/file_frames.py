@@ -45,7 +45,7 @@ class FileContent:
         return self.scanned.header if self.scanned else None
 
 
-def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
+def look_into(root: Path, paths: Iterable[str], *, key: bytes | None = None) -> dict[str, FileContent]:
     """Return what each file holds; no pixel is decoded.
 
     Parameters
@@ -54,11 +54,13 @@ def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
         What `paths` are relative to.
     paths
         Manifest paths; one that occurs twice is looked at once.
+    key
+        Secret for the patient, study and series keys of headers; None leaves the keys out.
     """
     found = {path: _look(path_from_manifest(root, path)) for path in dict.fromkeys(paths)}
     dicom = [path for path, content in found.items() if content.kind == DICOM]
     names = [os.path.relpath(path_from_manifest(root, path), root.absolute()) for path in dicom]
-    for path, scanned in zip(dicom, scan_headers(str(root), names) if names else (), strict=True):
+    for path, scanned in zip(dicom, scan_headers(str(root), names, key=key) if names else (), strict=True):
         frames = tuple(range(scanned.header.frames)) if scanned.header else (0,)
         found[path] = FileContent(DICOM, frames, scanned)
     return found

@@ -88,7 +88,8 @@ class Condition:
             )
         held = [self._holds(cell, as_number=numbers or not isinstance(cell, str)) for cell in cells]
         codes = pc.index_in(encoded, value_set=pa.array(cells, encoded.type), skip_nulls=False)
-        return np.asarray(held, np.bool_)[np.asarray(codes)]
+        rows: npt.NDArray[np.bool_] = np.asarray(held, np.bool_)[np.asarray(codes)]
+        return rows
 
     def _compares_numbers(self, texts: Sequence[str]) -> bool:
         if self.column in _NAMES:

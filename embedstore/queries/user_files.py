@@ -1,4 +1,4 @@
-"""Files and folders that a user names for a prediction -> records in studies."""
+"""Files and folders that a user names -> the files below them, each once, however they were typed."""
 
 from __future__ import annotations
 
@@ -8,73 +8,86 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedstore.errors import DataError
-from embedstore.headers.dicom_headers import Kind
-from embedstore.headers.file_frames import FileContent, frame_id, look_into
-from embedstore.manifest import Record, path_to_manifest
+from embedstore.errors import DataError, UsageError
+from embedstore.headers.file_frames import look_into
+from embedstore.manifest import path_to_manifest
+from embedstore.store.layout import StoreLayout
 
 PICTURES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pbm", ".pnm"}
 )
-DICOM = frozenset({".dcm", ".dicom", ".ima", ""})
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Images to predict for.
+class UserFile:
+    """One file.
 
     Parameters
     ----------
-    root
-        Folder that record paths are relative to.
-    records
-        One per image; a file of several frames or pages gives one for each.
-    studies
-        One per image: the study it belongs to.
+    path
+        Absolute; links above the input itself are resolved, those below it and that of the file are not.
+    named
+        Whether the user named it, and not a folder that holds it.
     """
 
-    root: Path
-    records: tuple[Record, ...]
-    studies: tuple[str, ...]
+    path: str
+    named: bool
+
+    @property
+    def folder(self) -> str:
+        """The folder that it lies in."""
+        return os.path.dirname(self.path)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether its ending is that of a picture; whatever else lies in a folder may be DICOM."""
+        return os.path.splitext(self.path)[1].lower() in PICTURES
 
 
 @dataclass(frozen=True)
-class _File:
-    path: str  # absolute
-    study: str
-    named: bool  # by the user, not found in a folder
-
-
-def gather_inputs(paths: Sequence[Path]) -> Inputs:
-    """Find the images of the named files and folders.
+class UserFiles:
+    """The files below the inputs.
 
     Parameters
     ----------
-    paths
-        A file is an image and a study of its own. A folder is searched: the images directly in one folder
-        are one study, named after the folder; files without an ending are taken where they are DICOM.
+    files
+        In the order of the inputs, below a folder by their paths.
+    again
+        How many were met once more: below two inputs, or named twice.
+    """
+
+    files: tuple[UserFile, ...]
+    again: int
+
+
+def find_files(paths: Sequence[Path]) -> UserFiles:
+    """List the files that the user named and those below the folders that he named.
+
+    Hidden files, what is no regular file, and stores are left out of folders; links to folders are followed, each
+    folder once.
 
     Raises
     ------
     DataError
-        If a path does not exist, or nothing named holds an image.
+        If a path does not exist.
+    UsageError
+        If one is a store.
     """
-    files = [file for path in paths for file in _files_of(path)]
-    root = os.path.commonpath([os.path.dirname(file.path) for file in files]) if files else ""
-    names = [path_to_manifest(os.path.relpath(file.path, root)) for file in files]
-    contents = look_into(Path(root), names)
-    records, studies = [], []
-    for file, name in zip(files, names, strict=True):
-        content = contents[name]
-        if not file.named and _ending(file.path) in DICOM and not _may_be_an_image(content):
-            continue
-        for frame in content.frames:
-            records.append(_record(name, frame, content))
-            studies.append(file.study)
-    if not records:
-        listed = ", ".join(str(path) for path in paths)
-        raise DataError(f"{listed}: no image found; give images, folders with PNG, JPEG or DICOM, or a store")
-    return Inputs(Path(root), tuple(records), tuple(studies))
+    found: dict[str, UserFile] = {}
+    met = 0
+    for path in paths:
+        for file, place in _files_of(path):
+            met += 1
+            found.setdefault(place, file)
+    return UserFiles(tuple(found.values()), met - len(found))
+
+
+def files_beside(folder: str) -> Iterator[UserFile]:
+    """Yield the regular files directly in a folder, by name."""
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if not name.startswith(".") and os.path.isfile(path):
+            yield UserFile(path, named=False)
 
 
 def split_frame(image: Path) -> tuple[Path, int]:
@@ -91,33 +104,31 @@ def other_frames(file: Path) -> tuple[int, ...]:
     return look_into(file.absolute().parent, [name])[name].frames[1:]
 
 
-def _files_of(path: Path) -> Iterator[_File]:
+def _files_of(path: Path) -> Iterator[tuple[UserFile, str]]:
+    """Yield the files of one input, each with the one path that it has whatever links lead to its folder."""
+    if StoreLayout(path).store_file.is_file():
+        raise UsageError(f"{path} is a store; give it alone, or give files and folders")
     if path.is_dir():
-        for folder, folders, names in os.walk(path.absolute()):
-            folders.sort()
-            for name in sorted(names):
-                if not name.startswith(".") and _ending(name) in PICTURES | DICOM:
-                    yield _File(os.path.join(folder, name), os.path.relpath(folder), named=False)
+        yield from _walk(os.path.realpath(path))
     elif path.exists():
-        yield _File(str(path.absolute()), str(path), named=True)
+        resolved = os.path.join(os.path.realpath(path.parent), path.name)
+        yield UserFile(resolved, named=True), resolved
     else:
         raise DataError(f"{path} does not exist; give images, study folders or a store")
 
 
-def _may_be_an_image(content: FileContent) -> bool:
-    """Return whether a DICOM file is an image, or one with a broken header: that fails by its name."""
-    return content.scanned is not None and content.scanned.kind in (Kind.IMAGE, Kind.BROKEN)
-
-
-def _record(name: str, frame: int, content: FileContent) -> Record:
-    image_id = frame_id(name, frame)
-    if content.header is None:
-        return Record(image_id, name, frame)
-    header = content.header.of_frame(frame)
-    # Without identifiers, the slices of one folder and orientation are taken for one series.
-    series = f"{os.path.dirname(name)} {header.orientation}" if header.modality == "MR" else ""
-    return Record(image_id, name, frame, header.modality or "", series)
-
-
-def _ending(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+def _walk(top: str) -> Iterator[tuple[UserFile, str]]:
+    seen = set()
+    listed = []
+    for folder, folders, names in os.walk(top, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen or StoreLayout(Path(folder)).store_file.is_file():
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and os.path.isfile(path):
+                listed.append((UserFile(path, named=False), os.path.join(place, name)))
+    yield from sorted(listed, key=lambda entry: entry[0].path)

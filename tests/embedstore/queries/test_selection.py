@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from embedstore.datasets.base import Collection
-from embedstore.queries.conditions import parse_conditions
-from embedstore.queries.selection import select_records
 from embedstore.errors import DataError, UsageError
 from embedstore.manifest import manifest_from_columns
+from embedstore.queries.conditions import parse_conditions
+from embedstore.queries.selection import select_records
 
 LOCALIZER, AXIAL = "ORIGINAL\\PRIMARY\\LOCALIZER", "ORIGINAL\\PRIMARY\\AXIAL"
 COLUMNS = {
