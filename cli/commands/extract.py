@@ -30,8 +30,7 @@ from embedstore.datasets.base import Collection, dataset_reader
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.progress import Observer
 from embedstore.extraction.shard import parse_shard
-from embedstore.queries.conditions import parse_conditions
-from embedstore.queries.selection import select_records
+from embedstore.queries.conditions import parse_conditions, select_records
 
 
 @click.command(name="extract", cls=ProjectCommand)

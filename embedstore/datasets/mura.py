@@ -81,7 +81,6 @@ class Mura:
             summary["studies without images"] = without_images
         return Collection(self.name, folder, manifest, (_abnormal_task(labels),), summary)
 
-
     def root_of(self, path: Path) -> Path | None:
         """Return the folder that holds ``train`` and ``valid`` above an image."""
         match = _ABOVE.fullmatch(path.absolute().as_posix())
@@ -92,7 +91,9 @@ class Mura:
         studies = {path.rpartition("/")[0] for path in paths if _IMAGE_PATH.fullmatch(path)}
         splits = sorted({study.partition("/")[0] for study in studies})
         images = [image for split in splits for image in _read_images(root, split)]
-        return _build_manifest([image for image in images if image[0].rpartition("/")[0] in studies], str(root))
+        return _build_manifest(
+            [image for image in images if image[0].rpartition("/")[0] in studies], str(root)
+        )
 
 
 _ADVICE = "Point the root at the unpacked MURA-v1.1 folder or at the folder that holds it."

@@ -47,10 +47,15 @@ class Embedded:
 
     def lines_of_notes(self) -> list[str]:
         """Return the notes for people, a line each."""
-        return [
-            f"note, {code}: {len(rows):,} image{'' if len(rows) == 1 else 's'}: {words_of_note(code)}"
-            for code, rows in sorted(self.notes.items())
-        ]
+        return lines_of_notes({code: len(rows) for code, rows in self.notes.items()})
+
+
+def lines_of_notes(counts: Mapping[str, int]) -> list[str]:
+    """Return notes for people, a line each: code of `errors.Note` -> images."""
+    return [
+        f"note, {code}: {count:,} image{'' if count == 1 else 's'}: {words_of_note(code)}"
+        for code, count in sorted(counts.items())
+    ]
 
 
 def _never() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedstore.errors import UsageError, did_you_mean
+from embedstore.datasets.base import Collection
+from embedstore.datasets.folder_summary import count_records
+from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.manifest import Manifest
 
 Where = Mapping[str, str] | Sequence[str]
 
@@ -169,6 +172,32 @@ def none_left(table: pa.Table, where: Sequence[Condition]) -> str:
                 f"{_listed(values)}{hint}"
             )
     return ""
+
+
+def select_records(collection: Collection, conditions: Sequence[Condition]) -> Collection:
+    """Return the collection with the records that fulfil every condition; the summary says how many did not.
+
+    Raises
+    ------
+    UsageError
+        If the manifest has no such column, or one of words cannot be compared as asked.
+    DataError
+        If no record is left.
+    """
+    if not conditions:
+        return collection
+    manifest, left_out = collection.manifest, {}
+    for condition in conditions:
+        held = rows_where(manifest.table, [condition], holder="the data set")
+        kept = Manifest(manifest.table.filter(pa.array(held)))
+        if not len(kept):
+            raise DataError(none_left(manifest.table, [condition]))
+        left_out[f"left out by {condition}"] = len(manifest) - len(kept)
+        manifest = kept
+    counted = count_records(collection.manifest)
+    rest = {name: fact for name, fact in collection.summary.items() if name not in counted}
+    whole = {"images of the data set": len(collection.manifest)}
+    return replace(collection, manifest=manifest, summary=count_records(manifest) | left_out | whole | rest)
 
 
 def condition_text(column: str, *values: Any, operator: str = "=") -> str:

@@ -46,6 +46,8 @@ class InputSources:
         Secret of the project's patient, study and series keys; None without one.
     base
         Folder that the ids of images are relative to, where they are of no data set.
+    header_columns
+        Columns that mean in every data set of the run what a DICOM header says.
     """
 
     store: Store | None = None
@@ -53,12 +55,7 @@ class InputSources:
     root: Path | None = None
     key: bytes | None = None
     base: Path = field(default_factory=Path.cwd)
-
-    @property
-    def header_columns(self) -> frozenset[str]:
-        """Columns that mean in every one of the data sets what a DICOM header says."""
-        columns = [columns_of_headers(reader) for reader in self.readers]
-        return frozenset.intersection(*columns) if columns else frozenset()
+    header_columns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +186,9 @@ def _store_pieces(
         paths = _below(left, folder) if folder is not None else {}
         if not paths:
             continue
-        given = np.asarray(pc.is_in(table.column("path"), value_set=pa.array(list(paths.values()), pa.string())))
+        given = np.asarray(
+            pc.is_in(table.column("path"), value_set=pa.array(list(paths.values()), pa.string()))
+        )
         if not given.any():
             continue
         kept = np.flatnonzero(given | _related(table, given, unit))
@@ -233,8 +232,8 @@ def _names(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
 
 
 def _anchored(table: pa.Table, root: Path) -> pa.Table:
-    """Return the rows with paths relative to `ANCHOR`; the fixed columns first."""
-    prefix = path_to_manifest(os.path.join(os.path.realpath(root), "")[1:])
+    """Return the rows with paths relative to `ANCHOR`."""
+    prefix = path_to_manifest(os.path.join(root, "")[1:])
     paths = pa.array([prefix + path for path in table.column("path").to_pylist()], FIXED_COLUMNS["path"])
     return table.set_column(table.column_names.index("path"), "path", paths)
 

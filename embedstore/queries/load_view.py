@@ -275,8 +275,7 @@ def _load_labelled(store: Store, task: Task, with_columns: Sequence[str]) -> _La
         label_rows=label_rows[kept],
         patients=patient_names(table, task.unit)[kept],
         columns={
-            name: column_text(table, name)[kept]
-            for name in {"split", *KINDS, *task.subgroups, *with_columns}
+            name: column_text(table, name)[kept] for name in {"split", *KINDS, *task.subgroups, *with_columns}
         },
         image_of_target=None if mask is None else mask[kept],
         excluded=excluded,

@@ -91,7 +91,9 @@ def _beside(files: Sequence[UserFile]) -> list[UserFile]:
 def _folders_in(above: str) -> list[str]:
     try:
         with os.scandir(above) as entries:
-            folders = sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            folders = sorted(
+                entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir()
+            )
     except OSError:  # not to be listed by this user
         return []
     readable = [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
@@ -117,7 +119,8 @@ def _table(
     headers = _header_rows([contents[names[file.path]] for file in images])
     places = [headers.places.get((names[file.path], frame)) for file, frame in rows]
     cells = {
-        name: headers.table.column(name).take(pa.array(places, pa.int64())) for name in headers.table.column_names
+        name: headers.table.column(name).take(pa.array(places, pa.int64()))
+        for name in headers.table.column_names
     }
     folders = [_relative(file.folder, bases) for file, _ in rows]
     studies = cells["study_id"].to_pylist()
@@ -146,7 +149,9 @@ class _HeaderRows:
 
 
 def _header_rows(contents: Sequence[FileContent]) -> _HeaderRows:
-    scanned = [entry.scanned for entry in contents if entry.scanned is not None and entry.scanned.header is not None]
+    scanned = [
+        entry.scanned for entry in contents if entry.scanned is not None and entry.scanned.header is not None
+    ]
     table = manifest_of_headers(scanned, "files").table
     places = [
         (path_to_manifest(entry.path), frame)

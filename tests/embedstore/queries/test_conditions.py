@@ -103,8 +103,8 @@ def test_one_text_is_no_list_of_conditions() -> None:
 
 def test_a_value_that_nothing_has_is_told_from_those_there_are() -> None:
     assert none_left(TABLE, parse_conditions(["age>50", "view=lateral left"])) == (
-        "`where` view=lateral left leaves none of 4 images; the column holds, for example, '', 'AP', 'PA', 'lateral, left'. "
-        "Did you mean 'lateral, left'?"
+        "`where` view=lateral left leaves none of 4 images; the column holds, for example, '', 'AP', 'PA', "
+        "'lateral, left'. Did you mean 'lateral, left'?"
     )
     assert none_left(TABLE, parse_conditions(["age>50"])) == ""
 

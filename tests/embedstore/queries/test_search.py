@@ -79,7 +79,7 @@ def test_a_zero_vector_is_similar_to_nothing(store):
 def test_wrong_conditions_are_named(store):
     with pytest.raises(UsageError, match="no column 'organ'; it has image_id"):
         build_index(store, where={"organ": "x"})
-    with pytest.raises(UsageError, match="`where` takes COLUMN=VALUE, .*; found 'anatomy'"):
+    with pytest.raises(UsageError, match=r"`where` takes COLUMN=VALUE, .*; found 'anatomy'"):
         build_index(store, where=["anatomy"])
     with pytest.raises(UsageError, match="k must be at least 1; found 0"):
         build_index(store).search(store.vector("i0"), k=0)

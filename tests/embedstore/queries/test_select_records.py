@@ -9,8 +9,7 @@ import pytest
 from embedstore.datasets.base import Collection
 from embedstore.errors import DataError, UsageError
 from embedstore.manifest import manifest_from_columns
-from embedstore.queries.conditions import parse_conditions
-from embedstore.queries.selection import select_records
+from embedstore.queries.conditions import parse_conditions, select_records
 
 LOCALIZER, AXIAL = "ORIGINAL\\PRIMARY\\LOCALIZER", "ORIGINAL\\PRIMARY\\AXIAL"
 COLUMNS = {
