@@ -17,6 +17,7 @@ from cli.options import (
     where_option,
 )
 from cli.printing.neighbors import neighbors_document, print_neighbors
+from cli.wording import for_command_line
 from embedstore.errors import UsageError
 
 
@@ -62,6 +63,8 @@ def command(
     else:
         found = search_by_id(source, str(image_id), options, same_patient=same_patient)
     if as_json:
+        if found.why_none:
+            print_notice(for_command_line(found.why_none))
         print_json({"query": str(image or image_id or text), "neighbors": neighbors_document(found)})
     else:
         print_neighbors(found)

@@ -210,18 +210,17 @@ class FileAnswers:
 
     def _answers(self, chunk: FileUnitsChunk, tally: Tally) -> list[dict[str, Any]]:
         units = with_metadata(self.answerer.run, chunk.units, self.metadata, notify=tally.say_once)
-        known = {unit.name: unit.known for unit in self.files.units}
         images = np.bincount(units.unit_of_image, minlength=len(units.unit_ids))
         facts = facts_of_units(
             units,
             paths=[shown(Path(self.files.path_of(int(row)))) for row in chunk.rows],
             stored_ids=chunk.stored_ids,
             kinds=kinds_of(self.files.rows.table.take(pa.array(chunk.rows, pa.int64()))),
-            partial=[bool(images[place] < known[name]) for place, name in enumerate(units.unit_ids.tolist())],
+            partial=[bool(count < known) for count, known in zip(images, chunk.known, strict=True)],
         )
         answers = self.answerer.answer(units, facts, chunk.stored_ids)
         tally.add(answers)
-        tally.note(chunk, known)
+        tally.note(chunk)
         return answers
 
 
@@ -247,14 +246,14 @@ class Tally:
                 (column, kind) for column, kinds in answer.get("kinds_unseen", {}).items() for kind in kinds
             )
 
-    def note(self, chunk: FileUnitsChunk, known: Mapping[str, int]) -> None:
+    def note(self, chunk: FileUnitsChunk) -> None:
         """Count what is special about the images of a chunk."""
         self.notes.update(chunk.notes)
         self.replaced += chunk.replaced
         counts = Counter(chunk.units.unit_of_image.tolist())
-        for place, name in enumerate(chunk.units.unit_ids.tolist()):
-            if counts[place] < known[name]:
-                self.partial.append(f"{name} ({counts[place]:,} of {known[name]:,} images)")
+        for place, (name, known) in enumerate(zip(chunk.units.unit_ids.tolist(), chunk.known, strict=True)):
+            if counts[place] < known:
+                self.partial.append(f"{name} ({counts[place]:,} of {known:,} images)")
 
     def say_once(self, line: str) -> None:
         """Keep a line for the end, once."""

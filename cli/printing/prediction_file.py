@@ -77,6 +77,7 @@ def compact(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return what one looks at first of an answer: probabilities to four digits, decision and conformal set."""
     return {
         "unit": answer["unit_id"],
+        "path": answer["path"],
         "targets": {
             target: {
                 "probabilities": _rounded(of["probabilities"]),

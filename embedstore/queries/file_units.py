@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from embedstore.pipeline.embed_images import Embedded, EmbedOptions, iter_embedd
 from embedstore.pipeline.series_ranges import series_of
 from embedstore.queries.input_rows import ANCHOR, InputRows, InputSources, rows_of_files
 from embedstore.queries.known_images import KnownImages, known_images
-from embedstore.queries.manifest_columns import column_text, image_mask
+from embedstore.queries.manifest_columns import column_text, image_mask, own_unit_names
 from embedstore.queries.user_files import UserFile
 from embedstore.store.reader import Store
 from embedstore.task import UNIT_WORDS, ImageRule, unit_key
@@ -77,6 +77,8 @@ class FileUnitsChunk:
     ----------
     units
         Those of which an image has a vector.
+    known
+        Of each unit how many images it has (`UnitImages.known`).
     stored_ids
         Of each image the store's id, ``""`` where the store does not hold its pixels.
     rows
@@ -92,6 +94,7 @@ class FileUnitsChunk:
     """
 
     units: Units
+    known: Sequence[int]
     stored_ids: Sequence[str]
     rows: npt.NDArray[np.int64]
     replaced: Sequence[str]
@@ -109,6 +112,7 @@ class FileUnits:
     store: Store | None
     units: Sequence[UnitImages]
     records: Sequence[Record] = field(repr=False)
+    _taken: set[str] = field(default_factory=set, repr=False)
 
     @property
     def images(self) -> int:
@@ -168,18 +172,24 @@ class FileUnits:
     def _chunk(self, chunk: Sequence[UnitImages], embedded: Embedded) -> FileUnitsChunk:
         rows = np.array([row for unit in chunk for row in unit.rows], np.int64)
         owners = np.repeat(np.arange(len(chunk)), [len(unit.rows) for unit in chunk])
-        good = np.array([place not in embedded.failures for place in range(len(rows))], np.bool_)
-        kept = np.flatnonzero(good)
+        kept = np.array([place for place in range(len(rows)) if place not in embedded.failures], np.int64)
+        stored_ids, replaced = self._stored(rows[kept], embedded.content_sha256[kept])
+        # Sums depend on their order: that of the store, whatever the files are called.
+        stored_rows = np.array([self._row_of.get(name, len(self._row_of)) for name in stored_ids], np.int64)
+        order = np.lexsort((kept, stored_rows, owners[kept]))
+        kept, stored_ids = kept[order], [stored_ids[place] for place in order]
         answered, unit_of_image = np.unique(owners[kept], return_inverse=True)
         table = self.rows.table.take(pa.array(rows[kept], pa.int64()))
-        content = embedded.content_sha256[kept]
-        stored_ids, replaced = self._stored(rows[kept], content)
+        named = [
+            self._named(chunk[unit], [stored_ids[place] for place in np.flatnonzero(owners[kept] == unit)])
+            for unit in answered
+        ]
         units = Units(
             X=embedded.vectors[kept],
             image_ids=column_text(table, "image_id"),
-            content_sha256=content,
+            content_sha256=embedded.content_sha256[kept],
             unit_of_image=unit_of_image.astype(np.int64),
-            unit_ids=np.array([chunk[unit].name for unit in answered], np.str_),
+            unit_ids=np.array([unit.name for unit in named], np.str_),
             metadata={name: column_text(table, name) for name in self.wanted.columns},
             image_of_target=image_mask(table, self.wanted.image_rules),
         )
@@ -189,6 +199,7 @@ class FileUnits:
         ]
         return FileUnitsChunk(
             units=units,
+            known=[unit.known for unit in named],
             stored_ids=stored_ids,
             rows=rows[kept],
             replaced=replaced,
@@ -196,6 +207,34 @@ class FileUnits:
             notes={code: len(places) for code, places in embedded.notes.items()},
             images=len(rows),
         )
+
+    @cached_property
+    def _row_of(self) -> Mapping[str, int]:
+        return {} if self.store is None else self.store.row_of
+
+    @cached_property
+    def _stored_units(self) -> dict[str, list[str]]:
+        """Store's unit -> the ids of its images."""
+        found: dict[str, list[str]] = {}
+        if self.store is not None:
+            names = own_unit_names(self.store.table, self.wanted.unit).tolist()
+            for name, image_id in zip(names, self.store.image_ids, strict=True):
+                found.setdefault(name, []).append(image_id)
+        return found
+
+    @cached_property
+    def _unit_of_stored(self) -> dict[str, str]:
+        return {image_id: name for name, image_ids in self._stored_units.items() for image_id in image_ids}
+
+    def _named(self, unit: UnitImages, stored_ids: Sequence[str]) -> UnitImages:
+        """Return a unit that nobody knew by its paths with the store's id, where the store holds its images."""
+        names = {self._unit_of_stored.get(image_id) for image_id in stored_ids}
+        (name,) = names if len(names) == 1 else (None,)
+        if name is None or unit.name in self._stored_units or name in self._taken:
+            return unit
+        # Of two copies of a study the second keeps the name of its files.
+        self._taken.add(name)
+        return replace(unit, name=name, known=max(unit.known, len(self._stored_units[name])))
 
     def _stored(
         self, rows: npt.NDArray[np.int64], content: npt.NDArray[np.uint8]
@@ -273,6 +312,7 @@ def joined(chunks: Sequence[FileUnitsChunk]) -> FileUnitsChunk:
         notes.update(chunk.notes)
     return FileUnitsChunk(
         units=units,
+        known=[count for chunk in chunks for count in chunk.known],
         stored_ids=[name for chunk in chunks for name in chunk.stored_ids],
         rows=np.concatenate([chunk.rows for chunk in chunks]),
         replaced=[path for chunk in chunks for path in chunk.replaced],

@@ -21,7 +21,7 @@ from embedstore.queries.user_files import UserFile, files_beside
 # Without a secret key identifiers become plain digests: equal ones are told as such, and one study has one id.
 _NO_SECRET = b"embedstore: no secret"
 _ROOT = Path("/")
-# Sibling folders of an input whose first file is looked at for another part of its study.
+# So many folders beside an input at most are looked at, by their first file, for another part of its study.
 _MOST_FOLDERS = 64
 
 
@@ -61,10 +61,8 @@ def rows_of_loose_files(
     bases
         Folders that ids of images and folders are relative to, in this order; outside of all they are absolute.
     """
-    beside = _beside(files)
-    listed = [*files, *beside]
+    listed, contents = _looked_into(files, key or _NO_SECRET)
     names = {file.path: path_to_manifest(file.path[1:]) for file in listed}
-    contents = look_into(_ROOT, names.values(), key=key or _NO_SECRET)
     images = [file for file in listed if _is_image(file, contents[names[file.path]])]
     images.sort(key=lambda file: file.path)
     table = _table(images, names, contents, columns, bases)
@@ -74,18 +72,32 @@ def rows_of_loose_files(
     return LooseRows(table.filter(pa.array(kept)), given[kept])
 
 
-def _beside(files: Sequence[UserFile]) -> list[UserFile]:
-    """Return the files beside those that were named one by one, and the first file of each folder beside theirs."""
-    own = {file.path for file in files}
-    folders = dict.fromkeys(file.folder for file in files)
-    found: dict[str, UserFile] = {}
+def _looked_into(files: Sequence[UserFile], key: bytes) -> tuple[list[UserFile], dict[str, FileContent]]:
+    """Return the files and those that may complete their studies, and what each holds by its manifest path."""
+    contents: dict[str, FileContent] = {}
+    listed = {file.path: file for file in files}
+
+    def look(paths: Collection[str]) -> set[str]:
+        """Look into files, and return the studies that they name."""
+        new = look_into(_ROOT, [path_to_manifest(path[1:]) for path in paths], key=key)
+        contents.update(new)
+        headers = [content.header for content in new.values() if content.header is not None]
+        return {header.study_key for header in headers if header.study_key is not None}
+
+    studies = look([*listed])
+    # Beside files that were named one by one lie the others of their series.
     for folder in dict.fromkeys(file.folder for file in files if file.named):
-        found |= {file.path: file for file in files_beside(folder)}
-    for above in dict.fromkeys(os.path.dirname(folder) for folder in folders):
+        more = [file for file in files_beside(folder) if file.path not in listed]
+        look([file.path for file in more])
+        listed |= {file.path: file for file in more}
+    folders = dict.fromkeys(file.folder for file in files)
+    for above in dict.fromkeys(os.path.dirname(folder) for folder in folders) if studies else ():
         for folder in _folders_in(above):
-            if folder not in folders and (first := next(files_beside(folder), None)) is not None:
-                found[first.path] = first
-    return [file for path, file in found.items() if path not in own]
+            inside = [] if folder in folders else list(files_beside(folder))
+            if inside and look([inside[0].path]) & studies:
+                look([file.path for file in inside])
+                listed |= {file.path: file for file in inside}
+    return list(listed.values()), contents
 
 
 def _folders_in(above: str) -> list[str]:
