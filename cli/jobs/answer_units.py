@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from cli.jobs.metadata_values import with_metadata
 from cli.jobs.notify import Notify
 from cli.project import shown
 from embedstore.encoders.base import Encoder
+from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.embed_images import lines_of_notes
 from embedstore.queries.file_units import FileUnits, FileUnitsChunk, joined
 from embedstore.queries.load_view import KINDS
@@ -152,7 +154,7 @@ class StoreAnswers:
         table = self.store.table.take(pa.array(rows, pa.int64()))
         facts = facts_of_units(
             self.units,
-            paths=table.column("path").to_pylist(),
+            paths=self._paths(rows, table.column("path").to_pylist()),
             stored_ids=image_ids,
             kinds=kinds_of(table),
             partial=[False] * len(self.units.unit_ids),
@@ -162,6 +164,16 @@ class StoreAnswers:
         tally.add(answers)
         tally.tell(notify)
         return answers
+
+    def _paths(self, rows: Sequence[int], cells: Sequence[str]) -> list[str]:
+        """Return the file of each row where it lies where it lay, else what the manifest says of it."""
+        starts = [start for start, _ in self.store.offsets()]
+        roots = [Path(part.plan.root) for part in self.store.parts]
+        found = []
+        for row, cell in zip(rows, cells, strict=True):
+            file = path_from_manifest(roots[bisect_right(starts, row) - 1], cell)
+            found.append(shown(file) if file.is_file() else cell)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +217,8 @@ class FileAnswers:
             chunks = iter([joined(every)] if every else [])
         for chunk in chunks:
             answers = self._answers(chunk, tally)
-            yield answers, chunk.failed, chunk.images
+            failed = [f"{shown(Path(path))}: {why}" for path, why in chunk.failed]
+            yield answers, failed, chunk.images
         tally.tell(notify)
 
     def _answers(self, chunk: FileUnitsChunk, tally: Tally) -> list[dict[str, Any]]:
@@ -249,7 +262,7 @@ class Tally:
     def note(self, chunk: FileUnitsChunk) -> None:
         """Count what is special about the images of a chunk."""
         self.notes.update(chunk.notes)
-        self.replaced += chunk.replaced
+        self.replaced += [shown(Path(path)) for path in chunk.replaced]
         counts = Counter(chunk.units.unit_of_image.tolist())
         for place, (name, known) in enumerate(zip(chunk.units.unit_ids.tolist(), chunk.known, strict=True)):
             if counts[place] < known:

@@ -86,7 +86,7 @@ class FileUnitsChunk:
     replaced
         Paths of files whose pixels are not those that the store holds of them.
     failed
-        One line for each image that gave no vector: its path, reason and message.
+        Of each image that gave no vector its path, and why.
     notes
         Code of `errors.Note` -> images.
     images
@@ -98,7 +98,7 @@ class FileUnitsChunk:
     stored_ids: Sequence[str]
     rows: npt.NDArray[np.int64]
     replaced: Sequence[str]
-    failed: Sequence[str]
+    failed: Sequence[tuple[str, str]]
     notes: Mapping[str, int]
     images: int
 
@@ -194,7 +194,7 @@ class FileUnits:
             image_of_target=image_mask(table, self.wanted.image_rules),
         )
         failed = [
-            f"{self.path_of(int(rows[place]))}: {reason}: {message}"
+            (self.path_of(int(rows[place])), f"{reason}: {message}")
             for place, (reason, message) in embedded.failures.items()
         ]
         return FileUnitsChunk(
@@ -316,7 +316,7 @@ def joined(chunks: Sequence[FileUnitsChunk]) -> FileUnitsChunk:
         stored_ids=[name for chunk in chunks for name in chunk.stored_ids],
         rows=np.concatenate([chunk.rows for chunk in chunks]),
         replaced=[path for chunk in chunks for path in chunk.replaced],
-        failed=[line for chunk in chunks for line in chunk.failed],
+        failed=[entry for chunk in chunks for entry in chunk.failed],
         notes=dict(notes),
         images=sum(chunk.images for chunk in chunks),
     )

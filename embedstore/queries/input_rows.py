@@ -182,7 +182,7 @@ def _store_pieces(
     """Yield, part by part, the rows of the files that a store was made of, and the others of their units and series."""
     for offset, part in store.offsets():
         table = part.manifest.table
-        folder = _folder_of(Path(part.plan.root), root)
+        folder = _folder_of(Path(part.plan.root), store.path, root)
         paths = _below(left, folder) if folder is not None else {}
         if not paths:
             continue
@@ -197,10 +197,14 @@ def _store_pieces(
         yield _Piece(piece.table, piece.given, offset + kept, piece.found)
 
 
-def _folder_of(planned: Path, root: Path | None) -> Path | None:
-    """Return where the files of a part lie: where they lay, or where the project's data set of that name lies now."""
-    if planned.is_absolute() and planned.is_dir():
-        return planned
+def _folder_of(planned: Path, store: Path, root: Path | None) -> Path | None:
+    """Return where the files of a part lie: where they lay, or where the project's data set of that name lies now.
+
+    A root that was typed relative to a folder is looked for from the current one and from that of the store.
+    """
+    for folder in (planned, store.parent / planned):
+        if folder.is_dir():
+            return folder
     for folder in () if root is None else (root, root / planned.name, root.parent):
         if folder.is_dir() and folder.resolve().name == planned.name:
             return folder

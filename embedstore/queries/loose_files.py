@@ -77,24 +77,27 @@ def _looked_into(files: Sequence[UserFile], key: bytes) -> tuple[list[UserFile],
     contents: dict[str, FileContent] = {}
     listed = {file.path: file for file in files}
 
-    def look(paths: Collection[str]) -> set[str]:
-        """Look into files, and return the studies that they name."""
+    def look(paths: Collection[str]) -> set[tuple[str, str | None]]:
+        """Look into files, and return the study and series that each names."""
         new = look_into(_ROOT, [path_to_manifest(path[1:]) for path in paths], key=key)
         contents.update(new)
         headers = [content.header for content in new.values() if content.header is not None]
-        return {header.study_key for header in headers if header.study_key is not None}
+        return {(header.study_key, header.series_key) for header in headers if header.study_key is not None}
 
-    studies = look([*listed])
+    named = look([*listed])
     # Beside files that were named one by one lie the others of their series.
     for folder in dict.fromkeys(file.folder for file in files if file.named):
         more = [file for file in files_beside(folder) if file.path not in listed]
         look([file.path for file in more])
         listed |= {file.path: file for file in more}
+    studies, series = {study for study, _ in named}, {name for _, name in named}
     folders = dict.fromkeys(file.folder for file in files)
     for above in dict.fromkeys(os.path.dirname(folder) for folder in folders) if studies else ():
         for folder in _folders_in(above):
             inside = [] if folder in folders else list(files_beside(folder))
-            if inside and look([inside[0].path]) & studies:
+            first = look([inside[0].path]) if inside else set()
+            # Another copy of what was given is no further part of the study.
+            if any(study in studies and name not in series for study, name in first):
                 look([file.path for file in inside])
                 listed |= {file.path: file for file in inside}
     return list(listed.values()), contents
