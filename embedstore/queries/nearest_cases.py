@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from embedstore.queries.search import Index, Neighbor, build_index
 from embedstore.store.reader import Store
@@ -41,11 +40,18 @@ class LabelledCases:
         list of list of dict
             By unit: ``unit_id``, ``image_id`` (the most similar one), ``similarity`` (cosine) and ``labels``.
         """
+        neighbors = self.index.search_many(
+            units.X,
+            # Several images of one study may come first; so many more are looked at.
+            k=8 * (count + 1),
+            exclude_patients=[_patient(self.store, image_id) for image_id in stored_ids],
+            exclude_ids=stored_ids,
+        )
         found = []
         for unit in range(len(units.unit_ids)):
             cases: dict[str, dict[str, Any]] = {}
             for row in np.flatnonzero(units.unit_of_image == unit).tolist():
-                for case in self._cases_of_image(units.X[row], stored_ids[row], count):
+                for case in self._cases_of_image(neighbors[row]):
                     known = cases.get(case["unit_id"])
                     if known is None or known["similarity"] < case["similarity"]:
                         cases[case["unit_id"]] = case
@@ -53,16 +59,11 @@ class LabelledCases:
             found.append([case for case in ranked if case["unit_id"] != units.unit_ids[unit]][:count])
         return found
 
-    def _cases_of_image(
-        self, vector: npt.NDArray[np.float32], image_id: str, count: int
-    ) -> list[dict[str, Any]]:
+    def _cases_of_image(self, neighbors: Sequence[Neighbor]) -> list[dict[str, Any]]:
+        """Return the labelled units of the images most similar to one, each by the first of them."""
         key = self.task.unit_key
-        patient = _patient(self.store, image_id)
         cases: dict[str, dict[str, Any]] = {}
-        # Several images of one study may come first; so many more are looked at.
-        for neighbor in self.index.search(
-            vector, k=8 * (count + 1), exclude_patient=patient, exclude_id=image_id
-        ):
+        for neighbor in neighbors:
             unit_id = unit_id_of(key, _cells(neighbor, key))
             if unit_id in self.labels and unit_id not in cases:
                 cases[unit_id] = {
