@@ -16,9 +16,9 @@ from cli.jobs.metadata_values import with_metadata
 from cli.jobs.notify import Notify
 from cli.project import shown
 from embedstore.encoders.base import Encoder
+from embedstore.inputs.file_units import FileUnits, FileUnitsChunk, joined
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.embed_images import lines_of_notes
-from embedstore.queries.file_units import FileUnits, FileUnitsChunk, joined
 from embedstore.queries.load_view import KINDS
 from embedstore.queries.manifest_columns import column_text
 from embedstore.queries.nearest_cases import LabelledCases

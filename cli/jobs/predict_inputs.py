@@ -15,12 +15,12 @@ from embedstore.datasets.base import DatasetReader, columns_of_headers, dataset_
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
-from embedstore.queries.file_units import WantedUnits, units_of_files
-from embedstore.queries.input_rows import InputSources
+from embedstore.inputs.file_units import WantedUnits, units_of_files
+from embedstore.inputs.input_rows import InputSources
+from embedstore.inputs.user_files import find_files
 from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
 from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
-from embedstore.queries.user_files import find_files
 from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
@@ -76,6 +76,8 @@ class PredictOptions:
         Device of the encoder.
     workers
         Decoding processes.
+    key_file
+        Secret of the ids of the data set; by default that among the options of `project`.
     """
 
     threshold: str = "half"
@@ -90,6 +92,7 @@ class PredictOptions:
     encoder: str | None = None
     device: str = "auto"
     workers: int = 2
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +174,7 @@ def open_answers(
         The run of a probe.
     inputs
         Images and folders, or one store; none where `PredictOptions.ids` names units of `PredictOptions.cases`. One
-        study is answered once, in however many folders it lies (`embedstore.queries.input_rows`).
+        study is answered once, in however many folders it lies (`embedstore.inputs.input_rows`).
     options
         How; the defaults where None.
     notify
@@ -262,7 +265,7 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
         columns=_columns(run),
         holder=f"run {run.folder}",
     )
-    files = units_of_files(found.files, _sources(run, store, asked.project), wanted)
+    files = units_of_files(found.files, _sources(run, store, asked), wanted)
     brought = [column for column in wanted.columns if column in files.rows.columns]
     require_metadata(run, [*brought, *asked.metadata], what="these files do not bring it")
     files = replace(
@@ -292,8 +295,9 @@ def _columns(run: Run) -> tuple[str, ...]:
     return tuple(run.predictor.blocks.columns) if run.predictor.blocks else ()
 
 
-def _sources(run: Run, store: Store | None, project: ProjectData) -> InputSources:
+def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSources:
     """Return who may know files: the store, and the readers of the project's and the run's data sets."""
+    project = asked.project
     readers: dict[str, DatasetReader] = {}
     if project.dataset is not None:
         readers[project.dataset] = dataset_reader(project.dataset, project.options)
@@ -305,7 +309,7 @@ def _sources(run: Run, store: Store | None, project: ProjectData) -> InputSource
             # Its package is not installed here, or it wants options: files are then known by what they say themselves.
             continue
     of_run = [columns_of_headers(readers[name]) if name in readers else frozenset() for name in learned]
-    key_file = Path(str(project.options.get("key_file", "")))
+    key_file = Path(asked.key_file or str(project.options.get("key_file", "")))
     return InputSources(
         store=store,
         readers=tuple(readers.values()),

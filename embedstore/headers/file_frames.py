@@ -6,6 +6,7 @@ Every reader whose files may have several frames asks here, so that a frame is a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from embedstore.headers.dicom_headers import DicomHeader, ScannedFile
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import open_regular
-from embedstore.manifest import path_from_manifest
+from embedstore.manifest import path_from_manifest, path_to_manifest
 from embedstore.pictures.picture_pages import picture_pages
 
 _ANY_SIZE = 1 << 62
@@ -69,6 +70,20 @@ def look_into(root: Path, paths: Iterable[str], *, key: bytes | None = None) -> 
 def frame_id(name: str, frame: int) -> str:
     """Return the id of one frame: the file's own for frame 0, ``name#frame`` for the others."""
     return f"{name}#{frame}" if frame else name
+
+
+def split_frame(image: Path) -> tuple[Path, int]:
+    """Read ``FILE#N`` as frame N of a file; a file of that whole name is itself, and frame 0."""
+    named = re.fullmatch(r"(.+)#(\d{1,6})", image.name)
+    if named and not image.exists():
+        return image.with_name(named[1]), int(named[2])
+    return image, 0
+
+
+def other_frames(file: Path) -> tuple[int, ...]:
+    """Return the numbers of the frames or pages of a file after its first."""
+    name = path_to_manifest(file.name)
+    return look_into(file.absolute().parent, [name])[name].frames[1:]
 
 
 def _look(path: Path) -> FileContent:

@@ -47,10 +47,12 @@ class LabelledCases:
             exclude_patients=[_patient(self.store, image_id) for image_id in stored_ids],
             exclude_ids=stored_ids,
         )
+        # A vector that is zero is similar to nothing.
+        comparable = units.X.any(axis=1)
         found = []
         for unit in range(len(units.unit_ids)):
             cases: dict[str, dict[str, Any]] = {}
-            for row in np.flatnonzero(units.unit_of_image == unit).tolist():
+            for row in np.flatnonzero((units.unit_of_image == unit) & comparable).tolist():
                 for case in self._cases_of_image(neighbors[row]):
                     known = cases.get(case["unit_id"])
                     if known is None or known["similarity"] < case["similarity"]:

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import DataError
 from embedstore.files import StrPath
+from embedstore.headers.file_frames import other_frames, split_frame
 from embedstore.manifest import Record
 from embedstore.pipeline.embed_images import embed_records
 from embedstore.queries.conditions import Where
 from embedstore.queries.search import Neighbor, build_index
-from embedstore.queries.user_files import other_frames, split_frame
 from embedstore.store.reader import Store, as_store
 
 Query = StrPath | npt.NDArray[np.floating] | Sequence[float]

@@ -19,10 +19,10 @@ from pydicom import uid
 
 from cli.main import run
 from embedstore.encoders.hog import HogEncoder
+from embedstore.inputs.file_units import WantedUnits, units_of_files
+from embedstore.inputs.input_rows import InputSources
+from embedstore.inputs.user_files import find_files
 from embedstore.phantoms.mura import write_phantom_mura
-from embedstore.queries.file_units import WantedUnits, units_of_files
-from embedstore.queries.input_rows import InputSources
-from embedstore.queries.user_files import find_files
 from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task
 from embedstore.task import Task

@@ -16,8 +16,8 @@ from PIL import Image
 
 from cli.jobs import answer_units
 from cli.main import run
+from embedstore.inputs.file_units import FileUnits
 from embedstore.phantoms.mura import write_phantom_mura
-from embedstore.queries.file_units import FileUnits
 from tests.image_files import pydicom_file
 
 

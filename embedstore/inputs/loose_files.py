@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from embedstore.datasets.dicom_folder import manifest_of_headers
 from embedstore.headers.dicom_headers import Kind
 from embedstore.headers.file_frames import FileContent, frame_id, look_into
+from embedstore.inputs.user_files import UserFile, files_beside
 from embedstore.manifest import FIXED_COLUMNS, path_to_manifest
-from embedstore.queries.user_files import UserFile, files_beside
 
 # Without a secret key identifiers become plain digests: equal ones are told as such, and one study has one id.
 _NO_SECRET = b"embedstore: no secret"

@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 
 from embedstore.datasets.base import DatasetReader, FileReader, columns_of_headers
 from embedstore.errors import DataError
+from embedstore.inputs.loose_files import rows_of_loose_files
+from embedstore.inputs.user_files import UserFile
 from embedstore.manifest import FIXED_COLUMNS, path_to_manifest
-from embedstore.queries.loose_files import rows_of_loose_files
 from embedstore.queries.manifest_columns import own_unit_names
-from embedstore.queries.user_files import UserFile
 from embedstore.store.reader import Store
 from embedstore.task import unit_key
 
@@ -200,9 +200,9 @@ def _store_pieces(
 def _folder_of(planned: Path, store: Path, root: Path | None) -> Path | None:
     """Return where the files of a part lie: where they lay, or where the project's data set of that name lies now.
 
-    A root that was typed relative to a folder is looked for from the current one and from that of the store.
+    A root that was typed relative to a folder is looked for from that of the store and from the current one.
     """
-    for folder in (planned, store.parent / planned):
+    for folder in (store.absolute().parent / planned, planned):
         if folder.is_dir():
             return folder
     for folder in () if root is None else (root, root / planned.name, root.parent):

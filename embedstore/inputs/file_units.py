@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from embedstore.encoders.base import Encoder
 from embedstore.errors import UsageError
+from embedstore.inputs.input_rows import ANCHOR, InputRows, InputSources, rows_of_files
+from embedstore.inputs.known_images import KnownImages, known_images
+from embedstore.inputs.user_files import UserFile
 from embedstore.manifest import Record, path_from_manifest
 from embedstore.pipeline.embed_images import Embedded, EmbedOptions, iter_embedded
 from embedstore.pipeline.series_ranges import series_of
-from embedstore.queries.input_rows import ANCHOR, InputRows, InputSources, rows_of_files
-from embedstore.queries.known_images import KnownImages, known_images
 from embedstore.queries.manifest_columns import column_text, image_mask, own_unit_names
-from embedstore.queries.user_files import UserFile
 from embedstore.store.reader import Store
 from embedstore.task import UNIT_WORDS, ImageRule, unit_key
 from embedstore.view import Units
@@ -264,7 +264,7 @@ def units_of_files(files: Sequence[UserFile], sources: InputSources, wanted: Wan
     UsageError
         If nothing says a column of every image by which units, or the images of a target, are told apart.
     DataError
-        As `embedstore.queries.input_rows.rows_of_files`.
+        As `embedstore.inputs.input_rows.rows_of_files`.
     """
     rows = rows_of_files(files, sources, wanted.unit)
     needed = {column for column in unit_key(wanted.unit) if column not in UNIT_WORDS}

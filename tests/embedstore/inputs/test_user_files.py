@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from embedstore.errors import DataError, UsageError
-from embedstore.queries.user_files import find_files, split_frame
+from embedstore.headers.file_frames import split_frame
+from embedstore.inputs.user_files import find_files
 
 
 def picture(path: Path) -> Path:

@@ -11,9 +11,9 @@ from PIL import Image
 from pydicom import uid
 
 from embedstore.errors import DataError
+from embedstore.inputs.input_rows import ANCHOR, InputSources, rows_of_files
+from embedstore.inputs.user_files import find_files
 from embedstore.manifest import path_from_manifest
-from embedstore.queries.input_rows import ANCHOR, InputSources, rows_of_files
-from embedstore.queries.user_files import find_files
 from tests.dicom_objects import AXIAL, dicom_object, save, with_pixels
 
 REAL = Path(pydicom.data.__file__).parent / "test_files"

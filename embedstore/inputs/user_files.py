@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedstore.errors import DataError, UsageError
-from embedstore.headers.file_frames import look_into
-from embedstore.manifest import path_to_manifest
 from embedstore.store.layout import StoreLayout
 
 PICTURES = frozenset(
@@ -88,20 +85,6 @@ def files_beside(folder: str) -> Iterator[UserFile]:
         path = os.path.join(folder, name)
         if not name.startswith(".") and os.path.isfile(path):
             yield UserFile(path, named=False)
-
-
-def split_frame(image: Path) -> tuple[Path, int]:
-    """Read ``FILE#N`` as frame N of a file; a file of that whole name is itself, and frame 0."""
-    named = re.fullmatch(r"(.+)#(\d{1,6})", image.name)
-    if named and not image.exists():
-        return image.with_name(named[1]), int(named[2])
-    return image, 0
-
-
-def other_frames(file: Path) -> tuple[int, ...]:
-    """Return the numbers of the frames or pages of a file after its first."""
-    name = path_to_manifest(file.name)
-    return look_into(file.absolute().parent, [name])[name].frames[1:]
 
 
 def _files_of(path: Path) -> Iterator[tuple[UserFile, str]]:
