@@ -70,6 +70,17 @@ def json_option(function: F) -> F:
     )
 
 
+def where_option(function: F) -> F:
+    """Add ``--where``: conditions on columns of the manifest."""
+    return click.option(
+        "--where",
+        multiple=True,
+        metavar="CONDITION",
+        help="Only images that meet it: COLUMN=VALUE, COLUMN!=VALUE, COLUMN<NUMBER (<=, >, >=) or "
+        "'COLUMN in VALUE,VALUE'; repeatable. A value with a comma among several stands in double quotes.",
+    )(function)
+
+
 def require(setting: Any, option: str) -> Any:
     """Return `setting`, or say which option or key of ``embed.toml`` is needed."""
     if setting is None:

@@ -10,10 +10,17 @@ from typing import Any
 
 import click
 
+_OF_CHUNKS = "the current chunk is abandoned, finished ones stay"
+
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal(what_stays: str = _OF_CHUNKS) -> Iterator[Callable[[], bool]]:
     """Turn the first SIGINT or SIGTERM into a request to stop; the second acts at once.
+
+    Parameters
+    ----------
+    what_stays
+        What is lost by it and what is not, in words.
 
     Yields
     ------
@@ -26,9 +33,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         del frame
         asked = True
         signal.signal(number, before[number])
-        click.echo(
-            "\nstopping: the current chunk is abandoned, finished ones stay (again to stop at once)", err=True
-        )
+        click.echo(f"\nstopping: {what_stays} (again to stop at once)", err=True)
 
     before: dict[int, Any] = {
         number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)

@@ -167,6 +167,11 @@ class View(Units):
         Why images or units of the store are not here -> how many (``"failed: unreadable"``).
     sources
         The stores and the data sets in them; for information.
+    store_dtype
+        ``float16`` or ``float32``: what the vectors were rounded to in the store.
+    image_kinds
+        Column that says what kind of image it is (``modality``, ``body_part``) -> (n_images,) str, ``""`` where
+        unknown; for information.
     X, image_ids, content_sha256, unit_of_image, unit_ids, metadata, image_of_target
         As `Units`.
 
@@ -184,6 +189,8 @@ class View(Units):
     subgroups: Mapping[str, npt.NDArray[np.str_]]
     excluded: Mapping[str, int]
     sources: tuple[Source, ...] = ()
+    store_dtype: str = "float16"
+    image_kinds: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image_of_target is not None:

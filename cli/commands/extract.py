@@ -20,6 +20,7 @@ from cli.options import (
     project_of,
     require,
     store_option,
+    where_option,
 )
 from cli.own_options import encoder_option, encoder_options_of
 from cli.printing.dry_run import print_dry_run
@@ -28,10 +29,10 @@ from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
 from cli.wording import in_options
 from embedstore.datasets.base import Collection, dataset_reader
-from embedstore.datasets.selection import parse_conditions, select_records
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.progress import Observer
 from embedstore.extraction.shard import parse_shard
+from embedstore.queries.conditions import parse_conditions, select_records
 
 
 @click.command(name="extract", cls=ProjectCommand)
@@ -91,12 +92,7 @@ from embedstore.extraction.shard import parse_shard
 @click.option(
     "--ray-address", default="local", show_default=True, help="Ray cluster: local, auto or HOST:PORT."
 )
-@click.option(
-    "--where",
-    multiple=True,
-    metavar="COLUMN=VALUE",
-    help="Only images with this value, or without it (COLUMN!=VALUE); repeatable.",
-)
+@where_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of the data set.")
 @click.option(
     "--shard", metavar="I/N", help="Only this share of the chunks, while other processes do others."

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from cli.exit_codes import DONE, IMAGES_FAILED
+from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
+from cli.jobs.extract_store import default_workers
 from cli.jobs.metadata_values import metadata_pairs
-from cli.jobs.predict_inputs import NEAREST, PredictOptions, predict_inputs
-from cli.jobs.prediction_file import require_prediction_file, write_predictions
-from cli.options import ProjectCommand, plural, print_notice, store_option
+from cli.jobs.predict_inputs import NEAREST, Answering, PredictOptions, ProjectData, open_answers
+from cli.options import ProjectCommand, plural, print_notice, project_of, store_option, where_option
+from cli.printing.answer_progress import shown_answers
+from cli.printing.prediction_file import COMPACT, FULL, STDOUT, open_predictions, require_prediction_file
+from cli.project import Project
+from cli.stop_signal import stop_on_signal
 
 
 @click.command(name="predict", cls=ProjectCommand)
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, metavar="INPUT...", type=click.Path(path_type=Path))
 @click.option(
     "--probe", "run_folder", required=True, type=click.Path(path_type=Path), help="The run of a probe."
 )
+@click.option(
+    "--id",
+    "ids",
+    multiple=True,
+    metavar="ID",
+    help="A unit of --store, or one of its images, instead of INPUT; repeatable.",
+)
+@where_option
 @click.option(
     "--threshold", default="half", show_default=True, help="Rule of the run (half, youden, ...) or a number."
 )
 @click.option(
     "--prevalence",
     metavar="SHARE|em",
-    help="Share of the positive class where these cases come from (several classes: one share each, with commas), "
-    "or em to estimate it from them.  [default: that of training]",
+    help="Share of the positive class where these cases come from (0.05 or 5%; several classes: one share each, with "
+    "commas), or em to estimate it from them.  [default: that of training]",
 )
 @click.option(
     "--with",
     "with_values",
     metavar="COLUMN=VALUE",
     multiple=True,
-    help="Metadata of all INPUT that the run was fitted with (anatomy=XR_WRIST); a store brings its own.",
+    help="Metadata of all INPUT that the run was fitted with (anatomy=XR_WRIST); a store brings its own, and so do "
+    "files of its data set.",
 )
 @click.option(
     "--neighbors",
@@ -44,56 +58,100 @@ from cli.options import ProjectCommand, plural, print_notice, store_option
     help="Nearest labelled cases of --store to name, for files; for a store as INPUT only when asked for.",
 )
 @store_option
-@click.option("--out", type=click.Path(path_type=Path), help="Write .jsonl or .parquet instead of printing.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=STDOUT,
+    help="Write .csv, .jsonl or .parquet; - is stdout.  [default: JSON lines on stdout]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([FULL, COMPACT]),
+    default=FULL,
+    show_default=True,
+    help="All that is known of an answer, or what one looks at first.",
+)
 @click.option("--encoder", help="Folder or hub id of the run's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Decoding processes.  [default: one per core, at most 16]"
+)
+@click.option(
+    "--json", is_flag=True, expose_value=False, help="JSON lines, which answers are without it too."
+)
 @click.pass_context
-def command(
-    context: click.Context,
-    inputs: tuple[Path, ...],
-    run_folder: Path,
-    threshold: str,
-    prevalence: str | None,
-    with_values: tuple[str, ...],
-    neighbors: int,
-    store: Path | None,
-    out: Path | None,
-    encoder: str | None,
-    device: str,
-) -> int:
+def command(context: click.Context, /, *, inputs: tuple[Path, ...], run_folder: Path, **given: Any) -> int:
     """Answer for images, study folders or a store with calibrated probabilities, as JSON lines.
 
-    The images directly in one folder are one study.
+    One study is answered once, in however many folders it lies. DICOM files belong to the study that they name; the
+    pictures directly in one folder are one study.
 
     \b
     Example:
       embed predict --probe runs/abnormal-logistic MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive
     """
-    if out is not None:
-        require_prediction_file(out)
-    options = PredictOptions(
-        threshold=threshold,
-        prevalence=prevalence,
-        metadata=metadata_pairs(with_values),
-        neighbors=neighbors if _is_named(context, "neighbors") else None,
-        cases=store,
+    require_prediction_file(given["out"])
+    answering = open_answers(run_folder, inputs, _options(context, given), notify=print_notice)
+    return _write(answering, given["out"], given["form"])
+
+
+def _write(answering: Answering, out: Path, form: str) -> int:
+    """Write the answers as they come, and say how it went."""
+    units = failed = 0
+    stays = "answers so far stay" if out == STDOUT else f"answers so far are written to {out}"
+    if out.is_file():
+        print_notice(f"replaces {out}")
+    with (
+        shown_answers(answering.images) as progress,
+        stop_on_signal(stays) as stopping,
+        open_predictions(out, form) as write,
+    ):
+        for batch in answering.batches(stopping, progress.say):
+            for line in batch.failed:
+                progress.say(f"no vector: {line}")
+            with progress.above():
+                write(batch.units)
+            units, failed = units + len(batch.units), failed + len(batch.failed)
+            progress.add(batch.images, len(batch.failed))
+        stopped = stopping()
+        progress.end()
+    if stopped:
+        print_notice(f"stopped: {units:,} of {plural(answering.units, 'unit')} answered")
+    if out != STDOUT:
+        click.echo(f"wrote {out}: {plural(units, 'prediction')}")
+    if stopped:
+        return STOPPED
+    return IMAGES_FAILED if failed else DONE
+
+
+def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions:
+    return PredictOptions(
+        threshold=given["threshold"],
+        prevalence=given["prevalence"],
+        metadata=metadata_pairs(given["with_values"]),
+        neighbors=given["neighbors"] if _is_named(context, "neighbors") else None,
+        cases=given["store"],
         # A store that only embed.toml names may be of another kind.
-        cases_must_fit=_is_named(context, "store"),
-        encoder=encoder,
-        device=device,
+        cases_must_fit=_is_named(context, "store") or bool(given["ids"] or given["where"]),
+        ids=given["ids"],
+        where=given["where"],
+        project=_data_of(project_of(context)),
+        encoder=given["encoder"],
+        device=given["device"],
+        workers=given["workers"] or default_workers(),
     )
-    answers = predict_inputs(run_folder, inputs, options, notify=print_notice)
-    for line in answers.failed:
-        print_notice(f"no vector: {line}")
-    if out is None:
-        for answer in answers.units:
-            click.echo(json.dumps(answer, ensure_ascii=False))
-    else:
-        if out.is_file():
-            print_notice(f"replaces {out}")
-        write_predictions(out, answers.units)
-        click.echo(f"wrote {out}: {plural(len(answers.units), 'prediction')}")
-    return IMAGES_FAILED if answers.failed else DONE
+
+
+def _data_of(project: Project) -> ProjectData:
+    settings = project.settings
+    root = settings.get("root")
+    return ProjectData(
+        folder=project.folder,
+        dataset=settings.get("dataset"),
+        root=None if root is None else Path(root),
+        options=settings.get("options", {}),
+    )
 
 
 def _is_named(context: click.Context, name: str) -> bool:

@@ -7,10 +7,18 @@ from pathlib import Path
 import click
 
 from cli.jobs.search_store import SearchOptions, search_by_file, search_by_id, search_by_words
-from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_option
+from cli.options import (
+    ProjectCommand,
+    json_option,
+    print_json,
+    print_notice,
+    require,
+    store_option,
+    where_option,
+)
 from cli.printing.neighbors import neighbors_document, print_neighbors
+from cli.wording import for_command_line
 from embedstore.errors import UsageError
-from embedstore.queries.search import parse_where
 
 
 @click.command(name="search", cls=ProjectCommand)
@@ -18,9 +26,7 @@ from embedstore.queries.search import parse_where
 @click.option("--id", "image_id", help="An image of the store instead of a file.")
 @click.option("--text", help="Words instead of an image; needs a store of a SigLIP checkpoint.")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many.")
-@click.option(
-    "--where", multiple=True, metavar="COLUMN=VALUE", help="Only images with this value; repeatable."
-)
+@where_option
 @click.option("--same-patient", is_flag=True, help="With --id: show images of the same patient too.")
 @click.option("--encoder", help="Folder or hub id of the store's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
@@ -49,7 +55,7 @@ def command(
     if sum(given is not None for given in (image, image_id, text)) != 1:
         raise UsageError("give one of: an image file, --id IMAGE_ID, --text WORDS")
     source = require(store, "--store")
-    options = SearchOptions(k=k, where=parse_where(where), encoder=encoder, device=device)
+    options = SearchOptions(k=k, where=where, encoder=encoder, device=device)
     if text is not None:
         found = search_by_words(source, text, options, notify=print_notice)
     elif image is not None:
@@ -57,6 +63,8 @@ def command(
     else:
         found = search_by_id(source, str(image_id), options, same_patient=same_patient)
     if as_json:
+        if found.why_none:
+            print_notice(for_command_line(found.why_none))
         print_json({"query": str(image or image_id or text), "neighbors": neighbors_document(found)})
     else:
         print_neighbors(found)

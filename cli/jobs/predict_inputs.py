@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from cli.jobs.answer_units import Answerer, FileAnswers, StoreAnswers
 from cli.jobs.metadata_values import require_metadata, require_wanted, with_metadata
 from cli.jobs.notify import Notify, ignore
 from cli.project import shown
+from embedstore.datasets.base import DatasetReader, columns_of_headers, dataset_reader
 from embedstore.encoders.registry import encoder_of_identity
-from embedstore.errors import UsageError
+from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
-from embedstore.manifest import path_from_manifest
-from embedstore.pipeline.embed_images import embed_records
+from embedstore.inputs.file_units import WantedUnits, units_of_files
+from embedstore.inputs.input_rows import InputSources
+from embedstore.inputs.user_files import find_files
 from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
-from embedstore.queries.nearest_cases import nearest_cases
-from embedstore.queries.user_files import gather_inputs
+from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
 from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
-from embedstore.task import UNIT_WORDS, unit_key, units_in_words
-from embedstore.view import Units
-from heads.runs.answers import predict_units
+from embedstore.task import units_in_words
 from heads.runs.run import Run, load_run
 
 NEAREST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectData:
+    """The data set that a project is about; its files have the ids that they have in the store.
+
+    Parameters
+    ----------
+    folder
+        Folder of the project, which ids of other files are relative to.
+    dataset, root, options
+        Reader of the data set, its folder or table, and the reader's own options; None and empty without one.
+    """
+
+    folder: Path = field(default_factory=Path.cwd)
+    dataset: str | None = None
+    root: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +57,27 @@ class PredictOptions:
     threshold, prevalence
         As `heads.runs.answers.predict_units`.
     metadata
-        Column -> value of all inputs, where the run was fitted with metadata; a store brings its own.
+        Column -> value of all inputs, where the run was fitted with metadata; a store brings its own, and so do files
+        of a data set that is known.
     neighbors
         Nearest labelled cases of each unit; by default `NEAREST` for files and none for a store, of which every
         image would be searched for.
     cases
-        Store to look for cases in; none by default.
+        Store to look for cases and for the files' own rows in; none by default.
     cases_must_fit
         Whether a store of another kind is an error, or is left out of account.
+    ids, where
+        Of a store, only these units (or those of these images), and only images that meet these conditions.
+    project
+        The project's data set.
     encoder
         Folder or hub id of the run's encoder; its registered name by default.
     device
         Device of the encoder.
+    workers
+        Decoding processes.
+    key_file
+        Secret of the ids of the data set; by default that among the options of `project`.
     """
 
     threshold: str = "half"
@@ -61,35 +86,61 @@ class PredictOptions:
     neighbors: int | None = None
     cases: StrPath | None = None
     cases_must_fit: bool = True
+    ids: Sequence[str] = ()
+    where: Sequence[str] = ()
+    project: ProjectData = field(default_factory=ProjectData)
     encoder: str | None = None
     device: str = "auto"
+    workers: int = 2
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputAnswers:
-    """What was answered.
+class AnswerBatch:
+    """Some answers.
 
     Parameters
     ----------
     units
         One answer a unit, as `heads.runs.answers.predict_units`; with cases also ``neighbors``, as
-        `embedstore.queries.nearest_cases.nearest_cases`.
+        `embedstore.queries.nearest_cases.LabelledCases.nearest`.
     failed
         One line for each image that gave no vector: its path, reason and message.
+    images
+        Images that are done with it.
     """
+
+    units: Sequence[dict[str, Any]]
+    failed: Sequence[str] = ()
+    images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputAnswers:
+    """What was answered, as `AnswerBatch`."""
 
     units: Sequence[dict[str, Any]]
     failed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loaded:
-    """Units to answer for, the files without a vector, image id -> path, and the store that they are of."""
+class Answering:
+    """Inputs that were looked at, to be answered batch by batch.
 
-    units: Units
-    failed: Sequence[str] = ()
-    paths: Mapping[str, Path] = field(default_factory=dict)
-    store: Store | None = None
+    Parameters
+    ----------
+    images
+        Images to decode; 0 for a store, whose vectors are there.
+    units
+        Units to answer for.
+    batches
+        Answers for whole units at a time. Takes what is asked between batches of images, where true ends it, and who
+        is told at the end what a person should know.
+    """
+
+    images: int
+    units: int
+    batches: Callable[[Callable[[], bool], Notify], Iterator[AnswerBatch]]
 
 
 def predict_inputs(
@@ -99,18 +150,36 @@ def predict_inputs(
     *,
     notify: Notify = ignore,
 ) -> InputAnswers:
-    """Answer for images, study folders or one store.
+    """Answer for images, study folders or one store, all at once; as `open_answers`."""
+    answering = open_answers(run_folder, inputs, options, notify=notify)
+    batches = list(answering.batches(lambda: False, notify))
+    return InputAnswers(
+        units=[answer for batch in batches for answer in batch.units],
+        failed=[line for batch in batches for line in batch.failed],
+    )
+
+
+def open_answers(
+    run_folder: StrPath,
+    inputs: Sequence[StrPath],
+    options: PredictOptions | None = None,
+    *,
+    notify: Notify = ignore,
+) -> Answering:
+    """Look at images, folders or one store, and prepare to answer for them.
 
     Parameters
     ----------
     run_folder
         The run of a probe.
     inputs
-        Images and folders (the images directly in one folder are one study), or one store.
+        Images and folders, or one store; none where `PredictOptions.ids` names units of `PredictOptions.cases`. One
+        study is answered once, in however many folders it lies (`embedstore.inputs.input_rows`).
     options
         How; the defaults where None.
     notify
-        Takes what a person should know: units without an answer, values that the head never saw.
+        Takes what a person should know: units without an answer or with a part of their images, values that the head
+        never saw.
 
     Raises
     ------
@@ -118,7 +187,7 @@ def predict_inputs(
         If metadata is missing or not wanted, files cannot say what the run's task needs to know of each image, or a
         threshold, prevalence or store cannot be used.
     DataError
-        If an input does not exist or holds no image.
+        If an input does not exist or holds no image, or the store has no such unit.
     IdentityMismatch
         If a store holds other vectors than those of the run.
     """
@@ -126,39 +195,29 @@ def predict_inputs(
     run = load_run(Path(run_folder))
     require_wanted(run, asked.metadata)
     places = [Path(path) for path in inputs]
+    if not places:
+        places = [_store_of_ids(asked)]
     if len(places) == 1 and StoreLayout(places[0]).store_file.is_file():
-        loaded = _load_store(run, places[0], asked, notify)
-    else:
-        # Before the encoder is loaded and the images are decoded.
-        _require_files_suffice(run)
-        require_metadata(run, list(asked.metadata), what="images bring none")
-        loaded = _load_files(run, places, asked, notify)
-    units = with_metadata(run, loaded.units, asked.metadata, notify=notify)
-    if not len(units.unit_ids):
-        return InputAnswers(units=[], failed=loaded.failed)
-    answers = predict_units(
-        run,
-        units.X,
-        units.unit_of_image,
-        units.unit_ids.tolist(),
-        threshold=asked.threshold,
-        prevalence=asked.prevalence,
-        metadata=units.metadata,
-        content_sha256=units.content_sha256,
-        image_of_target=units.image_of_target,
-    )
-    cases = _nearest(run, loaded, asked)
-    if cases is not None:
-        for answer, nearest in zip(answers, cases, strict=True):
-            answer["neighbors"] = nearest
-    return InputAnswers(units=answers, failed=loaded.failed)
+        return _open_store(run, places[0], asked, notify)
+    if asked.ids or asked.where:
+        raise UsageError(
+            "`where` and ids choose among the rows of a store; leave them out for files, or give the store"
+        )
+    return _open_files(run, places, asked, notify)
 
 
-def _load_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> _Loaded:
+def _store_of_ids(asked: PredictOptions) -> Path:
+    if asked.cases is None or not (asked.ids or asked.where):
+        raise UsageError("give images, study folders or a store; --id and --where choose units of --store")
+    if not StoreLayout(Path(asked.cases)).store_file.is_file():
+        raise UsageError(f"--store: {asked.cases} is no store, so it has no unit to answer for")
+    return Path(asked.cases)
+
+
+def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> Answering:
     store = open_store(path)
     run.require_identity(store.identity)
-    wanted = run.predictor.blocks.columns if run.predictor.blocks else ()
-    held = [column for column in wanted if column in store.table.column_names]
+    held = [column for column in _columns(run) if column in store.table.column_names]
     for column in held:
         if column in asked.metadata:
             raise UsageError(
@@ -166,8 +225,18 @@ def _load_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> 
             )
     require_metadata(run, [*held, *asked.metadata], what=f"store {path} has no such column")
     unit = run.document["task"]["unit"]
-    _tell_lacking(store, unit, notify)
-    return _Loaded(units=load_units(store, unit, with_columns=held, image_rules=run.image_rules), store=store)
+    if not asked.ids:
+        _tell_lacking(store, unit, notify)
+    units = load_units(
+        store, unit, with_columns=held, image_rules=run.image_rules, ids=asked.ids, where=asked.where
+    )
+    units = with_metadata(run, units, asked.metadata, notify=notify)
+    answers = StoreAnswers(answerer=_answerer(run, store, asked, 0, held=store), store=store, units=units)
+
+    def batches(_stopping: Callable[[], bool], tell: Notify) -> Iterator[AnswerBatch]:
+        yield AnswerBatch(units=answers.answer(tell))
+
+    return Answering(images=0, units=len(units.unit_ids), batches=batches)
 
 
 def _tell_lacking(store: Store, unit: str, notify: Notify) -> None:
@@ -185,74 +254,108 @@ def _tell_lacking(store: Store, unit: str, notify: Notify) -> None:
     notify(f"{shown(store.path)}: {counted}: {lacking.absent:,} {units} get no answer{partial}{advice}")
 
 
-def _require_files_suffice(run: Run) -> None:
-    """Refuse files where the run needs columns of a manifest to tell units, or the images of a target, apart."""
-    columns = {column for column in unit_key(run.document["task"]["unit"]) if column not in UNIT_WORDS}
-    columns |= {rule.column for rule in run.image_rules if rule is not None}
-    if columns:
-        raise UsageError(
-            f"run {run.folder} needs the columns {', '.join(sorted(columns))} of every image, which files do not "
-            "bring; extract them into a store with these columns and give the store as INPUT"
-        )
-
-
-def _load_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify: Notify) -> _Loaded:
+def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify: Notify) -> Answering:
+    found = find_files(inputs)
+    if found.again:
+        notify(f"{found.again:,} file{'s are' if found.again > 1 else ' is'} given twice; each is taken once")
+    store = _known_store(run, asked)
+    wanted = WantedUnits(
+        unit=run.document["task"]["unit"],
+        image_rules=run.image_rules,
+        columns=_columns(run),
+        holder=f"run {run.folder}",
+    )
+    files = units_of_files(found.files, _sources(run, store, asked), wanted)
+    brought = [column for column in wanted.columns if column in files.rows.columns]
+    require_metadata(run, [*brought, *asked.metadata], what="these files do not bring it")
+    files = replace(
+        files, wanted=replace(wanted, columns=[name for name in brought if name not in asked.metadata])
+    )
+    # Named only now: whatever is wrong with the inputs is said before the weights are loaded.
     encoder = encoder_of_identity(
         run.identity, holder=f"run {run.folder}", name=asked.encoder, device=asked.device, say=notify
     )
-    gathered = gather_inputs(inputs)
-    embedded = embed_records(gathered.records, gathered.root, encoder)
-    for line in embedded.lines_of_notes():
-        notify(line)
-    failed = [
-        f"{gathered.records[row].path}: {reason}: {message}"
-        for row, (reason, message) in embedded.failures.items()
-    ]
-    kept = [row for row in range(len(gathered.records)) if row not in embedded.failures]
-    image_ids = [gathered.records[row].image_id for row in kept]
-    of_studies = run.document["task"]["unit"] == "study"
-    names = [gathered.studies[row] for row in kept] if of_studies else image_ids
-    number = {name: position for position, name in enumerate(dict.fromkeys(names))}
-    units = Units(
-        X=embedded.vectors[kept],
-        image_ids=np.array(image_ids, dtype=np.str_),
-        content_sha256=embedded.content_sha256[kept],
-        unit_of_image=np.array([number[name] for name in names], dtype=np.int64),
-        unit_ids=np.array(list(number), dtype=np.str_),
+    answers = FileAnswers(
+        answerer=_answerer(run, store, asked, NEAREST),
+        files=files,
+        metadata=asked.metadata,
+        encoder=encoder,
+        workers=asked.workers,
     )
-    paths = {
-        gathered.records[row].image_id: path_from_manifest(gathered.root, gathered.records[row].path)
-        for row in kept
-    }
-    return _Loaded(units=units, failed=failed, paths=paths)
+
+    def batches(stopping: Callable[[], bool], tell: Notify) -> Iterator[AnswerBatch]:
+        for units, failed, images in answers.answer(stopping, tell):
+            yield AnswerBatch(units=units, failed=failed, images=images)
+
+    return Answering(images=files.images, units=len(files.units), batches=batches)
 
 
-def _nearest(run: Run, loaded: _Loaded, asked: PredictOptions) -> list[list[dict[str, Any]]] | None:
-    """Return the nearest labelled cases of each unit; None where none are asked for or there is no store."""
-    usual = NEAREST if loaded.store is None else 0
-    count = usual if asked.neighbors is None else asked.neighbors
-    store = _store_of_cases(run, loaded.store, asked) if count else None
-    if store is None:
-        return None
-    task = read_task(store.path, run.document["task"]["name"])
-    return nearest_cases(store, task, loaded.units, loaded.paths, count=count)
+def _columns(run: Run) -> tuple[str, ...]:
+    """Return the metadata columns that the run's heads get."""
+    return tuple(run.predictor.blocks.columns) if run.predictor.blocks else ()
 
 
-def _store_of_cases(run: Run, held: Store | None, asked: PredictOptions) -> Store | None:
-    """Return the store to look for cases in, opened once; None where there is none, or none that fits."""
+def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSources:
+    """Return who may know files: the store, and the readers of the project's and the run's data sets."""
+    project = asked.project
+    readers: dict[str, DatasetReader] = {}
+    if project.dataset is not None:
+        readers[project.dataset] = dataset_reader(project.dataset, project.options)
+    learned = {source["dataset"] for source in run.document.get("sources", [])}
+    for name in sorted(learned - set(readers)):
+        try:
+            readers[name] = dataset_reader(name)
+        except EmbedError:
+            # Its package is not installed here, or it wants options: files are then known by what they say themselves.
+            continue
+    of_run = [columns_of_headers(readers[name]) if name in readers else frozenset() for name in learned]
+    key_file = Path(asked.key_file or str(project.options.get("key_file", "")))
+    return InputSources(
+        store=store,
+        readers=tuple(readers.values()),
+        root=project.root,
+        key=key_file.read_bytes().strip() if key_file.is_file() else None,
+        base=project.folder,
+        header_columns=frozenset.intersection(*of_run) if of_run else frozenset(),
+    )
+
+
+def _known_store(run: Run, asked: PredictOptions) -> Store | None:
+    """Return the store whose rows files may be; None where there is none of the run's kind."""
     if asked.cases is None:
         return None
     path, must_fit = Path(asked.cases), asked.cases_must_fit
     if not must_fit and not StoreLayout(path).store_file.is_file():
         return None
-    is_held = held is not None and held.path.resolve() == path.resolve()
-    store = held if held is not None and is_held else open_store(path)
+    store = open_store(path)
     if not must_fit and store.identity.sha256 != run.identity.sha256:
         return None
     run.require_identity(store.identity)
-    name = run.document["task"]["name"]
-    if name not in task_names(store.path):
-        if must_fit:
-            raise UsageError(f"--store: {path} has no task {name!r}, so no labelled cases")
-        return None
     return store
+
+
+def _answerer(
+    run: Run, store: Store | None, asked: PredictOptions, usual: int, *, held: Store | None = None
+) -> Answerer:
+    """Return what answers; with the nearest cases where some are wanted and a store has labelled ones."""
+    count = usual if asked.neighbors is None else asked.neighbors
+    same = held is not None and asked.cases is not None and held.path.resolve() == Path(asked.cases).resolve()
+    if count and held is not None and not same:
+        store = _known_store(run, asked)
+    return Answerer(
+        run=run,
+        threshold=asked.threshold,
+        prevalence=asked.prevalence,
+        cases=_cases(run, store, asked) if count and store is not None else None,
+        count=count,
+    )
+
+
+def _cases(run: Run, store: Store, asked: PredictOptions) -> LabelledCases | None:
+    """Return the labelled cases of a store; None where it has no such task and needs none."""
+    name = run.document["task"]["name"]
+    if name in task_names(store.path):
+        return labelled_cases(store, read_task(store.path, name), run.targets)
+    if asked.cases_must_fit:
+        raise UsageError(f"--store: {store.path} has no task {name!r}, so no labelled cases")
+    return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cli.jobs.notify import Notify, ignore
 from cli.jobs.text_tower import text_tower_of
 from embedstore.files import StrPath
+from embedstore.queries.conditions import none_left, parse_conditions
 from embedstore.queries.search import Neighbor, build_index
 from embedstore.queries.similar_images import vector_of_file
 from embedstore.store.reader import Store, open_store
@@ -28,7 +29,7 @@ class SearchOptions:
     k
         How many images are wanted; there are fewer where fewer may be compared.
     where
-        Manifest column -> value that images must have.
+        Conditions on columns of the manifest that images must meet, as `embedstore.queries.conditions`.
     encoder
         Folder or hub id of the store's encoder, for files and words; its registered name by default.
     device
@@ -36,7 +37,7 @@ class SearchOptions:
     """
 
     k: int = 10
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Sequence[str] = ()
     encoder: str | None = None
     device: str = "auto"
 
@@ -51,10 +52,13 @@ class SimilarImages:
         Images by falling cosine similarity.
     columns
         The first few columns of the store beside those that every manifest has.
+    why_none
+        Which condition leaves no image to compare with, and what its column holds; ``""`` where some are left.
     """
 
     neighbors: Sequence[Neighbor]
     columns: Sequence[str]
+    why_none: str = ""
 
 
 def search_by_file(
@@ -127,7 +131,10 @@ def _similar(
     index = build_index(store, where=asked.where)
     neighbors = index.search(vector, k=asked.k, exclude_patient=exclude_patient, exclude_id=exclude_id)
     columns = [column for part in store.parts for column in part.manifest.extra_columns]
-    return SimilarImages(neighbors=neighbors, columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])))
+    why_none = "" if len(index.rows) else none_left(store.table, parse_conditions(asked.where))
+    return SimilarImages(
+        neighbors=neighbors, columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])), why_none=why_none
+    )
 
 
 def _patient(store: Store, image_id: str) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -84,6 +84,40 @@ class DatasetReader(Protocol):
 def first_task(reader: DatasetReader) -> str | None:
     """Return the name of a reader's usual task, where it says so before anything is read."""
     return next(iter(getattr(reader, "task_names", ())), None)
+
+
+@runtime_checkable
+class FileReader(Protocol):
+    """A reader that can say of a few files what it says of them among the whole data set.
+
+    Not every reader can: of one that only has `read`, the whole data set is indexed.
+    """
+
+    def root_of(self, path: Path) -> Path | None:
+        """Return the data set's folder above a file, by the layout alone; None where the file is not of the layout."""
+        ...
+
+    def read_files(self, root: Path, paths: Sequence[str]) -> Manifest:
+        """Return the rows of some files, and those of the other files of their studies, as `read` has them.
+
+        Parameters
+        ----------
+        root
+            As `root_of` gives it.
+        paths
+            Manifest paths; one that is not of the data set has no row.
+
+        Raises
+        ------
+        DataError
+            As `DatasetReader.read`, of the tables that rows come from.
+        """
+        ...
+
+
+def columns_of_headers(reader: DatasetReader) -> frozenset[str]:
+    """Return the manifest columns that a reader takes from nothing but the header of each DICOM file."""
+    return frozenset(getattr(reader, "header_columns", ()))
 
 
 def dataset_names() -> list[str]:

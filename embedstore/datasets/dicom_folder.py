@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_frames, count_records, refuse_folder
+from embedstore.datasets.slice_columns import COLUMNS as SLICE_COLUMNS
 from embedstore.datasets.slice_columns import slice_columns
 from embedstore.errors import DataError, UsageError
 from embedstore.headers.dicom_headers import DicomHeader, Kind, ScannedFile
@@ -68,6 +69,7 @@ class DicomFolder:
     """
 
     name = "dicom-folder"
+    header_columns = frozenset({*_KEPT, *_SPACINGS, *_FLAGS, *SLICE_COLUMNS})
 
     def __init__(self, key_file: str | Path | None = None) -> None:
         self.key_file = None if key_file is None else Path(key_file)
@@ -205,6 +207,11 @@ def _build_manifest(images: Sequence[ScannedFile], source: str) -> Manifest:
         for name, cells in columns.items()
     }
     return manifest_from_table(pa.table(table | slice_columns(series, headers)), source=source)
+
+
+def manifest_of_headers(images: Sequence[ScannedFile], source: str) -> Manifest:
+    """Return the rows of scanned DICOM images, one for each frame, as a folder that holds nothing else has them."""
+    return _build_manifest(images, source)
 
 
 def _burned_in(header: DicomHeader | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ COMPLETE = {"train": SplitCounts(36808, 8280, 5177), "valid": SplitCounts(3197, 
 
 _STUDY = r"(train|valid)/(XR_[A-Z]+)/(patient\d+)/(study\d+_(positive|negative))"
 _IMAGE_PATH = re.compile(rf"(?:{re.escape(FOLDER)}/)?({_STUDY}/image\d+\.png)")
+_ABOVE = re.compile(rf"(.*)/{_STUDY}/image\d+\.png", re.DOTALL)
 _STUDY_PATH = re.compile(rf"(?:{re.escape(FOLDER)}/)?({_STUDY})/?")
 _IMAGE_NAME = re.compile(r"image\d+\.png")
 _LABELS = {"negative": 0, "positive": 1}
@@ -81,6 +82,20 @@ class Mura:
         if without_images:
             summary["studies without images"] = without_images
         return Collection(self.name, folder, manifest, (_abnormal_task(labels),), summary)
+
+    def root_of(self, path: Path) -> Path | None:
+        """Return the folder that holds ``train`` and ``valid`` above an image."""
+        match = _ABOVE.fullmatch(path.absolute().as_posix())
+        return Path(match[1] or "/") if match else None
+
+    def read_files(self, root: Path, paths: Sequence[str]) -> Manifest:
+        """Return the rows of the studies of some images, in the order of the tables; raises as `read`."""
+        studies = {path.rpartition("/")[0] for path in paths if _IMAGE_PATH.fullmatch(path)}
+        splits = sorted({study.partition("/")[0] for study in studies})
+        images = [image for split in splits for image in _read_images(root, split)]
+        return _build_manifest(
+            [image for image in images if image[0].rpartition("/")[0] in studies], str(root)
+        )
 
 
 _ADVICE = "Point the root at the unpacked MURA-v1.1 folder or at the folder that holds it."
@@ -144,7 +159,7 @@ def _iter_table(table: Path) -> Iterator[tuple[int, str]]:
 
 
 def _build_manifest(images: list[_Image], source: str) -> Manifest:
-    paths, splits, anatomies, patients, _ = (list(column) for column in zip(*images, strict=True))
+    paths, splits, anatomies, patients, _ = ([image[place] for image in images] for place in range(5))
     return manifest_from_columns(
         {
             "image_id": paths,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_records, refuse_folder
+from embedstore.datasets.slice_columns import COLUMNS as SLICE_COLUMNS
 from embedstore.datasets.slice_columns import slice_columns
 from embedstore.errors import DataError
 from embedstore.headers.dicom_scan import scan_headers
@@ -40,6 +41,9 @@ CLASSES = ("Normal/Mild", "Moderate", "Severe")
 CLASS_WEIGHTS = (1.0, 2.0, 4.0)  # the competition's weights by true class
 DESCRIPTIONS = ("Sagittal T1", "Sagittal T2/STIR", "Axial T2")
 TREES = ("train", "test")
+_NUMBER = r"(?:0|[1-9]\d*)"
+_SLICE_PATH = re.compile(rf"(train|test)_images/({_NUMBER})/{_NUMBER}/{_NUMBER}\.dcm")
+_ABOVE = re.compile(rf"(.*)/{_SLICE_PATH.pattern}", re.DOTALL)
 _COORDINATE_COLUMNS = ("study_id", "series_id", "instance_number", "condition", "level", "x", "y")
 
 
@@ -55,6 +59,7 @@ class RsnaLumbar:
 
     name = "rsna-lumbar"
     task_names = ("stenosis",)
+    header_columns = frozenset(SLICE_COLUMNS)
 
     def read(self, root: Path) -> Collection:
         """Index the folder and read every header.
@@ -88,6 +93,22 @@ class RsnaLumbar:
             summary["coordinates without image"] = absent_points
         return Collection(self.name, root, manifest, tasks, summary, tables)
 
+    def root_of(self, path: Path) -> Path | None:
+        """Return the folder that holds ``train_images`` or ``test_images`` above a slice."""
+        match = _ABOVE.fullmatch(path.absolute().as_posix())
+        return Path(match[1] or "/") if match else None
+
+    def read_files(self, root: Path, paths: Sequence[str]) -> Manifest:
+        """Return the rows of the studies of some slices, whose headers are read; raises as `read`."""
+        named = [match.groups() for path in paths if (match := _SLICE_PATH.fullmatch(path))]
+        trees = [tree for tree in TREES if any(tree == of for of, _ in named)]
+        slices = [
+            found
+            for tree in trees
+            for found in _find_slices(root, tree, {study for of, study in named if of == tree})
+        ]
+        return _build_manifest(root, slices, _read_descriptions(root, trees))
+
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
@@ -101,11 +122,16 @@ class _Slice:
         return f"{self.tree}_images/{self.study}/{self.series}/{self.instance}.dcm"
 
 
-def _find_slices(root: Path, tree: str) -> list[_Slice]:
-    """List ``<study>/<series>/<instance>.dcm`` in numeric order; everything else is not the data set's."""
+def _find_slices(root: Path, tree: str, studies: Container[str] | None = None) -> list[_Slice]:
+    """List ``<study>/<series>/<instance>.dcm`` in numeric order; everything else is not the data set's.
+
+    Of all studies, or of those in `studies`.
+    """
     found = []
     top = os.path.join(root, f"{tree}_images")
     for study in _numeric_names(top, ""):
+        if studies is not None and study not in studies:
+            continue
         for series in _numeric_names(os.path.join(top, study), ""):
             instances = _numeric_names(os.path.join(top, study, series), ".dcm")
             found += [_Slice(tree, study, series, int(instance)) for instance in instances]

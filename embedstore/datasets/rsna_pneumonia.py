@@ -6,6 +6,8 @@ Layout: the competition's own stage 2 files. A patient has one image; a positive
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ TRAIN_IMAGES, TEST_IMAGES = "stage_2_train_images", "stage_2_test_images"
 LABELS, DETAILS = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
 OPACITY = ("no opacity", "opacity")
 DETAIL = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
+_IMAGE_PATH = re.compile(rf"({TRAIN_IMAGES}|{TEST_IMAGES})/([^/.][^/]*)\.dcm", re.DOTALL)
+_ABOVE = re.compile(rf"(.*)/{_IMAGE_PATH.pattern}", re.DOTALL)
 _BOX = ("x", "y", "width", "height")
 
 
@@ -73,6 +77,17 @@ class RsnaPneumonia:
         if absent := absent_files(root, manifest.column("path")):
             summary["absent"] = describe_absent(absent, len(manifest))
         return Collection(self.name, root, manifest, tuple(tasks), summary, {"boxes": boxes})
+
+    def root_of(self, path: Path) -> Path | None:
+        """Return the folder that holds the folders of images above an image."""
+        match = _ABOVE.fullmatch(path.absolute().as_posix())
+        return Path(match[1] or "/") if match else None
+
+    def read_files(self, root: Path, paths: Sequence[str]) -> Manifest:
+        """Return the rows of some images, whose headers are read; a patient has one."""
+        named = [(path, match[1], match[2]) for path in paths if (match := _IMAGE_PATH.fullmatch(path))]
+        files = [(path, name, "test" if folder == TEST_IMAGES else None) for path, folder, name in named]
+        return _manifest_of_files(root, files)
 
 
 def _rows(root: Path, name: str, columns: tuple[str, ...]) -> Rows:
@@ -148,6 +163,11 @@ def _build_manifest(root: Path, patients: list[str]) -> Manifest:
         (f"{TRAIN_IMAGES}/{patient}.dcm", patient, None) for patient in patients
     ]
     files += [(f"{TEST_IMAGES}/{patient}.dcm", patient, "test") for patient in unlabelled]
+    return _manifest_of_files(root, files)
+
+
+def _manifest_of_files(root: Path, files: Sequence[tuple[str, str, str | None]]) -> Manifest:
+    """Return the rows of files: each its path, patient and split."""
     contents = look_into(root, (path for path, _, _ in files))
     rows = [(*file, frame) for file in files for frame in contents[file[0]].frames]
     columns: dict[str, list[Any]] = {

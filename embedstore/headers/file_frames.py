@@ -6,6 +6,7 @@ Every reader whose files may have several frames asks here, so that a frame is a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from embedstore.headers.dicom_headers import DicomHeader, ScannedFile
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import open_regular, read_head
-from embedstore.manifest import path_from_manifest
+from embedstore.manifest import path_from_manifest, path_to_manifest
 from embedstore.pictures.picture_pages import picture_pages
 
 _ANY_SIZE = 1 << 62
@@ -48,7 +49,7 @@ class FileContent:
         return self.scanned.header if self.scanned else None
 
 
-def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
+def look_into(root: Path, paths: Iterable[str], *, key: bytes | None = None) -> dict[str, FileContent]:
     """Return what each file holds; no pixel is decoded.
 
     Parameters
@@ -57,6 +58,8 @@ def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
         What `paths` are relative to.
     paths
         Manifest paths; one that occurs twice is looked at once.
+    key
+        Secret for the patient, study and series keys of headers; None leaves the keys out.
     """
     top = os.path.join(root.absolute(), "")  # a Path for each of many files would take most of the time
     found = {
@@ -65,7 +68,7 @@ def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
     }
     dicom = [path for path, content in found.items() if content.kind == DICOM]
     names = [os.path.relpath(path_from_manifest(root, path), root.absolute()) for path in dicom]
-    for path, scanned in zip(dicom, scan_headers(str(root), names) if names else (), strict=True):
+    for path, scanned in zip(dicom, scan_headers(str(root), names, key=key) if names else (), strict=True):
         frames = tuple(range(scanned.header.frames)) if scanned.header else (0,)
         found[path] = FileContent(DICOM, frames, scanned)
     return found
@@ -74,6 +77,20 @@ def look_into(root: Path, paths: Iterable[str]) -> dict[str, FileContent]:
 def frame_id(name: str, frame: int) -> str:
     """Return the id of one frame: the file's own for frame 0, ``name#frame`` for the others."""
     return f"{name}#{frame}" if frame else name
+
+
+def split_frame(image: Path) -> tuple[Path, int]:
+    """Read ``FILE#N`` as frame N of a file; a file of that whole name is itself, and frame 0."""
+    named = re.fullmatch(r"(.+)#(\d{1,6})", image.name)
+    if named and not image.exists():
+        return image.with_name(named[1]), int(named[2])
+    return image, 0
+
+
+def other_frames(file: Path) -> tuple[int, ...]:
+    """Return the numbers of the frames or pages of a file after its first."""
+    name = path_to_manifest(file.name)
+    return look_into(file.absolute().parent, [name])[name].frames[1:]
 
 
 def _look(path: str) -> FileContent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,57 +47,98 @@ class Embedded:
 
     def lines_of_notes(self) -> list[str]:
         """Return the notes for people, a line each."""
-        return [
-            f"note, {code}: {len(rows):,} image{'' if len(rows) == 1 else 's'}: {words_of_note(code)}"
-            for code, rows in sorted(self.notes.items())
-        ]
+        return lines_of_notes({code: len(rows) for code, rows in self.notes.items()})
 
 
-def embed_records(
-    records: Sequence[Record],
-    root: Path,
-    encoder: Encoder,
-    *,
-    store_dtype: str = "float16",
-    known_ranges: Mapping[str, tuple[float, float]] | None = None,
-    batch_size: int = 32,
-    workers: int = 2,
-    limits: DecodeLimits | None = None,
-) -> Embedded:
-    """Compute the vectors of records without keeping them.
+def lines_of_notes(counts: Mapping[str, int]) -> list[str]:
+    """Return notes for people, a line each: code of `errors.Note` -> images."""
+    return [
+        f"note, {code}: {count:,} image{'' if count == 1 else 's'}: {words_of_note(code)}"
+        for code, count in sorted(counts.items())
+    ]
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """How images outside a store are encoded.
 
     Parameters
     ----------
-    records
-        What to encode, at least one; paths are relative to `root`.
+    store_dtype
+        Vectors are rounded to it, so that an image has the same vector in and outside a store.
+    known_ranges
+        Value ranges of MR series that a store holds already; others are taken over their members.
+    members
+        Records of whole MR series, those that are not encoded among them; by default the records that are.
+    batch_size, workers, limits
+        As in `embedstore.extraction.extract.ExtractOptions`.
+    stopping
+        Asked between batches; when true, the chunk at hand is abandoned.
+    """
+
+    store_dtype: str = "float16"
+    known_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    members: Sequence[Record] | None = None
+    batch_size: int = 32
+    workers: int = 2
+    limits: DecodeLimits | None = None
+    stopping: Callable[[], bool] = _never
+
+
+def embed_records(
+    records: Sequence[Record], root: Path, encoder: Encoder, options: EmbedOptions | None = None
+) -> Embedded:
+    """Compute the vectors of records, at least one, without keeping them; as `iter_embedded`."""
+    (found,) = iter_embedded([records], root, encoder, options)
+    return found
+
+
+def iter_embedded(
+    chunks: Sequence[Sequence[Record]], root: Path, encoder: Encoder, options: EmbedOptions | None = None
+) -> Iterator[Embedded]:
+    """Compute the vectors of records chunk by chunk, decoding ahead across their borders.
+
+    Parameters
+    ----------
+    chunks
+        What to encode, at least one record in each; paths are relative to `root`.
     root
         Folder of the paths.
     encoder
         The encoder; loaded here.
-    store_dtype
-        Vectors are rounded to it, so that an image has the same vector in and outside a store.
-    known_ranges
-        Value ranges of MR series that a store holds already; others are taken over the records given.
-    batch_size, workers, limits
-        As in `embedstore.extraction.extract.ExtractOptions`.
+    options
+        How; the defaults where None.
     """
-    listed = tuple(records)
-    work = ChunkWork(0, 0, tuple(range(len(listed))), listed)
+    asked = options or EmbedOptions()
+    works = [
+        ChunkWork(0, number, tuple(range(len(chunk))), tuple(chunk)) for number, chunk in enumerate(chunks)
+    ]
+    records = [record for work in works for record in work.records]
     encoder.load()
-    with DecoderPool(encoder.preprocess, workers=min(workers, len(listed)), limits=limits) as decoder:
+    workers = min(asked.workers, len(records))
+    with DecoderPool(encoder.preprocess, workers=workers, limits=asked.limits) as decoder:
         ranges = SeriesRanges(
-            root, series_members(listed), encoder.preprocess.mri_range, decoder, dict(known_ranges or {})
+            root,
+            series_members(records if asked.members is None else asked.members),
+            encoder.preprocess.mri_range,
+            decoder,
+            dict(asked.known_ranges),
         )
-        ((_, result),) = run_chunks(
-            with_series_ranges([work], ranges),
+        for work, result in run_chunks(
+            with_series_ranges(works, ranges),
             root=root,
             encoder=encoder,
             decoder=decoder,
-            batch_size=batch_size,
+            batch_size=asked.batch_size,
             stopwatch=Stopwatch(),
-            stopping=lambda: False,
+            stopping=asked.stopping,
             further=False,
-        )
-    stored, failures = round_rows(result, {VECTORS: store_dtype}, start=0)
-    named = {failure.row: (failure.reason, failure.message) for failure in failures}
-    return Embedded(listed, stored[VECTORS].astype(np.float32), result.content, named, result.notes)
+        ):
+            stored, failures = round_rows(result, {VECTORS: asked.store_dtype}, start=0)
+            named = {failure.row: (failure.reason, failure.message) for failure in failures}
+            vectors = stored[VECTORS].astype(np.float32)
+            yield Embedded(work.records, vectors, result.content, named, result.notes)

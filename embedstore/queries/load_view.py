@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from embedstore.errors import Advice, DataError, UsageError
 from embedstore.files import StrPath
+from embedstore.queries.conditions import Where, parse_conditions
 from embedstore.queries.manifest_columns import (
+    chosen_rows,
     column_text,
     image_mask,
     own_unit_names,
@@ -26,6 +28,8 @@ from embedstore.store.tasks import DATASET, read_task, task_names, task_source
 from embedstore.task import ImageRule, Task, join_tasks, unit_key
 from embedstore.view import MISSING, Units, View, units_spoken_for
 
+# Columns that say what kind of image it is, whatever the head gets.
+KINDS = ("modality", "body_part")
 _SHOWN = 3
 
 
@@ -146,6 +150,8 @@ def load_views(
         },
         excluded={**images.excluded, **unanswerable},
         sources=tuple(source for store in opened for source in store.sources),
+        store_dtype=str(np.result_type(*(store.dtype for store in opened))),
+        image_kinds={column: images.columns[column] for column in KINDS},
     )
 
 
@@ -155,6 +161,8 @@ def load_units(
     *,
     with_columns: Sequence[str] = (),
     image_rules: Sequence[ImageRule | None] = (),
+    ids: Sequence[str] = (),
+    where: Where = (),
 ) -> Units:
     """Group a store's vectors into units; an image without a value of the unit's key is a unit of its own.
 
@@ -168,11 +176,17 @@ def load_units(
         Manifest columns for `Units.metadata`.
     image_rules
         Which images speak for each target (`embedstore.task.Task.image_rules`); all for all by default.
+    ids
+        Only the units of these ids, and those of the images of these ids; all by default.
+    where
+        Only images that meet these conditions (`embedstore.queries.conditions`).
 
     Raises
     ------
     UsageError
-        If the store has no column of `with_columns`, of the unit or of the rules.
+        If the store has no column of `with_columns`, of the unit, of the rules or of a condition.
+    DataError
+        If the store has no unit or image of one of `ids` with a vector, or the conditions leave none.
     CorruptStore
         If the store's bytes are not the committed ones.
 
@@ -187,11 +201,15 @@ def load_units(
     require_columns([store], [*with_columns, *unit_key(unit), *of_rules])
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
-    unit_ids, _, unit_of_image = _in_order(own_unit_names(table, unit))
+    names, vectors, rows = own_unit_names(table, unit), embeddings.vectors, embeddings.rows
+    if ids or where:
+        kept = chosen_rows(store, table, names, ids=ids, where=parse_conditions(where))
+        table, names, vectors, rows = table.take(pa.array(kept)), names[kept], vectors[kept], rows[kept]
+    unit_ids, _, unit_of_image = _in_order(names)
     return Units(
-        X=embeddings.vectors,
-        image_ids=embeddings.image_ids.astype(np.str_),
-        content_sha256=store.content_sha256()[embeddings.rows],
+        X=vectors,
+        image_ids=store.image_ids[rows].astype(np.str_),
+        content_sha256=store.content_sha256()[rows],
         unit_of_image=unit_of_image,
         unit_ids=unit_ids,
         metadata={name: column_text(table, name) for name in with_columns},
@@ -256,7 +274,9 @@ def _load_labelled(store: Store, task: Task, with_columns: Sequence[str]) -> _La
         units=units[kept],
         label_rows=label_rows[kept],
         patients=patient_names(table, task.unit)[kept],
-        columns={name: column_text(table, name)[kept] for name in {"split", *task.subgroups, *with_columns}},
+        columns={
+            name: column_text(table, name)[kept] for name in {"split", *KINDS, *task.subgroups, *with_columns}
+        },
         image_of_target=None if mask is None else mask[kept],
         excluded=excluded,
     )

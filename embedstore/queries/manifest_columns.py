@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import UsageError, did_you_mean
+from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.queries.conditions import Condition, none_left, rows_where
 from embedstore.store.reader import Store
 from embedstore.task import ImageRule, unit_id_of, unit_key
 from embedstore.view import UNKNOWN_PATIENT
@@ -69,6 +70,53 @@ def patient_names(table: pa.Table, unit: str) -> npt.NDArray[np.str_]:
         studies = column_text(table, "study_id")
         own = np.where(studies == "", own, studies)
     return np.where(patients == "", np.char.add(UNKNOWN_PATIENT, own), patients)
+
+
+def chosen_rows(
+    store: Store,
+    table: pa.Table,
+    units: npt.NDArray[np.str_],
+    *,
+    ids: Sequence[str],
+    where: Sequence[Condition],
+) -> npt.NDArray[np.int64]:
+    """Return the rows, ascending, of the units that are named and whose images meet conditions.
+
+    Parameters
+    ----------
+    store
+        Where the rows come from.
+    table
+        Those with a vector.
+    units
+        (n_rows,) str: the unit of each.
+    ids
+        Ids of units, or of images of theirs; all where empty.
+    where
+        The conditions.
+
+    Raises
+    ------
+    DataError
+        If an id is of no unit and of no image with a vector, or no row is left.
+    """
+    images = column_text(table, "image_id")
+    named = np.zeros(len(units), np.bool_) if ids else np.ones(len(units), np.bool_)
+    for name in ids:
+        own = units == name
+        if not own.any() and name in store.row_of:
+            store.row_of_vector(name)  # which says why where it has none
+            own = units == units[np.flatnonzero(images == name)[0]]
+        if not own.any():
+            known = dict.fromkeys([*units.tolist(), *images.tolist()])
+            raise DataError(
+                f"store {store.path} has no unit or image {name!r} with a vector{did_you_mean(name, known)}"
+            )
+        named |= own
+    kept = named & rows_where(table, where, holder=f"store {store.path}")
+    if not kept.any():
+        raise DataError(none_left(table.filter(pa.array(named)), where))
+    return np.flatnonzero(kept)
 
 
 def image_mask(table: pa.Table, rules: Sequence[ImageRule | None]) -> npt.NDArray[np.bool_] | None:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.brief import Brief
-from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.errors import DataError
 from embedstore.files import StrPath
+from embedstore.queries.conditions import Where, parse_conditions, rows_where
 from embedstore.similarity.exact_search import ExactSearch
 from embedstore.store.reader import Store, as_store
 
@@ -156,7 +157,7 @@ class Index(Brief):
         }
 
 
-def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = None) -> Index:
+def build_index(store: Store | StrPath, *, where: Where = ()) -> Index:
     """Build an exact index of a store's valid rows, those whose vector is zero left out.
 
     Parameters
@@ -164,12 +165,13 @@ def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = Non
     store
         The store, opened or by its folder.
     where
-        Column -> value that a row's manifest must have to be searchable.
+        What a row's manifest must say to be searchable: conditions (``["age>=65", "view in AP,PA"]``), or column ->
+        value.
 
     Raises
     ------
     UsageError
-        If a column of `where` does not exist.
+        If a condition has another form, or its column does not exist.
     CorruptStore
         If the store's bytes are not the committed ones.
 
@@ -183,15 +185,7 @@ def build_index(store: Store | StrPath, *, where: Mapping[str, str] | None = Non
     store = as_store(store)
     embeddings = store.embeddings()
     table = store.table.take(pa.array(embeddings.rows))
-    kept = np.arange(len(embeddings.rows))
-    for name, value in (where or {}).items():
-        if name not in table.column_names:
-            raise UsageError(
-                f"`where`: the store has no column {name!r}; it has {', '.join(table.column_names)}"
-                f"{did_you_mean(name, table.column_names)}"
-            )
-        same = np.asarray(pc.fill_null(pc.equal(pc.cast(table.column(name), pa.string()), value), False))
-        kept = kept[same[kept]]
+    kept = np.flatnonzero(rows_where(table, parse_conditions(where), holder="the store"))
     # A vector without length has no cosine, and would stand between those that point the other way.
     kept = np.setdiff1d(kept, zero_rows(embeddings.vectors))
     whole = len(kept) == len(embeddings.rows)
@@ -208,14 +202,3 @@ def zero_rows(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     few = vectors[:, :: max(1, vectors.shape[1] // 8)]
     suspected = np.flatnonzero(~few.any(axis=1))
     return suspected[~vectors[suspected].any(axis=1)]
-
-
-def parse_where(conditions: Sequence[str]) -> dict[str, str]:
-    """Turn ``["anatomy=XR_WRIST"]`` into ``{"anatomy": "XR_WRIST"}``; raises UsageError for another form."""
-    parsed = {}
-    for condition in conditions:
-        name, equals, value = condition.partition("=")
-        if not equals or not name:
-            raise UsageError(f"`where` takes COLUMN=VALUE; found {condition!r}")
-        parsed[name] = value
-    return parsed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ import numpy.typing as npt
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import DataError
 from embedstore.files import StrPath
+from embedstore.headers.file_frames import other_frames, split_frame
 from embedstore.manifest import Record
 from embedstore.pipeline.embed_images import embed_records
+from embedstore.queries.conditions import Where
 from embedstore.queries.search import Neighbor, build_index
-from embedstore.queries.user_files import other_frames, split_frame
 from embedstore.store.reader import Store, as_store
 
 Query = StrPath | npt.NDArray[np.floating] | Sequence[float]
@@ -27,7 +28,7 @@ def search(
     query: Query,
     k: int = 10,
     *,
-    where: Mapping[str, str] | None = None,
+    where: Where = (),
     exclude_patient: str | None = None,
     encoder: str | None = None,
     device: str = "auto",
@@ -48,7 +49,7 @@ def search(
     k
         How many; fewer come back when fewer are searchable.
     where
-        Manifest column -> value that images must have.
+        What images must be: conditions on columns of the manifest (``["age>=65"]``), or column -> value.
     exclude_patient
         Leave this patient's images out.
     encoder

@@ -17,6 +17,8 @@ from heads.statistics.conformal import UNKNOWN
 from heads.statistics.prevalence import Prevalence, prevalence_of
 from heads.statistics.thresholds import HALF
 
+# Of a test by Simes (1986, doi 10.1093/biomet/73.3.751) that joins the p values of all methods.
+UNLIKE_LEVEL = 0.05
 NOTICE = "Research software, not a medical device."
 
 
@@ -63,11 +65,11 @@ def predict_units(
         one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
         class, ``decision``, with two classes ``threshold``, ``conformal_set`` or None where the run refused it, and
         ``prevalence``; all but the last None where the unit has no image for the target),
-        ``conformal_coverage``, ``ood_p_value`` by method, ``run_id`` and ``notice``; where the heads get metadata
-        also ``metadata``: column -> the different values of the unit's images, and where some of them were not among
-        the images that the heads were fitted on, ``metadata_unseen``: column -> those, each of which counts as none
-        of the column's values. Conformal sets hold class by class and so whatever the prevalence: they do not move
-        with it.
+        ``conformal_coverage``, ``ood_p_value`` by method, ``unlike_training`` (`is_unlike`), ``run_id`` and
+        ``notice``; where the heads get metadata also ``metadata``: column -> the different values of the unit's
+        images, and where some of them were not among the images that the heads were fitted on, ``metadata_unseen``:
+        column -> those, each of which counts as none of the column's values. Conformal sets hold class by class and
+        so whatever the prevalence: they do not move with it.
 
     Raises
     ------
@@ -106,11 +108,24 @@ def predict_units(
             **(_with_unseen(run, stated[row]) if stated else {}),
             "conformal_coverage": run.conformal[0].coverage,
             "ood_p_value": {method: float(p_values[row]) for method, p_values in strangeness.items()},
+            "unlike_training": is_unlike([float(p_values[row]) for p_values in strangeness.values()]),
             "run_id": run.run_id,
             "notice": NOTICE,
         }
         for row, unit_id in enumerate(unit_ids)
     ]
+
+
+def is_unlike(p_values: Sequence[float]) -> bool:
+    """Return whether a unit is unlike those learned from: about one in twenty that are like them is called so.
+
+    Examples
+    --------
+    >>> is_unlike([0.04, 0.04]), is_unlike([0.04, 0.9]), is_unlike([0.02, 0.9])
+    (True, False, True)
+    """
+    ordered = sorted(p_values)
+    return any(p <= UNLIKE_LEVEL * (rank + 1) / len(ordered) for rank, p in enumerate(ordered))
 
 
 def _images_that_count(

@@ -49,7 +49,7 @@ from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
-from heads.runs.run_document import FORMAT_VERSION, run_document
+from heads.runs.run_document import FORMAT_VERSION, learned_mask, run_document
 from heads.runs.run_tables import label_noise_table, predictions_table
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
 from heads.scores import Floats
@@ -350,11 +350,8 @@ def load_run(folder: StrPath) -> Run:
 
 
 def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
-    view = result.view
-    learned = np.isin(view.unit_ids, result.out_of_fold.unit_ids)[view.unit_of_image]
-    if view.image_of_target is not None:
-        learned &= view.image_of_target.any(axis=1)
-    return np.ascontiguousarray(np.unique(view.content_sha256[learned], axis=0))
+    content = result.view.content_sha256[learned_mask(result)]
+    return np.ascontiguousarray(np.unique(content, axis=0))
 
 
 def _read_document(path: Path) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
 from heads.base import HeadNeeds
@@ -37,6 +40,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         | {"interval": LEVEL, "ece_bins_at_most": ECE_BINS, "units_per_ece_bin": UNITS_PER_ECE_BIN},
         "sources": [source.to_json() for source in view.sources],
         "inputs": _inputs(result.fitted),
+        "images": _images(result),
         "heads": [_head(result, index, target) for index, target in enumerate(view.task.targets)],
         **_measured(result.evaluation),
         "ece_bins": {
@@ -60,6 +64,39 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "excluded": dict(result.excluded),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
         "versions": _versions(settings.options.head, result.fitted.predictor.heads[0].needs),
+    }
+
+
+def store_dtype(document: Mapping[str, Any]) -> str:
+    """Return what vectors are rounded to before a head sees them; ``float16`` in runs from before it was kept."""
+    return str(document.get("images", {}).get("store_dtype", "float16"))
+
+
+def learned_kinds(document: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
+    """Return column (``modality``, ``body_part``) -> kind -> images learned from; empty where none is known."""
+    kinds: Mapping[str, Mapping[str, int]] = document.get("images", {}).get("kinds", {})
+    return kinds
+
+
+def learned_mask(result: ProbeResult) -> npt.NDArray[np.bool_]:
+    """Return (n_images,) bool: the images that the heads learned from."""
+    view = result.view
+    learned = np.isin(view.unit_ids, result.out_of_fold.unit_ids)[view.unit_of_image]
+    if view.image_of_target is not None:
+        learned &= view.image_of_target.any(axis=1)
+    return np.asarray(learned)
+
+
+def _images(result: ProbeResult) -> dict[str, Any]:
+    """Return what the images learned from were stored as, and column -> kind -> how many they were."""
+    learned = learned_mask(result)
+    kinds = {
+        column: Counter(kind for kind in cells[learned].tolist() if kind)
+        for column, cells in result.view.image_kinds.items()
+    }
+    return {
+        "store_dtype": result.view.store_dtype,
+        "kinds": {column: dict(sorted(counts.items())) for column, counts in kinds.items() if counts},
     }
 
 

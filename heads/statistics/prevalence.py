@@ -61,8 +61,9 @@ class Prevalence:
         document: dict[str, Any] = {
             "source": self.source,
             "assumed": dict(zip(classes, self.assumed, strict=True)),
-            "training": dict(zip(classes, self.learned, strict=True)),
         }
+        if self.assumed != self.learned:
+            document["training"] = dict(zip(classes, self.learned, strict=True))
         return document | ({"units": self.units} if self.source == EM else {})
 
 
@@ -131,7 +132,7 @@ def prevalence_of(wanted: str | None, probabilities: Floats, learned: Sequence[f
     ----------
     wanted
         None for that of training, ``em``, a number for the second of two classes, or one number per class with
-        commas between.
+        commas between; ``5%`` is 0.05.
     probabilities
         (n, n_classes) of the units to predict, for ``em``.
     learned
@@ -148,12 +149,23 @@ def prevalence_of(wanted: str | None, probabilities: Floats, learned: Sequence[f
     if wanted == EM:
         return Prevalence(own, estimate_prevalence(probabilities, own), EM, len(probabilities))
     try:
-        shares = tuple(float(number) for number in wanted.split(","))
+        shares = tuple(map(_share, wanted.split(",")))
     except ValueError:
         shares = ()
     if len(shares) == 1 and len(own) == 2:
         shares = (1 - shares[0], shares[0])
     if len(shares) != len(own) or not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-        form = "a number above 0 and below 1" if len(own) == 2 else f"{len(own)} numbers that sum to 1"
+        form = (
+            "a number above 0 and below 1, or a percentage"
+            if len(own) == 2
+            else f"{len(own)} numbers that sum to 1"
+        )
         raise UsageError(f"`prevalence` must be {form}, or em; found {wanted!r}")
     return Prevalence(own, shares, "given")
+
+
+def _share(text: str) -> float:
+    number, percent, rest = text.partition("%")
+    if rest.strip():
+        raise ValueError(text)
+    return float(number) / 100 if percent else float(number)

@@ -136,7 +136,8 @@ def test_files_cannot_say_what_the_run_needs_to_know(
     Path("image.png").write_bytes(b"never read")
     assert run(["predict", "--probe", "run", "image.png"]) == 2
     assert (
-        "needs the columns level, plane of every image, which files do not bring" in capsys.readouterr().err
+        "needs the columns level, plane of every image, which these files do not bring"
+        in capsys.readouterr().err
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from cli.jobs.predict_inputs import NEAREST, PredictOptions, predict_inputs
-from cli.jobs.prediction_file import require_prediction_file
 from cli.jobs.probe_store import ProbeJob, probe_store
 from embedstore.errors import UsageError
 from embedstore.store.reader import open_store
@@ -101,9 +100,3 @@ def test_images_without_a_vector_are_named_and_pending_ones_said(
 def test_metadata_that_the_head_does_not_get_is_refused(probed: Path, study: Path) -> None:
     with pytest.raises(UsageError, match=r"--with anatomy=XR_HAND: the head of run .* gets no metadata"):
         predict_inputs(probed, [study], PredictOptions(metadata={"anatomy": "XR_HAND"}))
-
-
-def test_a_file_of_answers_has_a_known_ending() -> None:
-    require_prediction_file("answers.jsonl")
-    with pytest.raises(UsageError, match=r"must be .jsonl or .parquet; found '.csv'"):
-        require_prediction_file("answers.csv")

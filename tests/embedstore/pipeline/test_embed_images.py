@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from embedstore.encoders.hog import HogEncoder
 from embedstore.encoders.registry import encoder_of_identity, image_encoder
 from embedstore.errors import IdentityMismatch
-from embedstore.pipeline.embed_images import embed_records
+from embedstore.pipeline.embed_images import EmbedOptions, embed_records
 from tests.checkpoints import cache_snapshot, edit_config, write_siglip
 from tests.pictures import expected_vectors, write_pictures
 from tests.stores import IDENTITY, MeanEncoder, TokenEncoder, manifest_of
@@ -73,7 +73,9 @@ def test_an_encoder_of_another_revision_is_refused():
 def test_vectors_outside_a_store_are_those_worked_out_by_hand_and_a_failure_is_named(tmp_path):
     write_pictures(tmp_path, range(3))
     (tmp_path / "image1.png").unlink()
-    found = embed_records(tuple(manifest_of(3).records()), tmp_path, MeanEncoder(), batch_size=2)
+    found = embed_records(
+        tuple(manifest_of(3).records()), tmp_path, MeanEncoder(), EmbedOptions(batch_size=2)
+    )
     assert IDENTITY.dim == found.vectors.shape[1]
     expected = expected_vectors(3).astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(found.vectors[[0, 2]], expected[[0, 2]])
@@ -84,7 +86,7 @@ def test_vectors_outside_a_store_are_those_worked_out_by_hand_and_a_failure_is_n
 def test_an_encoder_of_tokens_gives_the_same_vectors_outside_a_store(tmp_path):
     write_pictures(tmp_path, range(3))
     records = tuple(manifest_of(3).records())
-    found = embed_records(records, tmp_path, TokenEncoder(), batch_size=2)
+    found = embed_records(records, tmp_path, TokenEncoder(), EmbedOptions(batch_size=2))
     np.testing.assert_array_equal(found.vectors, embed_records(records, tmp_path, MeanEncoder()).vectors)
 
 

@@ -10,7 +10,7 @@ import pytest
 from embedstore.errors import UsageError
 from embedstore.view import View
 from heads.estimators.logistic import LogisticFamily
-from heads.runs.answers import predict_units
+from heads.runs.answers import is_unlike, predict_units
 from heads.runs.run import Run, save_run
 from tests.views import make_view, probed
 
@@ -131,3 +131,16 @@ def test_a_wrong_threshold_or_prevalence_is_named(run: Run, view: View) -> None:
         _predict(run, view, threshold="best")
     with pytest.raises(UsageError, match="`prevalence` must be a number"):
         _predict(run, view, prevalence="2")
+
+
+def test_p_values_of_several_methods_are_joined_by_simes():
+    # p(1) <= 0.05 / 2 or p(2) <= 0.05, whichever method each is of.
+    assert [is_unlike(pair) for pair in ([0.025, 1.0], [1.0, 0.025], [0.05, 0.05], [0.05, 0.051])] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert not is_unlike([0.026, 1.0])
+    assert is_unlike([0.05])
+    assert not is_unlike([])

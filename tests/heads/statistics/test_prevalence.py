@@ -98,9 +98,17 @@ def test_wishes_are_read() -> None:
     }
 
 
-@pytest.mark.parametrize("wanted", ["0", "1", "1.5", "half", "0.3,0.3,0.4", "nan", ""])
+@pytest.mark.parametrize("wanted", ["5%", " 5 % ", "0.05", "95%,5%", "0.95,5%"])
+def test_a_percentage_is_a_hundredth(wanted: str) -> None:
+    found = prevalence_of(wanted, np.zeros((1, 2)), (0.5, 0.5))
+    assert found.assumed == pytest.approx((0.95, 0.05), rel=1e-15)
+    assert found.to_json(("no", "yes"))["training"] == {"no": 0.5, "yes": 0.5}
+    assert "training" not in prevalence_of(None, np.zeros((1, 2)), (0.5, 0.5)).to_json(("no", "yes"))
+
+
+@pytest.mark.parametrize("wanted", ["0", "1", "1.5", "half", "0.3,0.3,0.4", "nan", "", "5%5", "%", "100%"])
 def test_a_prevalence_that_is_none_is_refused(wanted: str) -> None:
-    with pytest.raises(UsageError, match="a number above 0 and below 1, or em; found"):
+    with pytest.raises(UsageError, match="a number above 0 and below 1, or a percentage, or em; found"):
         prevalence_of(wanted, np.ones((1, 2)) / 2, (0.5, 0.5))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from embedstore.datasets.base import Collection
-from embedstore.datasets.selection import parse_conditions, select_records
 from embedstore.errors import DataError, UsageError
 from embedstore.manifest import manifest_from_columns
+from embedstore.queries.conditions import parse_conditions, select_records
 
 LOCALIZER, AXIAL = "ORIGINAL\\PRIMARY\\LOCALIZER", "ORIGINAL\\PRIMARY\\AXIAL"
 COLUMNS = {
@@ -62,7 +62,7 @@ def test_the_summary_counts_what_is_left_and_what_each_condition_left_out():
 
 
 def test_impossible_conditions_are_refused():
-    with pytest.raises(UsageError, match=r"COLUMN=VALUE or COLUMN!=VALUE; found 'image_type'"):
+    with pytest.raises(UsageError, match=r"COLUMN=VALUE, COLUMN!=VALUE, .*; found 'image_type'"):
         kept("image_type")
     with pytest.raises(UsageError, match="found '=CT'"):
         kept("=CT")

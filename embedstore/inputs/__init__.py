@@ -1,0 +1,1 @@
+"""Files that a user names: which study, series and columns each has, and their vectors by whole units."""
