@@ -27,7 +27,8 @@ from embedstore.store.tasks import read_task, task_names
 from embedstore.task import UNIT_WORDS, unit_key, units_in_words
 from embedstore.view import Units
 from heads.runs.answers import predict_units
-from heads.runs.run import Run, load_run
+from heads.runs.run import Run
+from heads.runs.run_files import load_run
 
 NEAREST = 3
 

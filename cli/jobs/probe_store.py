@@ -23,7 +23,8 @@ from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
 from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
-from heads.runs.run import Run, save_run
+from heads.runs.run import Run
+from heads.runs.run_files import save_run
 
 
 @dataclass(frozen=True, kw_only=True)

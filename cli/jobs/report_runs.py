@@ -12,7 +12,8 @@ from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import Store
 from heads.reporting.page import COMPARISON_FILE, REPORT_FILE, save_report
 from heads.runs.confident_errors import confident_errors
-from heads.runs.run import Run, load_run
+from heads.runs.run import Run
+from heads.runs.run_files import load_run
 
 
 def report_runs(folders: Sequence[StrPath], *, out: StrPath | None = None) -> Path:

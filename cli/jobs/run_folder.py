@@ -14,7 +14,7 @@ from embedstore.errors import UsageError
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
 from heads.protocol.options import ProbeOptions
 from heads.reporting.page import REPORT_FILE
-from heads.runs.run import FILES, RUN_FILE
+from heads.runs.run_files import FILES, RUN_FILE
 
 _NAMED_FILES = 3
 # File systems end a name at 255 bytes; the task and the head come before.

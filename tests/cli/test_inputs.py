@@ -14,7 +14,7 @@ import pytest
 from cli.main import run
 from embedstore.phantoms.mura import write_phantom_mura
 from heads.runs.confident_errors import confident_errors
-from heads.runs.run import load_run
+from heads.runs.run_files import load_run
 
 PROBE = ["probe", "--preset", "google-lr", "--draws", "20"]
 

@@ -9,7 +9,7 @@ import pytest
 from cli.jobs.report_runs import report_runs
 from embedstore.errors import UsageError
 from heads.estimators.logistic import LogisticFamily
-from heads.runs.run import save_run
+from heads.runs.run_files import save_run
 from tests.views import make_view, probed
 
 GRID = LogisticFamily(strengths=(0.1,), normalisations=("none",))

@@ -18,9 +18,10 @@ from embedstore.view import MISSING, View
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
-from heads.runs import run as run_module
-from heads.runs.run import FILES, Run, load_run, save_run
+from heads.runs import run_files
+from heads.runs.run import Run
 from heads.runs.run_document import run_document
+from heads.runs.run_files import FILES, load_run, save_run
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
 from tests.views import make_view, probed
 
@@ -64,7 +65,7 @@ def test_a_loaded_run_is_the_saved_run(run: Run) -> None:
 def test_a_run_folder_holds_exactly_the_documented_files(run: Run) -> None:
     names = sorted(path.name for path in run.folder.iterdir())
     assert names == sorted(["run.json", *FILES])
-    page = (run_module.__doc__ or "").split()
+    page = (run_files.__doc__ or "").split()
     assert set(names) <= set(page)
 
 
