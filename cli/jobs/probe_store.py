@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cli.jobs.notify import Notify, ignore
 from cli.jobs.report_runs import pictures_of_errors
-from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
+from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
-from embedstore.errors import UsageError
+from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
@@ -19,12 +19,15 @@ from heads.base import HeadFamily
 from heads.estimators.presets import preset_family
 from heads.inputs.input_ways import all_inputs
 from heads.inputs.metadata import require_metadata_columns
+from heads.protocol.decided_by import decided_by, id_of
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
 from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
+from heads.reporting.pictures import pictures_on_page
 from heads.runs.run import Run
-from heads.runs.run_files import save_run
+from heads.runs.run_files import load_run, save_run
+from heads.stages import stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,15 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
     named = opened.options.preset or opened.options.head
     folder = opened.place(named) if job.out is None else Path(job.out)
     require_run_folder(folder)
-    return probe_into(folder, opened, opened.options, notify=notify)
+    try:
+        family = family_of(opened, opened.options, notify)
+        return probe_into(folder, opened, opened.options, family, notify=notify)
+    except KeyboardInterrupt:
+        stays = existing_run(folder)
+        notify(
+            f"{stays} stays as it was" if stays else f"nothing is kept in {folder}; run again to start over"
+        )
+        raise
 
 
 def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
@@ -129,22 +140,74 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
     options, family = _with_preset(options_of(job.options))
     columns = tuple(options.with_columns or ())
     require_metadata_columns(columns)
-    stores = [open_store(Path(path)) for path in job.stores]
-    view = options.take(load_views(stores, job.task, with_columns=columns))
+    with stage("loading the vectors"):
+        stores = [open_store(Path(path)) for path in job.stores]
+        view = options.take(load_views(stores, job.task, with_columns=columns))
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
     return OpenedProbe(job=job, options=options, family=family, stores=stores, view=view)
 
 
-def probe_into(folder: Path, opened: OpenedProbe, options: ProbeOptions, *, notify: Notify = ignore) -> Run:
-    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`."""
-    result = probe(opened.view, options, family=_family_of(opened, options, notify))
-    if replaced := replaced_run(folder):
-        notify(f"replaces {replaced}")
+def probe_into(
+    folder: Path,
+    opened: OpenedProbe,
+    options: ProbeOptions,
+    family: HeadFamily | None,
+    *,
+    notify: Notify = ignore,
+) -> Run:
+    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`.
+
+    A run that is there already is replaced, and it is said whether the new one is the same.
+    """
+    result = probe(opened.view, options, family=family)
+    before, described = _saved(folder), existing_run(folder)
     run = save_run(folder, result)
-    pictures = pictures_of_errors(run, opened.stores) if opened.job.thumbnails else None
-    save_report(folder / REPORT_FILE, [run], thumbnails=pictures)
+    if described:
+        notify(_compared(run, before, described))
+    _save_page(run, opened, same=before is not None and before.run_id == run.run_id)
     return run
+
+
+def finished_run(
+    folder: Path, opened: OpenedProbe, options: ProbeOptions, family: HeadFamily | None
+) -> Run | None:
+    """Return the run in `folder` if it is whole and equal inputs, options and versions made it; else None."""
+    found = _saved(folder)
+    if found is None or found.document["sources"] != [source.to_json() for source in opened.view.sources]:
+        return None
+    wanted = id_of(decided_by(opened.view, options, options.grid(family)))
+    if found.document.get("run_id") != wanted:
+        return None
+    if opened.job.thumbnails or not (folder / REPORT_FILE).is_file():
+        _save_page(found, opened, same=True)
+    return found
+
+
+def _saved(folder: Path) -> Run | None:
+    """Return the run in a folder; None where there is none that can be read."""
+    try:
+        return load_run(folder)
+    except EmbedError:
+        return None
+
+
+def _compared(run: Run, before: Run | None, described: str) -> str:
+    """Say how a run compares with the one that it replaces."""
+    if before is None or before.run_id != run.run_id:
+        return f"replaces {described}"
+    if before.document["sha256"] == run.document["sha256"]:
+        return f"equal inputs, equal result: {run.run_id} is the same as {described}"
+    return f"replaces {described}: equal inputs ({run.run_id}) gave another result, so something else has changed"
+
+
+def _save_page(run: Run, opened: OpenedProbe, *, same: bool) -> None:
+    """Draw the run's page, with pictures if they are asked for or stand on the page of the same run."""
+    page = run.folder / REPORT_FILE
+    pictures = pictures_on_page(page) if same else {}
+    if opened.job.thumbnails:
+        pictures |= pictures_of_errors(run, opened.stores)
+    save_report(page, [run], thumbnails=pictures)
 
 
 def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None]:
@@ -159,7 +222,7 @@ def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None
     return replace(options, head=head), family
 
 
-def _family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:
+def family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:
     """Return the grid to search, None for the head's own."""
     if opened.family is not None or not head_needs(options.head).text_tower:
         return opened.family

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Run(Brief):
         `evaluated`.
     label_noise
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
+    timing
+        When it was made (``created``) and how long each step took (``seconds``); empty where nobody kept it.
     """
 
     folder: Path
@@ -62,11 +64,20 @@ class Run(Brief):
     learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table
+    timing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
-        """First 12 digits of the digest of what ``run.json`` says."""
-        return str(self.document["sha256"])[:12]
+        """First 12 digits of the digest of what decides the result: equal inputs, options and versions, equal id.
+
+        Of a run of format version 4, which did not keep it, those of the digest of ``run.json``.
+        """
+        return str(self.document.get("run_id", self.document["sha256"]))[:12]
+
+    @property
+    def seconds(self) -> float:
+        """How long making it took, in seconds; 0 where nobody kept it."""
+        return float(sum(self.timing.get("seconds", {}).values()))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 ```
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
+timing.json          when the run was made and how long each step took; decides nothing, so it has no digest
 head.safetensors     one head per target; an array that several share is there once (`heads.runs.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
@@ -15,6 +16,7 @@ report.html          written by `heads.reporting.page`; can be made again from t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
 from heads.runs.run import Run
-from heads.runs.run_document import FORMAT_VERSION, run_document
+from heads.runs.run_document import READ_VERSIONS, run_document, timing
 from heads.runs.run_tables import label_noise_table, predictions_table
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
 from heads.statistics.calibration import calibrator_from_json
@@ -50,6 +52,7 @@ from heads.statistics.conformal import conformal_sets_from_json
 from heads.statistics.outliers import Outliers
 
 RUN_FILE = "run.json"
+TIMING_FILE = "timing.json"
 HEAD_FILE = "head.safetensors"
 CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -91,11 +94,12 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
     }
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
+    seconds = timing(result)
+    write_durable(folder / TIMING_FILE, _as_text(seconds), label="run-timing")
     document = run_document(result) | {"files": {name: sha256_bytes(files[name]) for name in sorted(files)}}
     # As it will be read: keys that are numbers become text, and change places in the digest.
     document = sealed(json.loads(canonical_json(document)))
-    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_durable(folder / RUN_FILE, text.encode(), label="run")
+    write_durable(folder / RUN_FILE, _as_text(document), label="run")
     return Run(
         folder=folder,
         document=document,
@@ -106,6 +110,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        timing=seconds,
     )
 
 
@@ -165,6 +170,7 @@ def load_run(folder: StrPath) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        timing=_timing(folder, document),
     )
 
 
@@ -176,6 +182,21 @@ def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.unique(view.content_sha256[learned], axis=0))
 
 
+def _as_text(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _timing(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return when and how fast a run was made; ``{}`` where the file is gone: nothing rests on it."""
+    if "seconds" in document:  # of format version 4
+        return {"created": document["created"], "seconds": document["seconds"]}
+    try:
+        found = json.loads((folder / TIMING_FILE).read_bytes())
+        return {"created": str(found["created"]), "seconds": dict(found["seconds"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
@@ -184,10 +205,10 @@ def _read_document(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     found = document.get("format_version") if isinstance(document, dict) else None
-    if found != FORMAT_VERSION:
+    if found not in READ_VERSIONS:
         raise DataError(
-            f"{path}: format version must be {FORMAT_VERSION}, found {found!r}; probe again, or use the release "
-            "that wrote it"
+            f"{path}: format version must be one of {', '.join(map(str, READ_VERSIONS))}, found {found!r}; probe "
+            "again, or use the release that wrote it"
         )
     needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
     needed |= {"ece_bins", "classes"}
@@ -201,7 +222,8 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"{path} was changed after the run: its content has sha256 {digest[:12]}…, it says "
             f"{str(document['sha256'])[:12]}…; probe again"
         )
-    return dict(document)
+    # What version 4 did not keep.
+    return {"left_out_targets": {}, "warnings": [], "without_image": {}, **document}
 
 
 def _read_checked(path: Path, digest: str) -> bytes:
