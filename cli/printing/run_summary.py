@@ -79,7 +79,10 @@ def print_left_out(document: Mapping[str, Any]) -> None:
         reasons.setdefault(entry["reason"], []).append(target)
     total = len(left_out) + len(document["task"]["targets"])
     for reason, targets in reasons.items():
-        click.echo(f"not learned   {len(targets)} of {total} targets, {reason}: {', '.join(targets)}")
+        click.echo(
+            f"not learned   {len(targets)} of {total} targets, {reason}: {', '.join(targets)}"
+            f"{_with_fewer_folds([left_out[target]['possible_folds'] for target in targets])}"
+        )
     settings = document["settings"]
     asked = settings.get("folds_asked", settings["folds"])
     if settings["folds"] < asked:
@@ -87,6 +90,14 @@ def print_left_out(document: Mapping[str, Any]) -> None:
             f"folds         {settings['folds']} in place of {asked}: a class has too few patients for more, in every "
             "target"
         )
+
+
+def _with_fewer_folds(possible: Sequence[int | None]) -> str:
+    """Return the number of folds that would learn most of the targets, ``""`` where none does."""
+    numbers = [number for number in possible if number is not None]
+    if not numbers:
+        return ""
+    return f"; --folds {min(numbers)} would learn {len(numbers)} of them"
 
 
 def print_warnings(document: Mapping[str, Any], *, name: str = "") -> None:

@@ -8,7 +8,7 @@ out, for every outer fold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,6 @@ LEAST_FOLDS = 2
 NO_LABEL = "no label to learn from"
 ONE_CLASS = "one class only to learn from"
 NO_PATIENT = "a class without any patient to learn from"
-TOO_FEW = "a class with too few patients for {folds} folds"
-TOO_FEW_OUTSIDE = "a class with too few patients for {folds} folds outside some fold of the cross-validation"
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,21 @@ class LeftOut:
         In words; the same for every target that it holds for.
     patients
         Class -> patients with it among those that may be learned from.
+    possible_folds
+        The largest number of folds in which it can be learned; None where no number helps.
     """
 
     reason: str
     patients: Mapping[str, int]
+    possible_folds: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"reason": self.reason, "patients": dict(self.patients)}
+        return {
+            "reason": self.reason,
+            "patients": dict(self.patients),
+            "possible_folds": self.possible_folds,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +99,18 @@ def learnable_targets(
     found = _left_out(view, groups, folds, seed)
     if strict and found:
         raise DataError(_refusal(view, found, folds))
-    for fewer in range(folds, LEAST_FOLDS - 1, -1):
-        found = _left_out(view, groups, fewer, seed) if fewer < folds else found
-        if len(found) < len(names):
-            kept = [name for name in names if name not in found]
-            return Learnable(view=take_targets(view, kept) if found else view, folds=fewer, left_out=found)
-    raise DataError(_refusal(view, found, folds))
+    possible = folds
+    while len(found) == len(names) and possible > LEAST_FOLDS:
+        possible -= 1
+        found = _left_out(view, groups, possible, seed)
+    if len(found) == len(names):
+        raise DataError(_refusal(view, found, possible))
+    kept = [name for name in names if name not in found]
+    return Learnable(
+        view=take_targets(view, kept) if found else view,
+        folds=possible,
+        left_out=_with_possible_folds(found, view, groups, possible, seed),
+    )
 
 
 def by_reason(left_out: Mapping[str, LeftOut]) -> dict[str, list[str]]:
@@ -123,7 +134,7 @@ def _left_out(view: View, groups: npt.NDArray[np.int64], folds: int, seed: int) 
         reasons = [_reason(of_class, folds) for of_class in patients]
         if split.mode == "outer cross-validation" and not any(reasons):
             outside = _fewest_outside(y, own, folds, seed, len(view.task.classes))
-            reasons = [TOO_FEW_OUTSIDE.format(folds=folds) if fewest < folds else None for fewest in outside]
+            reasons = [_too_few(folds) if fewest < folds else None for fewest in outside]
         for name, reason, of_class in zip(kept, reasons, patients, strict=True):
             if reason is not None:
                 counts = dict(zip(view.task.classes, of_class.tolist(), strict=True))
@@ -140,7 +151,11 @@ def _reason(patients: npt.NDArray[np.int64], folds: int) -> str | None:
         return ONE_CLASS if present else NO_LABEL
     if present < len(patients):
         return NO_PATIENT
-    return TOO_FEW.format(folds=folds) if patients.min() < folds else None
+    return _too_few(folds) if patients.min() < folds else None
+
+
+def _too_few(folds: int) -> str:
+    return f"a class with too few patients for {folds} folds"
 
 
 def _patients_by_class(
@@ -167,29 +182,41 @@ def _fewest_outside(
     return np.asarray(np.min(counts, axis=0))
 
 
+def _with_possible_folds(
+    left_out: Mapping[str, LeftOut], view: View, groups: npt.NDArray[np.int64], folds: int, seed: int
+) -> dict[str, LeftOut]:
+    """Note of each target in how many folds it could be learned."""
+    noted = dict(left_out)
+    open_ones = [name for name, entry in noted.items() if entry.reason == _too_few(folds)]
+    for fewer in range(folds - 1, LEAST_FOLDS - 1, -1):
+        if not open_ones:
+            break
+        failing = _left_out(view, groups, fewer, seed)
+        noted |= {
+            name: replace(noted[name], possible_folds=fewer) for name in open_ones if name not in failing
+        }
+        open_ones = [name for name in open_ones if name in failing]
+    return noted
+
+
 def _refusal(view: View, left_out: Mapping[str, LeftOut], folds: int) -> str:
     """Name every target with its reason and counts, and the targets that can be learned."""
-    del folds
-    where = f"task {view.task.name!r}"
+    where, total = f"task {view.task.name!r}", len(view.task.targets)
     listed = "; ".join(
         f"{reason}: " + ", ".join(f"{target!r} ({_counted(left_out[target])})" for target in targets)
         for reason, targets in by_reason(left_out).items()
     )
     kept = [target for target in view.task.targets if target not in left_out]
-    counted = f"{len(left_out)} of {len(view.task.targets)} targets cannot be learned"
-    if not kept:
-        hint = (
-            " Where only the evaluation split has patients of a class, `cross_validate=True` learns from them too"
-            if split_units(view).mode == "official split"
-            else ""
-        )
-        only = "the target" if len(left_out) == 1 else "none of the targets"
-        verb = "cannot" if len(left_out) == 1 else "can"
-        return (
-            f"{where}: {only} {verb} be learned, in {LEAST_FOLDS} folds either (patients by class): {listed}. Bring "
-            f"more patients of these classes, or label a task with fewer classes.{hint}"
-        )
-    return f"{where}: {counted} (patients by class): {listed}. `targets={kept}` can be"
+    number = f"{len(left_out)} of {total} targets" if total > 1 else f"the target {view.task.targets[0]!r}"
+    refused = f"{where}: {number} cannot be learned in {folds} folds (patients by class): {listed}"
+    if kept:
+        return f"{refused}. Those that can be: `targets={kept}`"
+    hint = (
+        "; where only the evaluation split has patients of a class, `cross_validate=True` learns from them too"
+        if split_units(view).mode == "official split"
+        else ""
+    )
+    return f"{refused}. Bring more patients of these classes, or label a task with fewer classes{hint}"
 
 
 def _counted(entry: LeftOut) -> str:

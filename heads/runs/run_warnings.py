@@ -92,10 +92,15 @@ def _never_said(
     absent = [k for k in range(len(classes)) if (y == k).any() and not (decisions == k).any()]
     if not absent:
         return None
-    counted = " and ".join(f"{classes[k]!r} ({int((y == k).sum())} of {len(y)} units)" for k in absent)
     if len(classes) > 2:
-        largest = ", ".join(f"{probabilities[:, k].max():.2f}" for k in absent)
-        return f"never the likeliest class: {counted}; the largest probability said of it is {largest}"
+        listed = ", ".join(
+            f"{classes[k]!r} ({int((y == k).sum())} of {len(y)} units have it; its largest probability is "
+            f"{probabilities[:, k].max():.2f})"
+            for k in absent
+        )
+        constant = ", and kappa is 0 whoever is drawn" if len(np.unique(decisions)) == 1 else ""
+        return f"never the likeliest class: {listed}{constant}"
+    counted = f"{classes[absent[0]]!r} ({int((y == absent[0]).sum())} of {len(y)} are)"
     said = f"at {HALF} no unit is called {counted}, and kappa is 0 whoever is drawn"
     threshold = rules.get("youden")
     if threshold is not None and len(np.unique(decide(probabilities, threshold))) == 2:
