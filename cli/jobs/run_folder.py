@@ -101,14 +101,16 @@ def existing_run(folder: Path) -> str | None:
     """Return ``the run of 2026-07-01 12:30 UTC in runs/...`` where there is a run, else None."""
     if not (folder / RUN_FILE).is_file():
         return None
-    for name in (TIMING_FILE, RUN_FILE):  # runs of format version 4 keep the time in run.json
-        try:
-            document = json.loads((folder / name).read_bytes())
-            created = datetime.fromisoformat(document["created"]).astimezone(UTC)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return f"the run of {created:%Y-%m-%d %H:%M} UTC in {shown(folder)}"
-    return f"the run in {shown(folder)}"
+    try:
+        # Runs of format version 4 keep their time in run.json.
+        document = dict(json.loads((folder / RUN_FILE).read_bytes()))
+        timing = document if "created" in document else json.loads((folder / TIMING_FILE).read_bytes())
+        created = datetime.fromisoformat(timing["created"]).astimezone(UTC)
+    except FileNotFoundError:
+        return f"the run in {shown(folder)}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"a run that cannot be read in {shown(folder)}"
+    return f"the run of {created:%Y-%m-%d %H:%M} UTC in {shown(folder)}"
 
 
 def _listed(names: Sequence[str]) -> str:
