@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cli.project import shown
 from embedstore.errors import UsageError
@@ -102,15 +103,23 @@ def existing_run(folder: Path) -> str | None:
     if not (folder / RUN_FILE).is_file():
         return None
     try:
-        # Runs of format version 4 keep their time in run.json.
-        document = dict(json.loads((folder / RUN_FILE).read_bytes()))
-        timing = document if "created" in document else json.loads((folder / TIMING_FILE).read_bytes())
-        created = datetime.fromisoformat(timing["created"]).astimezone(UTC)
+        created = datetime.fromisoformat(_timing(folder)["created"]).astimezone(UTC)
     except FileNotFoundError:
         return f"the run in {shown(folder)}"
     except (OSError, ValueError, KeyError, TypeError):
         return f"a run that cannot be read in {shown(folder)}"
     return f"the run of {created:%Y-%m-%d %H:%M} UTC in {shown(folder)}"
+
+
+def _timing(folder: Path) -> dict[str, Any]:
+    """Return what holds the time of a run: run.json itself in format version 4."""
+    found = json.loads((folder / RUN_FILE).read_bytes())
+    if not isinstance(found, dict):
+        raise TypeError(f"{RUN_FILE} must hold an object; found {type(found).__name__}")
+    if "created" in found:
+        return found
+    timing: dict[str, Any] = json.loads((folder / TIMING_FILE).read_bytes())
+    return timing
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from cli.jobs.probe_store import ProbeJob, probe_store
 from cli.jobs.report_runs import _default_page, report_runs
+from cli.project import shown
 from embedstore.errors import DataError, UsageError
 from heads.estimators.logistic import LogisticFamily
 from heads.protocol.options import ProbeOptions
@@ -41,7 +42,7 @@ def test_what_is_no_run_folder_is_passed_over_and_named(tmp_path: Path) -> None:
         entries = sorted((tmp_path / "runs").iterdir())
         assert report_runs(entries, notify=said.append) == (tmp_path / "runs/comparison.html",)
         passed = [entry for entry in entries if entry not in (one, other)]
-        assert [line.split(":")[0] for line in said] == [f"passed over {entry}" for entry in passed]
+        assert [line.split(":")[0] for line in said] == [f"passed over {shown(entry)}" for entry in passed]
     with pytest.raises(DataError, match=r"none of .*stopped, .*comparison.html is a run folder"):
         report_runs([tmp_path / "runs/stopped", tmp_path / "runs/comparison.html"])
     with pytest.raises(DataError, match="is not a run"):
