@@ -80,14 +80,14 @@ def print_left_out(document: Mapping[str, Any]) -> None:
     total = len(left_out) + len(document["task"]["targets"])
     for reason, targets in reasons.items():
         click.echo(
-            f"not learned   {len(targets)} of {total} targets, {reason}: {', '.join(targets)}"
+            f"left out: {len(targets)} of {total} targets, {reason}: {', '.join(targets)}"
             f"{_with_fewer_folds([left_out[target]['possible_folds'] for target in targets])}"
         )
     settings = document["settings"]
     asked = settings.get("folds_asked", settings["folds"])
     if settings["folds"] < asked:
         click.echo(
-            f"folds         {settings['folds']} in place of {asked}: a class has too few patients for more, in every "
+            f"folds: {settings['folds']} in place of {asked}; a class has too few patients for more, in every "
             "target"
         )
 
