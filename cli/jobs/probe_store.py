@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cli.jobs.notify import Notify, ignore
 from cli.jobs.report_runs import pictures_of_errors
@@ -26,7 +27,7 @@ from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.reporting.pictures import pictures_on_page
 from heads.runs.run import Run
-from heads.runs.run_files import load_run, save_run
+from heads.runs.run_files import load_run, read_document, save_run
 from heads.stages import stage
 
 
@@ -161,11 +162,11 @@ def probe_into(
     A run that is there already is replaced, and it is said whether the new one is the same.
     """
     result = probe(opened.view, options, family=family)
-    before, described = _saved(folder), existing_run(folder)
+    before, described = _document(folder), existing_run(folder)
     run = save_run(folder, result)
     if described:
         notify(_compared(run, before, described))
-    _save_page(run, opened, same=before is not None and before.run_id == run.run_id)
+    _save_page(run, opened, same=before.get("run_id") == run.document["run_id"])
     return run
 
 
@@ -173,30 +174,33 @@ def finished_run(
     folder: Path, opened: OpenedProbe, options: ProbeOptions, family: HeadFamily | None
 ) -> Run | None:
     """Return the run in `folder` if it is whole and equal inputs, options and versions made it; else None."""
-    found = _saved(folder)
-    if found is None or found.document["sources"] != [source.to_json() for source in opened.view.sources]:
+    document = _document(folder)
+    if document.get("sources") != [source.to_json() for source in opened.view.sources]:
         return None
-    wanted = id_of(decided_by(opened.view, options, options.grid(family)))
-    if found.document.get("run_id") != wanted:
+    if document.get("run_id") != id_of(decided_by(opened.view, options, options.grid(family))):
+        return None
+    try:
+        found = load_run(folder)
+    except EmbedError:
         return None
     if opened.job.thumbnails or not (folder / REPORT_FILE).is_file():
         _save_page(found, opened, same=True)
     return found
 
 
-def _saved(folder: Path) -> Run | None:
-    """Return the run in a folder; None where there is none that can be read."""
+def _document(folder: Path) -> Mapping[str, Any]:
+    """Return the ``run.json`` of a folder; ``{}`` where there is none that can be read."""
     try:
-        return load_run(folder)
+        return read_document(folder)
     except EmbedError:
-        return None
+        return {}
 
 
-def _compared(run: Run, before: Run | None, described: str) -> str:
+def _compared(run: Run, before: Mapping[str, Any], described: str) -> str:
     """Say how a run compares with the one that it replaces."""
-    if before is None or before.run_id != run.run_id:
+    if before.get("run_id") != run.document["run_id"]:
         return f"replaces {described}"
-    if before.document["sha256"] == run.document["sha256"]:
+    if before["sha256"] == run.document["sha256"]:
         return f"equal inputs, equal result: {run.run_id} is the same as {described}"
     return f"replaces {described}: equal inputs ({run.run_id}) gave another result, so something else has changed"
 

@@ -129,7 +129,7 @@ def load_run(folder: StrPath) -> Run:
     (('abnormal',), ('normal', 'abnormal'))
     """
     folder = Path(folder)
-    document = _read_document(folder / RUN_FILE)
+    document = read_document(folder)
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
     try:
@@ -197,7 +197,15 @@ def _timing(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _read_document(path: Path) -> dict[str, Any]:
+def read_document(folder: Path) -> dict[str, Any]:
+    """Return the content of ``run.json``, checked against its own digest; the other files are not read.
+
+    Raises
+    ------
+    DataError
+        If the folder is no run, of another format version, or ``run.json`` was edited.
+    """
+    path = folder / RUN_FILE
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:

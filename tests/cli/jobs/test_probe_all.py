@@ -113,5 +113,5 @@ def test_a_damaged_run_is_not_taken_for_finished(store: Path, monkeypatch: pytes
     Path("heads/knn/predictions.parquet").write_bytes(b"")
     said: list[str] = []
     probe_all(job, notify=said.append)
-    assert said[0].startswith("replaces the run of 20")
+    assert said[0].startswith("equal inputs, equal result")
     assert Path("heads/knn/predictions.parquet").stat().st_size > 0

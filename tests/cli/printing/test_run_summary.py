@@ -35,7 +35,7 @@ def test_targets_left_out_have_a_line_for_each_reason_in_text_table_and_page(
     out = capsys.readouterr().out
     assert sorted(line for line in out.splitlines() if line.startswith("left out: ")) == sorted(expected)
     assert " in place of 5" not in out
-    assert out.splitlines()[-1] == (f"Next: embed predict --probe {shlex.quote(str(run.folder))} 'a b.store'")
+    assert out.splitlines()[-1] == "Next: embed predict --probe run 'a b.store'"
     compared = ComparedHeads(runs={"knn": run}, skipped={}, differences={}, report=tmp_path / "page.html")
     print_head_table(compared, stores=["s"])
     table = capsys.readouterr().out
