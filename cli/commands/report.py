@@ -36,7 +36,7 @@ def command(
     """Draw one self-contained HTML page from one run, or compare several; what is no run folder is passed over.
 
     \b
-    Examples:
+    Example:
       embed report runs/abnormal-logistic --out report.html
       embed report runs/*
     """
