@@ -54,12 +54,12 @@ def test_ctrl_c_says_that_the_run_from_before_stays(store: Path, monkeypatch: py
     def stop(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.jobs.probe_store.probe", stop)
     said: list[str] = []
     job = ProbeJob(stores=[store], options=QUICK, out="r")
-    with pytest.raises(KeyboardInterrupt):
-        probe_store(job, notify=said.append)
-    monkeypatch.undo()
+    with monkeypatch.context() as stopped:
+        stopped.setattr("cli.jobs.probe_store.probe", stop)
+        with pytest.raises(KeyboardInterrupt):
+            probe_store(job, notify=said.append)
     probe_store(job)
     monkeypatch.setattr("cli.jobs.probe_store.probe", stop)
     with pytest.raises(KeyboardInterrupt):
