@@ -11,6 +11,7 @@ from cli.jobs.notify import Notify, ignore
 from cli.jobs.report_runs import pictures_of_errors
 from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
+from cli.project import shown
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.queries.load_view import load_views
@@ -130,9 +131,8 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
         return probe_into(folder, opened, opened.options, family, notify=notify)
     except KeyboardInterrupt:
         stays = existing_run(folder)
-        notify(
-            f"{stays} stays as it was" if stays else f"nothing is kept in {folder}; run again to start over"
-        )
+        nothing = f"nothing is kept in {shown(folder)}; run again to start over"
+        notify(f"{stays} stays as it was" if stays else nothing)
         raise
 
 
@@ -175,6 +175,8 @@ def finished_run(
 ) -> Run | None:
     """Return the run in `folder` if it is whole and equal inputs, options and versions made it; else None."""
     document = _document(folder)
+    if options.strict_targets and document.get("left_out_targets"):
+        return None
     if document.get("sources") != [source.to_json() for source in opened.view.sources]:
         return None
     if document.get("run_id") != id_of(decided_by(opened.view, options, options.grid(family))):
