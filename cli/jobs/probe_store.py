@@ -127,8 +127,9 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
     folder = opened.place(named) if job.out is None else Path(job.out)
     require_run_folder(folder)
     try:
-        family = family_of(opened, opened.options, notify)
-        return probe_into(folder, opened, opened.options, family, notify=notify)
+        with stage(named):
+            family = family_of(opened, opened.options, notify)
+            return probe_into(folder, opened, opened.options, family, notify=notify)
     except KeyboardInterrupt:
         stays = existing_run(folder)
         nothing = f"nothing is kept in {shown(folder)}; run again to start over"
