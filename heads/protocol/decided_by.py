@@ -34,6 +34,8 @@ _ELSEWHERE = frozenset(
         "strict_targets",
     }
 )
+# Digests of their own; where a store lies changes nothing.
+_NO_ARRAYS = frozenset({"task", "identity", "excluded", "sources"})
 _LIBRARIES = ("embedstore", "numpy", "scipy", "scikit-learn", "torch")
 
 
@@ -107,13 +109,16 @@ def _digest(view: View) -> str:
 
 
 def _arrays(view: View) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    for name in ("X", "image_ids", "content_sha256", "unit_of_image", "unit_ids", "y", "patients", "splits"):
-        yield name, getattr(view, name)
-    for kind, columns in (("subgroups", view.subgroups), ("metadata", view.metadata)):
-        for column in sorted(columns):
-            yield f"{kind} {column}", columns[column]
-    if view.image_of_target is not None:
-        yield "image_of_target", view.image_of_target
+    """Return every array of a view by a name of its own: a field that a view gets some day is part of it."""
+    for field in fields(view):
+        value = getattr(view, field.name)
+        if field.name in _NO_ARRAYS or value is None:
+            continue
+        if isinstance(value, Mapping):
+            for column in sorted(value):
+                yield f"{field.name} {column}", np.asarray(value[column])
+        else:
+            yield field.name, np.asarray(value)
 
 
 def _plain(value: Any) -> Any:
