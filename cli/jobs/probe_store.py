@@ -205,7 +205,10 @@ def _compared(run: Run, before: Mapping[str, Any], described: str) -> str:
         return f"replaces {described}"
     if before["sha256"] == run.document["sha256"]:
         return f"equal inputs, equal result: {run.run_id} is the same as {described}"
-    return f"replaces {described}: equal inputs ({run.run_id}) gave another result, so something else has changed"
+    return (
+        f"replaces {described}: equal inputs ({run.run_id}) gave another result, by another processor, number of "
+        "threads or build of a library"
+    )
 
 
 def _save_page(run: Run, opened: OpenedProbe, *, same: bool) -> None:

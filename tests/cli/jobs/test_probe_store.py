@@ -47,7 +47,7 @@ def test_equal_inputs_with_another_result_are_said(store: Path, monkeypatch: pyt
     monkeypatch.setattr("heads.runs.run_document.FORMAT_VERSION", 4.5)
     monkeypatch.setattr("heads.runs.run_files.READ_VERSIONS", (4.5, 5))
     probe_store(ProbeJob(stores=[store], options=QUICK, out="r"), notify=said.append)
-    assert "gave another result, so something else has changed" in said[0]
+    assert "gave another result, by another processor" in said[0]
 
 
 def test_ctrl_c_says_that_the_run_from_before_stays(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
