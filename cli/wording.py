@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ def for_command_line(text: str) -> str:
     --------
     >>> for_command_line("`head='zeroshot'` needs an encoder with words, by `encoder`")
     '--head zeroshot needs an encoder with words, by --encoder'
+    >>> for_command_line("`targets=['left', 'right side']` can be learned")
+    "--target left --target 'right side' can be learned"
     """
     for advice, words in ADVICE.items():
         text = text.replace(advice.value, words)
@@ -42,6 +45,9 @@ def in_options(facts: Mapping[str, str | int]) -> dict[str, str | int]:
 def _option(found: re.Match[str]) -> str:
     name, value = found.groups()
     option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
+    if value is not None and value.startswith("[") and value.endswith("]"):
+        # A list of names is the option once for each.
+        return " ".join(f"{option} {shlex.quote(str(entry))}" for entry in ast.literal_eval(value))
     if value is None or value == "True":
         return option
     return f"{option} {shlex.quote(value.strip(chr(39)))}"

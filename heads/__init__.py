@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from heads.reporting.page import save_report
     from heads.runs.answers import predict_units
     from heads.runs.comparison import Comparison, compare
-    from heads.runs.run import Run, load_run, save_run
+    from heads.runs.run import Run
+    from heads.runs.run_files import load_run, save_run
     from heads.statistics.bootstrap import Estimate
     from heads.statistics.measure import measure, metric_names
 
@@ -92,7 +93,8 @@ _NAMES_OF_MODULE = {
     "heads.reporting.page": ["save_report"],
     "heads.runs.answers": ["predict_units"],
     "heads.runs.comparison": ["Comparison", "compare"],
-    "heads.runs.run": ["Run", "load_run", "save_run"],
+    "heads.runs.run": ["Run"],
+    "heads.runs.run_files": ["load_run", "save_run"],
     "heads.statistics.bootstrap": ["Estimate"],
     "heads.statistics.measure": ["measure", "metric_names"],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,19 @@ from cli.options import (
     require,
     stores_option,
 )
-from cli.printing.head_table import comparison_document, print_head_table
+from cli.printing.head_table import comparison_document, print_finished, print_head_table
+from cli.printing.probe_progress import shown_stages
 from cli.printing.run_summary import print_run
+from cli.stop_signal import interrupted_by_sigterm
 from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
 from heads.estimators.presets import preset_names
 from heads.inputs.class_weights import CLASS_WEIGHTS
 from heads.protocol.options import ProbeOptions
+from heads.stages import watched
 
 _ALL = "all"
+_FOLDS = "Patient folds; fewer where no target could be learned otherwise."
 _USUAL = ProbeOptions()
 # Options of the same name here and there.
 _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "device"}
@@ -39,6 +44,11 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
 @click.option("--task", help="Task of the store.  [default: its only one]")
 @click.option(
     "--target", "targets", multiple=True, metavar="NAME", help="Only this target of the task; repeatable."
+)
+@click.option(
+    "--strict-targets",
+    is_flag=True,
+    help="Refuse targets that are too rare to learn.  [default: leave them out, and say which]",
 )
 @click.option(
     "--cross-validate", is_flag=True, help="Judge every unit out of fold, whatever official split there is."
@@ -80,7 +90,11 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Weights in training; undone in the probabilities.",
 )
 @click.option(
-    "--folds", type=click.IntRange(2), default=_USUAL.folds, show_default=True, help="Patient folds."
+    "--folds",
+    type=click.IntRange(2),
+    default=_USUAL.folds,
+    show_default=True,
+    help=_FOLDS,
 )
 @click.option(
     "--draws",
@@ -123,6 +137,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Where heads are fitted; auto takes a GPU if there is one.",
 )
 @click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
+@click.option("--verbose", is_flag=True, help="Print every stage to stderr, also where that is no terminal.")
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
 @click.pass_context
@@ -135,19 +150,25 @@ def command(context: click.Context, /, **given: Any) -> None:
     Example:
       embed probe --store mura.store --task abnormal --head logistic
     """
+    verbose, as_json = given.pop("verbose"), given.pop("as_json")
     job = _job(context, **given)
     if given["preset"] is None and given["head"] == _ALL:
-        compared = probe_all(job, notify=print_notice)
-        if given["as_json"]:
+        rows = verbose or (sys.stderr.isatty() and not as_json)
+        with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
+            compared = probe_all(
+                job, notify=print_notice, finished=print_finished if rows else lambda _name, _run: None
+            )
+        if as_json:
             print_json(comparison_document(compared))
         else:
-            print_head_table(compared)
+            print_head_table(compared, stores=job.stores)
         return
-    run = probe_store(job, notify=print_notice)
-    if given["as_json"]:
-        print_json({"run": str(run.folder), "run_id": run.run_id, **run.document})
+    with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
+        run = probe_store(job, notify=print_notice)
+    if as_json:
+        print_json({"run": str(run.folder), **run.document, "run_id": run.run_id, **run.timing})
     else:
-        print_run(run)
+        print_run(run, stores=job.stores)
 
 
 def _job(

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from cli.jobs.report_runs import report_runs
-from cli.options import ProjectCommand, json_option, print_json
+from cli.options import ProjectCommand, json_option, print_json, print_notice, stores_option
 from cli.project import shown
+from cli.wording import for_command_line
 
 
 @click.command(name="report", cls=ProjectCommand)
@@ -16,18 +17,44 @@ from cli.project import shown
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="The page.  [default: report.html in the run; comparison.html beside several]",
+    help="The page.  [default: report.html in the run; comparison.html beside several, one for each task]",
 )
+@click.option(
+    "--thumbnails/--no-thumbnails",
+    default=None,
+    help="Put pictures of confident errors on the page, from the store.  [default: those of the run's own page]",
+)
+@stores_option
 @json_option
-def command(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Draw one self-contained HTML page from one run, or compare several.
+def command(
+    folders: tuple[Path, ...],
+    out: Path | None,
+    thumbnails: bool | None,
+    store: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Draw one self-contained HTML page from one run, or compare several; what is no run folder is passed over.
 
     \b
     Example:
       embed report runs/abnormal-logistic --out report.html
+      embed report runs/*
     """
-    page = report_runs(folders, out=out)
+    pages = report_runs(
+        folders,
+        out=out,
+        thumbnails=thumbnails,
+        stores=store,
+        notify=lambda line: print_notice(for_command_line(line)),
+    )
     if as_json:
-        print_json({"report": str(page), "runs": [str(folder) for folder in folders]})
+        print_json(
+            {
+                "report": str(pages[0]),
+                "reports": [str(page) for page in pages],
+                "runs": [str(folder) for folder in folders],
+            }
+        )
     else:
-        click.echo(f"wrote {shown(page)}")
+        for page in pages:
+            click.echo(f"wrote {shown(page)}")

@@ -25,7 +25,8 @@ from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import units_in_words
-from heads.runs.run import Run, load_run
+from heads.runs.run import Run
+from heads.runs.run_files import load_run
 
 NEAREST = 3
 

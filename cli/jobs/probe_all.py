@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.jobs.notify import Notify, ignore
-from cli.jobs.probe_store import ProbeJob, open_probe, probe_into
-from cli.jobs.run_folder import require_run_folder
+from cli.jobs.probe_store import (
+    OpenedProbe,
+    ProbeJob,
+    family_of,
+    finished_run,
+    open_probe,
+    probe_into,
+)
+from cli.jobs.run_folder import existing_run, require_run_folder
+from cli.project import shown
 from embedstore.errors import EmbedError
 from heads.registry import head_names
 from heads.reporting.page import save_report
 from heads.runs.comparison import Comparison, compare_runs
 from heads.runs.run import Run
+from heads.stages import stage
 
 COMPARISON = "comparison"
 
@@ -40,8 +49,18 @@ class ComparedHeads:
     report: Path
 
 
-def probe_all(job: ProbeJob, *, notify: Notify = ignore) -> ComparedHeads:
+def _unseen(name: str, run: Run) -> None:
+    """Take a finished run and do nothing."""
+    del name, run
+
+
+def probe_all(
+    job: ProbeJob, *, notify: Notify = ignore, finished: Callable[[str, Run], None] = _unseen
+) -> ComparedHeads:
     """Probe with every installed head, on vectors that are loaded once.
+
+    A head whose run is there already, whole and of equal inputs, options and versions, is not fitted again: what was
+    stopped goes on where it was.
 
     Parameters
     ----------
@@ -49,6 +68,8 @@ def probe_all(job: ProbeJob, *, notify: Notify = ignore) -> ComparedHeads:
         What to probe; the head of its options is not asked for, and there is no preset.
     notify
         As `cli.jobs.probe_store.probe_store`.
+    finished
+        Takes each head's name and run, as soon as it is there.
 
     Raises
     ------
@@ -58,15 +79,23 @@ def probe_all(job: ProbeJob, *, notify: Notify = ignore) -> ComparedHeads:
     opened = open_probe(job, notify=notify)
     place_of = opened.place if job.out is None else Path(job.out).joinpath
     report = place_of(COMPARISON).with_name(f"{place_of(COMPARISON).name}.html")
-    for name in head_names():
+    names = head_names()
+    for name in names:
         require_run_folder(place_of(name))
     runs: dict[str, Run] = {}
     skipped: dict[str, Exception] = {}
-    for name in head_names():
-        try:
-            runs[name] = probe_into(place_of(name), opened, replace(opened.options, head=name), notify=notify)
-        except (EmbedError, ImportError) as error:
-            skipped[name] = error
+    try:
+        for number, name in enumerate(names, start=1):
+            with stage(f"head {number} of {len(names)}: {name}"):
+                try:
+                    runs[name] = _probed(name, place_of(name), opened, notify)
+                except (EmbedError, ImportError) as error:
+                    skipped[name] = error
+                    continue
+            finished(name, runs[name])
+    except KeyboardInterrupt:
+        notify(_kept(runs))
+        raise
     if not runs:
         raise next(iter(skipped.values()))
     found = list(runs.values())
@@ -76,3 +105,23 @@ def probe_all(job: ProbeJob, *, notify: Notify = ignore) -> ComparedHeads:
         for entry in compare_runs(found, draws=opened.options.draws, seed=opened.options.seed)
     }
     return ComparedHeads(runs=runs, skipped=skipped, differences=differences, report=report)
+
+
+def _probed(name: str, folder: Path, opened: OpenedProbe, notify: Notify) -> Run:
+    """Return the run of a head: the finished one that lies there, or a new one."""
+    options = replace(opened.options, head=name)
+    family = family_of(opened, options, notify)
+    found = finished_run(folder, opened, options, family)
+    if found is not None:
+        notify(f"{name}: kept, equal inputs made {existing_run(folder)}")
+        return found
+    return probe_into(folder, opened, options, family, notify=notify)
+
+
+def _kept(runs: Mapping[str, Run]) -> str:
+    """Say what a stopped command leaves behind."""
+    if not runs:
+        return "no head had finished; run the same command again to start over"
+    verb = "is" if len(runs) == 1 else "are"
+    folders = ", ".join(shown(run.folder) for run in runs.values())
+    return f"{', '.join(runs)} {verb} kept in {folders}; run the same command again to continue"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cli.jobs.notify import Notify, ignore
 from cli.jobs.report_runs import pictures_of_errors
-from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
+from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
-from embedstore.errors import UsageError
+from cli.project import shown
+from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
@@ -19,11 +21,15 @@ from heads.base import HeadFamily
 from heads.estimators.presets import preset_family
 from heads.inputs.input_ways import all_inputs
 from heads.inputs.metadata import require_metadata_columns
+from heads.protocol.decided_by import decided_by, id_of
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
 from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
-from heads.runs.run import Run, save_run
+from heads.reporting.pictures import pictures_on_page
+from heads.runs.run import Run
+from heads.runs.run_files import load_run, read_document, save_run
+from heads.stages import stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +126,15 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
     named = opened.options.preset or opened.options.head
     folder = opened.place(named) if job.out is None else Path(job.out)
     require_run_folder(folder)
-    return probe_into(folder, opened, opened.options, notify=notify)
+    try:
+        with stage(named):
+            family = family_of(opened, opened.options, notify)
+            return probe_into(folder, opened, opened.options, family, notify=notify)
+    except KeyboardInterrupt:
+        stays = existing_run(folder)
+        nothing = f"nothing is kept in {shown(folder)}; run again to start over"
+        notify(f"{stays} stays as it was" if stays else nothing)
+        raise
 
 
 def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
@@ -128,22 +142,82 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
     options, family = _with_preset(options_of(job.options))
     columns = tuple(options.with_columns or ())
     require_metadata_columns(columns)
-    stores = [open_store(Path(path)) for path in job.stores]
-    view = options.take(load_views(stores, job.task, with_columns=columns))
+    with stage("loading the vectors"):
+        stores = [open_store(Path(path)) for path in job.stores]
+        view = options.take(load_views(stores, job.task, with_columns=columns))
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
     return OpenedProbe(job=job, options=options, family=family, stores=stores, view=view)
 
 
-def probe_into(folder: Path, opened: OpenedProbe, options: ProbeOptions, *, notify: Notify = ignore) -> Run:
-    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`."""
-    result = probe(opened.view, options, family=_family_of(opened, options, notify))
-    if replaced := replaced_run(folder):
-        notify(f"replaces {replaced}")
+def probe_into(
+    folder: Path,
+    opened: OpenedProbe,
+    options: ProbeOptions,
+    family: HeadFamily | None,
+    *,
+    notify: Notify = ignore,
+) -> Run:
+    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`.
+
+    A run that is there already is replaced, and it is said whether the new one is the same.
+    """
+    result = probe(opened.view, options, family=family)
+    before, described = _document(folder), existing_run(folder)
     run = save_run(folder, result)
-    pictures = pictures_of_errors(run, opened.stores) if opened.job.thumbnails else None
-    save_report(folder / REPORT_FILE, [run], thumbnails=pictures)
+    if described:
+        notify(_compared(run, before, described))
+    _save_page(run, opened, same=before.get("run_id") == run.document["run_id"])
     return run
+
+
+def finished_run(
+    folder: Path, opened: OpenedProbe, options: ProbeOptions, family: HeadFamily | None
+) -> Run | None:
+    """Return the run in `folder` if it is whole and equal inputs, options and versions made it; else None."""
+    document = _document(folder)
+    if options.strict_targets and document.get("left_out_targets"):
+        return None
+    if document.get("sources") != [source.to_json() for source in opened.view.sources]:
+        return None
+    if document.get("run_id") != id_of(decided_by(opened.view, options, options.grid(family))):
+        return None
+    try:
+        found = load_run(folder)
+    except EmbedError:
+        return None
+    if opened.job.thumbnails or not (folder / REPORT_FILE).is_file():
+        _save_page(found, opened, same=True)
+    return found
+
+
+def _document(folder: Path) -> Mapping[str, Any]:
+    """Return the ``run.json`` of a folder; ``{}`` where there is none that can be read."""
+    try:
+        return read_document(folder)
+    except EmbedError:
+        return {}
+
+
+def _compared(run: Run, before: Mapping[str, Any], described: str) -> str:
+    """Say how a run compares with the one that it replaces."""
+    if before.get("run_id") != run.document["run_id"]:
+        return f"replaces {described}"
+    if before["sha256"] == run.document["sha256"]:
+        return f"equal inputs, equal result: {run.run_id} is the same as {described}"
+    return (
+        f"replaces {described}: equal inputs ({run.run_id}) gave another result, by another processor, number of "
+        "threads or build of a library"
+    )
+
+
+def _save_page(run: Run, opened: OpenedProbe, *, same: bool) -> None:
+    """Draw the run's page, with pictures if they are asked for or stand on the page of the same run."""
+    page = run.folder / REPORT_FILE
+    pictures = pictures_on_page(page) if same else {}
+    if opened.job.thumbnails:
+        pictures |= pictures_of_errors(run, opened.stores)
+    save_report(page, [run], thumbnails=pictures)
 
 
 def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None]:
@@ -158,7 +232,7 @@ def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None
     return replace(options, head=head), family
 
 
-def _family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:
+def family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:
     """Return the grid to search, None for the head's own."""
     if opened.family is not None or not head_needs(options.head).text_tower:
         return opened.family

@@ -8,13 +8,14 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cli.project import shown
 from embedstore.errors import UsageError
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
 from heads.protocol.options import ProbeOptions
 from heads.reporting.page import REPORT_FILE
-from heads.runs.run import FILES, RUN_FILE
+from heads.runs.run_files import FILES, RUN_FILE, TIMING_FILE
 
 _NAMED_FILES = 3
 # File systems end a name at 255 bytes; the task and the head come before.
@@ -71,7 +72,7 @@ def require_run_folder(folder: Path) -> None:
     require_folder(folder)
     if not folder.is_dir() or (folder / RUN_FILE).is_file():
         return
-    own = {*FILES, REPORT_FILE}  # of a run that was stopped while it was written
+    own = {*FILES, REPORT_FILE, TIMING_FILE}  # of a run that was stopped while it was written
     others = sorted(
         entry.name
         for entry in folder.iterdir()
@@ -97,17 +98,28 @@ def require_folder(folder: Path) -> None:
         raise UsageError(f"--out: {shown(existing)} may not be written; choose another place for {folder}")
 
 
-def replaced_run(folder: Path) -> str | None:
-    """Return ``the run of 2026-07-01 12:30 UTC in runs/...`` where a run will be replaced, else None."""
-    try:
-        payload = (folder / RUN_FILE).read_bytes()
-    except OSError:
+def existing_run(folder: Path) -> str | None:
+    """Return ``the run of 2026-07-01 12:30 UTC in runs/...`` where there is a run, else None."""
+    if not (folder / RUN_FILE).is_file():
         return None
     try:
-        created = datetime.fromisoformat(json.loads(payload)["created"]).astimezone(UTC)
-    except (ValueError, KeyError, TypeError):
+        created = datetime.fromisoformat(_timing(folder)["created"]).astimezone(UTC)
+    except FileNotFoundError:
+        return f"the run in {shown(folder)}"
+    except (OSError, ValueError, KeyError, TypeError):
         return f"a run that cannot be read in {shown(folder)}"
     return f"the run of {created:%Y-%m-%d %H:%M} UTC in {shown(folder)}"
+
+
+def _timing(folder: Path) -> dict[str, Any]:
+    """Return what holds the time of a run: run.json itself in format version 4."""
+    found = json.loads((folder / RUN_FILE).read_bytes())
+    if not isinstance(found, dict):
+        raise TypeError(f"{RUN_FILE} must hold an object; found {type(found).__name__}")
+    if "created" in found:
+        return found
+    timing: dict[str, Any] = json.loads((folder / TIMING_FILE).read_bytes())
+    return timing
 
 
 def _listed(names: Sequence[str]) -> str:

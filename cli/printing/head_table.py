@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from cli.jobs.probe_all import ComparedHeads
-from cli.printing.run_summary import inputs_in_words
+from cli.printing.run_summary import inputs_in_words, predict_line, print_left_out, print_warnings
 from cli.project import shown
 from cli.wording import for_command_line
+from embedstore.files import StrPath
+from heads.runs.answers import NOTICE
 from heads.runs.comparison import Comparison, best_first, leading_metric, p_value_in_words
+from heads.runs.run import Run
 from heads.statistics.metrics import shown_in
 
 
-def print_head_table(compared: ComparedHeads) -> None:
-    """Print how the heads compare, the best first, and why some could not run."""
+def print_finished(name: str, run: Run) -> None:
+    """Print a head's numbers to stderr as soon as they are there; the table of all follows when all are."""
+    columns = list(dict.fromkeys((leading_metric(run), *shown_in("heads"))))
+    cells = ", ".join(f"{column} {_interval(run.document['metrics'].get(column))}" for column in columns)
+    click.echo(f"{name:<10}{cells}; {run.seconds:.1f} s", err=True)
+
+
+def print_head_table(compared: ComparedHeads, *, stores: Sequence[StrPath] = ()) -> None:
+    """Print how the heads compare, the best first, and why some could not run; `stores` as `print_run`."""
     runs = compared.runs
     first = next(iter(runs.values()))
     metric = leading_metric(first)
@@ -28,20 +38,30 @@ def print_head_table(compared: ComparedHeads) -> None:
     for name in order:
         document = runs[name].document
         cells = "".join(f"{_interval(document['metrics'].get(column)):<24}" for column in columns)
-        spent = sum(document["seconds"].values())
-        click.echo(f"{name:<10}{cells}{spent:8.1f}  {_difference(compared.differences.get((name, metric)))}")
+        click.echo(
+            f"{name:<10}{cells}{runs[name].seconds:8.1f}  {_difference(compared.differences.get((name, metric)))}"
+        )
+    if constant := first.document["without_image"]:
+        cells = "".join(f"{_interval(constant.get(column)):<24}" for column in columns)
+        click.echo(f"{'no image':<10}{cells}{'':8}  the prevalence of training, said of every unit")
     for name, error in compared.skipped.items():
         click.echo(f"{name:<10}skipped: {for_command_line(str(error))}")
     if any(run.document["inputs"]["tried"] for run in runs.values()):
         click.echo("\ninputs chosen by out-of-fold log loss")
         for name in order:
             click.echo(f"{name:<10}{inputs_in_words(runs[name].document['inputs']['chosen'])}")
+    click.echo()
+    print_left_out(first.document)
+    for name in order:
+        print_warnings(runs[name].document, name=f"{name:<10}")
     counts = first.document["counts"]
     click.echo(
-        f"\nevaluated on {counts['units_evaluated']:,} units of {counts['patients_evaluated']:,} patients, all heads "
+        f"evaluated on {counts['units_evaluated']:,} units of {counts['patients_evaluated']:,} patients, all heads "
         f"on the same bootstrap draws; report: {shown(compared.report)}"
     )
-    click.echo("Research software, not a medical device.")
+    click.echo(NOTICE)
+    if stores:
+        click.echo(f"Next: {predict_line(runs[order[0]], stores)}")
 
 
 def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
@@ -52,7 +72,10 @@ def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
                 "run": str(run.folder),
                 "run_id": run.run_id,
                 "metrics": run.document["metrics"],
-                "seconds": run.document["seconds"],
+                "seconds": run.timing.get("seconds", {}),
+                "without_image": run.document["without_image"],
+                "warnings": run.document["warnings"],
+                "left_out_targets": run.document["left_out_targets"],
             }
             for name, run in compared.runs.items()
         },

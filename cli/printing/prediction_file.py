@@ -160,7 +160,7 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "threshold": answer.get("threshold"),
         "conformal_set": answer["conformal_set"],
         **{f"prevalence_{name}": share for name, share in assumed.items()},
-        "prevalence_source": answer["prevalence"]["source"],
+        "source_of_prevalence": answer["prevalence"]["source"],
         **{f"ood_p_{method}": p for method, p in entry["ood_p_value"].items()},
         "unlike_training": entry["unlike_training"],
         "images": entry["images"],

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.options import plural, print_facts
 from cli.project import shown
+from embedstore.files import StrPath
 from embedstore.task import units_in_words
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import data_in_words
+from heads.runs.answers import NOTICE
 from heads.runs.run import Run
+from heads.runs.run_warnings import warnings_in_words
 from heads.statistics.metrics import METRICS, leading, shown_in
 from heads.statistics.subgroups import listed
 
 
-def print_run(run: Run) -> None:
-    """Print the task, what was chosen, the headline metrics with their intervals, and where the rest lies."""
+def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
+    """Print the task, what was chosen, the headline metrics with their intervals, and where the rest lies.
+
+    Parameters
+    ----------
+    run
+        The run.
+    stores
+        Stores that it was made from, for the commands that may come next.
+    """
     document = run.document
     counts, settings, unit = document["counts"], document["settings"], document["task"]["unit"]
     evaluated = (
@@ -37,22 +50,65 @@ def print_run(run: Run) -> None:
             **({"left out": _listed(document["excluded"])} if document["excluded"] else {}),
         }
     )
+    print_left_out(document)
     _print_inputs(document["inputs"])
     for entry in document["heads"]:
         chosen = ", ".join(f"{name} {_number(value)}" for name, value in entry["point"].items())
         unsolved = "; not solved to the end" if entry["converged"] is False else ""
         click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
     _print_metrics(document)
+    print_warnings(document)
     _print_sets(document)
     _print_curve(document)
     for column, cells in listed(document["by_subgroup"], document["task"]["subgroups"]).items():
         click.echo(f"\n{settings_metric(document)} by {column}")
         for cell, metrics in cells.items():
             click.echo(f"{cell:<12} {_estimate(metrics[settings_metric(document)])}")
-    spent = sum(document["seconds"].values())
     report = shown(run.folder / REPORT_FILE)
-    click.echo(f"\n{shown(run.folder)}: run {run.run_id}, {spent:.1f} s; report: {report}")
-    click.echo("Research software, not a medical device.")
+    click.echo(f"\n{shown(run.folder)}: run {run.run_id}, {run.seconds:.1f} s; report: {report}")
+    click.echo(NOTICE)
+    if stores:
+        click.echo(f"Next: {predict_line(run, stores)}")
+
+
+def print_left_out(document: Mapping[str, Any]) -> None:
+    """Print the targets that were too rare to learn, a line for each reason, and folds that had to be fewer."""
+    left_out = document["left_out_targets"]
+    reasons: dict[str, list[str]] = {}
+    for target, entry in left_out.items():
+        reasons.setdefault(entry["reason"], []).append(target)
+    total = len(left_out) + len(document["task"]["targets"])
+    for reason, targets in reasons.items():
+        click.echo(
+            f"left out: {len(targets)} of {total} targets, {reason}: {', '.join(targets)}"
+            f"{_with_fewer_folds([left_out[target]['possible_folds'] for target in targets])}"
+        )
+    settings = document["settings"]
+    asked = settings.get("folds_asked", settings["folds"])
+    if settings["folds"] < asked:
+        click.echo(
+            f"folds: {settings['folds']} in place of {asked}; a class has too few patients for more, in every "
+            "target"
+        )
+
+
+def _with_fewer_folds(possible: Sequence[int | None]) -> str:
+    """Return the number of folds that would learn most of the targets, ``""`` where none does."""
+    numbers = [number for number in possible if number is not None]
+    if not numbers:
+        return ""
+    return f"; --folds {min(numbers)} would learn {len(numbers)} of them"
+
+
+def print_warnings(document: Mapping[str, Any], *, name: str = "") -> None:
+    """Print what must be known before the numbers are believed; `name` says whose they are."""
+    for line in warnings_in_words(document):
+        click.echo(f"{name}warning: {line}")
+
+
+def predict_line(run: Run, stores: Sequence[StrPath]) -> str:
+    """Return the command that answers with a run for its store, as it may be typed here."""
+    return shlex.join(["embed", "predict", "--probe", shown(run.folder), shown(Path(stores[0]))])
 
 
 def inputs_in_words(way: Mapping[str, Any]) -> str:
@@ -80,6 +136,10 @@ def _print_metrics(document: Mapping[str, Any]) -> None:
         least = METRICS[name].least_units
         absent = f"needs {least} units" if least > 1 else "undefined"
         click.echo(f"{name:<{width}} {_estimate(document['metrics'][name], absent=absent)}")
+    if document["without_image"]:
+        click.echo("no image: the prevalence of training, said of every unit")
+        for name in (name for name in names if name in document["without_image"]):
+            click.echo(f"{name:<{width}} {_estimate(document['without_image'][name])}")
 
 
 def _print_sets(document: Mapping[str, Any]) -> None:

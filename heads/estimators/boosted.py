@@ -18,6 +18,7 @@ from heads.scores import Floats, columns_of
 from heads.solvers.boosted_rows import QuantisedRows, device_of, margins, threads_for
 from heads.solvers.early_stopping import usual_stop
 from heads.solvers.principal_axes import Projection
+from heads.stages import counted
 
 
 class BoostedHead(EmbeddingClassifier):
@@ -249,7 +250,7 @@ class BoostedFamily(FamilyDefaults):
         n_targets, names = training.y.shape[1], np.unique(folds)
         scores = np.empty((len(heads), *training.y.shape, training.columns), np.float32)
         kept = np.empty((len(heads), n_targets, len(names)), np.int64)
-        for place, fold in enumerate(names):
+        for place, fold in enumerate(counted("fold", names.tolist())):
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             by_axes: dict[tuple[int, int], QuantisedRows] = {}
             for point, head in enumerate(heads):

@@ -15,6 +15,7 @@ from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.scores import Floats, columns_of
 from heads.solvers.neighbor_search import Gallery, unit_vectors
 from heads.solvers.neighbor_votes import FoldNeighbors, Votes
+from heads.stages import counted
 
 # k and the temperature of DINOv2's protocol (arXiv 2304.07193, dinov2/eval/knn.py), with neighbours of both.
 GRID_KS = (5, 10, 20, 50, 100, 200)
@@ -189,7 +190,7 @@ class NeighborsFamily(FamilyDefaults):
         self._check()
         units = unit_vectors(training.X)
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
-        for fold in np.unique(folds):
+        for fold in counted("fold", np.unique(folds).tolist()):
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             neighbors = FoldNeighbors(
                 training=training,

@@ -12,6 +12,8 @@ from embedstore.view import MISSING, View
 from heads.protocol.fitting import Fitted
 from heads.protocol.predictions import Predictions
 from heads.protocol.probe_result import Evaluation
+from heads.scores import Floats
+from heads.stages import stage
 from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, Estimate
 from heads.statistics.conformal import evaluate_sets
@@ -26,6 +28,7 @@ def evaluate_units(
     evaluated: Predictions,
     units: npt.NDArray[np.bool_],
     fitted: Fitted,
+    learned: npt.NDArray[np.int64],
     *,
     draws: int,
     seed: int,
@@ -41,10 +44,26 @@ def evaluate_units(
     units
         (n_units,) bool: which units of the view these are.
     fitted
-        For its thresholds.
+        For its thresholds and folds.
+    learned
+        (n, targets) int64: the labels that were learned from.
     draws, seed
         Of the bootstrap.
     """
+    with stage(f"intervals, {draws:,} draws of patients"):
+        return _evaluate(view, evaluated, units, fitted, learned, draws=draws, seed=seed)
+
+
+def _evaluate(
+    view: View,
+    evaluated: Predictions,
+    units: npt.NDArray[np.bool_],
+    fitted: Fitted,
+    learned: npt.NDArray[np.int64],
+    *,
+    draws: int,
+    seed: int,
+) -> Evaluation:
     task, targets = view.task, view.task.targets
     scored = evaluated.scored(draws=draws, seed=seed, class_weights=task.class_weights, ordered=task.ordered)
     uncalibrated = replace(scored, probabilities=evaluated.uncalibrated)
@@ -72,9 +91,13 @@ def evaluate_units(
         )
         for index, target in enumerate(targets)
     }
+    constant = replace(
+        scored, probabilities=_prevalences(evaluated, learned, fitted.folds, len(task.classes))
+    )
     curves, answered = _curves(scored, targets, task.positive_class)
     return Evaluation(
         overall=overall,
+        without_image=evaluate(constant, computed_in("without image")),
         before_calibration=evaluate(uncalibrated, computed_in("uncalibrated")),
         by_target=by_target,
         by_subgroup=by_subgroup,
@@ -83,6 +106,21 @@ def evaluate_units(
         decision_curves=curves,
         abstention=answered,
     )
+
+
+def _prevalences(
+    evaluated: Predictions, learned: npt.NDArray[np.int64], fold: npt.NDArray[np.int64], n_classes: int
+) -> Floats:
+    """Return (n_units, targets, n_classes) shares of the classes among the labels that a unit's head learned from.
+
+    In cross-validation these are the labels outside the unit's own fold, as for the head itself.
+    """
+    shares = np.empty((*evaluated.y.shape, n_classes))
+    for left in np.unique(evaluated.fold):
+        outside = learned[fold != left]
+        counts = np.stack([(outside == k).sum(axis=0) for k in range(n_classes)], axis=1)
+        shares[evaluated.fold == left] = counts / counts.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _curves(

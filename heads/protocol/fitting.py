@@ -19,6 +19,7 @@ from heads.inputs.unit_images import UnitImages
 from heads.protocol.predictor import Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
 from heads.scores import Floats
+from heads.stages import stage
 from heads.statistics.calibration import Calibration, calibrate
 from heads.statistics.thresholds import choose_thresholds
 
@@ -104,11 +105,15 @@ def fit(
     fold_of_unit = assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
     weights = training_weights(rows.y, task, class_weights)
     labelled = Labelled(images=rows, weights=weights, folds=fold_of_unit, n_classes=n_classes)
-    tried = select_inputs(labelled, inputs, grid, seed=seed)
+    with stage("selection"):
+        tried = select_inputs(labelled, inputs, grid, seed=seed)
     best = min(tried, key=lambda selected: selected.trial.log_loss)
-    calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
+    with stage("calibration"):
+        calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
+    with stage("fit on all"):
+        refitted = _refitted(labelled, best, grid, seed)
     predictor = Predictor(
-        heads=_refitted(labelled, best, grid, seed),
+        heads=refitted,
         calibrators=[calibration.calibrator for calibration in calibrations],
         pooling=best.choice.inputs.pooling,
         training_weights=weights,

@@ -23,6 +23,7 @@ from heads.protocol.fitting import Fitted, fit
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
+from heads.stages import counted
 from heads.statistics.bootstrap import Estimate, draw_patients, estimate, estimates_to_json
 from heads.statistics.evaluation import Drawn, Scored, draw_metrics
 from heads.statistics.metrics import METRICS, computed_in
@@ -132,7 +133,7 @@ def learning_curve(
         times = repeats if size < len(present) else 1
         drawn = []
         try:
-            for repeat in range(times):
+            for repeat in counted(f"learning curve, {size:,} patients, repeat", range(times)):
                 chosen = generator.choice(present, size, replace=False) if size < len(present) else present
                 fitted = fit(
                     rows.take(learned & np.isin(groups, chosen)),

@@ -39,10 +39,13 @@ class ProbeOptions:
         Choose pooling, and whether metadata helps, by out-of-fold log loss among all ways there are.
     inputs
         Choose among these ways only.
+    strict_targets
+        Refuse targets that are too rare to learn; by default they are left out, counted and named.
     class_weights
         Weights of training: ``none``, ``balanced`` or the ``task``'s; undone in the probabilities.
     folds
-        Patient folds of selection and calibration, and of the outer cross-validation; 2 or more.
+        Patient folds of selection and calibration, and of the outer cross-validation; 2 or more. Fewer are made where
+        no target could be learned otherwise.
     draws
         Bootstrap draws of patients; 1 or more.
     coverage
@@ -77,6 +80,7 @@ class ProbeOptions:
     with_columns: Sequence[str] | None = None
     select_inputs: bool = False
     inputs: Sequence[HeadInputs] | None = None
+    strict_targets: bool = False
     class_weights: ClassWeights = "none"
     folds: int = 5
     draws: int = DRAWS

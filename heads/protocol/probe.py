@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,17 @@ from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
 from heads.inputs.unit_images import UnitImages
+from heads.protocol.decided_by import decided_by
 from heads.protocol.evaluate_units import evaluate_units
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.leakage import leakage_groups, require_disjoint_splits
+from heads.protocol.learnable_targets import LeftOut, learnable_targets
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.predictions import NO_FOLD, Predictions
 from heads.protocol.probe_result import ProbeResult, Settings
 from heads.protocol.splits import Split, split_units
+from heads.stages import counted, stage
 from heads.statistics.conformal import UNKNOWN, ConformalSets, conformal_sets
 from heads.statistics.outliers import learn_outliers
 
@@ -45,7 +48,8 @@ def probe(
     Raises
     ------
     DataError
-        If patients or pixels cross the split, vectors are not finite, or the labels cannot be learned.
+        If patients or pixels cross the split, vectors are not finite, or no target can be learned
+        (`heads.protocol.learnable_targets`; the others are left out, or refused with `strict_targets`).
     UsageError
         If `view` is no View, an option does not fit it, or a metadata column must not be seen by a head.
 
@@ -60,38 +64,23 @@ def probe(
             f"view must be a View: use embedstore.load_view(store, task); found {type(view).__name__}"
         )
     seconds: dict[str, float] = {}
-    asked = options_of(options)
     with _timed(seconds, "fit"):
-        view = asked.take(view)
-        ways = asked.ways(view)
-        _require_usable(view)
-        split = split_units(view)
-        if split.mode == "official split":
-            require_disjoint_splits(view, split.fitted, split.evaluated)
-        grid = asked.grid(family)
-        everyone = UnitImages.of_view(view, leakage_groups(view))
-        rows = everyone.take(split.fitted)
-        fitted = fit(
-            rows,
-            grid,
-            view.task,
-            inputs=ways,
-            folds=asked.folds,
-            class_weights=asked.class_weights,
-            seed=asked.seed,
-        )
+        plan = _plan(view, options_of(options), family)
+        view, asked, split = plan.view, plan.asked, plan.split
+        rows = plan.everyone.take(split.fitted)
+        fitted = _fit(rows, plan, seed=asked.seed)
         sets = _sets(view, rows, fitted, asked.coverage)
-    with _timed(seconds, "outliers"):
+    with _timed(seconds, "outliers"), stage("distances between patients"):
         outliers = learn_outliers(rows.X, rows.unit_of_row, rows.groups, seed=asked.seed)
     with _timed(seconds, "predict"):
         evaluated = (
-            _predict(view, everyone, fitted, sets, split.evaluated)
+            _predict(plan, fitted, sets, split.evaluated)
             if split.mode == "official split"
-            else _cross_validate(view, everyone, split.fitted, fitted, grid, ways, asked)
+            else _cross_validate(plan, fitted)
         )
     with _timed(seconds, "evaluate"):
         evaluation = evaluate_units(
-            view, evaluated, split.evaluated, fitted, draws=asked.draws, seed=asked.seed
+            view, evaluated, split.evaluated, fitted, rows.y, draws=asked.draws, seed=asked.seed
         )
     curve = None
     if asked.learning_curve:
@@ -99,7 +88,7 @@ def probe(
             curve = learning_curve(view, asked, family=family)
     return ProbeResult(
         view=view,
-        settings=_settings(asked, fitted, split),
+        settings=_settings(plan, fitted),
         fitted=fitted,
         conformal=sets,
         outliers=outliers,
@@ -109,6 +98,59 @@ def probe(
         excluded={**view.excluded, **split.excluded},
         seconds=seconds,
         learning_curve=curve,
+        left_out=plan.left_out,
+        decided_by=plan.decided_by,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is probed and how, checked before anything is fitted."""
+
+    view: View  # of the targets that can be learned
+    asked: ProbeOptions  # with the number of folds that is possible
+    folds_asked: int
+    split: Split
+    grid: HeadFamily
+    ways: Sequence[HeadInputs]
+    everyone: UnitImages
+    left_out: Mapping[str, LeftOut]
+    decided_by: Mapping[str, Any]
+
+
+def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
+    view = asked.take(view)
+    asked.ways(view)
+    _require_usable(view)
+    split = split_units(view)
+    if split.mode == "official split":
+        require_disjoint_splits(view, split.fitted, split.evaluated)
+    grid = asked.grid(family)
+    groups = leakage_groups(view)
+    decided = decided_by(view, asked, grid)
+    found = learnable_targets(view, groups, folds=asked.folds, seed=asked.seed, strict=asked.strict_targets)
+    return _Plan(
+        view=found.view,
+        asked=replace(asked, folds=found.folds, targets=()),
+        folds_asked=asked.folds,
+        split=split_units(found.view),
+        grid=grid,
+        ways=asked.ways(found.view),
+        everyone=UnitImages.of_view(found.view, groups),
+        left_out=found.left_out,
+        decided_by=decided,
+    )
+
+
+def _fit(rows: UnitImages, plan: _Plan, *, seed: int) -> Fitted:
+    return fit(
+        rows,
+        plan.grid,
+        plan.view.task,
+        inputs=plan.ways,
+        folds=plan.asked.folds,
+        class_weights=plan.asked.class_weights,
+        seed=seed,
     )
 
 
@@ -120,13 +162,14 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
     seconds[step] = time.perf_counter() - started
 
 
-def _settings(asked: ProbeOptions, fitted: Fitted, split: Split) -> Settings:
+def _settings(plan: _Plan, fitted: Fitted) -> Settings:
     return Settings(
-        options=asked,
+        options=plan.asked,
         inputs=fitted.inputs,
-        mode=split.mode,
-        fit_splits=split.fit_names,
-        evaluation_split=split.evaluation_name,
+        mode=plan.split.mode,
+        fit_splits=plan.split.fit_names,
+        evaluation_split=plan.split.evaluation_name,
+        folds_asked=plan.folds_asked,
     )
 
 
@@ -181,20 +224,17 @@ def _out_of_fold(view: View, units: npt.NDArray[np.bool_], rows: UnitImages, fit
 
 
 def _predict(
-    view: View,
-    everyone: UnitImages,
-    fitted: Fitted,
-    sets: tuple[ConformalSets, ...],
-    units: npt.NDArray[np.bool_],
+    plan: _Plan, fitted: Fitted, sets: tuple[ConformalSets, ...], units: npt.NDArray[np.bool_]
 ) -> Predictions:
-    rows = everyone.take(units)
-    scores = fitted.predictor.scores(
-        rows.X,
-        rows.unit_of_row,
-        n_units=rows.n_units,
-        metadata=rows.metadata,
-        image_of_target=rows.image_of_target,
-    )
+    view, rows = plan.view, plan.everyone.take(units)
+    with stage("prediction"):
+        scores = fitted.predictor.scores(
+            rows.X,
+            rows.unit_of_row,
+            n_units=rows.n_units,
+            metadata=rows.metadata,
+            image_of_target=rows.image_of_target,
+        )
     probabilities = fitted.predictor.probabilities(scores)
     members = [of_target.members(probabilities[:, index]) for index, of_target in enumerate(sets)]
     return Predictions(
@@ -209,33 +249,18 @@ def _predict(
     )
 
 
-def _cross_validate(
-    view: View,
-    everyone: UnitImages,
-    units: npt.NDArray[np.bool_],
-    fitted: Fitted,
-    grid: HeadFamily,
-    inputs: Sequence[HeadInputs],
-    asked: ProbeOptions,
-) -> Predictions:
+def _cross_validate(plan: _Plan, fitted: Fitted) -> Predictions:
     """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit."""
+    units = plan.split.fitted
     indices = np.flatnonzero(units)
     parts = []
-    for fold in range(asked.folds):
+    for fold in counted("outer fold", range(plan.asked.folds)):
         inside, left_out = np.zeros_like(units), np.zeros_like(units)
         inside[indices[fitted.folds != fold]] = True
         left_out[indices[fitted.folds == fold]] = True
-        inner = everyone.take(inside)
-        outer = fit(
-            inner,
-            grid,
-            view.task,
-            inputs=inputs,
-            folds=asked.folds,
-            class_weights=asked.class_weights,
-            seed=asked.seed + 1 + fold,
-        )
-        part = _predict(view, everyone, outer, _sets(view, inner, outer, asked.coverage), left_out)
+        inner = plan.everyone.take(inside)
+        outer = _fit(inner, plan, seed=plan.asked.seed + 1 + fold)
+        part = _predict(plan, outer, _sets(plan.view, inner, outer, plan.asked.coverage), left_out)
         parts.append((np.flatnonzero(left_out), replace(part, fold=np.full(int(left_out.sum()), fold))))
     order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
 

@@ -10,6 +10,7 @@ from embedstore.brief import Brief
 from embedstore.view import View
 from heads.inputs.input_ways import HeadInputs
 from heads.protocol.fitting import Fitted
+from heads.protocol.learnable_targets import LeftOut
 from heads.protocol.learning_curve import LearningCurve
 from heads.protocol.options import ProbeOptions
 from heads.protocol.predictions import Predictions
@@ -35,6 +36,8 @@ class Settings:
         Whether the data set's split or an outer cross-validation evaluated it.
     fit_splits, evaluation_split
         The splits it learned from and was evaluated on; ``()`` and ``""`` in cross-validation.
+    folds_asked
+        Number of folds that was asked for; the options hold that which was possible.
     """
 
     options: ProbeOptions
@@ -42,6 +45,7 @@ class Settings:
     mode: Mode
     fit_splits: tuple[str, ...]
     evaluation_split: str
+    folds_asked: int
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as ``run.json`` keeps them; ``preset`` is ``""`` where there was none."""
@@ -54,6 +58,7 @@ class Settings:
             "pooling": self.inputs.pooling,
             "class_weights": options.class_weights,
             "folds": options.folds,
+            "folds_asked": self.folds_asked,
             "draws": options.draws,
             "seed": options.seed,
             "coverage": options.coverage,
@@ -70,8 +75,10 @@ class Evaluation:
     ----------
     overall
         Metric -> estimate at threshold 0.5 (or the likeliest of several classes), the mean over targets.
+    without_image
+        Metric -> estimate of saying the prevalence of training of every unit, whatever its image shows.
     before_calibration
-        The same without calibrator: with ``mean-probability`` and 0.5, MURA's official rule.
+        The same as `overall` without calibrator: with ``mean-probability`` and 0.5, MURA's official rule.
     by_target
         Target -> metric -> estimate.
     by_subgroup
@@ -87,6 +94,7 @@ class Evaluation:
     """
 
     overall: Mapping[str, Estimate]
+    without_image: Mapping[str, Estimate]
     before_calibration: Mapping[str, Estimate]
     by_target: Mapping[str, Mapping[str, Estimate]]
     by_subgroup: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
@@ -124,6 +132,10 @@ class ProbeResult(Brief):
         Step -> seconds.
     learning_curve
         Metrics by number of patients, where it was asked for.
+    left_out
+        Target -> why it is not in the view: too few patients to learn it from.
+    decided_by
+        What the result rests on (`heads.protocol.decided_by`); its digest is the id of the run.
     """
 
     view: View
@@ -137,6 +149,8 @@ class ProbeResult(Brief):
     excluded: Mapping[str, int]
     seconds: Mapping[str, float] = field(default_factory=dict)
     learning_curve: LearningCurve | None = None
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    decided_by: Mapping[str, Any] = field(default_factory=dict)
 
     def _facts(self) -> dict[str, Any]:
         return {

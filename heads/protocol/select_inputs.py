@@ -17,6 +17,7 @@ from heads.inputs.metadata import MetadataBlocks
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.select_point import best_points, point_losses, pooled_scores
 from heads.scores import Floats
+from heads.stages import counted
 
 # Scores of a grid that are held at once: as many as the vectors have numbers, and 64 MB at least.
 _LEAST_CELLS = 1 << 24
@@ -156,7 +157,9 @@ def select_inputs(
         shape than it declares.
     """
     choices = [labelled.choice(each) for each in inputs]
-    return [_select(labelled, choice, grid, seed) for choice in choices]
+    if len(choices) == 1:
+        return [_select(labelled, choices[0], grid, seed)]
+    return [_select(labelled, choice, grid, seed) for choice in counted("inputs", choices)]
 
 
 def _select(labelled: Labelled, choice: InputChoice, grid: HeadFamily, seed: int) -> Selected:

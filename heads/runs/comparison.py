@@ -10,7 +10,8 @@ import numpy as np
 
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
-from heads.runs.run import Run, load_run
+from heads.runs.run import Run
+from heads.runs.run_files import load_run
 from heads.statistics.bootstrap import DRAWS, Difference, holm, paired_difference
 from heads.statistics.evaluation import Drawn, draw_metrics
 from heads.statistics.metrics import computed_in, leading, metric

@@ -6,25 +6,26 @@ import platform
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
-from heads.base import HeadNeeds
+from heads.protocol.decided_by import id_of, versions_of
 from heads.protocol.fitting import Fitted
 from heads.protocol.probe_result import Evaluation, ProbeResult
-from heads.registry import head_package
 from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
+from heads.runs.run_warnings import warnings_of
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
 from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
 
-FORMAT_VERSION = 4
-_LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
+FORMAT_VERSION = 5
+# The formats that are read: without `run_id` and `timing.json`, which it has in itself, version 4 is as this one.
+READ_VERSIONS = (4, FORMAT_VERSION)
+_LIBRARIES = ("embedstore", "numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
 
 
 def run_document(result: ProbeResult) -> dict[str, Any]:
@@ -32,7 +33,8 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
     view, settings = result.view, result.settings
     return {
         "format_version": FORMAT_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run_id": id_of(result.decided_by),
+        "decided_by": dict(result.decided_by),
         "identity": view.identity.to_json(),
         "identity_sha256": view.identity.sha256,
         "task": view.task.to_json(),
@@ -62,8 +64,20 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             "patients_evaluated": len(np.unique(result.evaluated.patients)),
         },
         "excluded": dict(result.excluded),
+        "left_out_targets": {target: entry.to_json() for target, entry in result.left_out.items()},
+        "warnings": warnings_of(result),
+        "versions": {
+            "python": platform.python_version(),
+            **versions_of(settings.options.head, _LIBRARIES),
+        },
+    }
+
+
+def timing(result: ProbeResult) -> dict[str, Any]:
+    """Return ``timing.json``: when the run was made and how long each step took, which decide nothing."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
-        "versions": _versions(settings.options.head, result.fitted.predictor.heads[0].needs),
     }
 
 
@@ -131,6 +145,7 @@ def _inputs(fitted: Fitted) -> dict[str, Any]:
 def _measured(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "metrics": estimates_to_json(evaluation.overall),
+        "without_image": estimates_to_json(evaluation.without_image),
         "before_calibration": estimates_to_json(evaluation.before_calibration),
         "by_target": {name: estimates_to_json(of) for name, of in evaluation.by_target.items()},
         "by_subgroup": {
@@ -144,17 +159,3 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
             name: [entry.to_json() for entry in curve] for name, curve in evaluation.abstention.items()
         },
     }
-
-
-def _versions(head: str, needs: HeadNeeds) -> dict[str, str]:
-    """Return the versions of Python, of the libraries that took part, and of the package that has the head."""
-    package = head_package(head)
-    named = (*_LIBRARIES, *needs.libraries, *([package] if package else []))
-    found = {"python": platform.python_version()}
-    for name in named:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            # A library can be there under another name (from conda, say); a run is not lost for that.
-            found[name] = "unknown"
-    return found

@@ -22,6 +22,7 @@ from embedstore.errors import UsageError
 from heads.base import Training
 from heads.solvers.lbfgs import Minimum, minimise
 from heads.solvers.logistic_problems import Preconditioner, Problems
+from heads.stages import counted
 from heads.torch_threads import one_thread
 
 # Held-out, target and strength index of each problem that is solved with the others.
@@ -130,7 +131,9 @@ def solve(
             working, training, folds, held_out, strengths, standardised=normalisation == "standardise"
         )
         results = _empty_solution(training, held_out, strengths, scores)
-        for block in _blocks(training, len(held_out), len(strengths)):
+        for block in counted(
+            "block of folds and strengths", _blocks(training, len(held_out), len(strengths))
+        ):
             problems, preconditioner, start = grid.problems(block)
             minimum = minimise(
                 problems,

@@ -20,6 +20,7 @@ from embedstore.compute_device import torch_device
 from heads.base import Training
 from heads.solvers.mlp_batches import Feed, Indices, Problem, padded
 from heads.solvers.mlp_network import Network, NetworkRecipe, forward, losses, normaliser, untrained
+from heads.stages import counted
 from heads.torch_threads import SMALL_CELLS, one_thread
 
 _BETAS = (0.9, 0.999)
@@ -165,7 +166,7 @@ class _Block:
         finished: dict[int, list[Tensor]] = {}
         generators = self._generators()
         active = active.without(last == 0, finished)
-        for done in range(1, int(last.max()) + 1):
+        for done in counted("epoch", range(1, int(last.max()) + 1)):
             self._round(active, feed, generators)
             loss, members = self._held_out_losses(active), active.members
             improved = ~stopping[members] | (loss < best_loss[members])

@@ -19,8 +19,8 @@ from heads.statistics import metric_functions as functions
 Array = npt.NDArray[Any]
 Better = Literal["larger", "smaller", "nearer 0", "nearer 1"]
 # Computed there as well as overall: in the cells of a subgroup, at thresholds from out-of-fold probabilities, before
-# calibration, with p-values between runs, and for each size of a learning curve.
-Computed = Literal["subgroups", "thresholds", "uncalibrated", "comparison", "learning curve"]
+# calibration, with p-values between runs, for each size of a learning curve, and for stating the prevalence of all.
+Computed = Literal["subgroups", "thresholds", "uncalibrated", "comparison", "learning curve", "without image"]
 # Shown where there is no room for all: `embed probe`, the columns of `embed probe --head all`, the tiles of the report,
 # its columns of subgroups and targets, and its columns of thresholds.
 Shown = Literal["summary", "heads", "tiles", "cells", "decisions"]
@@ -248,7 +248,7 @@ METRICS: dict[str, Metric] = {
             label="log loss",
             function=functions.log_loss,
             better="smaller",
-            computed=_EVERYWHERE,
+            computed=_EVERYWHERE | {"without image"},
             shown=frozenset({"summary", "heads", "tiles", "cells"}),
         ),
         Metric(
@@ -256,7 +256,7 @@ METRICS: dict[str, Metric] = {
             label="weighted log loss",
             function=functions.log_loss,
             better="smaller",
-            computed=frozenset({"subgroups", "uncalibrated"}),
+            computed=frozenset({"subgroups", "uncalibrated", "without image"}),
             needs_class_weights=True,
         ),
         Metric(
@@ -264,7 +264,7 @@ METRICS: dict[str, Metric] = {
             label="Brier score",
             function=functions.brier,
             better="smaller",
-            computed=_EVERYWHERE - {"learning curve"},
+            computed=_EVERYWHERE - {"learning curve"} | {"without image"},
             shown=frozenset({"summary", "tiles"}),
         ),
         Metric(
@@ -291,6 +291,7 @@ METRICS: dict[str, Metric] = {
             function=functions.calibration_slope,
             better="nearer 1",
             computed=frozenset({"uncalibrated"}),
+            shown=frozenset({"summary", "tiles"}),
         ),
         Metric(
             name="calibration_intercept",

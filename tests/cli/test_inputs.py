@@ -15,7 +15,7 @@ import pytest
 from cli.main import run
 from embedstore.phantoms.mura import write_phantom_mura
 from heads.runs.confident_errors import confident_errors
-from heads.runs.run import load_run
+from heads.runs.run_files import load_run
 
 PROBE = ["probe", "--preset", "google-lr", "--draws", "20"]
 
@@ -262,9 +262,12 @@ def test_a_run_without_out_is_named_after_its_options_and_a_replaced_one_is_said
         assert run([*command, *options]) == 0
         assert capsys.readouterr().err == ""
     assert run([*command, "--with", "anatomy"]) == 0
-    created = load_run(Path("runs/finding-google-lr-with-anatomy")).document["created"]
-    assert "replaces the run of 20" in (said := capsys.readouterr().err)
-    assert f"{created[:4]}" in said
+    found = load_run(Path("runs/finding-google-lr-with-anatomy"))
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"equal inputs, equal result: {found.run_id} is the same as the run of {found.timing['created'][:4]}"
+    )
+    assert said.count("\n") == 1
     assert said.endswith("UTC in runs/finding-google-lr-with-anatomy\n")
     assert load_run(Path("runs/finding-google-lr")).document["settings"]["metadata"] == []
 

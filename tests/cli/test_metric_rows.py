@@ -15,7 +15,7 @@ from cli.printing.head_table import comparison_document, print_head_table
 from cli.printing.run_summary import print_run
 from heads.reporting.page import render_report
 from heads.runs.comparison import compare_runs, leading_metric
-from heads.runs.run import save_run
+from heads.runs.run_files import save_run
 from heads.scores import Floats
 from heads.statistics.metrics import METRICS, Metric
 from tests.views import make_view, probed

@@ -16,7 +16,7 @@ from embedstore.store.commit import ChunkResult
 from embedstore.store.tasks import read_task, write_task
 from embedstore.store.writer import open_writer
 from embedstore.task import ImageRule, Task
-from heads.runs.run import load_run
+from heads.runs.run_files import load_run
 from tests.stores import IDENTITY, content_of
 
 STUDIES = 60

@@ -14,6 +14,7 @@ from embedstore.errors import UsageError
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import open_store
 from heads.protocol.options import ProbeOptions
+from heads.protocol.probe import probe
 
 
 def heads(monkeypatch: pytest.MonkeyPatch, names: Sequence[str]) -> None:
@@ -59,3 +60,58 @@ def test_where_no_head_can_run_the_first_reason_is_raised(
     heads(monkeypatch, ["first", "second"])
     with pytest.raises(UsageError, match="no head named 'first'"):
         probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20)))
+
+
+def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[str] = []
+
+    def fits(view: Any, options: Any, **given: Any) -> Any:
+        fitted.append(options.head)
+        if options.head == "logistic" and fitted.count("logistic") == 1:
+            raise KeyboardInterrupt
+        return probe(view, options, **given)
+
+    monkeypatch.setattr("cli.jobs.probe_store.probe", fits)
+    heads(monkeypatch, ["knn", "logistic"])
+    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads")
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        probe_all(job, notify=said.append)
+    assert said == ["knn is kept in heads/knn; run the same command again to continue"]
+    finished: list[str] = []
+    compared = probe_all(job, notify=said.append, finished=lambda name, _run: finished.append(name))
+    assert fitted == ["knn", "logistic", "logistic"]
+    assert finished == list(compared.runs) == ["knn", "logistic"]
+    assert said[1].startswith("knn: kept, equal inputs made the run of 20")
+    # Other options are another run.
+    other = ProbeJob(stores=[store], options=ProbeOptions(draws=21), out="heads")
+    probe_all(other, notify=said.append)
+    assert fitted[3:] == ["knn", "logistic"]
+    assert said[2].startswith("replaces the run of 20")
+
+
+def test_a_command_stopped_in_its_first_head_keeps_nothing(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.jobs.probe_store.probe", stop)
+    heads(monkeypatch, ["knn"])
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        probe_all(ProbeJob(stores=[store]), notify=said.append)
+    assert said == ["no head had finished; run the same command again to start over"]
+
+
+def test_a_damaged_run_is_not_taken_for_finished(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads(monkeypatch, ["knn"])
+    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads")
+    probe_all(job)
+    Path("heads/knn/predictions.parquet").write_bytes(b"")
+    said: list[str] = []
+    probe_all(job, notify=said.append)
+    assert said[0].startswith("equal inputs, equal result")
+    assert Path("heads/knn/predictions.parquet").stat().st_size > 0

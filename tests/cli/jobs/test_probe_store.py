@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,9 +29,44 @@ def test_a_run_and_its_report_are_left_where_task_preset_and_options_say(store: 
     assert (run.folder / "report.html").is_file()
     settings = json.loads((run.folder / "run.json").read_text())["settings"]
     assert (settings["head"], settings["preset"], settings["seed"]) == ("logistic", "google-lr", 3)
-    probe_store(job, notify=said.append)
+    again = probe_store(job, notify=said.append)
     assert len(said) == 1
-    assert said[0].startswith("replaces the run of 20")
+    assert said[0].startswith(f"equal inputs, equal result: {run.run_id} is the same as the run of 20")
+    assert again.document == run.document
+    other = ProbeOptions(preset="google-lr", draws=20, seed=4)
+    probe_store(ProbeJob(stores=[store], options=other, out=run.folder), notify=said.append)
+    assert said[1].startswith("replaces the run of 20")
+    assert said[1].endswith("UTC in runs/abnormal-google-lr-seed-3")
+
+
+def test_equal_inputs_with_another_result_are_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    probe_store(ProbeJob(stores=[store], options=QUICK, out="r"))
+    # As if a library had changed without its version.
+    monkeypatch.setattr("heads.runs.run_document.warnings_of", lambda _result: [])
+    monkeypatch.setattr("heads.runs.run_document.FORMAT_VERSION", 4.5)
+    monkeypatch.setattr("heads.runs.run_files.READ_VERSIONS", (4.5, 5))
+    probe_store(ProbeJob(stores=[store], options=QUICK, out="r"), notify=said.append)
+    assert "gave another result, by another processor" in said[0]
+
+
+def test_ctrl_c_says_that_the_run_from_before_stays(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    job = ProbeJob(stores=[store], options=QUICK, out="r")
+    with monkeypatch.context() as stopped:
+        stopped.setattr("cli.jobs.probe_store.probe", stop)
+        with pytest.raises(KeyboardInterrupt):
+            probe_store(job, notify=said.append)
+    probe_store(job)
+    monkeypatch.setattr("cli.jobs.probe_store.probe", stop)
+    with pytest.raises(KeyboardInterrupt):
+        probe_store(job, notify=said.append)
+    assert said[0] == "nothing is kept in r; run again to start over"
+    assert said[1].startswith("the run of 20")
+    assert said[1].endswith("in r stays as it was")
 
 
 def test_the_run_holds_what_the_protocol_says_of_the_same_vectors(store: Path) -> None:
@@ -54,7 +90,7 @@ def test_a_learning_curve_and_metadata_are_part_of_the_run_and_of_its_name(store
     assert run.document["settings"]["mode"] == "outer cross-validation"
     # Forty patients are fewer than the smallest of the usual sizes: all of those that may be learned from.
     assert len(run.document["learning_curve"]["points"]) == 1
-    assert "learning_curve" in run.document["seconds"]
+    assert "learning_curve" in run.timing["seconds"]
 
 
 @pytest.mark.parametrize(
@@ -111,3 +147,8 @@ def test_pictures_of_errors_are_shown_only_where_they_are_asked_for(store: Path)
         shown.append(Path("r/report.html").read_text().count("data:image/jpeg;base64,"))
     assert shown[0] == 0
     assert shown[1] > 0
+    # The same run again does not lose them, another one does not inherit them.
+    probe_store(ProbeJob(stores=[store], options=QUICK, out="r"))
+    assert Path("r/report.html").read_text().count("data:image/jpeg;base64,") == shown[1]
+    probe_store(ProbeJob(stores=[store], options=replace(QUICK, seed=1), out="r"))
+    assert "data:image/jpeg;base64," not in Path("r/report.html").read_text()

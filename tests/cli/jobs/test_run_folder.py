@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
+from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
 from embedstore.errors import UsageError
 from heads.protocol.options import ProbeOptions
 
@@ -83,9 +83,13 @@ def test_new_empty_and_half_written_folders_and_runs_are_taken(tmp_path):
     require_run_folder(tmp_path)
 
 
-def test_a_run_that_will_be_replaced_is_named_with_its_date(tmp_path):
-    assert replaced_run(tmp_path) is None
+def test_a_run_that_is_there_is_named_with_its_date(tmp_path):
+    assert existing_run(tmp_path) is None
+    (tmp_path / "run.json").write_text("{}")
+    assert existing_run(tmp_path) == "the run in ."
+    (tmp_path / "timing.json").write_text(json.dumps({"created": "2026-08-02T09:05:00+00:00"}))
+    assert existing_run(tmp_path) == "the run of 2026-08-02 09:05 UTC in ."
     (tmp_path / "run.json").write_text(json.dumps({"created": "2026-07-01T14:30:00+02:00"}))
-    assert replaced_run(tmp_path) == "the run of 2026-07-01 12:30 UTC in ."
+    assert existing_run(tmp_path) == "the run of 2026-07-01 12:30 UTC in ."
     (tmp_path / "run.json").write_text("[]")
-    assert replaced_run(tmp_path) == "a run that cannot be read in ."
+    assert existing_run(tmp_path) == "a run that cannot be read in ."

@@ -16,7 +16,7 @@ from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.answers import predict_units
-from heads.runs.run import load_run, save_run
+from heads.runs.run_files import load_run, save_run
 from heads.testing import check_family, check_head
 from tests.heads.bag_head import STRENGTHS, NoisyOrFamily, NoisyOrHead
 from tests.views import make_view, probed

@@ -100,6 +100,7 @@ def test_a_run_says_what_it_was_told_and_what_followed_from_the_data(view: View)
         "pooling": view.task.pooling,
         "class_weights": "none",
         "folds": 5,
+        "folds_asked": 5,
         "draws": 20,
         "seed": 2,
         "coverage": 0.9,

@@ -12,7 +12,7 @@ from embedstore.view import MISSING
 from heads.protocol.predictions import EVALUATION, NO_FOLD, OUT_OF_FOLD, Predictions, schema
 from heads.reporting.page import render_report
 from heads.runs.comparison import compare_runs
-from heads.runs.run import load_run, save_run
+from heads.runs.run_files import load_run, save_run
 from heads.statistics.conformal import UNKNOWN
 from tests.views import make_view, probed
 

@@ -21,7 +21,8 @@ from heads.reporting.page import render_report, save_report
 from heads.reporting.words import preprocess_rows
 from heads.runs.comparison import compare_runs, p_value_in_words
 from heads.runs.confident_errors import confident_errors
-from heads.runs.run import Run, load_run, save_run
+from heads.runs.run import Run
+from heads.runs.run_files import load_run, save_run
 from heads.statistics.bootstrap import Difference, Estimate
 from tests.views import make_view, probed
 

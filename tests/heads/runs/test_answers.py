@@ -11,7 +11,8 @@ from embedstore.errors import UsageError
 from embedstore.view import View
 from heads.estimators.logistic import LogisticFamily
 from heads.runs.answers import is_unlike, predict_units
-from heads.runs.run import Run, save_run
+from heads.runs.run import Run
+from heads.runs.run_files import save_run
 from tests.views import make_view, probed
 
 GRID = LogisticFamily(strengths=(0.1, 10.0), normalisations=("none",))

@@ -18,9 +18,11 @@ from embedstore.view import MISSING, View
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
-from heads.runs import run as run_module
-from heads.runs.run import FILES, Run, load_run, save_run
+from heads.reporting.page import render_report
+from heads.runs import run_files
+from heads.runs.run import Run
 from heads.runs.run_document import run_document
+from heads.runs.run_files import FILES, load_run, save_run
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
 from tests.views import make_view, probed
 
@@ -63,8 +65,8 @@ def test_a_loaded_run_is_the_saved_run(run: Run) -> None:
 
 def test_a_run_folder_holds_exactly_the_documented_files(run: Run) -> None:
     names = sorted(path.name for path in run.folder.iterdir())
-    assert names == sorted(["run.json", *FILES])
-    page = (run_module.__doc__ or "").split()
+    assert names == sorted(["run.json", "timing.json", *FILES])
+    page = (run_files.__doc__ or "").split()
     assert set(names) <= set(page)
 
 
@@ -127,7 +129,7 @@ def test_a_folder_without_run_json_is_not_a_run(tmp_path: Path) -> None:
 def test_another_format_version_is_refused(run: Run) -> None:
     path = run.folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
-    with pytest.raises(DataError, match="format version must be 4, found 3"):
+    with pytest.raises(DataError, match="format version must be one of 4, 5, found 3; probe again"):
         load_run(run.folder)
 
 
@@ -149,7 +151,80 @@ def test_the_digest_of_run_json_is_that_of_its_content_in_one_form(run: Run) -> 
     stated = document.pop("sha256")
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert hashlib.sha256(text.encode()).hexdigest() == stated
-    assert run.run_id == stated[:12]
+
+
+def _signed(document: dict[str, object]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(document | {"sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def test_the_id_is_the_digest_of_what_decides_the_result(run: Run) -> None:
+    document = json.loads((run.folder / "run.json").read_text())
+    text = json.dumps(document["decided_by"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert document["run_id"] == hashlib.sha256(text.encode()).hexdigest()
+    assert run.run_id == document["run_id"][:12]
+    assert {"numpy", "embedstore", "torch"} <= document["decided_by"]["versions"].keys()
+
+
+@pytest.mark.parametrize("head", ["logistic", "knn", "xgboost"])
+def test_equal_inputs_give_equal_files_but_for_the_time(tmp_path: Path, head: str) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        save_run(folder, probed(make_view(patients=60), head, draws=5))
+    one, other = (
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "timing.json"}
+        for folder in folders
+    )
+    assert one == other
+    assert len(one) == len(FILES) + 1
+    assert render_report([load_run(folders[0])]) == render_report([load_run(folders[1])])
+
+
+def test_a_run_of_the_version_before_predicts_as_it_did(run: Run, view: View) -> None:
+    document = json.loads((run.folder / "run.json").read_text())
+    for key in ("sha256", "run_id", "decided_by", "warnings", "without_image", "left_out_targets"):
+        del document[key]
+    del document["settings"]["folds_asked"]
+    document |= {"format_version": 4, "created": "2026-10-01T08:00:00+00:00", "seconds": {"fit": 2.0}}
+    (run.folder / "run.json").write_text(_signed(document))
+    (run.folder / "timing.json").unlink()
+    old = load_run(run.folder)
+    assert old.run_id == old.document["sha256"][:12]
+    assert (old.timing["created"], old.seconds) == ("2026-10-01T08:00:00+00:00", 2.0)
+    X, unit_of_image = _images(view, np.flatnonzero(view.splits == "valid"))
+    assert old.predict(X, unit_of_image).tobytes() == run.predict(X, unit_of_image).tobytes()
+    assert old.run_id in render_report([old])
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"created": 1}'])
+def test_a_run_without_its_time_is_whole(run: Run, text: str | None) -> None:
+    path = run.folder / "timing.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    assert load_run(run.folder).timing == {}
+    assert load_run(run.folder).seconds == 0
+
+
+def test_saying_the_prevalence_of_all_is_scored_beside_the_head(run: Run, view: View) -> None:
+    train, valid = (view.y[view.splits == split, 0] for split in ("train", "valid"))
+    share = np.bincount(train) / len(train)
+    found = run.document["without_image"]
+    assert found["log_loss"]["value"] == pytest.approx(-np.log(share[valid]).mean(), rel=1e-12)
+    # The two-class Brier score is the squared error of the positive class's probability.
+    assert found["brier"]["value"] == pytest.approx(((valid - share[1]) ** 2).mean(), rel=1e-12)
+    assert found["log_loss"]["low"] < found["log_loss"]["value"] < found["log_loss"]["high"]
+
+
+def test_without_a_split_the_prevalence_is_that_outside_the_units_fold() -> None:
+    view = make_view(patients=60, valid_share=0)
+    result = probed(view, "knn", draws=5, folds=3)
+    expected = []
+    for fold in range(3):
+        inside = result.evaluated.fold == fold
+        share = np.bincount(result.evaluated.y[~inside, 0], minlength=2) / (~inside).sum()
+        expected += (-np.log(share[result.evaluated.y[inside, 0]])).tolist()
+    assert result.evaluation.without_image["log_loss"].value == pytest.approx(np.mean(expected), rel=1e-12)
 
 
 def test_a_run_json_that_is_not_json_is_refused(run: Run) -> None:

@@ -1,0 +1,128 @@
+"""What a reader must know before believing a run's numbers.
+
+Probabilities off the scale, a class that is never said, a kappa that cannot vary, intervals that stand on a handful of
+patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.view import MISSING
+from heads.protocol.probe_result import ProbeResult
+from heads.scores import Floats
+from heads.statistics.bootstrap import Estimate
+from heads.statistics.evaluation import decide
+from heads.statistics.metric_functions import kappa
+from heads.statistics.thresholds import HALF
+
+# An interval from redrawing fewer patients of a class than this is a guess about others.
+FEW_PATIENTS = 10
+SLOPE = "calibration slope"
+NEVER_SAID = "class never said"
+CONSTANT = "constant kappa"
+FEW = "few patients of a class"
+# Warnings of one kind that are written out where a task has many targets.
+_WRITTEN_OUT = 3
+
+
+def warnings_of(result: ProbeResult) -> list[dict[str, Any]]:
+    """Return the warnings as ``run.json`` keeps them.
+
+    Returns
+    -------
+    list of dict
+        ``kind`` (`SLOPE`, `NEVER_SAID`, `CONSTANT` or `FEW`), ``target`` and ``text``; by kind, then by target.
+    """
+    found: list[dict[str, Any]] = []
+    evaluated, classes = result.evaluated, result.view.task.classes
+    for index, target in enumerate(result.view.task.targets):
+        labelled = evaluated.y[:, index] != MISSING
+        y, probabilities = evaluated.y[labelled, index], evaluated.probabilities[labelled, index]
+        estimates = result.evaluation.by_target[target]
+        rules = result.fitted.thresholds[index] if result.fitted.thresholds else {}
+        never = _never_said(y, probabilities, classes, rules)
+        lines = {
+            SLOPE: _slope(estimates.get("calibration_slope")),
+            NEVER_SAID: never,
+            CONSTANT: None if never else _constant(estimates.get("kappa")),
+            FEW: _few(y, evaluated.patients[labelled], classes),
+        }
+        found += [{"kind": kind, "target": target, "text": text} for kind, text in lines.items() if text]
+    kinds = (SLOPE, NEVER_SAID, CONSTANT, FEW)
+    return sorted(found, key=lambda entry: kinds.index(entry["kind"]))
+
+
+def warnings_in_words(document: Mapping[str, Any]) -> list[str]:
+    """Return the warnings of a run's document as lines; of many targets the first of a kind, and the others' names."""
+    several = len(document["task"]["targets"]) > 1
+    by_kind: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in document["warnings"]:
+        by_kind.setdefault(entry["kind"], []).append(entry)
+    lines = []
+    for kind, entries in by_kind.items():
+        lines += [
+            f"{entry['target']}: {entry['text']}" if several else str(entry["text"])
+            for entry in entries[:_WRITTEN_OUT]
+        ]
+        if others := [str(entry["target"]) for entry in entries[_WRITTEN_OUT:]]:
+            lines.append(f"{kind}, {len(others)} more targets: {', '.join(others)}")
+    return lines
+
+
+def _slope(slope: Estimate | None) -> str | None:
+    if slope is None or not (slope.low > 1 or slope.high < 1):
+        return None
+    meaning = "too near to the prevalence" if slope.low > 1 else "too extreme"
+    return (
+        f"calibration slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}], where 1 is right: probabilities are "
+        f"{meaning}"
+    )
+
+
+def _never_said(
+    y: npt.NDArray[np.int64], probabilities: Floats, classes: Sequence[str], rules: Mapping[str, float]
+) -> str | None:
+    """Name the classes that units have and that no decision says, and the threshold that would say them."""
+    decisions = decide(probabilities)
+    absent = [k for k in range(len(classes)) if (y == k).any() and not (decisions == k).any()]
+    if not absent:
+        return None
+    if len(classes) > 2:
+        listed = ", ".join(
+            f"{classes[k]!r} ({int((y == k).sum())} of {len(y)} units have it; its largest probability is "
+            f"{probabilities[:, k].max():.2f})"
+            for k in absent
+        )
+        constant = ", and kappa is 0 whoever is drawn" if len(np.unique(decisions)) == 1 else ""
+        return f"never the likeliest class: {listed}{constant}"
+    counted = f"{classes[absent[0]]!r} ({int((y == absent[0]).sum())} of {len(y)} are)"
+    said = f"at {HALF} no unit is called {counted}, and kappa is 0 whoever is drawn"
+    threshold = rules.get("youden")
+    if threshold is not None and len(np.unique(decide(probabilities, threshold))) == 2:
+        value = float(kappa(y, decide(probabilities, threshold), n_classes=2)[0])
+        return f"{said}; at {threshold:.3f} (youden, from out-of-fold probabilities) kappa is {value:.2f}"
+    positive = probabilities[:, 1]
+    if absent == [1]:
+        return f"{said}; a threshold of {positive.max():.3f} or less would (the largest probability)"
+    return (
+        f"{said}; a threshold above {positive.min():.3f} would (the smallest probability of {classes[1]!r})"
+    )
+
+
+def _constant(estimate: Estimate | None) -> str | None:
+    if estimate is None or np.isnan(estimate.value) or not np.isnan(estimate.low):
+        return None
+    return f"kappa is {estimate.value:.3f} whoever is drawn, so no interval can be stated"
+
+
+def _few(y: npt.NDArray[np.int64], patients: npt.NDArray[np.str_], classes: Sequence[str]) -> str | None:
+    counts = {name: len(np.unique(patients[y == k])) for k, name in enumerate(classes)}
+    few = [f"{count} of {name!r}" for name, count in counts.items() if count < FEW_PATIENTS]
+    return (
+        f"intervals stand on fewer than {FEW_PATIENTS} patients of a class: {', '.join(few)}" if few else None
+    )
