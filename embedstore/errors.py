@@ -97,6 +97,32 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f". Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
+def first_few(names: Iterable[object], *, shown: int = 5) -> str:
+    """Return the first names of a list, and how many more there are, so that no list seems to end where it does not.
+
+    Parameters
+    ----------
+    names
+        What is listed, in order; each as ``str`` says it.
+    shown
+        How many are named.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c", "d"], shown=2)
+    'a, b and 2 more'
+    >>> first_few(["a", "b"], shown=2)
+    'a, b'
+    """
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:shown]) + and_more(len(listed) - shown)
+
+
+def and_more(left: int) -> str:
+    """Return ``" and 3 more"`` for the end of a list that leaves 3 out; ``""`` where it is whole."""
+    return f" and {left:,} more" if left > 0 else ""
+
+
 def require_whole_number(name: str, value: object) -> None:
     """Refuse an argument that is no whole number; raises UsageError."""
     if isinstance(value, bool) or not isinstance(value, Integral):
