@@ -13,7 +13,12 @@ from cli.printing.store_facts import print_store
 
 @click.command(name="info", cls=ProjectCommand)
 @store_argument
-@click.option("--failures", "all_failures", is_flag=True, help="List every failed image, not the first ten.")
+@click.option(
+    "--failures",
+    "all_failures",
+    is_flag=True,
+    help="List every failed image, not the first three of each reason.",
+)
 @json_option
 def command(store_argument: Path | None, store: Path | None, all_failures: bool, as_json: bool) -> None:
     """Show a store's identity, parts, tasks and failed images.

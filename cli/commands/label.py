@@ -8,6 +8,7 @@ import click
 
 from cli.jobs.label_store import LabelJob, label_store
 from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_argument
+from cli.printing.next_command import print_next_probe
 
 
 @click.command(name="label", cls=ProjectCommand)
@@ -74,7 +75,8 @@ def command(
         positive=positive,
         ordered=ordered,
     )
-    done = label_store(require(store_argument or store, "--store"), job, notify=print_notice)
+    path = Path(require(store_argument or store, "--store"))
+    done = label_store(path, job, notify=print_notice)
     task, rows = done.task, done.task.labels.num_rows
     if as_json:
         print_json({**task.to_json(), "rows": rows, "in_store": done.in_store, "labelled": done.labels})
@@ -84,3 +86,4 @@ def command(
         in_order = " in order" if task.ordered else ""
         acted_on = f"; positive: {task.positive}" if task.positive else ""
         click.echo(f"classes{in_order} {', '.join(task.classes)}{acted_on}")
+        print_next_probe(path, task=name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from cli.completion import complete_runs
 from cli.exit_codes import DONE, IMAGES_FAILED
 from cli.jobs.metadata_values import metadata_pairs
 from cli.jobs.predict_inputs import NEAREST, PredictOptions, predict_inputs
@@ -18,7 +19,12 @@ from cli.options import ProjectCommand, plural, print_notice, store_option
 @click.command(name="predict", cls=ProjectCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(path_type=Path))
 @click.option(
-    "--probe", "run_folder", required=True, type=click.Path(path_type=Path), help="The run of a probe."
+    "--probe",
+    "run_folder",
+    required=True,
+    shell_complete=complete_runs,
+    type=click.Path(path_type=Path),
+    help="The run of a probe.",
 )
 @click.option(
     "--threshold", default="half", show_default=True, help="Rule of the run (half, youden, ...) or a number."
