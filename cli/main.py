@@ -92,16 +92,17 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         code = WRONG_USAGE if isinstance(error, click.UsageError) else FAILED
-        return _failed(error, error.format_message(), code=code, as_json=as_json)
+        kind = UsageError if isinstance(error, click.UsageError) else type(error)
+        return _failed(kind, error.format_message(), code=code, as_json=as_json)
     except click.exceptions.Exit as error:
         return int(error.exit_code)
-    except (click.Abort, KeyboardInterrupt) as error:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
-        return _failed(error, "stopped", code=STOPPED, as_json=as_json)
+        return _failed(KeyboardInterrupt, "stopped", code=STOPPED, as_json=as_json)
     except EmbedError as error:
         message = _say(for_command_line(str(error)))
         code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
-        return _failed(error, message, code=code, as_json=as_json)
+        return _failed(type(error), message, code=code, as_json=as_json)
     except BrokenPipeError:
         # The reader (head, less) has gone; the interpreter would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         name = f" {error.filename}" if error.filename else ""
         message = _say(f"{(error.strerror or str(error))}{name}")
-        return _failed(error, message, code=FAILED, as_json=as_json)
+        return _failed(type(error), message, code=FAILED, as_json=as_json)
     return outcome if isinstance(outcome, int) else DONE
 
 
@@ -125,10 +126,10 @@ def _say(message: str) -> str:
     return line
 
 
-def _failed(error: BaseException, message: str, *, code: int, as_json: bool) -> int:
+def _failed(kind: type[BaseException], message: str, *, code: int, as_json: bool) -> int:
     """Return the exit code; for machines, say the error on stdout as they expect it."""
     if as_json:
-        click.echo(json.dumps({"error": message, "kind": type(error).__name__, "exit_code": code}))
+        click.echo(json.dumps({"error": message, "kind": kind.__name__, "exit_code": code}))
     return code
 
 

@@ -14,7 +14,7 @@ from cli.own_options import encoder_option, named_values, reader_option
 from cli.project import FILE_NAME, shown, write_settings
 from embedstore.datasets.base import dataset_reader
 from embedstore.encoders.registry import require_encoder_options
-from embedstore.errors import UsageError
+from embedstore.errors import DataError, UsageError
 
 
 @click.command(name="init")
@@ -71,7 +71,7 @@ def command(
     dataset_reader(dataset, tables["options"])
     require_encoder_options(encoder, tables["encoder_options"])
     if not root.exists():
-        raise UsageError(f"--root: {root} does not exist")
+        raise DataError(f"--root: {root} does not exist")
     settings: dict[str, Any] = {
         "dataset": dataset,
         "root": os.path.relpath(root),
