@@ -92,9 +92,15 @@ class PluginError(EmbedError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``. Did you mean 'xgboost'?`` for the end of a message about an unknown name; ``""`` if none is near."""
+    near = nearest(name, known)
+    return f". Did you mean {near!r}?" if near is not None else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like `name`, whatever its case; None if none is near."""
     by_lower = {entry.lower(): entry for entry in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f". Did you mean {by_lower[near[0]]!r}?" if near else ""
+    return by_lower[near[0]] if near else None
 
 
 def first_few(names: Iterable[object], *, shown: int = 5) -> str:

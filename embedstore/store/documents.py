@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedstore.errors import Advice, CorruptStore, DataError, StoreError, did_you_mean, first_few
+from embedstore.errors import Advice, CorruptStore, DataError, StoreError, first_few, nearest
 from embedstore.files import content_sha256, sealed, write_durable
 from embedstore.identity import Identity, identity_from_json
 from embedstore.store.layout import (
@@ -206,7 +206,9 @@ def _not_a_store(path: Path) -> StoreError:
 def _store_beside(path: Path) -> str:
     """Name the store of nearly the same name in the same folder."""
     try:
-        stores = [entry.parent.name for entry in path.parent.glob(f"*/{STORE_FILE}")]
+        stores = {entry.parent.stem: entry.parent.name for entry in path.parent.glob(f"*/{STORE_FILE}")}
     except OSError:
         return ""
-    return did_you_mean(path.name, stores)
+    # Without the usual suffix, which makes any two names alike.
+    near = nearest(path.stem, stores)
+    return f". Did you mean {stores[near]!r}?" if near else ""

@@ -175,6 +175,9 @@ def test_a_mistyped_store_gets_the_nearest(images, capsys):
     capsys.readouterr()
     assert run(["info", "mien.store"]) == 1
     assert "Did you mean 'mine.store'?" in capsys.readouterr().err
+    # The suffix alone is no likeness.
+    assert run(["info", "hospital.store"]) == 1
+    assert "Did you mean" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
