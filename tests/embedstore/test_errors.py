@@ -43,5 +43,5 @@ def test_half_a_store_is_recognised_behind_however_many_other_files(tmp_path):
     for name in "abcdefg":
         (tmp_path / name).touch()
     (tmp_path / "parts").mkdir()
-    with pytest.raises(Exception, match="holds parts but no store.json"):
+    with pytest.raises(Exception, match=r"holds parts but no store\.json"):
         open_store(tmp_path)
