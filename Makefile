@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What has been set up: to use it, and to work on it.
 READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test check lint types floors bench clean
 
@@ -11,22 +14,22 @@ demo: $(READY)
 	$(BIN)/embed demo --out demo
 
 # Two files at a time, and one thread for each: threads of two processes on two cores wait for each other.
-test: $(READY)
+test: $(DEV_READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 check: lint types floors test
 
-lint: $(READY)
+lint: $(DEV_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(DEV_READY)
 	$(BIN)/mypy
 
-floors: $(READY)
+floors: $(DEV_READY)
 	$(BIN)/lint-imports --config setup.cfg
 
-bench: $(READY)
+bench: $(DEV_READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:
@@ -36,6 +39,10 @@ clean:
 # CPU build, and later packages then find their need of torch met.
 $(READY): setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e .
 	touch $(READY)
+
+$(DEV_READY): $(READY)
+	$(INSTALL) -e ".[dev]"
+	touch $(DEV_READY)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.completion import complete_datasets
 from cli.own_options import named_values, reader_option
 from embedstore.errors import UsageError
 from embedstore.labels.label_rules import EMPTY_WAYS, UNCERTAIN_WAYS
@@ -18,7 +19,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 def dataset_options(function: F) -> F:
     """Add ``--dataset``, ``--root`` and the readers' own options."""
     options = (
-        click.option("--dataset", help="Reader of the data set: mura, rsna-lumbar, table, dicom-folder, ..."),
+        click.option(
+            "--dataset",
+            shell_complete=complete_datasets,
+            help="Reader of the data set: mura, rsna-lumbar, table, dicom-folder, ...",
+        ),
         click.option("--root", type=click.Path(path_type=Path), help="The data set's folder or table."),
         table_options,
         click.option(

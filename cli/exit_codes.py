@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 DONE = 0
+# A file, store, run or image that was named is missing, damaged or in use; or the answer is no (`verify`, `doctor`).
 FAILED = 1
+# An option, or a name that was given to one (column, task, head, encoder), is wrong; nothing was written.
 WRONG_USAGE = 2
 # Finished, but more images failed than allowed.
 IMAGES_FAILED = 3

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from cli.exit_codes import DONE, FAILED, STOPPED, WRONG_USAGE
 from cli.wording import for_command_line
@@ -55,6 +57,14 @@ class LazyGroup(click.Group):
             )
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands without importing them."""
+        items = [
+            CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        # The options of the group itself.
+        return items or click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -71,28 +81,37 @@ def cli() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; errors are one line on stderr."""
+    """Run one command line and return its exit code.
+
+    An error is one line on stderr; with ``--json`` it is an object on stdout, too: ``error``, ``kind`` (the name of the
+    Python exception) and ``exit_code``.
+    """
+    # Where the command line itself is wrong, no command knows of the option.
+    as_json = "--json" in arguments
     try:
         outcome = cli.main(args=list(arguments), prog_name="embed", standalone_mode=False, obj=run)
     except click.ClickException as error:
         error.show()
-        return WRONG_USAGE if isinstance(error, click.UsageError) else FAILED
+        code = WRONG_USAGE if isinstance(error, click.UsageError) else FAILED
+        kind = UsageError if isinstance(error, click.UsageError) else type(error)
+        return _failed(kind, error.format_message(), code=code, as_json=as_json)
     except click.exceptions.Exit as error:
         return int(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
-        return STOPPED
+        return _failed(KeyboardInterrupt, "stopped", code=STOPPED, as_json=as_json)
     except EmbedError as error:
-        return _fail(
-            for_command_line(str(error)), code=WRONG_USAGE if isinstance(error, UsageError) else FAILED
-        )
+        message = _say(for_command_line(str(error)))
+        code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
+        return _failed(type(error), message, code=code, as_json=as_json)
     except BrokenPipeError:
         # The reader (head, less) has gone; the interpreter would complain once more while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
         name = f" {error.filename}" if error.filename else ""
-        return _fail(f"{(error.strerror or str(error))}{name}")
+        message = _say(f"{(error.strerror or str(error))}{name}")
+        return _failed(type(error), message, code=FAILED, as_json=as_json)
     return outcome if isinstance(outcome, int) else DONE
 
 
@@ -101,8 +120,17 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def _fail(message: str, *, code: int = FAILED) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+def _say(message: str) -> str:
+    """Print a message on stderr, in one line; return the line."""
+    line = " ".join(message.split())
+    click.echo(f"Error: {line}", err=True)
+    return line
+
+
+def _failed(kind: type[BaseException], message: str, *, code: int, as_json: bool) -> int:
+    """Return the exit code; for machines, say the error on stdout as they expect it."""
+    if as_json:
+        click.echo(json.dumps({"error": message, "kind": kind.__name__, "exit_code": code}))
     return code
 
 

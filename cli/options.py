@@ -23,7 +23,7 @@ class ProjectCommand(click.Command):
     ) -> click.Context:
         """Put the project's settings below the command line and above the built-in defaults."""
         if not {"-h", "--help"} & set(args):
-            project = find_project(Path.cwd())
+            project = _project(completing=bool(extra.get("resilient_parsing")))
             several = {parameter.name: getattr(parameter, "multiple", False) for parameter in self.params}
             extra["default_map"] = {
                 # A key holds one value, also where the option may be given several times.
@@ -33,6 +33,16 @@ class ProjectCommand(click.Command):
             }
             extra["obj"] = project
         return super().make_context(info_name, args, parent, **extra)
+
+
+def _project(*, completing: bool) -> Project:
+    try:
+        return find_project(Path.cwd())
+    except UsageError:
+        # While the shell completes a word is no time to talk about embed.toml.
+        if completing:
+            return Project(Path.cwd())
+        raise
 
 
 def project_of(context: click.Context) -> Project:

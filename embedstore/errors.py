@@ -92,9 +92,41 @@ class PluginError(EmbedError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``. Did you mean 'xgboost'?`` for the end of a message about an unknown name; ``""`` if none is near."""
+    near = nearest(name, known)
+    return f". Did you mean {near!r}?" if near is not None else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like `name`, whatever its case; None if none is near."""
     by_lower = {entry.lower(): entry for entry in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f". Did you mean {by_lower[near[0]]!r}?" if near else ""
+    return by_lower[near[0]] if near else None
+
+
+def first_few(names: Iterable[object], *, shown: int = 5) -> str:
+    """Return the first names of a list, and how many more there are, so that no list seems to end where it does not.
+
+    Parameters
+    ----------
+    names
+        What is listed, in order; each as ``str`` says it.
+    shown
+        How many are named.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c", "d"], shown=2)
+    'a, b and 2 more'
+    >>> first_few(["a", "b"], shown=2)
+    'a, b'
+    """
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:shown]) + and_more(len(listed) - shown)
+
+
+def and_more(left: int) -> str:
+    """Return ``" and 3 more"`` for the end of a list that leaves 3 out; ``""`` where it is whole."""
+    return f" and {left:,} more" if left > 0 else ""
 
 
 def require_whole_number(name: str, value: object) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.brief import Brief
-from embedstore.errors import DataError
+from embedstore.errors import DataError, first_few
 from embedstore.files import parquet_bytes
 
 # Everything but image_id and path may be empty.
@@ -227,7 +227,7 @@ def _check_unique(table: pa.Table, source: str) -> None:
         else []
     )
     if doubled:
-        shown = ", ".join(repr(image_id) for image_id in doubled[:3])
+        shown = first_few(map(repr, doubled), shown=3)
         raise DataError(f"{source}: image_id must be unique; {len(doubled)} occur more than once: {shown}")
 
 
@@ -235,5 +235,5 @@ def _check_splits(table: pa.Table, source: str) -> None:
     found = set(table.column("split").unique().to_pylist()) - {None, *SPLITS}
     if found:
         raise DataError(
-            f"{source}: split must be one of {', '.join(SPLITS)} or empty; found {sorted(found)[:5]}"
+            f"{source}: split must be one of {', '.join(SPLITS)} or empty; found {first_few(map(repr, sorted(found)))}"
         )

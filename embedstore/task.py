@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from embedstore.errors import Advice, DataError
+from embedstore.errors import Advice, DataError, first_few
 
 UNIT_ID = "unit_id"
 # Units that have a word of their own, by the one column of their key.
@@ -376,7 +376,7 @@ def _check_labels(task: Task, where: str) -> None:
         if unknown:
             raise DataError(
                 f"{where}, target {target!r}: labels must be among {list(task.classes)} or empty, "
-                f"found {sorted(map(str, unknown))[:5]}"
+                f"found {first_few(map(repr, sorted(map(str, unknown))))}"
             )
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from embedstore.datasets.base import Collection, DatasetReader
 from embedstore.encoders.base import Encoder
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, first_few
 from embedstore.identity import identity_from_json
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import FIXED_COLUMNS, path_from_manifest
@@ -292,7 +292,7 @@ def _check_tasks(collection: Collection) -> None:
         strangers = set(task.unit_ids) - set(unit_names(collection.manifest.table, task.unit).tolist())
         _require(
             not strangers,
-            f"task {task.name!r} has labels of units that no record has: {sorted(strangers)[:3]}",
+            f"task {task.name!r} has labels of units that no record has: {first_few(sorted(strangers), shown=3)}",
         )
         lost = set(task.subgroups) - set(columns)
         _require(
@@ -308,7 +308,8 @@ def _check_nothing_absolute(collection: Collection, root: Path) -> None:
     texts += [str(fact) for fact in collection.summary.values()]
     found = [text for text in texts if _ABSOLUTE.match(text) or str(root.resolve()) in text]
     _require(
-        not found, f"paths must be relative to the root, so that a store may be handed on; found {found[:3]}"
+        not found,
+        f"paths must be relative to the root, so that a store may be handed on; found {first_few(found, shown=3)}",
     )
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from cli.exit_codes import DONE
+from cli.options import json_option, print_json
 from cli.project import shown
 from embedstore.errors import UsageError
 
-# So many that one target of the lumbar task can be learned.
-_LUMBAR_STUDIES = 24
+# Enough for this target: as many patients of each class as folds, whatever fold is left out.
+_LUMBAR_STUDIES = 40
+_LUMBAR_TARGET = "right_subarticular_stenosis_l4_l5"
+_LUMBAR_FOLDS = 3
+_MURA_RUN, _LUMBAR_RUN = "runs/abnormal-logistic", "runs/stenosis-knn"
 
 
 @click.command(name="demo")
@@ -28,10 +33,20 @@ _LUMBAR_STUDIES = 24
 @click.option(
     "--patients", type=click.IntRange(20), default=400, show_default=True, help="Phantom patients to draw."
 )
+@click.option(
+    "--lumbar-studies",
+    type=click.IntRange(0),
+    default=_LUMBAR_STUDIES,
+    show_default=True,
+    help=f"Phantom lumbar MR studies to draw; below {_LUMBAR_STUDIES} they are extracted and not probed, 0 is none.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawing.")
+@json_option
 @click.pass_context
-def command(context: click.Context, out: Path, patients: int, seed: int) -> int:
-    """Draw phantom radiographs in MURA's format and run every step on them, with the weights-free encoder.
+def command(
+    context: click.Context, out: Path, patients: int, lumbar_studies: int, seed: int, as_json: bool
+) -> int:
+    """Draw phantom radiographs and lumbar MR and run every step on them, with the weights-free encoder.
 
     \b
     Example:
@@ -45,23 +60,39 @@ def command(context: click.Context, out: Path, patients: int, seed: int) -> int:
     if out.exists() and any(out.iterdir()) and not (out / "embed.toml").is_file():
         raise UsageError(f"--out: {out} is not empty and holds no demo; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    with contextlib.chdir(out):
+    # For machines the steps speak on stderr, and what they made is the one object on stdout.
+    speaking = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    with contextlib.chdir(out), speaking:
         click.echo(
-            f"drawing phantoms (computer drawings, not patients): {patients} of MURA, {_LUMBAR_STUDIES} lumbar ..."
+            f"drawing phantoms (computer drawings, not patients): {patients} of MURA, {lumbar_studies} lumbar ..."
         )
         write_phantom_mura(Path(), patients=patients, seed=seed)
-        lumbar = write_phantom_lumbar(Path(), studies=_LUMBAR_STUDIES, seed=seed).root
-        for line in _steps(Path(), lumbar):
+        lumbar = (
+            write_phantom_lumbar(Path(), studies=lumbar_studies, seed=seed).root if lumbar_studies else None
+        )
+        steps = [*_mura_steps(Path()), *(_lumbar_steps(lumbar, studies=lumbar_studies) if lumbar else ())]
+        for line in steps:
             click.echo(f"\n$ {line}")
             code = run(shlex.split(line)[1:])
             if code != DONE:
-                return code
+                break
         example = next(path for path in sorted(Path().glob("MURA-v1.1/valid/XR_WRIST/*/*/image*.png")))
-    click.echo(_closing(out, example.relative_to("MURA-v1.1").as_posix()))
-    return DONE
+    if as_json:
+        print_json({"folder": str(out.resolve()), "steps": steps, "exit_code": code, **_made(out)})
+    elif code == DONE:
+        click.echo(_closing(out, example.relative_to("MURA-v1.1").as_posix(), lumbar=lumbar is not None))
+    return code
 
 
-def _steps(folder: Path, lumbar: Path) -> Iterator[str]:
+def _made(out: Path) -> dict[str, list[str]]:
+    """Return the stores, runs and pages in the demo's folder, relative to it."""
+    patterns = {"stores": "*.store", "runs": "runs/*/run.json", "reports": "runs/*/report.html"}
+    found = {name: sorted(out.glob(pattern)) for name, pattern in patterns.items()}
+    found["runs"] = [file.parent for file in found["runs"]]
+    return {name: [path.relative_to(out).as_posix() for path in paths] for name, paths in found.items()}
+
+
+def _mura_steps(folder: Path) -> Iterator[str]:
     yield "embed init --dataset mura --root MURA-v1.1 --store mura.store --encoder hog --force"
     yield "embed extract"
     # A demo's folder may have got further tasks since.
@@ -69,17 +100,34 @@ def _steps(folder: Path, lumbar: Path) -> Iterator[str]:
     study = next(
         path for path in sorted(folder.glob("MURA-v1.1/valid/XR_*/patient*/study*")) if path.is_dir()
     )
-    yield f"embed predict --probe runs/abnormal-logistic {study}"
+    yield f"embed predict --probe {_MURA_RUN} {study}"
     image = next(path for path in sorted(study.glob("image*.png")))
     yield f"embed search {image} -k 5"
-    yield "embed report runs/abnormal-logistic"
+    yield f"embed report {_MURA_RUN}"
+
+
+def _lumbar_steps(lumbar: Path, *, studies: int) -> Iterator[str]:
+    """From slices to an answer: one target, the quickest head, and the study whose labels nobody knows."""
     yield f"embed extract --dataset rsna-lumbar --root {lumbar} --store lumbar.store --encoder hog"
+    if studies < _LUMBAR_STUDIES:
+        return
+    yield (
+        f"embed probe --store lumbar.store --task stenosis --target {_LUMBAR_TARGET} --head knn "
+        f"--folds {_LUMBAR_FOLDS} --out {_LUMBAR_RUN}"
+    )
+    study = next(path for path in sorted(lumbar.glob("test_images/*")) if path.is_dir())
+    yield f"embed predict --probe {_LUMBAR_RUN} --neighbors 0 {study}"
 
 
-def _closing(out: Path, image_id: str) -> str:
+def _closing(out: Path, image_id: str, *, lumbar: bool) -> str:
+    images, runs = (
+        ("radiographs (MURA-v1.1) and lumbar MRI, their stores (mura.store, lumbar.store)", "runs")
+        if lumbar
+        else ("radiographs (MURA-v1.1), their store (mura.store)", "run")
+    )
     return f"""
-In {shown(out.resolve())}: phantom radiographs (MURA-v1.1) and lumbar MRI, their stores (mura.store, lumbar.store),
-a run with its report (runs/abnormal-logistic/report.html), and embed.toml, which is why these need no options:
+In {shown(out.resolve())}: phantom {images},
+{runs} with reports (runs/abnormal-logistic/report.html), and embed.toml, which is why these need no options:
 
   embed info
   embed search --id {image_id} --where anatomy=XR_WRIST

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli.completion import complete_encoders
 from cli.exit_codes import DONE, FAILED
 from cli.options import ProjectCommand, json_option, print_json, project_of, store_option
 from cli.own_options import encoder_option, encoder_options_of
@@ -17,7 +18,13 @@ from embedstore.extraction.doctor import State, examine
 
 @click.command(name="doctor", cls=ProjectCommand)
 @store_option
-@click.option("--encoder", default="hog", show_default=True, help="Encoder whose speed is measured.")
+@click.option(
+    "--encoder",
+    default="hog",
+    show_default=True,
+    help="Encoder whose speed is measured.",
+    shell_complete=complete_encoders,
+)
 @encoder_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @json_option

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from cli.completion import complete_encoders, complete_preprocess
 from cli.dataset_options import dataset_options, reader_options
-from cli.exit_codes import DONE, FAILED, IMAGES_FAILED
+from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
 from cli.jobs.describe_store import described_task
 from cli.jobs.extract_store import EncoderChoice, ExtractJob, default_workers, dry_run_store, extract_store
 from cli.options import (
@@ -25,6 +26,7 @@ from cli.options import (
 from cli.own_options import encoder_option, encoder_options_of
 from cli.printing.dry_run import print_dry_run
 from cli.printing.extract_summary import print_summary
+from cli.printing.next_command import print_next_probe
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
 from cli.wording import in_options
@@ -38,9 +40,15 @@ from embedstore.queries.conditions import parse_conditions, select_records
 @click.command(name="extract", cls=ProjectCommand)
 @dataset_options
 @store_option
-@click.option("--encoder", default="hog", show_default=True, help="Encoder.")
+@click.option(
+    "--encoder", default="hog", show_default=True, help="Encoder.", shell_complete=complete_encoders
+)
 @encoder_option
-@click.option("--preprocess", help="Preset: pad, eval or hf.  [default: the encoder's own]")
+@click.option(
+    "--preprocess",
+    shell_complete=complete_preprocess,
+    help="Preset: pad, eval or hf.  [default: the encoder's own]",
+)
 @click.option(
     "--device",
     default="auto",
@@ -109,6 +117,7 @@ from embedstore.queries.conditions import parse_conditions, select_records
     "--dry-run", is_flag=True, help="Only say what would be read and refused, and what it would cost."
 )
 @click.option("--strict", is_flag=True, help="Exit code 3 if any image failed.")
+@click.option("--verbose", is_flag=True, help="Also say where the time went; --json always does.")
 @json_option
 @click.pass_context
 def command(
@@ -119,6 +128,7 @@ def command(
     max_failed: float,
     strict: bool,
     dry_run: bool,
+    verbose: bool,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -152,9 +162,13 @@ def command(
         observer = Observer(say=print_notice, progress=progress, stopping=stopping)
         summary = extract_store(job, observer=observer)
     allowed = 0.0 if strict else max_failed
-    print_summary(summary, target, data=_described(collection), allowed=allowed, as_json=as_json)
+    print_summary(
+        summary, target, data=_described(collection), allowed=allowed, verbose=verbose, as_json=as_json
+    )
     if summary.interrupted:
-        return FAILED
+        return STOPPED
+    if not as_json and summary.valid and not summary.pending:
+        print_next_probe(target)
     return IMAGES_FAILED if summary.failed_share > allowed else DONE
 
 

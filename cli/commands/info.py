@@ -15,7 +15,12 @@ from embedstore.store.tasks import read_task
 
 @click.command(name="info", cls=ProjectCommand)
 @store_argument
-@click.option("--failures", "all_failures", is_flag=True, help="List every failed image, not the first ten.")
+@click.option(
+    "--failures",
+    "all_failures",
+    is_flag=True,
+    help="List every failed image, not the first three of each reason.",
+)
 @click.option(
     # Not called like the key of embed.toml: plain `embed info` is about the store.
     "--task",

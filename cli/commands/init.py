@@ -8,17 +8,23 @@ from typing import Any
 
 import click
 
+from cli.completion import complete_datasets, complete_encoders
 from cli.dataset_options import reader_options, table_options
 from cli.options import json_option, print_json
 from cli.own_options import encoder_option, named_values, reader_option
 from cli.project import FILE_NAME, shown, write_settings
 from embedstore.datasets.base import dataset_reader, first_task
 from embedstore.encoders.registry import require_encoder_options
-from embedstore.errors import UsageError
+from embedstore.errors import DataError, UsageError
 
 
 @click.command(name="init")
-@click.option("--dataset", required=True, help="Reader of the data set: mura, table, dicom-folder, ...")
+@click.option(
+    "--dataset",
+    required=True,
+    shell_complete=complete_datasets,
+    help="Reader of the data set: mura, table, dicom-folder, ...",
+)
 @click.option(
     "--root", required=True, type=click.Path(path_type=Path), help="The data set's folder or table."
 )
@@ -27,7 +33,13 @@ from embedstore.errors import UsageError
 @click.option(
     "--store", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET.store]"
 )
-@click.option("--encoder", default="hog", show_default=True, help="Encoder of the store.")
+@click.option(
+    "--encoder",
+    default="hog",
+    show_default=True,
+    help="Encoder of the store.",
+    shell_complete=complete_encoders,
+)
 @encoder_option
 @click.option("--preprocess", help="Preset: pad, eval or hf.  [default: the encoder's own]")
 @click.option("--task", help="Task to probe.  [default: the data set's first]")
@@ -64,7 +76,7 @@ def command(
     task = task or first_task(reader)
     require_encoder_options(encoder, tables["encoder_options"])
     if not root.exists():
-        raise UsageError(f"--root: {root} does not exist")
+        raise DataError(f"--root: {root} does not exist")
     settings: dict[str, Any] = {
         "dataset": dataset,
         "root": os.path.relpath(root),

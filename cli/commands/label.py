@@ -18,6 +18,7 @@ from cli.options import (
     require,
     store_argument,
 )
+from cli.printing.next_command import print_next_probe
 from cli.wording import for_command_line
 from embedstore.labels.states import FINDING_CLASSES
 from embedstore.task import Task
@@ -94,7 +95,8 @@ def command(
         uncertain=uncertain,
         empty=empty,
     )
-    done = label_store(require(store_argument or store, "--store"), job, notify=print_notice)
+    path = Path(require(store_argument or store, "--store"))
+    done = label_store(path, job, notify=print_notice)
     task, rows = done.task, done.task.labels.num_rows
     facts = {
         fact: for_command_line(str(said)) for fact, said in done.facts.items() if fact != f"task {task.name}"
@@ -117,6 +119,7 @@ def command(
             f"classes{in_order} {', '.join(task.classes)}{_acted_on(task, asked=bool(classes or positive))}"
         )
         print_facts(facts)
+        print_next_probe(path, task=name)
 
 
 def _acted_on(task: Task, *, asked: bool) -> str:

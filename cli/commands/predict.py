@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from cli.completion import complete_runs
 from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
 from cli.jobs.extract_store import default_workers
 from cli.jobs.metadata_values import metadata_pairs
@@ -23,7 +24,12 @@ from cli.stop_signal import stop_on_signal
 @click.command(name="predict", cls=ProjectCommand)
 @click.argument("inputs", nargs=-1, metavar="INPUT...", type=click.Path(path_type=Path))
 @click.option(
-    "--probe", "run_folder", required=True, type=click.Path(path_type=Path), help="The run of a probe."
+    "--probe",
+    "run_folder",
+    required=True,
+    shell_complete=complete_runs,
+    type=click.Path(path_type=Path),
+    help="The run of a probe.",
 )
 @click.option(
     "--id",

@@ -10,6 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from cli.completion import (
+    complete_columns,
+    complete_heads,
+    complete_presets,
+    complete_targets,
+    complete_tasks,
+)
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_store import ProbeJob, probe_store
 from cli.options import (
@@ -41,9 +48,14 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
 
 @click.command(name="probe", cls=ProjectCommand)
 @stores_option
-@click.option("--task", help="Task of the store.  [default: its only one]")
+@click.option("--task", shell_complete=complete_tasks, help="Task of the store.  [default: its only one]")
 @click.option(
-    "--target", "targets", multiple=True, metavar="NAME", help="Only this target of the task; repeatable."
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_targets,
+    help="Only this target of the task; repeatable.",
 )
 @click.option(
     "--strict-targets",
@@ -53,9 +65,16 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
 @click.option(
     "--cross-validate", is_flag=True, help="Judge every unit out of fold, whatever official split there is."
 )
-@click.option("--head", default=_USUAL.head, show_default=True, help="Head to fit, or all to compare them.")
+@click.option(
+    "--head",
+    default=_USUAL.head,
+    show_default=True,
+    shell_complete=complete_heads,
+    help="Head to fit, or all to compare them.",
+)
 @click.option(
     "--preset",
+    shell_complete=complete_presets,
     metavar="NAME",
     help=f"A published protocol in place of --head: {', '.join(preset_names())}.",
 )
@@ -74,6 +93,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     "--with",
     "with_columns",
     metavar="COLUMN",
+    shell_complete=complete_columns,
     multiple=True,
     help="Manifest column (anatomy, ...) that the head gets beside the vector; may be given several times.",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli.completion import complete_runs
 from cli.jobs.report_runs import report_runs
 from cli.options import ProjectCommand, json_option, print_json, print_notice, stores_option
 from cli.project import shown
@@ -13,7 +14,14 @@ from cli.wording import for_command_line
 
 
 @click.command(name="report", cls=ProjectCommand)
-@click.argument("folders", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    shell_complete=complete_runs,
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedstore.errors import words_of_note
 from embedstore.files import StrPath
-from embedstore.store.layout import VECTORS
+from embedstore.store.layout import VECTORS, Failure
 from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task
+
+# Column of the manifest -> what its different values are called.
+_ID_COLUMNS = {"patient_id": "patients", "study_id": "studies", "series_id": "series"}
+_GROUP_COLUMNS = ("split", "modality", "anatomy", "plane")
+# Of each reason.
+FIRST_FAILURES = 3
 
 
 def describe_store(path: StrPath) -> dict[str, Any]:
@@ -36,6 +44,7 @@ def describe_store(path: StrPath) -> dict[str, Any]:
         "valid": int(np.sum(status == VALID)),
         "failed": int(np.sum(status == FAILED)),
         "pending": int(np.sum(status == PENDING)),
+        "data": _describe_data(store.table),
         "parts": [
             {
                 "number": part.plan.number,
@@ -60,6 +69,7 @@ def describe_store(path: StrPath) -> dict[str, Any]:
             for code, rows in notes_of(store.offsets()).items()
         },
         "tasks": [_describe_task(store, name) for name in task_names(store.path)],
+        "failed_by_reason": _failed_by_reason(store),
         "failures": [
             {
                 "image_id": store.image_ids[failure.row],
@@ -69,6 +79,36 @@ def describe_store(path: StrPath) -> dict[str, Any]:
             }
             for failure in store.failures
         ],
+    }
+
+
+def _describe_data(table: pa.Table) -> dict[str, Any]:
+    """Count patients, studies and series, and the images of each split, modality and anatomy."""
+    columns = [name for name in _ID_COLUMNS if name in table.column_names]
+    ids = {name: pc.count_distinct(table.column(name), mode="only_valid").as_py() for name in columns}
+    counts = {_ID_COLUMNS[name]: count for name, count in ids.items() if count}
+    groups = {}
+    for name in (name for name in _GROUP_COLUMNS if name in table.column_names):
+        cells = Counter(cell for cell in table.column(name).to_pylist() if cell not in (None, ""))
+        if cells:
+            groups[name] = dict(sorted(cells.items()))
+    return {"images": table.num_rows, **counts, "images_by": groups}
+
+
+def _failed_by_reason(store: Store) -> dict[str, dict[str, Any]]:
+    """Return reason -> how many images, and the first of them with their messages; the most frequent first."""
+    grouped: dict[str, list[Failure]] = {}
+    for failure in store.failures:
+        grouped.setdefault(failure.reason.value, []).append(failure)
+    return {
+        reason: {
+            "images": len(failures),
+            "first": [
+                {"image_id": store.image_ids[failure.row], "message": failure.message}
+                for failure in failures[:FIRST_FAILURES]
+            ],
+        }
+        for reason, failures in sorted(grouped.items(), key=lambda group: (-len(group[1]), group[0]))
     }
 
 

@@ -122,7 +122,7 @@ def dry_run_store(job: ExtractJob) -> DryRun:
     """Return what `extract_store` would meet, measured on the first device; nothing is written."""
     build = job.encoder.source(job.store)
     first = device_names(job.devices)[0]
-    return dry_run(job.collection, job.store, build(device=first), options=job.options)
+    return dry_run(job.collection, job.store, build(device=first), choose=job.choose, options=job.options)
 
 
 def executor_of(devices: str, *, ray_address: str | None) -> Executor:

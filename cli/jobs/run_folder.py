@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.project import shown
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, first_few
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
 from heads.protocol.options import ProbeOptions
 from heads.reporting.page import REPORT_FILE
@@ -79,10 +79,9 @@ def require_run_folder(folder: Path) -> None:
         if entry.name not in own and not entry.name.endswith(TEMPORARY_SUFFIX)
     )
     if others:
-        named = ", ".join(others[:_NAMED_FILES])
-        more = f" and {len(others) - _NAMED_FILES:,} more" if len(others) > _NAMED_FILES else ""
+        named = first_few(others, shown=_NAMED_FILES)
         raise UsageError(
-            f"--out: {shown(folder)} must be new, empty or a run; it holds {named}{more} and no {RUN_FILE}; "
+            f"--out: {shown(folder)} must be new, empty or a run; it holds {named} and no {RUN_FILE}; "
             "choose another folder"
         )
 

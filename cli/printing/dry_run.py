@@ -10,6 +10,7 @@ import click
 
 from cli.options import plural, print_json
 from cli.printing.progress import clock
+from embedstore.errors import and_more, first_few
 from embedstore.extraction.dry_run import DryRun
 
 _SHOWN = 10
@@ -20,18 +21,25 @@ def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> N
     if as_json:
         print_json(_as_json(found) | dict(data))
         return
-    click.echo(f"would compute {plural(found.images, 'image')}; {found.known:,} are in the store already")
+    most = "" if found.is_complete else "at most "
+    click.echo(
+        f"would compute {most}{found.computable:,} of {plural(found.images, 'image')}; "
+        f"{found.known:,} are in the store already"
+    )
     for (modality, plane, split), count in found.groups.items():
         named = ", ".join(part for part in (modality, plane, split) if part) or "unknown"
         click.echo(f"  {named}: {count:,}")
     for reason, image_ids in found.absent.items():
-        shown = ", ".join(image_ids[:3]) + (", ..." if len(image_ids) > 3 else "")
-        click.echo(f"would refuse, {reason}: {plural(len(image_ids), 'file')}: {shown}")
+        click.echo(
+            f"would refuse, {reason}: {plural(len(image_ids), 'image')}: {first_few(image_ids, shown=3)}"
+        )
     click.echo(
         f"looked at the pixels of {plural(found.sampled, 'image')}: {len(found.refused):,} would be refused"
     )
     for image_id, refusal in list(found.refused.items())[:_SHOWN]:
         click.echo(f"  {image_id}: {refusal.reason}: {refusal.message}")
+    if len(found.refused) > _SHOWN:
+        click.echo(f" {and_more(len(found.refused) - _SHOWN)}; --json lists all")
     if math.isfinite(found.seconds):
         click.echo(
             f"about {clock(found.seconds)} (decoding {found.decode_per_s:,.0f} images/s, "
@@ -46,6 +54,8 @@ def _as_json(found: DryRun) -> dict[str, object]:
     ]
     return {
         "images": found.images,
+        "computable": found.computable,
+        "complete": found.is_complete,
         "known": found.known,
         "groups": groups,
         "absent": {reason.value: list(image_ids) for reason, image_ids in found.absent.items()},

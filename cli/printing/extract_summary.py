@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cli.options import plural, print_json
+from cli.printing.next_command import command_on
 from cli.project import shown
 from embedstore.errors import words_of_note
 from embedstore.extraction.progress import ExtractSummary
@@ -16,17 +17,28 @@ from embedstore.pipeline.chunk_work import Stopwatch
 
 
 def print_summary(
-    summary: ExtractSummary, store: Path, *, data: Mapping[str, Any], allowed: float, as_json: bool
+    summary: ExtractSummary,
+    store: Path,
+    *,
+    data: Mapping[str, Any],
+    allowed: float,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
-    """Print how the store stands; say on stderr if a larger share of images failed than is allowed."""
+    """Print how the store stands; say on stderr if a larger share of images failed than is allowed.
+
+    `verbose` adds where the time went; JSON always says it.
+    """
     if as_json:
         print_json(_as_json(summary, store) | dict(data))
         return
     _print(summary, store)
+    if verbose and summary.computed:
+        _print_times(summary)
     if summary.failed_share > allowed:
         click.echo(
             f"{sum(summary.failed.values()):,} images failed ({summary.failed_share:.1%}), more than the "
-            f"{allowed:.1%} allowed; `embed info` names them, --retry-failed tries them again",
+            f"{allowed:.1%} allowed; --retry-failed tries them again",
             err=True,
         )
 
@@ -35,21 +47,26 @@ def _print(summary: ExtractSummary, store: Path) -> None:
     click.echo(f"{shown(store)}: {summary.valid:,} of {plural(summary.images, 'image')} have a vector")
     for reason, count in summary.failed.items():
         click.echo(f"  failed, {reason}: {count:,}")
+    if summary.failed:
+        click.echo(f"  which they are: {command_on(store, 'info', '--failures')}")
     for code, count in summary.notes.items():
         click.echo(f"  note, {code}: {plural(count, 'image')}: {words_of_note(code)}")
     if summary.computed:
         speed = summary.computed / summary.seconds
-        watch = summary.stopwatch
-        click.echo(
-            f"  {plural(summary.computed, 'image')} in {summary.seconds:.1f} s, {speed:.1f} images/s, bound by the "
-            f"{watch.bound()} (waiting for pixels {watch.decode_s:.1f} s, encoding {watch.encode_s:.1f} s, "
-            f"waiting for the disk {watch.write_s:.1f} s)"
-        )
-        click.echo(f"  {_device_line(watch)}")
+        click.echo(f"  {plural(summary.computed, 'image')} in {summary.seconds:.1f} s, {speed:.1f} images/s")
     elif not summary.pending:
         click.echo("  nothing to do")
     if summary.pending:
         click.echo(f"  {plural(summary.pending, 'image')} left; run the same command to continue")
+
+
+def _print_times(summary: ExtractSummary) -> None:
+    watch = summary.stopwatch
+    click.echo(
+        f"  bound by the {watch.bound()} (waiting for pixels {watch.decode_s:.1f} s, encoding {watch.encode_s:.1f} s, "
+        f"waiting for the disk {watch.write_s:.1f} s)"
+    )
+    click.echo(f"  {_device_line(watch)}")
 
 
 def _device_line(watch: Stopwatch) -> str:

@@ -37,7 +37,7 @@ def _lines() -> Callable[[Progress], None]:
 
     def show(state: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last >= _PLAIN_EVERY_S or state.done == state.total:
+        if time.monotonic() - last >= _PLAIN_EVERY_S or state.chunks_done == state.chunks_total:
             click.echo(line_of(state), err=True)
             last = time.monotonic()
 

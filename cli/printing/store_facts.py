@@ -10,9 +10,10 @@ import click
 
 from cli.options import plural, print_facts
 from cli.project import shown
+from embedstore.errors import and_more, first_few
 from embedstore.store.layout import VECTORS
 
-_SHOWN_FAILURES = 10
+_SHOWN_VALUES = 8
 
 
 def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
@@ -26,6 +27,7 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
             "  identity": document["identity_sha256"],
             "  images": f"{document['valid']:,} with a vector, {document['failed']:,} failed, "
             f"{document['pending']:,} pending",
+            **_data_facts(document["data"]),
         }
     )
     for part in document["parts"]:
@@ -54,11 +56,33 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
         click.echo(
             f"  note, {code}: {plural(note['images'], 'image')}, such as {note['first']}: {note['meaning']}"
         )
-    failures = document["failures"] if all_failures else document["failures"][:_SHOWN_FAILURES]
-    for failure in failures:
-        click.echo(f"  failed: {failure['image_id']}: {failure['reason']}: {failure['message']}")
-    if len(failures) < len(document["failures"]):
-        click.echo(f"  ... and {len(document['failures']) - len(failures):,} more; --failures lists all")
+    if all_failures:
+        for failure in document["failures"]:
+            click.echo(f"  failed: {failure['image_id']}: {failure['reason']}: {failure['message']}")
+    else:
+        _print_failures(document["failed_by_reason"])
+
+
+def _print_failures(by_reason: Mapping[str, Any]) -> None:
+    """Print the failures of each reason: their number and the first of them."""
+    for reason, failed in by_reason.items():
+        click.echo(f"  failed, {reason}: {plural(failed['images'], 'image')}")
+        for failure in failed["first"]:
+            click.echo(f"    {failure['image_id']}: {failure['message']}")
+        left = failed["images"] - len(failed["first"])
+        if left:
+            click.echo(f"   {and_more(left)}; --failures lists all")
+
+
+def _data_facts(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return who and what the images show, in lines."""
+    counted = [f"{data[name]:,} {name}" for name in ("patients", "studies", "series") if name in data]
+    facts = {"  data": ", ".join(counted)} if counted else {}
+    for name, counts in data["images_by"].items():
+        facts[f"  {name}"] = first_few(
+            (f"{value} {count:,}" for value, count in counts.items()), shown=_SHOWN_VALUES
+        )
+    return facts
 
 
 def print_task(task: Mapping[str, Any]) -> None:

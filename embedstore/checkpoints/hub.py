@@ -14,6 +14,8 @@ from embedstore.errors import MissingWeights, UsageError
 
 HUB_URL = "https://huggingface.co"
 DEFAULT_REVISION = "main"
+# Until a hub that does not answer is given up: its library would try again for half a minute, and print each time.
+_ANSWER_S = 10.0
 _WITHOUT_WEIGHTS = "`encoder='hog'` needs no weights and runs now"
 
 
@@ -53,6 +55,9 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None) -> Pat
             known, path = _cached(repo_id, filename, wanted)
             if known:
                 return path
+            # That it has no such file is asked again below, where the cache notes it for later.
+            with suppress(EntryNotFoundError):
+                _require_answer(repo_id, filename, wanted, timeout_s=_ANSWER_S)
             return Path(huggingface_hub.hf_hub_download(repo_id, filename, revision=wanted))
     except EntryNotFoundError:
         return None
@@ -62,8 +67,6 @@ def check_access(
     repo_id: str, filename: str, *, revision: str | None = None, timeout_s: float | None
 ) -> None:
     """Ask the hub, once and briefly, whether it gives a file that is not cached; nothing is fetched.
-
-    `hf_hub_download` itself tries again and again for half a minute, and prints each time.
 
     Parameters
     ----------
@@ -80,7 +83,6 @@ def check_access(
     MissingWeights, UsageError
         As `hub_file`.
     """
-    import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
     wanted = revision or DEFAULT_REVISION
@@ -90,8 +92,15 @@ def check_access(
         if not known and timeout_s is None:
             raise _offline(repo_id, filename, wanted)
         if not known:
-            url = huggingface_hub.hf_hub_url(repo_id, filename, revision=wanted)
-            huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s)
+            _require_answer(repo_id, filename, wanted, timeout_s=timeout_s)
+
+
+def _require_answer(repo_id: str, filename: str, revision: str, *, timeout_s: float | None) -> None:
+    """Ask the hub once for the head of a file; raises what the library raises."""
+    import huggingface_hub
+
+    url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision)
+    huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s)
 
 
 def _cached(repo_id: str, filename: str, revision: str) -> tuple[bool, Path | None]:

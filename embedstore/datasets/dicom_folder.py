@@ -21,7 +21,7 @@ from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_frames, count_records, refuse_folder
 from embedstore.datasets.slice_columns import COLUMNS as SLICE_COLUMNS
 from embedstore.datasets.slice_columns import slice_columns
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, UsageError, first_few
 from embedstore.headers.dicom_headers import DicomHeader, Kind, ScannedFile
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table, path_to_manifest
@@ -247,10 +247,8 @@ def _describe(
             f"{cell} {count:,}" for cell, count in sorted(counts.items())
         )
     types = Counter(cell or "unknown" for cell in manifest.column("image_type")).most_common()
-    more = f", {len(types) - _SHOWN_TYPES} other types" if len(types) > _SHOWN_TYPES else ""
-    summary["images by image type"] = (
-        ", ".join(f"{cell} {count:,}" for cell, count in types[:_SHOWN_TYPES]) + more
-    )
+    counted = (f"{cell} {count:,}" for cell, count in types)
+    summary["images by image type"] = first_few(counted, shown=_SHOWN_TYPES)
     summary["images with burned-in annotation or unknown"] = sum(
         flag != "no" for flag in manifest.column("burned_in")
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from embedstore.errors import DataError
+from embedstore.errors import DataError, first_few
 from embedstore.manifest import Manifest
 
 _SHOWN_ENTRIES = 5
@@ -55,8 +55,7 @@ def refuse_folder(root: Path, *, expected: str, advice: str) -> DataError:
             names = sorted(entry.name for entry in os.scandir(root))
         except OSError as error:
             names = [f"({error.strerror})"]
-        shown = ", ".join(repr(name) for name in names[:_SHOWN_ENTRIES])
-        found = f"{len(names)} entries ({shown}{', ...' if len(names) > _SHOWN_ENTRIES else ''})"
+        found = f"{len(names):,} entries ({first_few(map(repr, names), shown=_SHOWN_ENTRIES)})"
         if not names:
             found = "an empty folder"
     return DataError(f"{root}: expected {expected}; found {found}. {advice}")

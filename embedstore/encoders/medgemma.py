@@ -16,9 +16,9 @@ from torch import nn
 from embedstore.checkpoints.checkpoint import Checkpoint, open_shards, weight_map
 from embedstore.checkpoints.safetensors_header import Shard, damaged_tensors
 from embedstore.encoders.tower import TowerEncoder
-from embedstore.encoders.transformers_models import frozen, headless_vision_model, require_all
+from embedstore.encoders.transformers_models import SHOWN_NAMES, frozen, headless_vision_model, require_all
 from embedstore.encoders.vision_tower import VisionShape, vision_shape
-from embedstore.errors import DataError
+from embedstore.errors import DataError, first_few
 
 MODEL = "gemma3"
 MEDGEMMA_896_NAME = "medgemma-896"
@@ -68,7 +68,7 @@ class MedGemmaEncoder(TowerEncoder):
         if surplus:
             raise DataError(
                 f"the image tower of {checkpoint.origin} has {len(surplus)} weights that its config.json does not "
-                f"describe: {surplus[0]}, ..."
+                f"describe: {first_few(surplus, shown=SHOWN_NAMES)}"
             )
         tensors = {wanted[name]: tensor for name, tensor in _read_tensors(self.shards, wanted, dtype)}
         require_all(wanted.values() - tensors.keys(), checkpoint, tower="image")

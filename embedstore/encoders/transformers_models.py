@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from embedstore.checkpoints.checkpoint import INSTALL_LINE, Checkpoint
-from embedstore.errors import DataError, MissingDependency
+from embedstore.errors import DataError, MissingDependency, first_few
 
 SHOWN_NAMES = 3
 
@@ -77,10 +77,9 @@ def frozen(model: nn.Module) -> nn.Module:
 def require_all(missing: set[str], checkpoint: Checkpoint, *, tower: str) -> None:
     """Raise `DataError` if weights of a tower are missing or misshapen."""
     if missing:
-        shown = ", ".join(sorted(missing)[:SHOWN_NAMES])
         raise DataError(
             f"{checkpoint.origin} lacks {len(missing)} weights of the {tower} tower, or they have another shape "
-            f"than its config.json says: {shown}{', ...' if len(missing) > SHOWN_NAMES else ''}"
+            f"than its config.json says: {first_few(sorted(missing), shown=SHOWN_NAMES)}"
         )
 
 

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.decoding.decode import DecodeJob
 from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.errors import ImageRefused, Reason
-from embedstore.extraction.options import ExtractOptions
+from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.store.layout import CONTENT_PLAN, StoreLayout, planned_arrays
-from embedstore.store.reader import open_store
+from embedstore.store.reader import FAILED, VALID, open_store
 
 SAMPLE = 64
 _GROUPS = ("modality", "plane", "split")
@@ -33,9 +34,9 @@ class DryRun:
     Parameters
     ----------
     images
-        Records that would be computed.
+        Records that would be tried.
     known
-        Records that the store holds already.
+        Records that the store has a vector of, or a reason why it has none.
     groups
         (modality, plane, split) -> number of images; ``""`` where unknown.
     absent
@@ -62,6 +63,16 @@ class DryRun:
     disk_bytes: int
 
     @property
+    def computable(self) -> int:
+        """Records that would get a vector, as far as the sample tells: all but those known to be refused."""
+        return self.images - sum(map(len, self.absent.values())) - len(self.refused)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every record that is there was decoded, so that an extraction will refuse no other."""
+        return self.sampled == self.images - sum(map(len, self.absent.values()))
+
+    @property
     def seconds(self) -> float:
         """Estimated time: the slower of decoding and encoding, which run side by side."""
         return self.images / min(self.decode_per_s, self.encode_per_s)
@@ -72,13 +83,14 @@ def dry_run(
     store: str | os.PathLike[str],
     encoder: Encoder,
     *,
+    choose: Choose = Choose.NEW,
     options: ExtractOptions | None = None,
 ) -> DryRun:
     """Look at every file's size and at a sample's pixels.
 
     Parameters
     ----------
-    collection, store, encoder, options
+    collection, store, encoder, choose, options
         As `embedstore.extraction.extract.extract`.
 
     Raises
@@ -94,7 +106,9 @@ def dry_run(
         held = open_store(path)
         held.identity.require_same(encoder.identity, holder=f"store {path}")
         if held.parts:
-            new = wanted.without(held.table.column("image_id").combine_chunks())
+            settled = (VALID,) if choose is Choose.NEW_OR_FAILED else (VALID, FAILED)
+            image_ids = held.table.column("image_id").combine_chunks()
+            new = wanted.without(image_ids.filter(pa.array(np.isin(held.status, settled))))
     absent = _absent(new, collection.root)
     gone = {image_id for image_ids in absent.values() for image_id in image_ids}
     present = [record for record in new.records() if record.image_id not in gone]

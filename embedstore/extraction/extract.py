@@ -268,7 +268,9 @@ def _compute(
     known = store.series_ranges()
     with ChunkLoop(extraction.collection, encoder, writer, known=known, options=extraction.options) as loop:
         stopping = extraction.observer.stopping
-        for finished in loop.run(pending, stopping=stopping, stopwatch=total.stopwatch):
+        for finished in loop.run(
+            pending, stopping=stopping, stopwatch=total.stopwatch, advance=total.advance
+        ):
             total.add([finished])
     total.end()
 

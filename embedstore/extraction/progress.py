@@ -29,7 +29,8 @@ class Progress:
     Parameters
     ----------
     done, total
-        Images of this run.
+        Images of this run; those of a chunk that is under way count with each batch where the work is done in this
+        process, and with their chunk elsewhere.
     failed
         Images of this run without a vector so far.
     chunks_done, chunks_total
@@ -68,7 +69,7 @@ class Observer:
     say
         Receives lines for people.
     progress
-        Receives the state after every chunk.
+        Receives the state after every batch in this process, after every chunk elsewhere.
     stopping
         Asked between batches; when true, the current chunk is abandoned and the run ends.
     """
@@ -154,7 +155,7 @@ class RunningTotal:
         self.interrupted = False
         self._observer = observer
         self._began = self._begun_work = time.perf_counter()
-        self._images_done = self._images_failed = 0
+        self._images_done = self._images_failed = self._under_way = 0
         self._images = self._chunks = 0
         self._noticed: set[str] = set()
 
@@ -164,19 +165,31 @@ class RunningTotal:
         self._chunks = len(pending)
         self._begun_work = time.perf_counter()
 
+    def advance(self, images: int) -> None:
+        """Count images with a vector or a reason, of chunks that are not committed yet."""
+        self._under_way += images
+        self._show()
+
     def add(self, chunks: Sequence[FinishedChunk]) -> None:
         """Count chunks that a worker committed."""
         self.finished.extend(chunks)
-        self._images_done += sum(chunk.images for chunk in chunks)
+        images = sum(chunk.images for chunk in chunks)
+        self._images_done += images
         self._images_failed += sum(chunk.failed for chunk in chunks)
+        # Of workers elsewhere nothing was under way.
+        self._under_way = max(0, self._under_way - images)
+        self._show()
+
+    def _show(self) -> None:
+        done = self._images_done + self._under_way
         self._observer.progress(
             Progress(
-                done=self._images_done,
+                done=done,
                 total=self._images,
                 failed=self._images_failed,
                 chunks_done=len(self.finished),
                 chunks_total=self._chunks,
-                images_per_s=self._images_done / (time.perf_counter() - self._begun_work),
+                images_per_s=done / (time.perf_counter() - self._begun_work),
             )
         )
 

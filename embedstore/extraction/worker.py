@@ -103,7 +103,12 @@ class ChunkLoop:
         self._resources.__exit__(kind, error, trace)
 
     def run(
-        self, pending: Iterable[PendingChunk], *, stopping: Callable[[], bool], stopwatch: Stopwatch
+        self,
+        pending: Iterable[PendingChunk],
+        *,
+        stopping: Callable[[], bool],
+        stopwatch: Stopwatch,
+        advance: Callable[[int], None] = lambda images: None,
     ) -> Iterator[FinishedChunk]:
         """Compute and commit chunks in order.
 
@@ -115,16 +120,23 @@ class ChunkLoop:
             Asked between batches; when true, the current chunk is abandoned and fewer come back.
         stopwatch
             Adds up where the time went.
+        advance
+            Receives how many images more have a vector or a reason, before their chunk is committed.
         """
         started = perf_counter()
         stopwatch.on_gpu = stopwatch.on_gpu or self.encoder.device.startswith("cuda")
         try:
-            yield from self._committed(pending, stopping=stopping, stopwatch=stopwatch)
+            yield from self._committed(pending, stopping=stopping, stopwatch=stopwatch, advance=advance)
         finally:
             stopwatch.wall_s += perf_counter() - started
 
     def _committed(
-        self, pending: Iterable[PendingChunk], *, stopping: Callable[[], bool], stopwatch: Stopwatch
+        self,
+        pending: Iterable[PendingChunk],
+        *,
+        stopping: Callable[[], bool],
+        stopwatch: Stopwatch,
+        advance: Callable[[int], None],
     ) -> Iterator[FinishedChunk]:
         by_place = {(entry.work.part, entry.work.chunk): entry for entry in pending}
         outputs = run_chunks(
@@ -135,6 +147,7 @@ class ChunkLoop:
             batch_size=self.options.batch_size,
             stopwatch=stopwatch,
             stopping=stopping,
+            advance=advance,
             stream_of=self._batch_check.open_stream,
         )
         # A second finished chunk waits until the first is written, so that memory stays bounded.

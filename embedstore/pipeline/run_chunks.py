@@ -30,6 +30,7 @@ def run_chunks(
     batch_size: int,
     stopwatch: Stopwatch,
     stopping: Callable[[], bool],
+    advance: Callable[[int], None] = lambda images: None,
     stream_of: Callable[[Encoder], EncoderStream] = lambda encoder: encoder.open_stream(),
     further: bool = True,
 ) -> Iterator[tuple[ChunkWork, ChunkResult]]:
@@ -54,6 +55,8 @@ def run_chunks(
         Adds up where the time went.
     stopping
         Asked between batches; when true, the current chunk is abandoned and the iterator ends.
+    advance
+        Receives how many images more have a vector or a reason.
     stream_of
         Opens the stream of batches through the encoder.
     further
@@ -70,9 +73,12 @@ def run_chunks(
     line = _Line(queue, encoder, batch_size, stopwatch, stream=stream_of(encoder), kept=kept)
     while (outcome := _awaited(outcomes, stopwatch)) is not None and not stopping():
         line.add(outcome)
+        if settled := line.newly_settled():
+            advance(settled)
         yield from line.finished()
     # An abandoned chunk never becomes whole; those before it may still be on their way.
     line.drain()
+    advance(line.newly_settled())
     yield from line.finished()
 
 
@@ -176,6 +182,7 @@ class _Line:
         self._chunks: deque[_OpenChunk] = deque()
         self._batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
         self._batches: deque[tuple[_OpenChunk, list[int]]] = deque()
+        self._newly_settled = 0
 
     def add(self, outcome: EncoderInput | ImageRefused) -> None:
         """Take the next image; a batch that is full, or the last of its chunk, goes to the encoder."""
@@ -186,6 +193,7 @@ class _Line:
         chunk.taken += 1
         if isinstance(outcome, ImageRefused):
             chunk.refuse(position, outcome)
+            self._newly_settled += 1
         else:
             chunk.content[position] = np.frombuffer(outcome.content_sha256, dtype=np.uint8)
             chunk.note(position, outcome.notes)
@@ -195,6 +203,11 @@ class _Line:
         elif chunk.is_whole:
             # Nothing but failures may follow for long, and failures push nothing on.
             self.drain()
+
+    def newly_settled(self) -> int:
+        """Return how many images got a vector or a reason since this was last asked."""
+        count, self._newly_settled = self._newly_settled, 0
+        return count
 
     def drain(self) -> None:
         """Wait for all that is on its way."""
@@ -220,6 +233,7 @@ class _Line:
             chunk, positions = self._batches.popleft()
             _require_declared(encoded, self._identity, count=len(positions))
             chunk.fill(positions, encoded)
+            self._newly_settled += len(positions)
             self._stopwatch.busy_s += encoded.busy_s
             self._stopwatch.flops += self._flops * len(positions)
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import Advice, DataError, UsageError
+from embedstore.errors import Advice, DataError, UsageError, first_few
 from embedstore.files import StrPath
 from embedstore.queries.conditions import Where, parse_conditions
 from embedstore.queries.manifest_columns import (
@@ -332,7 +332,7 @@ def _require_disjoint(stores: Sequence[Store]) -> None:
         if doubled:
             raise DataError(
                 f"{len(doubled):,} images are in store {holder[doubled[0]].path} and in store {store.path}: "
-                f"{', '.join(map(repr, doubled[:_SHOWN]))}{', ...' if len(doubled) > _SHOWN else ''}; stores that "
+                f"{first_few(map(repr, doubled), shown=_SHOWN)}; stores that "
                 "are used together must hold different images"
             )
         holder.update(dict.fromkeys(store.image_ids, store))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedstore.errors import Advice, CorruptStore, DataError, StoreError
+from embedstore.errors import Advice, CorruptStore, DataError, StoreError, first_few, nearest
 from embedstore.files import content_sha256, sealed, write_durable
 from embedstore.identity import Identity, identity_from_json
 from embedstore.store.layout import (
@@ -188,14 +188,27 @@ def read_receipt(layout: PartLayout, plan: PartPlan, chunk: int) -> Receipt:
 
 def _not_a_store(path: Path) -> StoreError:
     if not path.exists():
-        return StoreError(f"{path} does not exist; a store is a folder that an extraction makes")
+        return StoreError(
+            f"{path} does not exist; a store is a folder that an extraction makes{_store_beside(path)}"
+        )
     if not path.is_dir():
         return StoreError(f"{path} is a file; a store is a folder that an extraction makes")
-    found = sorted(entry.name for entry in path.iterdir())[:5]
+    found = sorted(entry.name for entry in path.iterdir())
     if "parts" in found:
         return StoreError(
             f"{path} holds parts but no {STORE_FILE}: the store is half deleted", advice=Advice.REPAIR
         )
     return StoreError(
-        f"{path} is not a store: {STORE_FILE} must lie in it, found {', '.join(found) or 'nothing'}"
+        f"{path} is not a store: {STORE_FILE} must lie in it, found {first_few(found) or 'nothing'}"
     )
+
+
+def _store_beside(path: Path) -> str:
+    """Name the store of nearly the same name in the same folder."""
+    try:
+        stores = {entry.parent.stem: entry.parent.name for entry in path.parent.glob(f"*/{STORE_FILE}")}
+    except OSError:
+        return ""
+    # Without the usual suffix, which makes any two names alike.
+    near = nearest(path.stem, stores)
+    return f". Did you mean {stores[near]!r}?" if near else ""

@@ -89,7 +89,7 @@ class BoostedHead(EmbeddingClassifier):
         components: int = 0,
         validation_share: float = 0.1,
         random_state: int = 0,
-        device: str = "auto",
+        device: str = "cpu",
     ) -> None:
         self.max_depth = max_depth
         self.learning_rate = learning_rate
@@ -238,7 +238,7 @@ class BoostedFamily(FamilyDefaults):
     """
 
     points: tuple[Mapping[str, Any], ...] = tuple({"max_depth": depth, "components": 64} for depth in (2, 4))
-    device: str = "auto"
+    device: str = "cpu"
 
     def on_device(self, device: str) -> Self:
         """Return the same grid, to be fitted there."""

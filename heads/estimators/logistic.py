@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import DataError
+from embedstore.errors import DataError, UsageError, require_number
 from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.exact_products import reproducible_norms, reproducible_product
@@ -81,8 +81,11 @@ class LogisticHead(EmbeddingClassifier):
         Raises
         ------
         ValueError
-            If the input is not finite, lengths differ or there is one class only.
+            If the input is not finite, lengths differ, there is one class only, or `C` is not positive.
         """
+        require_number("C", self.C)
+        if not 0 < self.C < np.inf:
+            raise UsageError(f"C must be positive and finite; found {self.C!r}")
         training = self._training(X, y, sample_weight)
         solution = solve(
             training,

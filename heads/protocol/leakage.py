@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from embedstore.errors import DataError
+from embedstore.errors import DataError, and_more
 from embedstore.view import View
 
 _SHOWN = 3
@@ -73,5 +73,4 @@ def _digests(view: View) -> npt.NDArray[np.void]:
 
 def _listed(names: Sequence[str], count: int | None = None) -> str:
     total = len(names) if count is None else count
-    more = f" and {total - _SHOWN} more" if total > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(names[:_SHOWN]) + and_more(total - _SHOWN)

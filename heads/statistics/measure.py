@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError, require_whole_number
+from embedstore.errors import UsageError, first_few, require_whole_number
 from heads.statistics.bootstrap import DRAWS, Estimate, draw_patients
 from heads.statistics.evaluation import Scored, evaluate
 from heads.statistics.metrics import METRICS, metric
@@ -82,8 +82,9 @@ def measure(
     require_whole_number("draws", draws)
     require_whole_number("seed", seed)
     if truth.dtype.kind not in "iub" or truth.min() < 0 or truth.max() >= scores.shape[1]:
+        found = first_few(np.unique(truth).tolist())
         raise UsageError(
-            f"y must hold whole numbers from 0 to {scores.shape[1] - 1}; found {truth.dtype} {np.unique(truth)[:5]}"
+            f"y must hold whole numbers from 0 to {scores.shape[1] - 1}; found {truth.dtype} {found}"
         )
     wanted = metric_names() if metrics is None else list(metrics)
     unknown = [name for name in wanted if metric(name).needs_class_weights]

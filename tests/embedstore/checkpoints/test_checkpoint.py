@@ -14,6 +14,7 @@ from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 
 from embedstore.checkpoints import checkpoint, digest
+from embedstore.checkpoints.hub import hub_file
 from embedstore.encoders.registry import image_encoder
 from embedstore.encoders.siglip import MEDSIGLIP_448, SiglipEncoder
 from embedstore.errors import DataError, MissingDependency, MissingWeights, UsageError
@@ -49,6 +50,7 @@ def hub_answers(monkeypatch, error):
     def refuse(*_, **__):
         raise error
 
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
 
 
@@ -74,6 +76,40 @@ def test_a_hub_out_of_reach_is_told_from_offline_mode(monkeypatch):
     hub_answers(monkeypatch, errors.LocalEntryNotFoundError("no connection"))
     with pytest.raises(MissingWeights, match="the hub cannot be reached"):
         _ = MEDSIGLIP_448().identity
+
+
+def test_a_hub_out_of_reach_is_asked_once_and_not_retried(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    asked = []
+
+    def unreachable(url, **_):
+        asked.append(url)
+        raise httpx2.ConnectError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("retries and prints")
+    )
+    with pytest.raises(MissingWeights, match="the hub cannot be reached"):
+        _ = MEDSIGLIP_448(device="cpu").identity
+    assert asked == [f"https://huggingface.co/{REPOSITORY}/resolve/main/config.json"]
+
+
+def test_a_file_that_the_hub_has_not_is_left_to_the_download_which_notes_it(monkeypatch):
+    """The cache's note that there is none serves later runs without a network."""
+    downloads = []
+
+    def absent(*_, **__):
+        raise http_error(errors.RemoteEntryNotFoundError, 404)
+
+    def download(*arguments, **_):
+        downloads.append(arguments)
+        absent()
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", absent)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert hub_file(REPOSITORY, "chat_template.json") is None
+    assert downloads == [(REPOSITORY, "chat_template.json")]
 
 
 def test_gated_weights_name_the_page_of_their_terms(monkeypatch):

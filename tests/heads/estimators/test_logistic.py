@@ -185,7 +185,7 @@ def test_a_problem_stopped_early_says_so() -> None:
 
 def test_a_strength_that_is_not_positive_is_refused() -> None:
     X, y = _cases(2)
-    with pytest.raises(UsageError, match=r"positive numbers; found \[0\.0\]"):
+    with pytest.raises(UsageError, match=r"C must be positive and finite; found 0.0"):
         LogisticHead(C=0.0).fit(X, y)
 
 
@@ -357,3 +357,14 @@ def test_a_column_that_only_the_held_out_fold_moves_has_no_part_in_its_scores(
     assert found.converged.all()
     of_fold = folds == 0
     assert found.held_out_scores[:, of_fold] == pytest.approx(without.held_out_scores[:, of_fold], abs=1e-3)
+
+
+@pytest.mark.parametrize("C", [-1, 0, float("inf"), float("nan")])
+def test_a_strength_out_of_range_is_refused_by_the_name_of_the_parameter(C):
+    with pytest.raises(UsageError, match=f"C must be positive and finite; found {C}"):
+        LogisticHead(C=C).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
+
+
+def test_every_head_fits_on_the_same_device_unless_told_otherwise():
+    devices = {name: head_class(name)().get_params().get("device") for name in ("logistic", "mlp", "xgboost")}
+    assert devices == {"logistic": "cpu", "mlp": "cpu", "xgboost": "cpu"}
