@@ -75,7 +75,7 @@ def _shared_by_few(rows: Rows, name: str, parent: str, sharing: pa.Table, column
     )
     more = f"; and {len(groups) - _SHOWN:,} more" if len(groups) > _SHOWN else ""
     return DataError(
-        f"{rows.path}: {counted(len(groups), 'id')} in column {name!r} belong to several {parent}, most to one: "
+        f"{rows.path}: column {name!r} has {counted(len(groups), 'id')} with several {parent}, while most have one: "
         f"{shown}{more}. Correct the rows; or say that {name} is numbered anew within each {parent} by `within_parent` "
         f"{column}, or that the ids are right by `as_written` {name}."
     )
