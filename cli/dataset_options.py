@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import click
 
 from cli.own_options import named_values, reader_option
 from embedstore.errors import UsageError
+from embedstore.labels.label_rules import EMPTY_WAYS, UNCERTAIN_WAYS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,12 +20,59 @@ def dataset_options(function: F) -> F:
     options = (
         click.option("--dataset", help="Reader of the data set: mura, rsna-lumbar, table, dicom-folder, ..."),
         click.option("--root", type=click.Path(path_type=Path), help="The data set's folder or table."),
+        table_options,
+        click.option(
+            "--key-file",
+            type=click.Path(path_type=Path),
+            help="dicom-folder: file with the secret key behind patient and study keys.",
+        ),
+        reader_option,
+    )
+    return _added(function, options)
+
+
+def table_options(function: F) -> F:
+    """Add the options of the reader ``table``."""
+    options = (
         click.option("--label", multiple=True, metavar="COLUMN", help="table: a label column; repeatable."),
+        click.option(
+            "--label-group",
+            multiple=True,
+            metavar="NAME=COLUMN,...",
+            help="table: columns of 0, 1, -1 or nothing that are the targets of one task (FIRST..LAST: all between); "
+            "repeatable.",
+        ),
+        click.option(
+            "--label-separator",
+            multiple=True,
+            metavar="[COLUMN=]TEXT",
+            help="table: what stands between the findings in a label column; each finding becomes a target.",
+        ),
+        _uncertain_option("table: what -1 is in columns of 0, 1 and -1.  [default: missing]"),
+        _empty_option("table: what an empty cell of a finding is.  [default: missing]", default=None),
+        click.option(
+            "--positive",
+            multiple=True,
+            metavar="[COLUMN=]CLASS",
+            help="table: the positive class of a label column.  [default: of two the second, never no or normal]",
+        ),
+        click.option(
+            "--unit",
+            metavar="image|study|COLUMN,...",
+            help="table: what carries a label.  [default: study where every row has one, else image]",
+        ),
         click.option(
             "--column",
             multiple=True,
             metavar="NAME=COLUMN",
-            help="table: COLUMN holds the manifest's NAME (path, image_id, patient_id, ...); repeatable.",
+            help="table: COLUMN holds the manifest's NAME (path, image_id, patient_id, ...), or a template such as "
+            "images/{patient}/{Path[-1]}; repeatable.",
+        ),
+        click.option(
+            "--join",
+            multiple=True,
+            metavar="TABLE",
+            help="table: a further table, matched by the columns that both have; repeatable.",
         ),
         click.option(
             "--images-root",
@@ -46,16 +94,22 @@ def dataset_options(function: F) -> F:
             type=click.Choice(["study_id", "series_id"]),
             help="table: these ids are numbered anew in each patient or study; repeatable.",
         ),
-        click.option(
-            "--key-file",
-            type=click.Path(path_type=Path),
-            help="dicom-folder: file with the secret key behind patient and study keys.",
-        ),
-        reader_option,
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return _added(function, options)
+
+
+def findings_options(function: F) -> F:
+    """Add the options of a table of findings with one row per unit."""
+    options = (
+        click.option(
+            "--label-separator",
+            metavar="TEXT",
+            help="What stands between the findings in the label column; each finding becomes a target.",
+        ),
+        _uncertain_option("What -1 is in columns of 0, 1 and -1.  [default: missing]"),
+        _empty_option("What an empty cell of a finding is.", default="missing"),
+    )
+    return _added(function, options)
 
 
 def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,8 +123,12 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
         The table ``options`` of ``embed.toml``.
     """
     options = {**settings, **named_values(given.get("reader_option", ()), "--reader-option")}
-    if given.get("label"):
-        options["label"] = list(given["label"])
+    for name in ("label", "label_group", "label_separator", "positive", "join"):
+        if given.get(name):
+            options[name] = list(given[name])
+    for name in ("uncertain", "empty", "unit"):
+        if given.get(name):
+            options[name] = given[name]
     if given.get("column"):
         options["columns"] = dict(_pair(text) for text in given["column"])
     for name in ("missing", "as_written", "within_parent"):
@@ -81,6 +139,23 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     if given.get("key_file"):
         options["key_file"] = given["key_file"]
     return options
+
+
+def _added(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _uncertain_option(words: str) -> Callable[[F], F]:
+    return click.option("--uncertain", type=click.Choice(UNCERTAIN_WAYS), help=words)
+
+
+def _empty_option(words: str, *, default: str | None) -> Callable[[F], F]:
+    shown = default is not None
+    return click.option(
+        "--empty", type=click.Choice(EMPTY_WAYS), default=default, show_default=shown, help=words
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -130,6 +130,8 @@ def _toml(entry: Any) -> str:
         return f'"{escaped}"'
     if isinstance(entry, bool):
         return str(entry).lower()
+    if isinstance(entry, Mapping):
+        return "{" + ", ".join(f"{_toml(str(key))} = {_toml(value)}" for key, value in entry.items()) + "}"
     if isinstance(entry, (list, tuple)):
         return f"[{', '.join(_toml(item) for item in entry)}]"
     return str(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 
 from embedstore.errors import Advice
@@ -43,4 +44,4 @@ def _option(found: re.Match[str]) -> str:
     option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
     if value is None or value == "True":
         return option
-    return f"{option} {value.strip(chr(39))}"
+    return f"{option} {shlex.quote(value.strip(chr(39)))}"

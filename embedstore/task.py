@@ -136,6 +136,16 @@ class Task:
         """Ids of the labelled units, in the order of the label table (`unit_id_of`)."""
         return _unit_ids(self)
 
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Target -> class -> how many units have that label."""
+        counted = {}
+        for target in self.targets:
+            cells = self.labels.column(target).value_counts().to_pylist()
+            found = {cell["values"]: int(cell["counts"]) for cell in cells}
+            counted[target] = {label: found.get(label, 0) for label in self.classes}
+        return counted
+
     def to_json(self) -> dict[str, Any]:
         """Return everything but the labels as plain JSON values."""
         return {

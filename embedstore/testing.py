@@ -240,6 +240,11 @@ def check_reader(reader: DatasetReader, root: Path, *, knows_patients: bool) -> 
     )
     _check_records(collection, knows_patients=knows_patients)
     _check_tasks(collection)
+    stated = getattr(reader, "task_names", None)
+    strangers = [task.name for task in collection.tasks if stated is not None and task.name not in stated]
+    _require(
+        not strangers, f"task_names of the reader must hold every task; {strangers} is not among {stated}"
+    )
     _check_nothing_absolute(collection, root)
     return collection
 

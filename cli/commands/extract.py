@@ -10,6 +10,7 @@ import click
 
 from cli.dataset_options import dataset_options, reader_options
 from cli.exit_codes import DONE, FAILED, IMAGES_FAILED
+from cli.jobs.describe_store import described_task
 from cli.jobs.extract_store import EncoderChoice, ExtractJob, default_workers, dry_run_store, extract_store
 from cli.options import (
     ProjectCommand,
@@ -149,13 +150,13 @@ def command(
         options=options,
     )
     if dry_run:
-        print_dry_run(dry_run_store(job), collection.summary, as_json=as_json)
+        print_dry_run(dry_run_store(job), data=_described(collection), as_json=as_json)
         return DONE
     with shown_progress() as progress, stop_on_signal() as stopping:
         observer = Observer(say=print_notice, progress=progress, stopping=stopping)
         summary = extract_store(job, observer=observer)
     allowed = 0.0 if strict else max_failed
-    print_summary(summary, target, collection.summary, allowed=allowed, as_json=as_json)
+    print_summary(summary, target, data=_described(collection), allowed=allowed, as_json=as_json)
     if summary.interrupted:
         return FAILED
     return IMAGES_FAILED if summary.failed_share > allowed else DONE
@@ -164,9 +165,18 @@ def command(
 def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     """Read the data set that the options and ``embed.toml`` name."""
     name, root = require(given["dataset"], "--dataset"), given["root"]
-    reader = dataset_reader(name, reader_options(given, project_of(context).settings.get("options", {})))
+    settings = project_of(context).settings
+    # Options in embed.toml belong to the reader there, and to no other.
+    own = settings.get("options", {}) if settings.get("dataset", name) == name else {}
+    reader = dataset_reader(name, reader_options(given, own))
     collection = reader.read(Path(require(root, "--root")))
     return select_records(collection, parse_conditions(given["where"]))
+
+
+def _described(collection: Collection) -> dict[str, Any]:
+    """Return what the reader says of the data set, and its tasks."""
+    tasks = [described_task(task) for task in collection.tasks]
+    return {"data_set": in_options(collection.summary), "tasks": tasks}
 
 
 def _encoder(given: Mapping[str, Any], settings: Mapping[str, Any]) -> EncoderChoice:

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from cli.dataset_options import reader_options, table_options
 from cli.options import json_option, print_json
 from cli.own_options import encoder_option, named_values, reader_option
 from cli.project import FILE_NAME, shown, write_settings
-from embedstore.datasets.base import dataset_reader
+from embedstore.datasets.base import dataset_reader, first_task
 from embedstore.encoders.registry import require_encoder_options
 from embedstore.errors import UsageError
 
@@ -21,6 +22,7 @@ from embedstore.errors import UsageError
 @click.option(
     "--root", required=True, type=click.Path(path_type=Path), help="The data set's folder or table."
 )
+@table_options
 @reader_option
 @click.option(
     "--store", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET.store]"
@@ -42,21 +44,24 @@ def command(
     task: str | None,
     force: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Write embed.toml into the current folder, so that the other commands need no options.
 
     \b
     Example:
       embed init --dataset mura --root MURA-v1.1
+      embed init --dataset table --root images.csv --label fracture --positive yes
     """
     target = Path.cwd() / FILE_NAME
     if target.exists() and not force:
         raise UsageError(f"{FILE_NAME} is already here; edit it, or replace it with --force")
     tables = {
-        "options": named_values(reader_option, "--reader-option"),
+        "options": reader_options(given | {"reader_option": reader_option}, {}),
         "encoder_options": named_values(encoder_option, "--encoder-option"),
     }
-    dataset_reader(dataset, tables["options"])
+    reader = dataset_reader(dataset, tables["options"])
+    task = task or first_task(reader)
     require_encoder_options(encoder, tables["encoder_options"])
     if not root.exists():
         raise UsageError(f"--root: {root} does not exist")
@@ -72,4 +77,5 @@ def command(
     if as_json:
         print_json({"file": str(target), "settings": settings})
     else:
-        click.echo(f"wrote {shown(target)}. Next: embed extract")
+        asked = f" with task {task}" if task else ""
+        click.echo(f"wrote {shown(target)}{asked}. Next: embed extract")

@@ -6,8 +6,21 @@ from pathlib import Path
 
 import click
 
+from cli.dataset_options import findings_options
 from cli.jobs.label_store import LabelJob, label_store
-from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_argument
+from cli.options import (
+    ProjectCommand,
+    json_option,
+    plural,
+    print_facts,
+    print_json,
+    print_notice,
+    require,
+    store_argument,
+)
+from cli.wording import for_command_line
+from embedstore.labels.states import FINDING_CLASSES
+from embedstore.task import Task
 
 
 @click.command(name="label", cls=ProjectCommand)
@@ -34,13 +47,14 @@ from cli.options import ProjectCommand, json_option, plural, print_json, print_n
 @click.option(
     "--classes",
     metavar="A,B,...",
-    help="Classes in order; of two the second is the positive one.  [default: sorted]",
+    help="Classes in order; of two the second is the positive one.  [default: sorted, no or normal first]",
 )
 @click.option(
     "--positive",
     metavar="CLASS",
     help="Class that one acts on, for decision curves and reliability.  [default: of two the second, else none]",
 )
+@findings_options
 @click.option(
     "--ordered",
     is_flag=True,
@@ -57,6 +71,9 @@ def command(
     classes: str | None,
     positive: str | None,
     ordered: bool,
+    label_separator: str | None,
+    uncertain: str | None,
+    empty: str,
     as_json: bool,
 ) -> None:
     """Add a task to a store, or replace it, from a table with one row per image, study or other unit.
@@ -73,14 +90,39 @@ def command(
         classes=classes.split(",") if classes else (),
         positive=positive,
         ordered=ordered,
+        separator=label_separator,
+        uncertain=uncertain,
+        empty=empty,
     )
     done = label_store(require(store_argument or store, "--store"), job, notify=print_notice)
     task, rows = done.task, done.task.labels.num_rows
+    facts = {
+        fact: for_command_line(str(said)) for fact, said in done.facts.items() if fact != f"task {task.name}"
+    }
     if as_json:
-        print_json({**task.to_json(), "rows": rows, "in_store": done.in_store, "labelled": done.labels})
+        print_json(
+            {
+                **task.to_json(),
+                "rows": rows,
+                "in_store": done.in_store,
+                "labelled": done.labels,
+                "facts": facts,
+            }
+        )
     else:
         counted = ", ".join(f"{target} {count:,}" for target, count in done.labels.items())
         click.echo(f"task {name}: {plural(rows, 'row')}, {done.in_store:,} in the store; labels: {counted}")
         in_order = " in order" if task.ordered else ""
-        acted_on = f"; positive: {task.positive}" if task.positive else ""
-        click.echo(f"classes{in_order} {', '.join(task.classes)}{acted_on}")
+        click.echo(
+            f"classes{in_order} {', '.join(task.classes)}{_acted_on(task, asked=bool(classes or positive))}"
+        )
+        print_facts(facts)
+
+
+def _acted_on(task: Task, *, asked: bool) -> str:
+    """Say which class is positive, and how to turn two classes round that nobody named."""
+    if task.positive is None:
+        return ""
+    swap = len(task.classes) == 2 and not asked and task.classes != FINDING_CLASSES
+    hint = for_command_line(f" (`positive='{task.classes[0]}'` swaps)") if swap else ""
+    return f"; positive: {task.positive}{hint}"

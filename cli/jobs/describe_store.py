@@ -15,6 +15,7 @@ from embedstore.store.layout import VECTORS
 from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
 from embedstore.store.tasks import read_task, task_names
+from embedstore.task import Task
 
 
 def describe_store(path: StrPath) -> dict[str, Any]:
@@ -77,12 +78,18 @@ def _rounding_error(part: Part, array: str) -> float:
 
 
 def _describe_task(store: Store, name: str) -> dict[str, Any]:
-    task = read_task(store.path, name)
+    return described_task(read_task(store.path, name))
+
+
+def described_task(task: Task) -> dict[str, Any]:
+    """Return everything of a task but the labels, which are counted: all together, and for each target."""
     counts: Counter[str] = Counter()
-    for target in task.targets:
-        counts.update(cell for cell in task.labels.column(target).to_pylist() if cell is not None)
+    for target in task.counts.values():
+        counts.update(target)
     return {
         **task.to_json(),
+        "units": task.labels.num_rows,
         "labelled": sum(counts.values()),
         "counts": ", ".join(f"{label} {counts[label]:,}" for label in task.classes),
+        "counts_of_target": task.counts,
     }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.jobs.notify import Notify, ignore
 from cli.project import shown
-from embedstore.datasets.label_table import read_label_task
+from embedstore.datasets.label_table import read_label_table
 from embedstore.errors import CorruptStore, DataError
 from embedstore.files import StrPath
 from embedstore.queries.manifest_columns import require_columns, unit_names
@@ -21,7 +21,7 @@ from embedstore.task import Task, unit_in_words, unit_key
 
 @dataclass(frozen=True, kw_only=True)
 class LabelJob:
-    """A table and what its task is to be; see `embedstore.datasets.label_table.read_label_task`."""
+    """A table and what its task is to be; see `embedstore.datasets.label_table.read_label_table`."""
 
     table: Path
     name: str
@@ -30,14 +30,18 @@ class LabelJob:
     classes: Sequence[str] = ()
     positive: str | None = None
     ordered: bool = False
+    separator: str | None = None
+    uncertain: str | None = None
+    empty: str = "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """What was written: the task, and how many of its units are in the store."""
+    """What was written: the task, how many of its units are in the store, and what was read as what."""
 
     task: Task
     in_store: int
+    facts: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -52,12 +56,12 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
     Raises
     ------
     DataError
-        If no unit of the table is in the store, or as `read_label_task`.
+        If no unit of the table is in the store, or as `read_label_table`.
     EmbedError
         As `open_store` and `open_writer`.
     """
     opened = open_store(store)
-    task = read_label_task(
+    task, facts = read_label_table(
         job.table,
         name=job.name,
         unit=unit_in_words(unit_key(job.unit)),
@@ -65,13 +69,16 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         classes=job.classes,
         positive=job.positive,
         ordered=job.ordered,
+        separator=job.separator,
+        uncertain=job.uncertain,
+        empty=job.empty,
     )
     in_store = _count_known(opened, task, job.table, notify)
     with open_writer(opened.path, opened.identity, say=notify):
         if task.name in task_names(opened.path):
             notify(_replaced(opened, task.name))
         write_task(opened.path, task, source=LABEL)
-    return Labelled(task=task, in_store=in_store)
+    return Labelled(task=task, in_store=in_store, facts=facts)
 
 
 def _replaced(store: Store, name: str) -> str:

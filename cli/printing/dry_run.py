@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from cli.options import plural, print_json
 from cli.printing.progress import clock
-from cli.wording import in_options
 from embedstore.extraction.dry_run import DryRun
 
 _SHOWN = 10
 
 
-def print_dry_run(found: DryRun, data_set: Mapping[str, str | int], *, as_json: bool) -> None:
-    """Print counts, refusals, speeds and sizes; as JSON with what the reader says of the `data_set`."""
+def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> None:
+    """Print counts, refusals, speeds and sizes; `data` says more of the data set in JSON."""
     if as_json:
-        print_json(_as_json(found) | {"data_set": in_options(data_set)})
+        print_json(_as_json(found) | dict(data))
         return
     click.echo(f"would compute {plural(found.images, 'image')}; {found.known:,} are in the store already")
     for (modality, plane, split), count in found.groups.items():

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cli.options import plural, print_json
 from cli.project import shown
-from cli.wording import in_options
 from embedstore.errors import words_of_note
 from embedstore.extraction.progress import ExtractSummary
 from embedstore.pipeline.chunk_work import Stopwatch
 
 
 def print_summary(
-    summary: ExtractSummary,
-    store: Path,
-    data_set: Mapping[str, str | int],
-    *,
-    allowed: float,
-    as_json: bool,
+    summary: ExtractSummary, store: Path, *, data: Mapping[str, Any], allowed: float, as_json: bool
 ) -> None:
-    """Print how the store stands; say on stderr if a larger share of images failed than is allowed.
-
-    As JSON it holds what the reader says of the `data_set` too.
-    """
+    """Print how the store stands; say on stderr if a larger share of images failed than is allowed."""
     if as_json:
-        print_json(_as_json(summary, store) | {"data_set": in_options(data_set)})
+        print_json(_as_json(summary, store) | dict(data))
         return
     _print(summary, store)
     if summary.failed_share > allowed:

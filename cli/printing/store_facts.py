@@ -45,6 +45,11 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
     for task in document["tasks"]:
         click.echo(
             f"  task {task['name']}: {task['unit']} level, {plural(task['labelled'], 'label')}, {task['counts']}"
+            + (
+                f"; {len(task['targets'])} targets, --task {task['name']} counts each"
+                if task["targets"][1:]
+                else ""
+            )
         )
     for code, note in document["notes"].items():
         click.echo(
@@ -55,6 +60,24 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
         click.echo(f"  failed: {failure['image_id']}: {failure['reason']}: {failure['message']}")
     if len(failures) < len(document["failures"]):
         click.echo(f"  ... and {len(document['failures']) - len(failures):,} more; --failures lists all")
+
+
+def print_task(task: Mapping[str, Any]) -> None:
+    """Print how many units of a task have which label, target by target."""
+    acted_on = f", positive: {task['positive']}" if task["positive"] is not None else ""
+    click.echo(
+        f"task {task['name']}: per {task['unit']}, {plural(task['units'], 'row')}, "
+        f"classes {', '.join(task['classes'])}{acted_on}"
+    )
+    rows = [["target", *task["classes"], "no label"]]
+    for target, counts in task["counts_of_target"].items():
+        rows.append(
+            [target, *(f"{count:,}" for count in (*counts.values(), task["units"] - sum(counts.values())))]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        click.echo("  ".join([f"  {row[0]:<{widths[0]}}", *cells]))
 
 
 def _rounding_error(part: Mapping[str, Any], array: Mapping[str, Any]) -> str:

@@ -64,7 +64,8 @@ class Collection(Brief):
 class DatasetReader(Protocol):
     """Reads the index of one data set's layout; never decodes a pixel.
 
-    The constructor takes the reader's own options as keyword arguments and stores them.
+    The constructor takes the reader's own options as keyword arguments and stores them. A reader may have an
+    attribute ``task_names`` with the names of its tasks, the usual one first; `embed init` writes that one.
     """
 
     name: str
@@ -78,6 +79,11 @@ class DatasetReader(Protocol):
             If `root` is something else; the message names what was expected and what was found.
         """
         ...
+
+
+def first_task(reader: DatasetReader) -> str | None:
+    """Return the name of a reader's usual task, where it says so before anything is read."""
+    return next(iter(getattr(reader, "task_names", ())), None)
 
 
 def dataset_names() -> list[str]:

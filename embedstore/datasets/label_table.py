@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from embedstore.datasets.table_rows import are_numbers, sort_classes
 from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.labels.class_order import are_numbers, order_classes, sort_classes
+from embedstore.labels.label_rules import LabelRules, label_rules
+from embedstore.labels.states import FINDING_CLASSES, UNCERTAIN, state_of
+from embedstore.labels.table_tasks import LabelTable, build_finding_task
+from embedstore.labels.typing_errors import likely_typing_errors
+from embedstore.labels.unit_labels import Units
+from embedstore.tables.cell_rules import CellRules, text_of
+from embedstore.tables.label_rules import read_labels
+from embedstore.tables.remarks import describe_remarks
 from embedstore.tables.rows import Rows, as_text
 from embedstore.tables.table_file import read_rows
 from embedstore.task import Task, id_columns, require_unit, unit_id_of, unit_key
@@ -18,7 +29,7 @@ from embedstore.task import Task, id_columns, require_unit, unit_id_of, unit_key
 _MAX_CLASSES = 64
 
 
-def read_label_task(
+def read_label_table(
     path: Path,
     *,
     name: str,
@@ -27,8 +38,11 @@ def read_label_task(
     classes: Sequence[str] = (),
     positive: str | None = None,
     ordered: bool = False,
-) -> Task:
-    """Read a task from a table with one row per unit.
+    separator: str | None = None,
+    uncertain: str | None = None,
+    empty: str = "missing",
+) -> tuple[Task, dict[str, str | int]]:
+    """Read a task, and what a person should know of it, from a table with one row per unit.
 
     Parameters
     ----------
@@ -41,12 +55,16 @@ def read_label_task(
     targets
         Label columns; all columns but those of the unit by default. Their classes are shared.
     classes
-        Classes in order, of two the positive one last; by default all labels of all targets, sorted, as
-        numbers where all are numbers, and of two the `positive` one last.
+        Classes in order, of two the positive one last; by default all labels of all targets in the order of
+        `embedstore.labels.class_order.order_classes`.
     positive
         The class that one acts on; of two classes the last by default, of more none.
     ordered
         Whether the classes are grades, from the least to the gravest.
+    separator
+        What stands between findings in the one label column: each finding becomes a target.
+    uncertain, empty
+        What -1 and empty cells are in columns of 0, 1 and -1, as `embedstore.labels.label_rules.LabelRules`.
 
     Raises
     ------
@@ -57,7 +75,7 @@ def read_label_task(
         If the classes are ordered and neither are they named in order nor are they numbers.
     """
     require_unit(unit, where=f"task {name!r}")
-    rows = read_rows(path)
+    rows = read_rows(path, lists=targets if separator is not None else ())
     key = unit_key(unit)
     wanted = list(targets) or [column for column in rows.columns if column not in key]
     for column in (*key, *wanted):
@@ -68,20 +86,70 @@ def read_label_task(
         raise DataError(f"{path}: needs a label column beside {', '.join(map(repr, key))}")
     ids = {column: [as_text(cell) for cell in rows.columns[column]] for column in key}
     _check_ids(rows, ids)
-    labels = {column: [as_text(cell) for cell in rows.columns[column]] for column in wanted}
+    for column in wanted if separator is None else ():
+        rows = read_labels(rows, column, CellRules())
+    labels = {column: text_of(rows.column(column)).to_pylist() for column in wanted}
     found = {column: {label for label in cells if label is not None} for column, cells in labels.items()}
+    columns = {
+        column: pa.array(cells, pa.string())
+        for column, cells in zip(id_columns(unit), ids.values(), strict=True)
+    }
+    rules = _rules_of_findings(name, found, separator, uncertain, empty)
+    if rules is not None and not (classes or ordered):
+        if positive not in (None, FINDING_CLASSES[1]):
+            raise UsageError(f"`positive` of findings is 1; found {positive!r}")
+        units = Units(
+            unit, [unit_id_of(key, row) for row in zip(*ids.values(), strict=True)], pa.table(columns),
+            np.arange(len(rows)),
+        )  # fmt: skip
+        task, facts = build_finding_task(rules, LabelTable(labels, rows.where, str(path)), units, name)
+        return task, {**describe_remarks(rows.remarks), **facts}
     _check_labels(path, found, classes)
-    named = dict(zip(id_columns(unit), ids.values(), strict=True)) | labels
-    return Task(
+    task = Task(
         name=name,
         unit=unit,
         targets=tuple(wanted),
-        classes=tuple(classes) or _in_order(set().union(*found.values()), positive, ordered),
-        labels=pa.table({column: pa.array(cells, pa.string()) for column, cells in named.items()}),
+        classes=tuple(classes) or _in_order(path, set().union(*found.values()), positive, ordered),
+        labels=pa.table(columns | {column: pa.array(cells, pa.string()) for column, cells in labels.items()}),
         primary_metric="auroc",
         ordered=ordered,
         positive=positive,
     )
+    counts = Counter(label for cells in labels.values() for label in cells if label is not None)
+    near = likely_typing_errors(counts)
+    said = {f"{name}: typing errors?": near} if near else {}
+    return task, {**describe_remarks(rows.remarks), **said}
+
+
+def read_label_task(path: Path, *, name: str, unit: str, **options: Any) -> Task:
+    """Return the task of `read_label_table` alone."""
+    return read_label_table(path, name=name, unit=unit, **options)[0]
+
+
+def _rules_of_findings(
+    name: str, found: Mapping[str, set[str]], separator: str | None, uncertain: str | None, empty: str
+) -> LabelRules | None:
+    """Return the rules by which columns are findings, or None where they are plain labels."""
+    columns = tuple(found)
+    if separator is not None:
+        if len(columns) != 1:
+            raise UsageError(
+                f"`label_separator` splits one label column; found {', '.join(columns)}. Name it by `targets`"
+            )
+        return label_rules(
+            label=columns, label_separator={columns[0]: separator}, uncertain=uncertain, empty=empty
+        )
+    states = {state_of(label) for labels in found.values() for label in labels}
+    if None in states and (uncertain is not None or empty != "missing"):
+        other = next(
+            label for labels in found.values() for label in sorted(labels) if state_of(label) is None
+        )
+        raise UsageError(
+            f"`uncertain` and `empty` speak of columns of 0, 1 and -1; found the label {other!r}"
+        )
+    if None in states or (UNCERTAIN not in states and uncertain is None and empty == "missing"):
+        return None
+    return label_rules(label_group={name: columns}, uncertain=uncertain, empty=empty)
 
 
 def _check_ids(rows: Rows, ids: Mapping[str, Sequence[str | None]]) -> None:
@@ -94,15 +162,15 @@ def _check_ids(rows: Rows, ids: Mapping[str, Sequence[str | None]]) -> None:
         seen.add(unit_id)
 
 
-def _in_order(labels: set[str], positive: str | None, ordered: bool) -> tuple[str, ...]:
-    """Return classes that were not named in order: sorted, and of two the positive one last."""
+def _in_order(path: Path, labels: set[str], positive: str | None, ordered: bool) -> tuple[str, ...]:
+    """Return classes that were not named in order."""
     found = sort_classes(labels)
     if ordered and len(found) > 2 and not are_numbers(found):
         raise UsageError(
             f"ordered classes that are no numbers must be named from the least to the gravest (classes); found "
             f"{', '.join(found)}"
         )
-    return tuple(found[::-1] if len(found) == 2 and positive == found[0] else found)
+    return order_classes(found, positive, where=f"{path}: labels")
 
 
 def _check_labels(path: Path, found: Mapping[str, set[str]], classes: Sequence[str]) -> None:

@@ -58,6 +58,8 @@ class Mura:
     'mura'
     """
 
+    task_names = ("abnormal",)
+
     name = "mura"
 
     def read(self, root: Path) -> Collection:

@@ -54,6 +54,7 @@ class RsnaLumbar:
     """
 
     name = "rsna-lumbar"
+    task_names = ("stenosis",)
 
     def read(self, root: Path) -> Collection:
         """Index the folder and read every header.

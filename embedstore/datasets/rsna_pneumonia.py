@@ -37,6 +37,7 @@ class RsnaPneumonia:
     """
 
     name = "rsna-pneumonia"
+    task_names = ("opacity", "detail")
 
     def read(self, root: Path) -> Collection:
         """Index the folder and read every header; no pixel is decoded.

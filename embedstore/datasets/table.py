@@ -6,25 +6,25 @@ columns by which results can be split.
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.datasets.base import Collection
+from embedstore.datasets.table_columns import join_tables, with_templates
 from embedstore.datasets.table_records import read_records
-from embedstore.datasets.table_rows import sort_classes
 from embedstore.errors import DataError, UsageError
 from embedstore.files import StrPath
+from embedstore.labels.label_rules import LabelRules, Pairs, label_rules
+from embedstore.labels.table_tasks import LabelTable, build_tasks, task_name
 from embedstore.manifest import FIXED_COLUMNS, Manifest
-from embedstore.tables.cell_rules import CellRules
+from embedstore.tables.cell_rules import CellRules, text_of
 from embedstore.tables.label_rules import read_labels
-from embedstore.tables.rows import Rows, as_text
-from embedstore.task import Task
+from embedstore.tables.rows import Rows
+from embedstore.tables.table_file import read_rows
 
-_MOST_CLASSES = 100  # more are a measurement or an id, not a label
 _MOST_SUBGROUPS = 20  # values of a column by which results are split
 
 
@@ -37,18 +37,22 @@ class Table:
     each with the row's labels. A `modality` may be the DICOM code or a word for it; the header of a DICOM file
     wins over the table.
 
-    A label column becomes a task of its name (other characters than letters, digits, ``-``, ``_`` and ``.``
-    become ``-``). The task's unit is the study when every record has a `study_id` and no study has two
-    different labels; otherwise it is the image. An empty label cell is a missing label. Classes are sorted,
-    as numbers where all are numbers; with two classes the second is the positive one.
+    A column of `label` becomes a task of its name (other characters than letters, digits, ``-``, ``_`` and ``.``
+    become ``-``), a group of columns one task with a target per column. The task's unit is the study when every
+    record has a `study_id`, otherwise the image; a study whose rows disagree is refused. An empty label cell is a
+    missing label. Classes are sorted, as numbers where all are numbers; with two classes the second is the positive
+    one, which is never a word for "nothing found" (`embedstore.labels.class_order.order_classes`).
 
     Parameters
     ----------
     columns
-        Manifest column -> the table's own name for it (``{"path": "filename"}``). A column of the table
-        that has the manifest's name for another one is left out.
-    label
-        Names of the label columns.
+        Manifest column -> the table's own name for it (``{"path": "filename"}``), or a template of several
+        (`embedstore.datasets.table_columns.with_templates`). A column of the table that has the manifest's name for
+        another one is left out.
+    label, label_separator, label_group, uncertain, empty, positive, unit
+        As `embedstore.labels.label_rules.label_rules`.
+    join
+        Further tables whose columns are added, matched by the columns that both have.
     images_root
         The folder that paths are relative to; that of the table by default.
     missing, as_written, within_parent
@@ -57,7 +61,7 @@ class Table:
     Raises
     ------
     UsageError
-        If `columns` maps a name that no manifest has, or `label` names a mapped column.
+        If `columns` maps a name that no manifest has, or a label is a mapped column.
     """
 
     name = "table"
@@ -65,8 +69,15 @@ class Table:
     def __init__(
         self,
         columns: Mapping[str, str] | None = None,
-        label: Sequence[str] = (),
+        label: str | Sequence[str] = (),
         *,
+        label_separator: Pairs = (),
+        label_group: Pairs = (),
+        uncertain: str | None = None,
+        empty: str = "missing",
+        positive: str | Sequence[str] = (),
+        unit: str | None = None,
+        join: StrPath | Sequence[StrPath] = (),
         images_root: StrPath | None = None,
         missing: Sequence[str] = (),
         as_written: Sequence[str] = (),
@@ -75,15 +86,29 @@ class Table:
         self.images_root = None if images_root is None else Path(images_root)
         self.rules = CellRules(_several(missing), _several(as_written), _several(within_parent))
         self.columns = dict(columns or {})
-        self.label = _several(label)
+        self.labels = label_rules(
+            label=label,
+            label_separator=label_separator,
+            label_group=label_group,
+            uncertain=uncertain,
+            empty=empty,
+            positive=positive,
+            unit=unit,
+        )
+        self.join = tuple(map(Path, [join] if isinstance(join, (str, os.PathLike)) else join))
         if unknown := sorted(set(self.columns) - set(FIXED_COLUMNS)):
             raise UsageError(
                 f"columns may map {', '.join(FIXED_COLUMNS)}; found {unknown[0]!r}. "
                 "Other columns are kept under their own names."
             )
         used = {self.columns.get(name, name) for name in FIXED_COLUMNS}
-        if clash := [name for name in self.label if name in used]:
+        if clash := [name for name in self.labels.columns if name in used]:
             raise UsageError(f"label must not be a column of the manifest; found {clash[0]!r}")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, before anything is read."""
+        return (*map(task_name, self.labels.label), *self.labels.groups)
 
     def read(self, root: Path) -> Collection:
         """Index the table `root` and read the headers of its files; no pixel is decoded.
@@ -96,54 +121,33 @@ class Table:
         folder = root.parent if self.images_root is None else self.images_root
         if not folder.is_dir():
             raise DataError(f"`images_root` must be a folder; found nothing at {folder}")
+        rows = join_tables(read_rows(root, self.rules, lists=self.labels.lists), self.join, self.rules)
+        rows = with_templates(rows, self.columns.values())
+        labels = self.labels.with_columns(rows.table.column_names)
         records = read_records(
-            root,
+            rows,
             root=folder,
             columns=self.columns,
-            label=self.label,
+            label=labels.columns,
             rules=self.rules,
-            read_label=lambda rows, name: read_labels(rows, name, self.rules),
+            read_label=lambda rows, name: self._read_label(rows, name, labels),
         )
-        manifest = records.manifest
-        subgroups = _subgroups(manifest)
-        tasks = tuple(_build_task(records.rows, name, manifest, subgroups) for name in self.label)
-        summary = dict(records.summary)
-        for task in tasks:
-            summary[f"task {task.name}"] = f"per {task.unit}, classes {', '.join(task.classes)}"
-        return Collection(self.name, folder, manifest, tasks, summary)
+        table = LabelTable(
+            {name: text_of(records.rows.column(name)) for name in labels.columns},
+            records.rows.where,
+            str(root),
+            _subgroups(records.manifest),
+        )
+        tasks, facts = build_tasks(labels, table, records.manifest)
+        return Collection(self.name, folder, records.manifest, tasks, dict(records.summary) | facts)
+
+    def _read_label(self, rows: Rows, name: str, labels: LabelRules) -> Rows:
+        """Return the rows with a label column by its rules; entries of lists are made alike one by one."""
+        return rows if labels.separator_of(name) is not None else read_labels(rows, name, self.rules)
 
 
 def _several(names: Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _build_task(rows: Rows, name: str, manifest: Manifest, subgroups: tuple[str, ...]) -> Task:
-    cells = [as_text(cell) for cell in rows.columns[name]]
-    classes = sort_classes({cell for cell in cells if cell is not None})
-    if not 2 <= len(classes) <= _MOST_CLASSES:
-        raise DataError(
-            f"{rows.path}: label column {name!r} must hold 2 to {_MOST_CLASSES} different classes; "
-            f"found {len(classes)}: {', '.join(classes[:5])}"
-        )
-    unit, labels = _unit_labels(cells, manifest)
-    return Task(
-        name=re.sub(r"[^\w.-]", "-", name),
-        unit=unit,
-        targets=(name,),
-        classes=tuple(classes),
-        labels=pa.table({"unit_id": list(labels), name: pa.array(list(labels.values()), pa.string())}),
-        subgroups=subgroups,
-    )
-
-
-def _unit_labels(cells: list[str | None], manifest: Manifest) -> tuple[str, dict[str, str | None]]:
-    by_study: dict[str, str | None] = {}
-    for study, label in zip(manifest.column("study_id"), cells, strict=True):
-        known = by_study.get(study)
-        if study is None or (label is not None and known not in (None, label)):
-            return "image", dict(zip(manifest.column("image_id"), cells, strict=True))
-        by_study[study] = known if label is None else label
-    return "study", by_study
 
 
 def _subgroups(manifest: Manifest) -> tuple[str, ...]:

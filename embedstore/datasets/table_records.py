@@ -26,7 +26,6 @@ from embedstore.tables.manifest_columns import (
 )
 from embedstore.tables.remarks import describe_remarks
 from embedstore.tables.rows import Rows
-from embedstore.tables.table_file import read_rows
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Records:
 
 
 def read_records(
-    path: Path,
+    rows: Rows,
     *,
     root: Path,
     columns: Mapping[str, str],
@@ -61,8 +60,8 @@ def read_records(
 
     Parameters
     ----------
-    path
-        The table.
+    rows
+        The table, as `embedstore.tables.table_file.read_rows` reads it.
     root
         The folder that paths are relative to.
     columns
@@ -79,7 +78,7 @@ def read_records(
     DataError
         If the table cannot be read, lacks a column, or a cell is wrong; with the line.
     """
-    rows, own = match_columns(read_rows(path, rules), columns, label)
+    rows, own = match_columns(rows, columns, label)
     rows = read_id_columns(rows, own, rules)
     if "frame" in own:
         rows = read_frames(rows, own["frame"])

@@ -22,7 +22,7 @@ from embedstore.queries.manifest_columns import (
     unit_names,
 )
 from embedstore.store.reader import PENDING, Store, as_store
-from embedstore.store.tasks import read_task, task_names
+from embedstore.store.tasks import DATASET, read_task, task_names, task_source
 from embedstore.task import ImageRule, Task, join_tasks, unit_key
 from embedstore.view import MISSING, Units, View, units_spoken_for
 
@@ -324,6 +324,10 @@ def _only_task(store: Store) -> str:
         return names[0]
     if not names:
         raise UsageError(f"store {store.path} has no task", advice=Advice.ADD_TASK)
+    # A label that somebody added for a trial does not change what the store is asked by default.
+    brought = [name for name in names if task_source(store.path, name) == DATASET]
+    if len(brought) == 1:
+        return brought[0]
     raise UsageError(f"`task_name` is needed: store {store.path} has {', '.join(names)}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,24 @@ from embedstore.tables.rows import Cell, as_text
 _EXACT = 1 << 53
 
 
-def read_parquet(path: Path) -> tuple[list[str], list[pa.ChunkedArray]]:
-    """Return the names and columns of a Parquet file."""
+def read_parquet(path: Path, lists: Container[str] = ()) -> tuple[list[str], list[pa.ChunkedArray]]:
+    """Return the names and columns of a Parquet file; cells of the columns `lists` may be lists of text."""
     table = pq.ParquetFile(path).read()
     columns = [
-        _plain_column(path, name, table.column(name_index))
-        for name_index, name in enumerate(table.column_names)
+        _lists_as_text(table.column(number))
+        if name in lists and _is_list_of_text(table.column(number).type)
+        else _plain_column(path, name, table.column(number))
+        for number, name in enumerate(table.column_names)
     ]
     return table.column_names, columns
 
 
-def read_json(path: Path) -> tuple[list[str], list[pa.ChunkedArray], list[str], str]:
+def read_json(
+    path: Path, lists: Container[str] = ()
+) -> tuple[list[str], list[pa.ChunkedArray], list[str], str]:
     """Return names, columns, the place of each row and the encoding of JSON lines, or of one list of objects.
+
+    Cells of the columns `lists` may be lists of text.
 
     Raises
     ------
@@ -38,7 +44,8 @@ def read_json(path: Path) -> tuple[list[str], list[pa.ChunkedArray], list[str], 
         If a line is no object, or holds a list, an object or half of a character; with the line.
     """
     content, encoding = read_text_file(path)
-    documents, places = _listed(path, content) if content.lstrip()[:1] == b"[" else _lines(path, content)
+    whole = content.lstrip()[:1] == b"["
+    documents, places = _listed(path, content, lists) if whole else _lines(path, content, lists)
     names = list(dict.fromkeys(name for document in documents for name in document))
     columns = []
     for name in names:
@@ -53,18 +60,18 @@ def read_json(path: Path) -> tuple[list[str], list[pa.ChunkedArray], list[str], 
     return names, columns, places, encoding
 
 
-def _lines(path: Path, content: bytes) -> tuple[list[dict[str, Any]], list[str]]:
+def _lines(path: Path, content: bytes, lists: Container[str]) -> tuple[list[dict[str, Any]], list[str]]:
     documents, places = [], []
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
-            documents.append(_object(path, f"line {number}", _parsed(path, f"line {number}", line)))
+            documents.append(_object(path, f"line {number}", _parsed(path, f"line {number}", line), lists))
             places.append(f"line {number}")
     return documents, places
 
 
-def _listed(path: Path, content: bytes) -> tuple[list[dict[str, Any]], list[str]]:
+def _listed(path: Path, content: bytes, lists: Container[str]) -> tuple[list[dict[str, Any]], list[str]]:
     if path.suffix.lower() != ".json" and content.strip().count(b"\n"):
-        return _lines(path, content)
+        return _lines(path, content, lists)
     found = _parsed(path, "line 1", content)
     if path.suffix.lower() != ".json" and not (
         found and all(isinstance(document, dict) for document in found)
@@ -73,7 +80,8 @@ def _listed(path: Path, content: bytes) -> tuple[list[dict[str, Any]], list[str]
             f"{path}: line 1: must be one JSON object; found {content[:80].decode(errors='replace')!r}"
         )
     places = [f"object {number}" for number in range(1, len(found) + 1)]
-    return [_object(path, place, document) for place, document in zip(places, found, strict=True)], places
+    documents = [_object(path, place, document, lists) for place, document in zip(places, found, strict=True)]
+    return documents, places
 
 
 def _parsed(path: Path, place: str, text: bytes) -> Any:
@@ -83,15 +91,34 @@ def _parsed(path: Path, place: str, text: bytes) -> Any:
         raise DataError(f"{path}: {place}: must be one JSON object; {error}") from error
 
 
-def _object(path: Path, place: str, document: Any) -> dict[str, Any]:
+def _object(path: Path, place: str, document: Any, lists: Container[str]) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{path}: {place}: must be one JSON object; found {str(document)[:80]!r}")
     for name, cell in document.items():
-        if isinstance(cell, list | dict):
+        if name in lists and isinstance(cell, list) and all(isinstance(entry, str) for entry in cell):
+            document[name] = json.dumps(cell, ensure_ascii=False)
+        elif isinstance(cell, list | dict):
             raise DataError(f"{path}: {place}: {name!r} must be text or a number; found {repr(cell)[:80]}")
         if _is_half(name):
             raise DataError(f"{path}: {place}: the column name {name!r} holds half of a character")
     return document
+
+
+def _is_list_of_text(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(
+        is_list and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+    )
+
+
+def _lists_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    cells = (
+        None
+        if cell is None
+        else json.dumps([entry for entry in cell if entry is not None], ensure_ascii=False)
+        for cell in column.to_pylist()
+    )
+    return pa.chunked_array([pa.array(cells, pa.string())])
 
 
 def _is_half(cell: object) -> bool:

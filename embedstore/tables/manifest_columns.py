@@ -17,7 +17,14 @@ from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
 
 _IDS = ("image_id", "patient_id", "study_id", "series_id")
-_SPLIT_WORDS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
+_SPLIT_WORDS = {
+    "training": "train",
+    "val": "valid",
+    "validate": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "testing": "test",
+}
 
 
 def match_columns(

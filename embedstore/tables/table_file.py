@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")
 TABLE = "table"
 
 
-def read_rows(path: Path, rules: CellRules | None = None) -> Rows:
+def read_rows(path: Path, rules: CellRules | None = None, *, lists: Container[str] = ()) -> Rows:
     """Read a table, whatever program wrote it, and apply the rules that hold for every column.
 
     Separator, encoding and quoting are found out; columns without a name are left out, and so are rows without
@@ -39,6 +39,8 @@ def read_rows(path: Path, rules: CellRules | None = None) -> Rows:
         ``.csv``, ``.tsv``, ``.txt``, ``.jsonl``, ``.json`` (each also with ``.gz``) or ``.parquet``.
     rules
         What the user decides about cells.
+    lists
+        Columns whose cells may be lists of text in Parquet and JSON; they become text, as JSON writes them.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def read_rows(path: Path, rules: CellRules | None = None) -> Rows:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; name the table's file")
     try:
-        found = _read(path, suffix)
+        found = _read(path, suffix, lists)
     except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as {suffix[1:]}: {error}") from error
     rows = _named_rows(path, found)
@@ -76,12 +78,12 @@ def _suffix_of(path: Path) -> str:
     return Path(name).suffix
 
 
-def _read(path: Path, suffix: str) -> _Found:
+def _read(path: Path, suffix: str, lists: Container[str]) -> _Found:
     if suffix in _PARQUET:
-        names, columns = read_parquet(path)
+        names, columns = read_parquet(path, lists)
         return _Found(names, columns, "row {}".format)
     if suffix in _JSON:
-        names, columns, places, encoding = read_json(path)
+        names, columns, places, encoding = read_json(path, lists)
         return _Found(names, columns, places.__getitem__, (f"{encoding} text",) if encoding else ())
     text = read_delimited(path)
     return _Found(list(text.header), list(text.columns), text.place, text.words, text.separator != ",")

@@ -61,7 +61,9 @@ def test_classes_are_in_the_order_that_is_named(tmp_path):
     path.write_text("study_id,finding\ns1,healthy\ns2,diseased\n")
     task = read_label_task(path, name="t", unit="study", classes=("healthy", "diseased"))
     assert task.classes == ("healthy", "diseased")
-    assert read_label_task(path, name="t", unit="study").classes == ("diseased", "healthy")
+    assert read_label_task(path, name="t", unit="study").classes == ("healthy", "diseased")
+    turned = read_label_task(path, name="t", unit="study", positive="healthy")
+    assert (turned.classes, turned.positive) == (("diseased", "healthy"), "healthy")
 
 
 @pytest.mark.parametrize(

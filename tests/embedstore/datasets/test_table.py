@@ -89,9 +89,9 @@ def test_labels_become_a_study_task_with_classes_in_numeric_order(table):
     assert task.subgroups == ("site",)
 
 
-def test_two_labels_in_one_study_make_it_an_image_task(tmp_path):
+def test_labels_of_images_that_have_studies_are_asked_for_by_name(tmp_path):
     path = csv(tmp_path, "path,study_id,sign\n1.png,s,yes\n2.png,s,no\n3.png,t,no\n")
-    (task,) = Table(label=["sign"]).read(path).tasks
+    (task,) = Table(label=["sign"], unit="image").read(path).tasks
     assert (task.unit, task.classes) == ("image", ("no", "yes"))
     assert task.labels.column("unit_id").to_pylist() == ["1.png", "2.png", "3.png"]
 
