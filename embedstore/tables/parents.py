@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -63,6 +65,33 @@ def join_within_parent(
         )
     example = joined[pc.index(rows.column(name).is_valid(), True).as_py()].as_py()
     words = f"{counted(len(parents), 'id')} numbered anew within {parent}, joined with it as {example!r}"
+    return rows.with_column(name, joined, Remark(about(name), words))
+
+
+def ids_as_known(rows: Rows, name: str, parent: str, known: Set[str], rules: CellRules) -> Rows:
+    """Return the rows with ids joined with their parents' where that makes more of them known, as a store has them.
+
+    Parameters
+    ----------
+    rows
+        A table of labels, its ids read by `embedstore.tables.id_rules.read_ids`.
+    name, parent
+        The column of the ids and that of their parents; without the latter nothing is joined.
+    known
+        The ids that a store has.
+    rules
+        A column in `CellRules.as_written` is left as it is.
+    """
+    if parent not in rows.table.column_names or name in rules.as_written or not known:
+        return rows
+    joined = pc.binary_join_element_wise(rows.column(parent), rows.column(name), "/")
+    there = pa.array(sorted(known), pa.string())
+    before, after = (
+        pc.sum(pc.is_in(ids, value_set=there)).as_py() or 0 for ids in (rows.column(name), joined)
+    )
+    if after <= before:
+        return rows
+    words = f"{counted(after, 'id')} joined with {parent}, as the store has them"
     return rows.with_column(name, joined, Remark(about(name), words))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from embedstore.datasets.label_table import read_label_table
 from embedstore.datasets.table import Table
 from embedstore.errors import DataError
 
@@ -50,6 +51,19 @@ def test_a_numbered_study_without_patient_is_refused(tmp_path):
     rows = [(f"{p}.png", f"P{p}", "1") for p in range(5)] + [("x.png", "NA", "1")]
     with pytest.raises(DataError, match=r"line 7: .* 1 row, this the first, have no patient_id"):
         read(tmp_path, rows)
+
+
+def test_labels_of_numbered_studies_find_those_of_the_store(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("patient_id,study_id,sign\nP1,study1,yes\nP2,study1,no\n")
+    known = {"P1/study1", "P1/study2", "P2/study1"}
+    task, facts = read_label_table(path, name="sign", unit="study", known=known)
+    assert task.labels.to_pydict() == {"unit_id": ["P1/study1", "P2/study1"], "sign": ["yes", "no"]}
+    assert facts["column study_id"] == "2 ids joined with patient_id, as the store has them"
+    path.write_text("patient_id,study_id,sign\nP1,S1,yes\nP2,S2,no\n")
+    task, facts = read_label_table(path, name="sign", unit="study", known={"S1", "S2"})
+    assert task.labels.column("unit_id").to_pylist() == ["S1", "S2"]
+    assert "column study_id" not in facts
 
 
 def test_studies_of_their_own_are_left_alone(tmp_path):
