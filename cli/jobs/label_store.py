@@ -61,10 +61,12 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         As `open_store` and `open_writer`.
     """
     opened = open_store(store)
+    unit = unit_in_words(unit_key(job.unit))
+    known = _known_units(opened, unit) if unit == "study" else set()
     task, facts = read_label_table(
         job.table,
         name=job.name,
-        unit=unit_in_words(unit_key(job.unit)),
+        unit=unit,
         targets=job.targets,
         classes=job.classes,
         positive=job.positive,
@@ -72,6 +74,7 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         separator=job.separator,
         uncertain=job.uncertain,
         empty=job.empty,
+        known=known,
     )
     in_store = _count_known(opened, task, job.table, notify)
     with open_writer(opened.path, opened.identity, say=notify):
@@ -98,10 +101,14 @@ def _brought_by(store: Store) -> str:
     return f"the data set {names} brings" if names else "the data set brings"
 
 
+def _known_units(store: Store, unit: str) -> set[str]:
+    require_columns([store], unit_key(unit))
+    return set(unit_names(store.table, unit).tolist()) - {""} if store.parts else set()
+
+
 def _count_known(store: Store, task: Task, table: Path, notify: Notify) -> int:
     """Return how many of the task's units are in the store; some must be, and strangers are said."""
-    require_columns([store], task.unit_key)
-    known = set(unit_names(store.table, task.unit).tolist()) - {""} if store.parts else set()
+    known = _known_units(store, task.unit)
     ids = task.unit_ids
     strangers = [unit_id for unit_id in ids if unit_id not in known]
     if len(strangers) == len(ids):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from embedstore.labels.table_tasks import LabelTable, build_finding_task
 from embedstore.labels.typing_errors import likely_typing_errors
 from embedstore.labels.unit_labels import Units
 from embedstore.tables.cell_rules import CellRules, text_of
+from embedstore.tables.id_rules import read_ids
 from embedstore.tables.label_rules import read_labels
+from embedstore.tables.parents import ids_as_known
 from embedstore.tables.remarks import describe_remarks
 from embedstore.tables.rows import Rows, as_text
 from embedstore.tables.table_file import read_rows
@@ -27,6 +29,7 @@ from embedstore.task import Task, id_columns, require_unit, unit_id_of, unit_key
 
 # More different labels are measurements or names.
 _MAX_CLASSES = 64
+_STUDY, _PATIENT = "study_id", "patient_id"
 
 
 def read_label_table(
@@ -41,6 +44,7 @@ def read_label_table(
     separator: str | None = None,
     uncertain: str | None = None,
     empty: str = "missing",
+    known: Set[str] = frozenset(),
 ) -> tuple[Task, dict[str, str | int]]:
     """Read a task, and what a person should know of it, from a table with one row per unit.
 
@@ -65,6 +69,9 @@ def read_label_table(
         What stands between findings in the one label column: each finding becomes a target.
     uncertain, empty
         What -1 and empty cells are in columns of 0, 1 and -1, as `embedstore.labels.label_rules.LabelRules`.
+    known
+        Ids of units that a store has. Study ids that it has joined with their patients' are joined here too, where the
+        table has a column ``patient_id``, which is then no label.
 
     Raises
     ------
@@ -77,7 +84,9 @@ def read_label_table(
     require_unit(unit, where=f"task {name!r}")
     rows = read_rows(path, lists=targets if separator is not None else ())
     key = unit_key(unit)
-    wanted = list(targets) or [column for column in rows.columns if column not in key]
+    rows = _ids_read(rows, key, known)
+    parents = (_PATIENT,) if key == (_STUDY,) else ()
+    wanted = list(targets) or [column for column in rows.columns if column not in (*key, *parents)]
     for column in (*key, *wanted):
         if column not in rows.columns:
             hint = did_you_mean(column, rows.columns)
@@ -119,6 +128,17 @@ def read_label_table(
     near = likely_typing_errors(counts)
     said = {f"{name}: typing errors?": near} if near else {}
     return task, {**describe_remarks(rows.remarks), **said}
+
+
+def _ids_read(rows: Rows, key: Sequence[str], known: Set[str]) -> Rows:
+    """Return the rows with the columns of the key by the rules for ids, and studies as a store has them."""
+    rules = CellRules()
+    for column in dict.fromkeys((*key, *((_PATIENT,) if key == (_STUDY,) else ()))):
+        if column in rows.table.column_names:
+            rows = read_ids(rows, column, rules)
+    if key == (_STUDY,) and _STUDY in rows.table.column_names:
+        rows = ids_as_known(rows, _STUDY, _PATIENT, known, rules)
+    return rows
 
 
 def read_label_task(path: Path, *, name: str, unit: str, **options: Any) -> Task:

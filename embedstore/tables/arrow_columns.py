@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedstore.errors import DataError
+from embedstore.tables.cell_rules import dates_where_midnight
 from embedstore.tables.encodings import read_text_file
 from embedstore.tables.rows import Cell, as_text
 
 _EXACT = 1 << 53
-_MIDNIGHT = r"[ T]00:00:00(\.0+)?Z?$"
 
 
 def read_parquet(path: Path, lists: Container[str] = ()) -> tuple[list[str], list[pa.ChunkedArray]]:
@@ -172,13 +172,6 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_timestamp(kind):
         return dates_where_midnight(column.cast(pa.string()))
     return column.cast(pa.string())
-
-
-def dates_where_midnight(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return ISO times as dates where all are at midnight, and without zeros at the end of their fractions."""
-    if pc.all(pc.match_substring_regex(cells, _MIDNIGHT)).as_py() is not False:
-        return pc.replace_substring_regex(cells, _MIDNIGHT, "")
-    return pc.replace_substring_regex(cells, r"\.0+(Z?)$|(\.[0-9]*[1-9])0+(Z?)$", r"\1\2\3")
 
 
 def _without_nan(column: Any) -> Any:

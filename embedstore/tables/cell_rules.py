@@ -38,6 +38,8 @@ MISSING_WORDS = (
 )
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _DECIMAL_COMMA = r"^[+-]?(0|[1-9][0-9]*)(,[0-9]+)?$"
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z?$"
+_MIDNIGHT = r"[ T]00:00:00(\.0+)?Z?$"
 _TRUTH = ("true", "false")
 _EXACT_FLOAT = 2.0**53
 
@@ -158,6 +160,26 @@ def points_for_commas(
         return cells, ()
     words = f"{counted(touched, 'value')} had a decimal comma, read as a point"
     return pc.replace_substring(cells, ",", "."), (Remark(about(name), words),)
+
+
+def times_in_one_way(
+    name: str, cells: pa.ChunkedArray, rules: CellRules
+) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Write ISO times in one way, where every cell is one: as dates where all are at midnight."""
+    given = cells.drop_null()
+    if name in rules.as_written or not len(given) or not _all_match(given, _TIME):
+        return cells, ()
+    plain = dates_where_midnight(pc.replace_substring(cells, "T", " "))
+    touched = _count(pc.not_equal(plain, cells))
+    words = f"{counted(touched, 'time')} such as {given[0].as_py()!r} written in one way"
+    return plain, (Remark(about(name), words),) if touched else ()
+
+
+def dates_where_midnight(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return ISO times as dates where all are at midnight, and without zeros at the end of their fractions."""
+    if pc.all(pc.match_substring_regex(cells, _MIDNIGHT)).as_py() is not False:
+        return pc.replace_substring_regex(cells, _MIDNIGHT, "")
+    return pc.replace_substring_regex(cells, r"\.0+(Z?)$|(\.[0-9]*[1-9])0+(Z?)$", r"\1\2\3")
 
 
 def text_of(cells: pa.ChunkedArray) -> pa.ChunkedArray:

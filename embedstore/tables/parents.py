@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -66,6 +68,33 @@ def join_within_parent(
     return rows.with_column(name, joined, Remark(about(name), words))
 
 
+def ids_as_known(rows: Rows, name: str, parent: str, known: Set[str], rules: CellRules) -> Rows:
+    """Return the rows with ids joined with their parents' where that makes more of them known, as a store has them.
+
+    Parameters
+    ----------
+    rows
+        A table of labels, its ids read by `embedstore.tables.id_rules.read_ids`.
+    name, parent
+        The column of the ids and that of their parents; without the latter nothing is joined.
+    known
+        The ids that a store has.
+    rules
+        A column in `CellRules.as_written` is left as it is.
+    """
+    if parent not in rows.table.column_names or name in rules.as_written or not known:
+        return rows
+    joined = pc.binary_join_element_wise(rows.column(parent), rows.column(name), "/")
+    there = pa.array(sorted(known), pa.string())
+    before, after = (
+        pc.sum(pc.is_in(ids, value_set=there)).as_py() or 0 for ids in (rows.column(name), joined)
+    )
+    if after <= before:
+        return rows
+    words = f"{counted(after, 'id')} joined with {parent}, as the store has them"
+    return rows.with_column(name, joined, Remark(about(name), words))
+
+
 def _shared_by_few(rows: Rows, name: str, parent: str, sharing: pa.Table, column: str) -> DataError:
     groups: dict[str, dict[str, int]] = {}
     for entry in sharing.to_pylist():
@@ -75,7 +104,7 @@ def _shared_by_few(rows: Rows, name: str, parent: str, sharing: pa.Table, column
     )
     more = f"; and {len(groups) - _SHOWN:,} more" if len(groups) > _SHOWN else ""
     return DataError(
-        f"{rows.path}: {counted(len(groups), 'id')} in column {name!r} belong to several {parent}, most to one: "
+        f"{rows.path}: column {name!r} has {counted(len(groups), 'id')} with several {parent}, while most have one: "
         f"{shown}{more}. Correct the rows; or say that {name} is numbered anew within each {parent} by `within_parent` "
         f"{column}, or that the ids are right by `as_written` {name}."
     )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from embedstore.errors import DataError
 from embedstore.tables.arrow_columns import read_json, read_parquet
-from embedstore.tables.cell_rules import BLANKS, CellRules, points_for_commas, trim
+from embedstore.tables.cell_rules import BLANKS, CellRules, points_for_commas, times_in_one_way, trim
 from embedstore.tables.delimited import read_delimited
 from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
@@ -145,6 +145,8 @@ def _trimmed(rows: Rows, rules: CellRules, *, commas: bool) -> Rows:
         if not pa.types.is_string(cells.type):
             continue
         trimmed, remarks = trim(name, cells, rules)
+        trimmed, more = times_in_one_way(name, trimmed, rules)
+        remarks += more
         if commas:
             trimmed, more = points_for_commas(name, trimmed, rules)
             remarks += more

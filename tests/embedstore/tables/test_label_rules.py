@@ -1,0 +1,63 @@
+"""Labels: one class has one spelling, and what may be a class or nothing is asked."""
+
+import pyarrow as pa
+import pytest
+
+from embedstore.errors import DataError
+from embedstore.tables.cell_rules import CellRules
+from embedstore.tables.label_rules import plain_number, read_labels
+from embedstore.tables.remarks import describe_remarks
+from embedstore.tables.rows import Rows
+
+
+def labels(cells, rules=None):
+    kind = None if all(isinstance(cell, float) for cell in cells) else pa.string()
+    rows = read_labels(Rows("t.csv", pa.table({"x": pa.array(cells, kind)}), str), "x", rules or CellRules())
+    return rows.column("x").to_pylist(), describe_remarks(rows.remarks).get("column x")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1", "1.0", "1e0", "2", "10"], ["1", "1", "1", "2", "10"]),
+        (["0.50", ".5", "0.5", "-1"], ["0.5", "0.5", "0.5", "-1"]),
+        (["yes", "YES", "yes", "No", "No", "no"], ["yes", "yes", "yes", "No", "No", "No"]),
+        (["TRUE", "True", "false"], ["true", "true", "false"]),
+        (["No  Finding", "No Finding", "No\u00a0Finding"], ["No Finding"] * 3),
+        (["1", "0", "None"], ["1", "0", None]),
+        (["none", "mild"], ["none", "mild"]),
+        (["4A", "4a", "4A", "3"], ["4A", "4A", "4A", "3"]),
+        ([1.0, 2.0, 10.0], ["1", "2", "10"]),
+        (["01", "02"], ["01", "02"]),
+    ],
+)
+def test_a_class_has_one_spelling(cells, expected):
+    assert labels(cells)[0] == expected
+
+
+def test_what_was_read_as_one_class_is_counted():
+    assert labels(["yes", "yes", "YES", "Yes"])[1] == (
+        "2 values spelled otherwise read as one class: 'YES as yes', 'Yes as yes'"
+    )
+    assert labels(["yes", "no"])[1] is None
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["None", "Mild", "Severe", "None"], r"'None' \(2 rows\) beside 'Mild', 'Severe'"),
+        (["1", "01", "2"], "may be one class: '01' and '1'"),
+    ],
+)
+def test_what_may_be_a_class_or_not_is_refused_unless_the_user_says_so(cells, message):
+    with pytest.raises(DataError, match=message):
+        labels(cells)
+    assert labels(cells, CellRules(as_written=("x",)))[0] == cells
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1.0", "1"), ("+1", "1"), ("1e2", "100"), ("-0", "0"), ("0.10", "0.1"), ("1_0", None), ("nan", None)],
+)
+def test_numbers_have_one_spelling(text, number):
+    assert plain_number(text) == number
