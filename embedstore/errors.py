@@ -122,6 +122,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     NON_FINITE = "non-finite"
     OVERFLOW = "overflow"
+    CHANGED = "changed"
 
 
 class Note(StrEnum):

@@ -19,6 +19,12 @@ def print_dry_run(found: DryRun, *, as_json: bool) -> None:
         print_json(_as_json(found))
         return
     click.echo(f"would compute {plural(found.images, 'image')}; {found.known:,} are in the store already")
+    for line in found.revised:
+        click.echo(f"would revise, {line}")
+    if found.again:
+        click.echo(
+            f"would compute {plural(found.again, 'image')} again: file or facts about the pixels changed"
+        )
     for (modality, plane, split), count in found.groups.items():
         named = ", ".join(part for part in (modality, plane, split) if part) or "unknown"
         click.echo(f"  {named}: {count:,}")
@@ -45,6 +51,8 @@ def _as_json(found: DryRun) -> dict[str, object]:
     return {
         "images": found.images,
         "known": found.known,
+        "revised": list(found.revised),
+        "again": found.again,
         "groups": groups,
         "absent": {reason.value: list(image_ids) for reason, image_ids in found.absent.items()},
         "sampled": found.sampled,
