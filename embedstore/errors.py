@@ -154,6 +154,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     NON_FINITE = "non-finite"
     OVERFLOW = "overflow"
+    CHANGED = "changed"
 
 
 class Note(StrEnum):

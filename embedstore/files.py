@@ -183,3 +183,16 @@ def iter_lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, line in enumerate(file, start=1):
             yield number, line.rstrip("\r\n")
+
+
+# Size in bytes and time of modification in ns.
+FileState = tuple[int, int]
+
+
+def state_of(path: str) -> FileState | None:
+    """Return how a file is now; None where there is none to be read."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns

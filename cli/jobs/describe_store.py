@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from embedstore.errors import words_of_note
 from embedstore.files import StrPath
-from embedstore.store.layout import VECTORS, Failure
+from embedstore.store.layout import VECTORS
 from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Part, Store, open_store
+from embedstore.store.receipt import Failure
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task
 

@@ -26,6 +26,12 @@ def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> N
         f"would compute {most}{found.computable:,} of {plural(found.images, 'image')}; "
         f"{found.known:,} are in the store already"
     )
+    for line in found.revised:
+        click.echo(f"would revise, {line}")
+    if found.again:
+        click.echo(
+            f"would compute {plural(found.again, 'image')} again: file or facts about the pixels changed"
+        )
     for (modality, plane, split), count in found.groups.items():
         named = ", ".join(part for part in (modality, plane, split) if part) or "unknown"
         click.echo(f"  {named}: {count:,}")
@@ -57,6 +63,8 @@ def _as_json(found: DryRun) -> dict[str, object]:
         "computable": found.computable,
         "complete": found.is_complete,
         "known": found.known,
+        "revised": list(found.revised),
+        "again": found.again,
         "groups": groups,
         "absent": {reason.value: list(image_ids) for reason, image_ids in found.absent.items()},
         "sampled": found.sampled,

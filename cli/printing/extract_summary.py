@@ -95,4 +95,5 @@ def _as_json(summary: ExtractSummary, store: Path) -> dict[str, object]:
         # To digits, not decimals: a small encoder on a busy machine does less than 1e-4.
         **({} if tflops is None else {"tflops_per_s": float(f"{tflops:.4g}")}),
         "interrupted": summary.interrupted,
+        "revised": dict(summary.revised),
     }

@@ -20,6 +20,8 @@ from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
+from embedstore.revisions.compare import changes_of, lines_of
+from embedstore.revisions.sources import changed_rows
 from embedstore.store.layout import CONTENT_PLAN, StoreLayout, planned_arrays
 from embedstore.store.reader import FAILED, VALID, open_store
 
@@ -50,6 +52,10 @@ class DryRun:
         nothing could be measured.
     disk_bytes
         Size of the new part.
+    revised
+        Lines for people: what the data set says otherwise than the store of rows that it holds.
+    again
+        Rows of the store that would be computed again, as their file or what is said of their pixels changed.
     """
 
     images: int
@@ -61,6 +67,8 @@ class DryRun:
     decode_per_s: float
     encode_per_s: float
     disk_bytes: int
+    revised: tuple[str, ...] = ()
+    again: int = 0
 
     @property
     def computable(self) -> int:
@@ -101,10 +109,17 @@ def dry_run(
     options = options or ExtractOptions()
     wanted = Manifest(collection.manifest.table.slice(0, options.limit))
     new = wanted
+    revised: tuple[str, ...] = ()
+    again = 0
     path = Path(store)
     if StoreLayout(path).store_file.exists():
         held = open_store(path)
         held.identity.require_same(encoder.identity, holder=f"store {path}")
+        changes = changes_of(held, wanted)
+        stale = {entry.part.plan.number: set(entry.withdrawn) for entry in changes}
+        for number, rows in changed_rows(held, wanted, collection.root).items():
+            stale.setdefault(number, set()).update(rows)
+        revised, again = tuple(lines_of(changes)), sum(map(len, stale.values()))
         if held.parts:
             settled = (VALID,) if choose is Choose.NEW_OR_FAILED else (VALID, FAILED)
             image_ids = held.table.column("image_id").combine_chunks()
@@ -130,6 +145,8 @@ def dry_run(
         decode_per_s=decode_per_s,
         encode_per_s=encode_per_s,
         disk_bytes=len(new) * row_bytes + len(new.to_parquet()),
+        revised=revised,
+        again=again,
     )
 
 

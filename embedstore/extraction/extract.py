@@ -22,6 +22,8 @@ from embedstore.extraction.plan import (
     ensure_planned,
     library_versions,
     planned_store,
+    revised_columns,
+    revision_numbers,
     say_kept_tasks,
     wanted_records,
     write_plan,
@@ -201,8 +203,11 @@ class Extraction:
         """
         total = RunningTotal(self.observer)
         say_kept_tasks(self.store_path, self.collection, self.observer.say)
+        before = revision_numbers(self.store_path)
         store = executor.execute(self, choose, total)
-        return total.summary(store, self.wanted, self.shard)
+        return replace(
+            total.summary(store, self.wanted, self.shard), revised=revised_columns(store, since=before)
+        )
 
     @property
     def wanted(self) -> Manifest:
@@ -265,8 +270,9 @@ def _compute(
 ) -> None:
     """Compute and commit the pending chunks."""
     total.begin(pending)
-    known = store.series_ranges()
-    with ChunkLoop(extraction.collection, encoder, writer, known=known, options=extraction.options) as loop:
+    with ChunkLoop(
+        extraction.collection, encoder, writer, store=store, options=extraction.options, say=total.notice
+    ) as loop:
         stopping = extraction.observer.stopping
         for finished in loop.run(
             pending, stopping=stopping, stopwatch=total.stopwatch, advance=total.advance

@@ -131,7 +131,10 @@ class _ChunkWorker:
 
     def __post_init__(self) -> None:
         """Listen to the encoder; its notices travel with the next report."""
-        self.encoder.report_to(lambda line: self.notices.append(f"{socket.gethostname()}: {line}"))
+        self.encoder.report_to(self._notice)
+
+    def _notice(self, line: str) -> None:
+        self.notices.append(f"{socket.gethostname()}: {line}")
 
     def describe(self) -> Identity:
         """Return the identity of the vectors that this actor makes."""
@@ -156,7 +159,13 @@ class _ChunkWorker:
                     versions=library_versions(),
                 )
             )
-            known = open_store(path).series_ranges()
-            loop = ChunkLoop(collection, self.encoder, writer, known=known, options=self.extraction.options)
+            loop = ChunkLoop(
+                collection,
+                self.encoder,
+                writer,
+                store=open_store(path),
+                options=self.extraction.options,
+                say=self._notice,
+            )
             self.loop = self.resources.enter_context(loop)
         return self.loop

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from embedstore.errors import Reason
 from embedstore.extraction.options import Choose
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.manifest import Manifest
@@ -14,6 +15,7 @@ from embedstore.pipeline.chunk_work import ChunkWork
 from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import VECTORS, PartPlan
 from embedstore.store.reader import Part, Store
+from embedstore.store.receipt import Receipt
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ def pending_chunks(
     shard: Shard = WHOLE,
 ) -> list[PendingChunk]:
     """Return the chunks of a shard that are to be computed for a data set, in order."""
-    find = unfinished_or_failed if choose is Choose.NEW_OR_FAILED else unfinished
-    return find(store, manifest, say, shard=shard)
+    reasons = frozenset(Reason) if choose is Choose.NEW_OR_FAILED else frozenset({Reason.CHANGED})
+    return [
+        *unfinished(store, manifest, say, shard=shard),
+        *failed(store, manifest, reasons=reasons, shard=shard),
+    ]
 
 
 def unfinished(
@@ -71,17 +76,17 @@ def unfinished(
     return chosen
 
 
-def unfinished_or_failed(
-    store: Store, manifest: Manifest, say: Callable[[str], None], *, shard: Shard = WHOLE
+def failed(
+    store: Store, manifest: Manifest, *, reasons: Collection[Reason], shard: Shard = WHOLE
 ) -> list[PendingChunk]:
-    """Return the unfinished chunks, and the failed rows of the finished ones."""
+    """Return the rows of finished chunks that failed for one of some reasons."""
     ours = set(manifest.column("image_id"))
-    chosen = unfinished(store, manifest, say, shard=shard)
+    chosen = []
     for part in store.parts:
         for chunk, receipt in sorted(part.receipts.items()):
-            if not shard.holds(chunk):
+            rows = [failure.row for failure in receipt.failures if failure.reason in reasons]
+            if not rows or not shard.holds(chunk):
                 continue
-            rows = [failure.row for failure in receipt.failures]
             records = [record for row in rows for record in part.manifest.records(row, row + 1)]
             kept = [
                 (row, record) for row, record in zip(rows, records, strict=True) if record.image_id in ours
@@ -120,8 +125,18 @@ def whole_chunk(pending: PendingChunk, result: ChunkResult) -> ChunkResult:
         failures={**untouched, **result.failures},
         series_ranges={**receipt.series_ranges, **result.series_ranges},
         notes=_merged(receipt.notes, result.notes, again=frozenset(rows)),
+        sources=_merged_sources(receipt, result, positions),
         rounding_errors={name: digest.rounding_error for name, digest in receipt.arrays.items()},
     )
+
+
+def _merged_sources(
+    receipt: Receipt, result: ChunkResult, positions: Sequence[int]
+) -> tuple[tuple[int, int] | None, ...]:
+    merged = list(receipt.sources or [None] * (receipt.stop - receipt.start))
+    for position, source in zip(positions, result.sources, strict=True):
+        merged[position] = source
+    return tuple(merged)
 
 
 def _merged(

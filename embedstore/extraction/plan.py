@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +15,17 @@ from embedstore.errors import StoreBusy
 from embedstore.extraction.options import ExtractOptions
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
-from embedstore.store.layout import StoreLayout
+from embedstore.revisions.compare import changes_of, lines_of
+from embedstore.revisions.revise import revise, withdraw
+from embedstore.revisions.sources import changed_rows
+from embedstore.store.documents import open_store_document, read_store_document
+from embedstore.store.layout import FORMAT_VERSION, StoreLayout
 from embedstore.store.part_reader import open_part
 from embedstore.store.reader import Store, open_store
 from embedstore.store.store_lock import BRIEF_WAIT_S, PLANNING, BrieflyBusy
 from embedstore.store.tasks import DATASET, LABEL, holds_task, task_source, write_task
 from embedstore.store.writer import StoreWriter, open_writer
+from embedstore.tables.remarks import counted
 from embedstore.task import Task
 
 _NOTED_LIBRARIES = ("embedstore", "numpy", "pillow", "pydicom", "torch", "zarr")
@@ -34,9 +40,11 @@ def wanted_records(collection: Collection, options: ExtractOptions) -> Manifest:
 def planned_store(
     store_path: Path, identity: Identity, collection: Collection, wanted: Manifest
 ) -> Store | None:
-    """Return the store if it has a row for every record of `wanted` and every task of the data set, else None.
+    """Return the store if it agrees with the data set, else None.
 
-    A task that is labelled by hand stands for the data set's of that name.
+    It has a row for every record of `wanted`, says of it what the data set says, holds no vector of a file that was
+    changed since, and has every task of the data set. A task that is labelled by hand stands for
+    the data set's of that name.
 
     Raises
     ------
@@ -47,6 +55,10 @@ def planned_store(
         return None
     store = open_store(store_path)
     store.identity.require_same(identity, holder=f"store {store_path}")
+    if open_store_document(store_path)["format_version"] < FORMAT_VERSION:
+        return None
+    if changes_of(store, wanted) or changed_rows(store, wanted, collection.root):
+        return None
     if len(_unknown(store, wanted)) or any(_is_stale(store_path, task) for task in collection.tasks):
         return None
     return store
@@ -60,8 +72,8 @@ def write_plan(
     *,
     say: Callable[[str], None],
 ) -> Store:
-    """Write the tasks, plan a part for records that no part holds yet, and return the store."""
-    store = open_store(writer.root)
+    """Bring the store's facts up to date, plan a part for records that no part holds yet, and return the store."""
+    store = _revised(open_store(writer.root), collection, wanted, say)
     new = _unknown(store, wanted)
     if len(new):
         plan = writer.plan_part(
@@ -81,6 +93,31 @@ def write_plan(
         if task_source(writer.root, task.name) is not None:
             say(f"task {task.name} is written anew: the store's is not the one that the data set brings")
         write_task(writer.root, task, source=DATASET)
+    return store
+
+
+def _revised(store: Store, collection: Collection, wanted: Manifest, say: Callable[[str], None]) -> Store:
+    """Take over what the data set says of rows that the store holds; return the store as it is then."""
+    changes = changes_of(store, wanted)
+    if changes:
+        requeued = sum(len(entry.withdrawn) for entry in changes)
+        revise(store.path, changes)
+        for line in lines_of(changes):
+            say(f"revised, {line}")
+        if requeued:
+            say(
+                f"{counted(requeued, 'image')} will be computed again: what the data set says of the pixels changed"
+            )
+        store = open_store(store.path)
+    changed = changed_rows(store, wanted, collection.root)
+    for part in store.parts:
+        withdraw(part, changed.get(part.plan.number, {}))
+    if changed:
+        requeued = sum(map(len, changed.values()))
+        say(
+            f"{counted(requeued, 'image')} will be computed again: the files were changed since they were read"
+        )
+        store = open_store(store.path)
     return store
 
 
@@ -127,6 +164,23 @@ def ensure_planned(
                 raise
             return store
     return store
+
+
+def revision_numbers(store_path: Path) -> dict[int, int]:
+    """Return how often each part was revised; nothing without a store."""
+    if not StoreLayout(store_path).store_file.exists():
+        return {}
+    _, listed = read_store_document(store_path)
+    return {entry["number"]: entry["revision"] for entry in listed}
+
+
+def revised_columns(store: Store, *, since: Mapping[int, int]) -> dict[str, int]:
+    """Return column -> rows that revisions have changed since a state of `revision_numbers`."""
+    changed: Counter[str] = Counter()
+    for part in store.parts:
+        for revision in part.plan.revisions[since.get(part.plan.number, 0) :]:
+            changed.update(revision.columns)
+    return dict(changed)
 
 
 def say_kept_tasks(store_path: Path, collection: Collection, say: Callable[[str], None]) -> None:

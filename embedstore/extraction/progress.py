@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from embedstore.extraction.shard import Shard
 from embedstore.extraction.worker import FinishedChunk
 from embedstore.manifest import Manifest
 from embedstore.pipeline.chunk_work import Stopwatch
-from embedstore.store.layout import Receipt
 from embedstore.store.part_reader import notes_of
 from embedstore.store.reader import FAILED, PENDING, VALID, Store
+from embedstore.store.receipt import Receipt
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class ExtractSummary(Brief):
         Where the workers spent it.
     interrupted
         Whether the run was asked to stop before it had finished.
+    revised
+        Column -> rows of the store whose cell is now what the data set says.
     """
 
     images: int
@@ -113,6 +115,7 @@ class ExtractSummary(Brief):
     seconds: float
     stopwatch: Stopwatch
     interrupted: bool
+    revised: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def failed_share(self) -> float:

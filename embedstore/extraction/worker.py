@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,11 +16,13 @@ from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
 from embedstore.extraction.pending import PendingChunk, whole_chunk
 from embedstore.pipeline.batch_check import BatchCheck
+from embedstore.pipeline.canary import embed_again
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
 from embedstore.store.commit import ChunkWriter
-from embedstore.store.layout import Receipt
+from embedstore.store.reader import Store
+from embedstore.store.receipt import Receipt
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,17 @@ class ChunkLoop:
         The encoder; loaded on entry.
     writer
         Commits the chunks.
-    known
-        Ranges of MR series that the store holds already.
+    store
+        The store as it is; a few of its images are embedded again on entry, and what came of it is said.
     options
         Batch size, decoding processes and what a file may cost.
+    say
+        Receives lines for people.
+
+    Raises
+    ------
+    StoreError
+        On entry, if this machine no longer makes the vectors that the store holds.
     """
 
     def __init__(
@@ -68,14 +77,16 @@ class ChunkLoop:
         encoder: Encoder,
         writer: ChunkWriter,
         *,
-        known: Mapping[str, tuple[float, float]],
+        store: Store,
         options: ExtractOptions,
+        say: Callable[[str], None],
     ) -> None:
         self.collection = collection
         self.encoder = encoder
         self.writer = writer
-        self.known = dict(known)
+        self.store = store
         self.options = options
+        self.say = say
         self._batch_check = BatchCheck()
         self._resources = ExitStack()
 
@@ -87,15 +98,29 @@ class ChunkLoop:
                 DecoderPool(spec, workers=options.workers, limits=options.limits)
             )
             self._writing = opening.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writer"))
+            self._require_same_vectors()
             self._resources = opening.pop_all()
         self._ranges = SeriesRanges(
             root=self.collection.root,
             members=series_members(self.collection.manifest.records()),
             mri_range=spec.mri_range,
             decoder=self._decoder,
-            known=self.known,
+            known=dict(self.store.series_ranges()),
         )
         return self
+
+    def _require_same_vectors(self) -> None:
+        canary = embed_again(
+            self.store,
+            self.collection.manifest,
+            self.collection.root,
+            self.encoder,
+            self._decoder,
+            versions=self.writer.versions,
+        )
+        canary.require(f"store {self.store.path}")
+        if canary.line:
+            self.say(canary.line)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
 from embedstore.encoders.base import Encoded, Encoder, EncoderStream
 from embedstore.errors import ImageRefused, Note, Reason, UsageError
+from embedstore.files import FileState, state_of
 from embedstore.identity import ArraySpec, Identity
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
@@ -67,7 +69,7 @@ def run_chunks(
     UsageError
         If the encoder does not return the arrays that its identity declares.
     """
-    queue: deque[ChunkWork] = deque()
+    queue: deque[_Queued] = deque()
     outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
     kept = encoder.identity.arrays if further else {}
     line = _Line(queue, encoder, batch_size, stopwatch, stream=stream_of(encoder), kept=kept)
@@ -91,14 +93,25 @@ def _awaited(
     return outcome
 
 
-def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[ChunkWork]) -> Iterator[DecodeJob]:
+@dataclass(frozen=True)
+class _Queued:
+    """A chunk whose files are being read, and how each of them was just before."""
+
+    work: ChunkWork
+    sources: list[FileState | None] = field(default_factory=list)
+
+
+def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[_Queued]) -> Iterator[DecodeJob]:
     for work in works:
-        queue.append(work)
+        queued = _Queued(work)
+        queue.append(queued)
         ranges = ranges_of_series(work.series_ranges)
         for record in work.records:
             by_kind = ranges.get(record.series_id, {})
+            path = str(path_from_manifest(root, record.path))
+            queued.sources.append(state_of(path))
             yield DecodeJob(
-                path=str(path_from_manifest(root, record.path)),
+                path=path,
                 frame=record.frame,
                 modality=record.modality,
                 value_range=by_kind.get(""),
@@ -109,8 +122,10 @@ def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[ChunkWork]) -> It
 class _OpenChunk:
     """A chunk's arrays, and how far it has come."""
 
-    def __init__(self, work: ChunkWork, dim: int, kept: Mapping[str, ArraySpec]) -> None:
+    def __init__(self, queued: _Queued, dim: int, kept: Mapping[str, ArraySpec]) -> None:
+        work = queued.work
         self.work = work
+        self.sources = queued.sources
         self.started = time.perf_counter()
         self.vectors = np.full((len(work.rows), dim), np.nan, dtype=np.float32)
         self.further = {
@@ -152,6 +167,7 @@ class _OpenChunk:
             failures=self.failures,
             series_ranges=self.work.series_ranges,
             notes=self.notes,
+            sources=tuple(self.sources),
             further=self.further,
             seconds=time.perf_counter() - self.started,
             device=device,
@@ -163,7 +179,7 @@ class _Line:
 
     def __init__(
         self,
-        works: deque[ChunkWork],
+        works: deque[_Queued],
         encoder: Encoder,
         batch_size: int,
         stopwatch: Stopwatch,

@@ -20,14 +20,12 @@ from embedstore.store.layout import (
     CONTENT,
     STORE_DTYPES,
     VECTORS,
-    ArrayDigest,
-    Failure,
     PartPlan,
-    Receipt,
     StoreLayout,
     crc32c,
     encode_chunk,
 )
+from embedstore.store.receipt import ArrayDigest, Failure, Receipt
 
 # Label of the failpoints of every array beyond the vectors.
 FURTHER = "further"
@@ -49,6 +47,8 @@ class ChunkResult:
         Value range of each MR series with a row in the chunk.
     notes
         What was mended or left out to show images: code of `errors.Note` -> rows of the part, ascending.
+    sources
+        Size in bytes and time of modification in ns of each row's file before it was read; None where there was none.
     further
         Array -> (rows, *row shape) float32, for every further array of the identity.
     rounding_errors
@@ -64,6 +64,7 @@ class ChunkResult:
     failures: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    sources: tuple[tuple[int, int] | None, ...] = ()
     further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     rounding_errors: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -136,6 +137,7 @@ class ChunkWriter:
             failures=failures,
             series_ranges=dict(sorted(result.series_ranges.items())),
             notes=_notes(result, stored[VECTORS], start=start),
+            sources=result.sources,
             seconds=round(result.seconds, 3),
             finished=timestamp(),
             host=socket.gethostname(),

@@ -13,12 +13,13 @@ from embedstore.identity import Identity, identity_from_json
 from embedstore.store.layout import (
     FORMAT,
     FORMAT_VERSION,
+    OLDEST_READ,
     STORE_FILE,
     PartLayout,
     PartPlan,
-    Receipt,
     StoreLayout,
 )
+from embedstore.store.receipt import Receipt
 
 # Stands in store.json while an upgrade rewrites the other documents: whoever opens the store then is sent back to it.
 UPGRADING = "upgrading_from"
@@ -65,7 +66,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def read_store_document(path: Path) -> tuple[Identity, list[dict[str, Any]]]:
-    """Read ``store.json``; return the identity and the list of ``{"number", "sha256"}`` of its parts.
+    """Read ``store.json``; return the identity and, of each part, ``{"number", "sha256", "revision"}``.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def read_store_document(path: Path) -> tuple[Identity, list[dict[str, Any]]]:
         If ``store.json`` was changed after it was written.
     """
     document = open_store_document(path)
-    if document["format_version"] < FORMAT_VERSION or UPGRADING in document:
+    if document["format_version"] < OLDEST_READ or UPGRADING in document:
         state = "is half upgraded" if UPGRADING in document else "is older"
         raise StoreError(
             f"{path} must have format version {FORMAT_VERSION}; it {state} (version "
@@ -111,7 +112,12 @@ def parse_store_document(path: Path, document: Mapping[str, Any]) -> tuple[Ident
     try:
         identity = identity_from_json(document["identity"], source=str(file))
         parts = [
-            {"number": int(entry["number"]), "sha256": str(entry["sha256"])} for entry in document["parts"]
+            {
+                "number": int(entry["number"]),
+                "sha256": str(entry["sha256"]),
+                "revision": int(entry.get("revision", 0)),
+            }
+            for entry in document["parts"]
         ]
     except (KeyError, TypeError, DataError) as error:
         raise CorruptStore(f"{file} is damaged: {error}", advice=Advice.REPAIR) from error
@@ -128,7 +134,8 @@ def write_store_document(
     Parameters
     ----------
     root, identity, parts
-        The store's folder, what its vectors are, and ``{"number", "sha256"}`` of each part.
+        The store's folder, what its vectors are, and ``{"number", "sha256", "revision"}`` of each part; the last is
+        left out of the document where it is 0.
     upgrading_from
         The format version that the other documents may still have; nobody but the upgrade opens such a store.
     """
@@ -137,7 +144,7 @@ def write_store_document(
         "format_version": FORMAT_VERSION,
         "identity": identity.to_json(),
         "identity_sha256": identity.sha256,
-        "parts": parts,
+        "parts": [{key: entry[key] for key in entry if key != "revision" or entry[key]} for entry in parts],
     }
     if upgrading_from is not None:
         document[UPGRADING] = upgrading_from

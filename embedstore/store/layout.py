@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -18,14 +18,15 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import Reason
 from embedstore.identity import ROW_DIMENSION, VECTOR_DIMENSION, Identity, identity_from_json
 
 FORMAT = "embedstore"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# Version 2 lacks what is optional in version 3, and is read as it is.
+OLDEST_READ = 2
 STORE_FILE = "store.json"
-PART_FILE = "part.json"
-MANIFEST_FILE = "manifest.parquet"
+PART_NAME = "part"
+MANIFEST_NAME = "manifest"
 ZARR_FILE = "zarr.json"
 LOCK_FILE = "writer.lock"
 WORKERS_FOLDER = "workers"
@@ -39,15 +40,6 @@ STORE_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32":
 # loss by a crash small. 1,152 numbers of float16 give 256 rows, 128 KiB a row 128.
 CHUNK_BYTES = 16 * 2**20
 MAX_CHUNK_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A row without a vector: its place in the part, the reason code, and a line for people."""
-
-    row: int
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True)
@@ -129,99 +121,39 @@ def default_chunk_rows(arrays: Mapping[str, ArrayPlan]) -> int:
 
 
 @dataclass(frozen=True)
-class ArrayDigest:
-    """What a receipt says of one array's rows.
+class Revision:
+    """What changed when a data set's facts about a part's rows were taken over once more.
 
     Parameters
     ----------
-    sha256
-        Digest of the bytes of the rows that have a vector, in row order, little-endian.
-    crc32c
-        CRC-32C of the same bytes; cheap enough to be checked at every load.
-    rounding_error
-        Largest absolute difference between a computed value and the stored one.
+    before, after
+        Digests of ``manifest.parquet``.
+    columns
+        Column -> rows whose cell changed.
+    added, dropped
+        Columns that came and went.
+    revised
+        UTC time in ISO 8601.
     """
 
-    sha256: str
-    crc32c: int
-    rounding_error: float
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """Proof that a chunk is finished.
-
-    Parameters
-    ----------
-    chunk
-        Number of the chunk in its part.
-    start, stop
-        Rows of the part, `stop` excluded.
-    arrays
-        Array -> what its bytes are; every array of the part.
-    content_sha256
-        Digest of the content bytes of the rows that have a vector, in row order.
-    failures
-        The rows without a vector.
-    series_ranges
-        Values that became 0 and 255, for each MR series with a row in this chunk.
-    notes
-        Code of `errors.Note` -> rows, ascending; not mentioned where there is none.
-    seconds, finished, host, device, versions
-        Circumstances: they vary between runs and say nothing about the vectors.
-    """
-
-    chunk: int
-    start: int
-    stop: int
-    arrays: Mapping[str, ArrayDigest]
-    content_sha256: str
-    failures: tuple[Failure, ...]
-    series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    seconds: float = 0.0
-    finished: str = ""
-    host: str = ""
-    device: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    CIRCUMSTANCES = ("seconds", "finished", "host", "device", "versions")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the receipt as plain JSON values."""
-        document = asdict(self) | {
-            "failures": [asdict(failure) for failure in self.failures],
-            "series_ranges": {name: list(limits) for name, limits in self.series_ranges.items()},
-        }
-        notes = {code: list(rows) for code, rows in document.pop("notes").items()}
-        return document | ({"notes": notes} if notes else {})
+    before: str
+    after: str
+    columns: Mapping[str, int]
+    added: tuple[str, ...]
+    dropped: tuple[str, ...]
+    revised: str
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Build a receipt from `to_json`; raises KeyError, TypeError or ValueError if damaged."""
-        failures = tuple(
-            Failure(int(entry["row"]), Reason(entry["reason"]), str(entry["message"]))
-            for entry in document["failures"]
-        )
-        ranges = {name: (float(low), float(high)) for name, (low, high) in document["series_ranges"].items()}
-        arrays = {name: ArrayDigest(**entry) for name, entry in document["arrays"].items()}
-        notes = {code: tuple(map(int, rows)) for code, rows in document.get("notes", {}).items()}
-        read = {"arrays": arrays, "failures": failures, "series_ranges": ranges, "notes": notes}
-        return cls(**{**document, **read})
-
-    @property
-    def failed(self) -> list[int]:
-        """Places within the chunk, from 0, of the rows without a vector."""
-        return [failure.row - self.start for failure in self.failures]
-
-    def sha256_of(self, name: str) -> str:
-        """Return the digest of an array's bytes, the content's among them."""
-        return self.content_sha256 if name == CONTENT else self.arrays[name].sha256
+        """Build a revision from its JSON; raises KeyError, TypeError or ValueError if damaged."""
+        columns = {str(name): int(rows) for name, rows in document["columns"].items()}
+        names = {key: tuple(map(str, document[key])) for key in ("added", "dropped")}
+        return cls(**{**document, "columns": columns, **names})
 
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What one ``extract`` call planned; written once, never changed.
+    """What one ``extract`` call planned; only the facts about its rows are ever revised.
 
     Parameters
     ----------
@@ -243,6 +175,8 @@ class PartPlan:
         A copy of the store's identity, from which a damaged ``store.json`` is healed.
     phantom
         Whether the images are drawn by a computer and show no patient; for information.
+    revisions
+        How the manifest came to be what it is, oldest first.
     """
 
     number: int
@@ -256,6 +190,7 @@ class PartPlan:
     created: str
     identity: Identity
     phantom: bool = False
+    revisions: tuple[Revision, ...] = ()
 
     CIRCUMSTANCES = ("created",)
 
@@ -279,8 +214,13 @@ class PartPlan:
         return {**self.arrays, CONTENT: CONTENT_PLAN}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values."""
-        return asdict(self) | {"identity": self.identity.to_json(), "tables": dict(self.tables)}
+        """Return the plan as plain JSON values; without ``revisions`` where there is none."""
+        document = asdict(self) | {"identity": self.identity.to_json(), "tables": dict(self.tables)}
+        revisions = [
+            entry | {"added": list(entry["added"]), "dropped": list(entry["dropped"])}
+            for entry in document.pop("revisions")
+        ]
+        return document | ({"revisions": revisions} if revisions else {})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], *, source: str) -> Self:
@@ -291,7 +231,8 @@ class PartPlan:
         found = {name: array.row_shape for name, array in arrays.items()}
         if found != wanted:
             raise ValueError(f"arrays must be those of its identity, {wanted}; found {found}")
-        return cls(**{**document, "identity": identity, "arrays": arrays})
+        revisions = tuple(map(Revision.from_json, document.get("revisions", ())))
+        return cls(**{**document, "identity": identity, "arrays": arrays, "revisions": revisions})
 
 
 @dataclass(frozen=True)
@@ -320,26 +261,31 @@ class StoreLayout:
         """Folder of the tasks."""
         return self.root / "tasks"
 
-    def part(self, number: int) -> PartLayout:
-        """Where part `number` lies."""
-        return PartLayout(self.root / "parts" / f"{number:04d}")
+    def part(self, number: int, revision: int = 0) -> PartLayout:
+        """Where part `number` lies, and its documents of a revision."""
+        return PartLayout(self.root / "parts" / f"{number:04d}", revision)
 
 
 @dataclass(frozen=True)
 class PartLayout:
-    """Where everything in a part at `folder` lies."""
+    """Where everything in a part at `folder` lies; plan and manifest have a name for each revision."""
 
     folder: Path
+    revision: int = 0
 
     @property
     def plan_file(self) -> Path:
-        """``part.json``."""
-        return self.folder / PART_FILE
+        """``part.json``, of the first revision ``part.1.json``, and so on."""
+        return self.folder / f"{PART_NAME}{self._suffix}.json"
 
     @property
     def manifest(self) -> Path:
-        """``manifest.parquet``."""
-        return self.folder / MANIFEST_FILE
+        """``manifest.parquet``, of the first revision ``manifest.1.parquet``, and so on."""
+        return self.folder / f"{MANIFEST_NAME}{self._suffix}.parquet"
+
+    @property
+    def _suffix(self) -> str:
+        return f".{self.revision}" if self.revision else ""
 
     @property
     def receipts(self) -> Path:

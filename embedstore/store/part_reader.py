@@ -26,12 +26,11 @@ from embedstore.store.layout import (
     CONTENT_PLAN,
     CRC_BYTES,
     VECTORS,
-    Failure,
     PartLayout,
     PartPlan,
-    Receipt,
     crc32c,
 )
+from embedstore.store.receipt import Failure, Receipt
 
 PENDING, VALID, FAILED = 0, 1, 2
 

@@ -20,8 +20,9 @@ from embedstore.errors import Advice, CorruptStore, DataError, MissingDependency
 from embedstore.files import StrPath
 from embedstore.identity import Identity
 from embedstore.store.documents import read_part_plan, read_store_document
-from embedstore.store.layout import CONTENT_BYTES, VECTORS, Failure, StoreLayout
+from embedstore.store.layout import CONTENT_BYTES, VECTORS, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
+from embedstore.store.receipt import Failure
 from embedstore.store.tasks import read_task, task_names, with_ids, with_labels, with_vectors
 from embedstore.view import ArrayRows, Embeddings, Source
 
@@ -383,7 +384,7 @@ def open_store(path: StrPath) -> Store:
     identity, listed = read_store_document(path)
     parts = []
     for entry in listed:
-        layout = StoreLayout(path).part(entry["number"])
+        layout = StoreLayout(path).part(entry["number"], entry["revision"])
         plan, digest = read_part_plan(layout)
         if digest != entry["sha256"] or plan.identity != identity:
             raise CorruptStore(

@@ -88,7 +88,11 @@ def _rebuild_store_document(root: Path, problem: StoreError) -> None:
     if len({plan.identity.sha256 for plan in plans}) > 1:
         raise StoreError(f"{problem}; the parts name different identities, so it cannot be rebuilt")
     listed = [
-        {"number": plan.number, "sha256": read_part_plan(StoreLayout(root).part(plan.number))[1]}
+        {
+            "number": plan.number,
+            "sha256": read_part_plan(StoreLayout(root).part(plan.number, len(plan.revisions)))[1],
+            "revision": len(plan.revisions),
+        }
         for plan in plans
     ]
     write_store_document(root, plans[0].identity, listed)
@@ -110,7 +114,9 @@ def _heal(root: Path, finding: Finding, say: Callable[[str], None]) -> None:
     elif finding.remedy == REMOVE:
         (root / finding.place).unlink(missing_ok=True)
     elif finding.part is not None:
-        layout = StoreLayout(root).part(finding.part)
+        _, listed = read_store_document(root)
+        revision = next(entry["revision"] for entry in listed if entry["number"] == finding.part)
+        layout = StoreLayout(root).part(finding.part, revision)
         plan, _ = read_part_plan(layout)
         if finding.remedy == REWRITE_METADATA:
             create_arrays(layout, plan)

@@ -24,7 +24,7 @@ from embedstore.store.documents import (
     write_document,
     write_store_document,
 )
-from embedstore.store.layout import FORMAT_VERSION, VECTORS, PartLayout, StoreLayout, planned_arrays
+from embedstore.store.layout import OLDEST_READ, VECTORS, PartLayout, StoreLayout, planned_arrays
 from embedstore.store.store_lock import writer_lock
 from embedstore.store.zarr_arrays import create_arrays
 
@@ -84,7 +84,7 @@ def upgrade_store(root: StrPath, *, say: Callable[[str], None] = lambda line: No
 
 
 def _is_present(document: Mapping[str, Any]) -> bool:
-    return document["format_version"] == FORMAT_VERSION and UPGRADING not in document
+    return document["format_version"] >= OLDEST_READ and UPGRADING not in document
 
 
 def _upgrade_part(layout: PartLayout, identity: Identity, listed: str, say: Callable[[str], None]) -> str:

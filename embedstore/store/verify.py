@@ -12,15 +12,8 @@ from embedstore.errors import CorruptStore, EmbedError, StoreError
 from embedstore.files import TEMPORARY_SUFFIX, StrPath, sha256_bytes
 from embedstore.identity import Identity
 from embedstore.store.documents import read_part_plan, read_receipt, read_store_document
-from embedstore.store.layout import (
-    CONTENT,
-    CRC_BYTES,
-    PartLayout,
-    PartPlan,
-    Receipt,
-    StoreLayout,
-    crc32c,
-)
+from embedstore.store.layout import CONTENT, CRC_BYTES, PART_NAME, PartLayout, PartPlan, StoreLayout, crc32c
+from embedstore.store.receipt import Receipt
 from embedstore.store.tasks import read_task, task_names
 from embedstore.store.zarr_arrays import array_problem, group_problem
 
@@ -105,7 +98,7 @@ def verify_store(
     plans, identity = _check_documents(root, findings)
     chunks = rows = planned = 0
     for plan in plans:
-        layout = StoreLayout(root).part(plan.number)
+        layout = StoreLayout(root).part(plan.number, len(plan.revisions))
         receipts = _check_part(layout, plan, findings)
         planned += plan.rows
         for done, receipt in enumerate(receipts.values(), start=1):
@@ -149,7 +142,7 @@ def _check_documents(root: Path, findings: list[Finding]) -> tuple[list[PartPlan
             )
     plans = []
     for entry in listed:
-        layout = StoreLayout(root).part(entry["number"])
+        layout = StoreLayout(root).part(entry["number"], entry["revision"])
         place = str(layout.plan_file.relative_to(root))
         try:
             plan, digest = read_part_plan(layout)
@@ -166,14 +159,26 @@ def _check_documents(root: Path, findings: list[Finding]) -> tuple[list[PartPlan
 
 
 def readable_plans(root: Path) -> list[PartPlan]:
-    """Return the plans of all part folders whose ``part.json`` is sound, listed or not."""
-    plans = []
-    for folder in _part_folders(root):
+    """Return the plans of all part folders whose ``part.json`` is sound, listed or not; the last sound revision."""
+    plans = [_last_readable_plan(folder) for folder in _part_folders(root)]
+    return [plan for plan in plans if plan is not None]
+
+
+def _last_readable_plan(folder: Path) -> PartPlan | None:
+    numbers = {path.name.split(".")[1] for path in folder.glob(f"{PART_NAME}.*.json")}
+    revisions = sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
+    for layout in (PartLayout(folder, revision) for revision in [*revisions, 0]):
         try:
-            plans.append(read_part_plan(PartLayout(folder))[0])
-        except CorruptStore:
+            plan, _ = read_part_plan(layout)
+            if len(plan.revisions) == layout.revision and _digest_of(layout.manifest) == plan.manifest_sha256:
+                return plan
+        except (CorruptStore, OSError):
             continue
-    return plans
+    return None
+
+
+def _digest_of(path: Path) -> str:
+    return sha256_bytes(path.read_bytes())
 
 
 def _part_folders(root: Path) -> list[Path]:

@@ -26,8 +26,14 @@ from embedstore.files import (
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.commit import FURTHER, ChunkWriter, timestamp
-from embedstore.store.documents import read_store_document, write_document, write_store_document
+from embedstore.store.documents import (
+    open_store_document,
+    read_store_document,
+    write_document,
+    write_store_document,
+)
 from embedstore.store.layout import (
+    FORMAT_VERSION,
     STORE_DTYPES,
     PartLayout,
     PartPlan,
@@ -159,8 +165,11 @@ def open_writer(
             raise StoreError(f"{root} cannot be created: {error.strerror}") from error
     with writer_lock(layout.lock_file, say=say, purpose=purpose) as lock:
         if layout.store_file.exists():
-            held, _ = read_store_document(root)
+            held, listed = read_store_document(root)
             held.require_same(identity, holder=f"store {root}")
+            if open_store_document(root)["format_version"] < FORMAT_VERSION:
+                # Documents of this version may hold what an earlier program would take for damage.
+                write_store_document(root, identity, listed)
         else:
             write_store_document(root, identity, [])
         if lock.taken_over:

@@ -13,8 +13,8 @@ from embedstore.errors import DataError, IdentityMismatch, Reason, UsageError
 from embedstore.manifest import manifest_from_columns
 from embedstore.queries.load_view import load_view, load_views
 from embedstore.store.commit import ChunkResult
-from embedstore.store.layout import Failure
 from embedstore.store.reader import Store, open_store
+from embedstore.store.receipt import Failure
 from embedstore.store.tasks import write_task
 from embedstore.store.writer import open_writer
 from embedstore.task import ImageRule, Task

@@ -282,8 +282,8 @@ def test_a_folder_that_is_no_store_is_refused_with_what_it_is(tmp_path, prepare,
 
 
 def test_a_newer_format_version_is_refused(tmp_path):
-    write_document(tmp_path / "store.json", {"format": "embedstore", "format_version": 3}, label="store")
-    with pytest.raises(StoreError, match="format version 3; this program reads up to 2"):
+    write_document(tmp_path / "store.json", {"format": "embedstore", "format_version": 4}, label="store")
+    with pytest.raises(StoreError, match="format version 4; this program reads up to 3"):
         open_store(tmp_path)
 
 

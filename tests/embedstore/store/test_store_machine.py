@@ -1,4 +1,4 @@
-"""Extract, crash, fail, damage, repair, retry, add a part and read in any order, against a plain dict."""
+"""Extract, crash, fail, damage, repair, retry, revise, add a part and read in any order, against a plain dict."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from embedstore.errors import CorruptStore, Reason
 from embedstore.files import FAILPOINT_EXIT_CODE, FAILPOINT_VARIABLE, failpoint_names
+from embedstore.manifest import Manifest
+from embedstore.revisions.compare import changes_of
+from embedstore.revisions.revise import revise
 from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.verify import verify_store
@@ -21,6 +25,7 @@ from embedstore.store.writer import open_writer
 from tests.stores import TOKEN_IDENTITY, known_result, manifest_of, tokens_of, vectors_of
 
 COMMIT_POINTS = failpoint_names("vectors", "further", "content", "receipt")
+REVISION_POINTS = failpoint_names("receipt", "vectors", "further", "content", "manifest", "part", "store")
 PLAN_POINTS = failpoint_names("manifest", "part", "store")
 
 
@@ -34,6 +39,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.vectors: dict[int, np.ndarray] = {}
         self.failed: set[int] = set()
         self.planned = 0
+        self.frames: list[int] = []
+        self.patients: dict[int, str] = {}  # number -> patient, where the table was corrected
         self.damaged: set[int] = set()  # numbers in chunks whose bytes were damaged and not repaired yet
 
     def teardown(self) -> None:
@@ -93,6 +100,44 @@ class StoreMachine(RuleBasedStateMachine):
                 self.failed.discard(number)
                 self.vectors[number] = vectors_of(number, number + 1)[0]
 
+    @rule(
+        names=st.dictionaries(st.integers(0, 40), st.sampled_from(["a", "b"]), min_size=1, max_size=4),
+        frames=st.sets(st.integers(0, 40), max_size=2),
+        point=st.sampled_from([*REVISION_POINTS, ""]),
+    )
+    @precondition(lambda self: self.planned and not self.damaged)
+    def correct_the_table(self, names: dict[int, str], frames: set[int], point: str) -> None:
+        """Change patients, and the frame of some images, whose vectors are then of other pixels."""
+        names = {number: name for number, name in names.items() if number < self.planned}
+        table = manifest_of(self.planned).table
+        patients = table.column("patient_id").to_pylist()
+        for number, name in (self.patients | names).items():
+            patients[number] = name
+        self.frames = [
+            frame + 1 if number in frames else frame
+            for number, frame in enumerate([*self.frames, *[0] * (self.planned - len(self.frames))])
+        ]
+        table = table.set_column(3, "patient_id", pa.array(patients))
+        wanted = Manifest(table.set_column(2, "frame", pa.array(self.frames, pa.int32())))
+        changes = changes_of(open_store(self.root), wanted)
+        if not changes:
+            return
+        # Arrow's threads do not reach a child process.
+        assert [entry.withdrawn for entry in changes]
+        done = not point
+        if point:
+            # A revision that withdraws nothing does not pass the points of a chunk.
+            done = self._may_die_at(point, lambda: revise(self.root, changes))
+        else:
+            revise(self.root, changes)
+        if not done:
+            # The next one finishes it.
+            revise(self.root, changes_of(open_store(self.root), wanted))
+        self.patients |= names
+        for number in {number for number in frames if number < self.planned}:
+            if self.vectors.pop(number, None) is not None:
+                self.failed.add(number)
+
     @rule(pick=st.integers(0, 1_000), bit=st.integers(0, 7), array=st.sampled_from(["vectors", "tokens"]))
     @precondition(lambda self: self.vectors and not self.damaged)
     def flip_a_bit(self, pick: int, bit: int, array: str) -> None:
@@ -142,6 +187,9 @@ class StoreMachine(RuleBasedStateMachine):
         for number, grid in zip(sorted(self.vectors), tokens.values, strict=True):
             np.testing.assert_array_equal(grid, tokens_of(number, number + 1)["tokens"][0])
         assert {failure.row for failure in store.failures} == self.failed
+        found = store.table.column("patient_id").to_pylist()
+        planned = manifest_of(self.planned).column("patient_id")
+        assert found == [self.patients.get(number, patient) for number, patient in enumerate(planned)]
 
     def _plan(self, count: int, chunk_rows: int) -> None:
         with open_writer(self.root, TOKEN_IDENTITY, say=lambda line: None) as writer:
@@ -181,16 +229,27 @@ class StoreMachine(RuleBasedStateMachine):
                     return part, chunk
         raise AssertionError(number)
 
+    def _may_die_at(self, point: str, act) -> bool:
+        """Run to the end, or to a point on the way; return whether the end was reached or committed."""
+        code = self._code_of(point, act)
+        assert code in (0, FAILPOINT_EXIT_CODE), point
+        return code == 0 or point in ("store.renamed", "store.durable")
+
     def _die_at(self, point: str, act) -> None:
+        assert self._code_of(point, act) == FAILPOINT_EXIT_CODE, point
+
+    def _code_of(self, point: str, act) -> int:
         child = os.fork()
         if child == 0:
             os.environ[FAILPOINT_VARIABLE] = point
+            code = 1
             try:
                 act()
+                code = 0
             finally:
-                os._exit(1)
+                os._exit(code)
         _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == FAILPOINT_EXIT_CODE, point
+        return os.waitstatus_to_exitcode(status)
 
 
 StoreMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)

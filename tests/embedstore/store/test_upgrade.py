@@ -91,7 +91,7 @@ def check_contents(root):
 
 def test_a_store_of_version_1_is_refused_with_the_line_that_upgrades_it(root, capsys):
     before = files_of(root)
-    line = rf"{root} must have format version 2; it is older \(version 1\). Run: embedstore\.upgrade_store"
+    line = rf"{root} must have format version 3; it is older \(version 1\). Run: embedstore\.upgrade_store"
     for use in (
         open_store,
         verify_store,
@@ -142,7 +142,7 @@ def test_dying_anywhere_leaves_a_store_that_the_same_command_finishes(root, upgr
         check_contents(root)
     else:
         # Neither release mistakes a store that is half upgraded for a damaged one: it would set its parts aside.
-        is_marked = version.get("upgrading_from") == 1 and version["format_version"] == 2
+        is_marked = version.get("upgrading_from") == 1 and version["format_version"] == 3
         assert is_marked or version["format_version"] == 1
         state = "is half upgraded" if is_marked else "is older"
         with pytest.raises(StoreError, match=rf"{state} \(version 1\). Run: embedstore\.upgrade_store"):
@@ -207,7 +207,7 @@ def test_a_store_that_is_being_written_is_not_upgraded(root):
 def test_the_command_upgrades_and_verifies(root, capsys):
     assert run(["verify", str(root), "--upgrade"]) == 0
     printed = capsys.readouterr()
-    assert "upgraded to format version 2" in printed.err
+    assert "upgraded to format version 3" in printed.err
     assert "sound (4 chunks, 24 rows read, every byte as committed); 1 row pending" in printed.out
     assert run(["verify", str(root), "--upgrade", "--json"]) == 0
     printed = capsys.readouterr()

@@ -290,9 +290,9 @@ def test_a_folder_that_is_no_store_is_not_repaired(tmp_path):
 
 
 def test_a_store_of_a_newer_format_is_left_alone(root):
-    write_document(root / "store.json", {"format": "embedstore", "format_version": 3}, label="store")
+    write_document(root / "store.json", {"format": "embedstore", "format_version": 4}, label="store")
     before = (root / "store.json").read_bytes()
-    with pytest.raises(StoreError, match="format version 3"):
+    with pytest.raises(StoreError, match="format version 4"):
         repair_store(root, say=print)
     assert (root / "store.json").read_bytes() == before
 

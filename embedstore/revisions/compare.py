@@ -1,0 +1,169 @@
+"""What a data set says of a store's rows today, against what the store's manifests say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedstore.manifest import FIXED_COLUMNS, Manifest
+from embedstore.store.part_reader import PENDING, Part
+from embedstore.store.reader import Store
+
+# Columns that decide which pixels a vector is of, or how they are shown.
+PIXEL_COLUMNS = ("frame", "modality", "series_id")
+
+
+@dataclass(frozen=True, eq=False)
+class PartChanges:
+    """What changed in one part.
+
+    Parameters
+    ----------
+    part
+        The part as it is.
+    table
+        Its manifest as the data set has it today; rows that the data set no longer has keep theirs.
+    columns
+        Column -> rows, ascending, whose cell is another.
+    added, dropped
+        Columns that only the data set, and only the store, has.
+    """
+
+    part: Part
+    table: pa.Table
+    columns: Mapping[str, npt.NDArray[np.int64]]
+    added: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    @cached_property
+    def withdrawn(self) -> dict[int, str]:
+        """By row of the part, why what was made of the image no longer holds: of finished rows alone."""
+        finished = self.part.status() != PENDING
+        old, new = self.part.manifest.table, self.table
+        reasons: dict[int, str] = {}
+        for name in PIXEL_COLUMNS:
+            rows = [int(row) for row in self.columns.get(name, ()) if finished[row] and row not in reasons]
+            before, after = (
+                table.column(name).take(pa.array(rows, pa.int64())).to_pylist() for table in (old, new)
+            )
+            for row, was, now in zip(rows, before, after, strict=True):
+                # Names of series are identifiers: they are not repeated.
+                detail = f" was {was}, is {now}" if name != "series_id" else " changed"
+                reasons[row] = f"the data set's {name}{detail}"
+        for row in self.columns.get("path", ()):
+            source = _source(self.part, int(row))
+            if finished[row] and source is None:
+                reasons.setdefault(int(row), "the data set names another file")
+        return reasons
+
+
+def changes_of(store: Store, wanted: Manifest) -> list[PartChanges]:
+    """Return what a data set changes in the parts that hold its records, in store order; nothing where all agree.
+
+    Parameters
+    ----------
+    store
+        The store.
+    wanted
+        The data set's records; those that the store lacks do not matter here.
+    """
+    ids = wanted.table.column("image_id").combine_chunks()
+    found = []
+    for part in store.parts:
+        row_of_wanted = pc.index_in(part.image_id_table().column("image_id").combine_chunks(), value_set=ids)
+        if row_of_wanted.null_count < len(row_of_wanted):
+            changes = _changes(part, wanted.table, row_of_wanted)
+            if changes is not None:
+                found.append(changes)
+    return found
+
+
+def _changes(part: Part, wanted: pa.Table, row_of_wanted: pa.Array) -> PartChanges | None:
+    held = part.manifest.table
+    known = np.asarray(pc.is_valid(row_of_wanted))
+    taken = wanted.take(row_of_wanted)  # a row of nulls where the data set lacks the image
+    everything = bool(known.all())
+    columns: dict[str, npt.NDArray[np.int64]] = {}
+    cells: dict[str, pa.ChunkedArray] = {}
+    for name in dict.fromkeys([*held.column_names, *wanted.column_names]):
+        if name not in wanted.column_names:
+            if not everything:
+                cells[name] = _kept_where(~known, held.column(name))
+            continue
+        if name not in held.column_names:
+            cells[name] = taken.column(name)
+            continue
+        old, new = held.column(name), taken.column(name)
+        if old.type != new.type:
+            old, new = _of_one_type(name, old, new)
+        differs = known & _differ(old, new)
+        cells[name] = new if everything else pc.if_else(pa.array(known), new, old)
+        if differs.any():
+            columns[name] = np.flatnonzero(differs)
+    added = tuple(name for name in wanted.column_names if name not in held.column_names)
+    dropped = tuple(
+        name
+        for name in held.column_names
+        if name not in wanted.column_names and _says_something(held, name, known)
+    )
+    if not columns and not added and not dropped:
+        return None
+    return PartChanges(part, pa.table(cells).combine_chunks(), columns, added, dropped)
+
+
+def _differ(old: pa.ChunkedArray, new: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    unequal = pc.fill_null(pc.not_equal(old, new), False)
+    if pa.types.is_floating(old.type):  # NaN is NaN
+        unequal = pc.and_(unequal, pc.invert(pc.and_(_is_nan(old), _is_nan(new))))
+    one_is_empty = pc.xor(pc.is_null(old), pc.is_null(new))
+    return np.asarray(pc.or_(unequal, one_is_empty))
+
+
+def _is_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.is_nan(column), False)
+
+
+def _of_one_type(
+    name: str, old: pa.ChunkedArray, new: pa.ChunkedArray
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Bring both to the data set's type where the store's cells have one in it, else to text."""
+    for kind in (FIXED_COLUMNS.get(name, new.type), pa.string()):
+        try:
+            return old.cast(kind), new.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    raise AssertionError(f"column {name!r} of {old.type} and {new.type} has no text")
+
+
+def _kept_where(rows: npt.NDArray[np.bool_], column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pa.array(rows), column, pa.scalar(None, column.type))
+
+
+def _says_something(held: pa.Table, name: str, known: npt.NDArray[np.bool_]) -> bool:
+    """Whether a column that the data set lacks has cells for its images: else nothing is lost with it."""
+    return bool(pc.any(pc.and_(pa.array(known), pc.is_valid(held.column(name)))).as_py())
+
+
+def _source(part: Part, row: int) -> tuple[int, int] | None:
+    receipt = part.receipts.get(row // part.plan.chunk_rows)
+    return receipt.sources[row - receipt.start] if receipt is not None and receipt.sources else None
+
+
+def lines_of(changes: list[PartChanges]) -> Iterator[str]:
+    """Yield a line for people of each column that differs, counted over all parts."""
+    counts: dict[str, int] = {}
+    for entry in changes:
+        for name, rows in entry.columns.items():
+            counts[name] = counts.get(name, 0) + len(rows)
+    for name, changed in counts.items():
+        yield f"{name}: {changed:,} row{'' if changed == 1 else 's'} changed"
+    for word, attribute in (("new column", "added"), ("column that the data set no longer has", "dropped")):
+        names = dict.fromkeys(name for entry in changes for name in getattr(entry, attribute))
+        if names:
+            yield f"{word}{'' if len(names) == 1 or 'that' in word else 's'}: {', '.join(names)}"
