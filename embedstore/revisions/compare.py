@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from embedstore.files import is_same_file
 from embedstore.manifest import FIXED_COLUMNS, Manifest, path_from_manifest
-from embedstore.revisions.series import with_whole_series
+from embedstore.revisions.series import is_slice, with_whole_series
 from embedstore.store.part_reader import PENDING, Part
 from embedstore.store.reader import Store
 
@@ -61,12 +61,16 @@ class PartChanges:
         finished = self.part.status() != PENDING
         old, new = self.part.manifest.table, self.table
         reasons: dict[int, str] = {}
+        in_series = np.asarray(pc.or_(is_slice(old), is_slice(new)))
         for name in PIXEL_COLUMNS:
-            rows = [int(row) for row in self.columns.get(name, ()) if finished[row] and row not in reasons]
+            asked = finished & in_series if name == "series_id" else finished
+            rows = [int(row) for row in self.columns.get(name, ()) if asked[row] and row not in reasons]
             before, after = (
                 table.column(name).take(pa.array(rows, pa.int64())).to_pylist() for table in (old, new)
             )
             for row, was, now in zip(rows, before, after, strict=True):
+                if (was or "") == (now or ""):  # no frame is the first
+                    continue
                 # Names of series are identifiers: they are not repeated.
                 detail = f" was {was}, is {now}" if name != "series_id" else " changed"
                 reasons[row] = f"the data set's {name}{detail}"

@@ -56,7 +56,11 @@ def with_whole_series(
     return found
 
 
+def is_slice(table: pa.Table) -> pa.ChunkedArray:
+    """Return which rows of a manifest are shown over the range of their series."""
+    return pc.fill_null(pc.equal(table.column("modality"), _MODALITY), False)
+
+
 def _series(table: pa.Table) -> pa.ChunkedArray:
     """Return the series of slices that are shown over its range, null for other images."""
-    is_slice = pc.fill_null(pc.equal(table.column("modality"), _MODALITY), False)
-    return pc.if_else(is_slice, table.column("series_id"), pa.scalar(None, pa.string()))
+    return pc.if_else(is_slice(table), table.column("series_id"), pa.scalar(None, pa.string()))

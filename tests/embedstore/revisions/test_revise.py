@@ -322,3 +322,13 @@ def test_parts_of_two_number_formats_are_tried_again_each_in_its_own(folder):
             observer=Observer(say=lines.append),
         )
         assert lines == []
+
+
+def test_a_first_frame_and_a_series_of_radiographs_decide_no_pixels(folder):
+    summary, lines = run(folder, with_column("frame", [0] * COUNT, kind=pa.int32()))
+    assert (summary.computed, lines) == (0, [f"revised, frame: {COUNT} rows changed"])
+    table = with_column("frame", [0] * COUNT, kind=pa.int32()).table
+    series = pa.array([f"series{number % 2}" for number in range(COUNT)])
+    manifest = Manifest(table.set_column(table.column_names.index("series_id"), "series_id", series))
+    summary, lines = run(folder, manifest)
+    assert (summary.computed, lines) == (0, [f"revised, series_id: {COUNT} rows changed"])
