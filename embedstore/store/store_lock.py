@@ -5,8 +5,8 @@ however the owner dies; the file's text only says who that is. The file is never
 file would let two owners in.
 
 A worker also holds a lock file of its own, ``workers/<name>.lock``: signed and locked as long as it lives, and deleted
-when it leaves in good order. A file that is there without a lock is the trace of a worker that died; the next writer who
-has the store alone cleans up after it.
+when it leaves in good order. A file that is there without a lock is the trace of a worker that died; the next writer
+who has the store alone cleans up after it.
 """
 
 from __future__ import annotations
