@@ -14,8 +14,9 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 # How public functions take the name of a file or folder.
 StrPath = str | os.PathLike[str]
 TEMPORARY_SUFFIX = ".tmp"
+DIGEST_BYTES = 16
 FAILPOINT_VARIABLE = "EMBEDSTORE_FAILPOINT"
 FAILPOINT_EXIT_CODE = 86
 _STEPS = ("write", "written", "fsynced", "renamed", "durable")
@@ -185,14 +187,66 @@ def iter_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r\n")
 
 
-# Size in bytes and time of modification in ns.
-FileState = tuple[int, int]
+class FileState(NamedTuple):
+    """How a file is, or was when it was read.
+
+    Parameters
+    ----------
+    size
+        Bytes.
+    mtime_ns
+        Time of modification in ns.
+    digest
+        The first 16 bytes of its SHA-256; ``b""`` where nobody has digested it.
+    """
+
+    size: int
+    mtime_ns: int
+    digest: bytes = b""
+
+    def is_same_time(self, other: FileState) -> bool:
+        """Whether size and time are equal, whatever the content."""
+        return self[:2] == other[:2]
+
+
+# Of a row whose file was not there.
+ABSENT = FileState(-1, 0)
 
 
 def state_of(path: str) -> FileState | None:
-    """Return how a file is now; None where there is none to be read."""
+    """Return size and time of a file now; None where there is none to be read."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return FileState(found.st_size, found.st_mtime_ns)
+
+
+def digested(path: str, state: FileState) -> FileState:
+    """Return the state of a file with its digest; without one if the file is another by now, or cannot be read."""
+    digest = _digest_of_file(path, state.size, state.mtime_ns)
+    after = state_of(path)
+    return state._replace(digest=digest if after is not None and state.is_same_time(after) else b"")
+
+
+def is_same_file(path: str, before: FileState) -> bool:
+    """Whether a file holds what another did whose digest is known; not where its digest is not known."""
+    now = state_of(path)
+    if now is None or now.size != before.size or not before.digest:
+        return False
+    return digested(path, now).digest == before.digest
+
+
+# Of a file with many frames, every row asks for the same.
+@lru_cache(maxsize=4096)
+def _digest_of_file(path: str, size: int, mtime_ns: int) -> bytes:
+    del size, mtime_ns  # another size or time is another file
+    return digest_of(path)
+
+
+def digest_of(path: str) -> bytes:
+    """Return the first bytes of a file's SHA-256, as `FileState.digest` has them; none if it cannot be read."""
+    try:
+        return bytes.fromhex(sha256_file(Path(path)))[:DIGEST_BYTES]
+    except OSError:
+        return b""

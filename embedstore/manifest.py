@@ -173,6 +173,31 @@ def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
     return manifest
 
 
+def joined_tables(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of several manifests; a cell that one lacks is null, types that do not go together are text."""
+    types: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for column in table.schema:
+            types.setdefault(column.name, set()).add(column.type)
+    apart = {name for name, found in types.items() if len(found) > 1 and not _go_together(found)}
+    return pa.concat_tables([_as_text(table, apart) for table in tables], promote_options="permissive")
+
+
+def _go_together(types: set[pa.DataType]) -> bool:
+    try:
+        pa.unify_schemas([pa.schema({"column": found}) for found in types], promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
+    for name in names.intersection(table.column_names):
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, table.column(name).cast(pa.string()))
+    return table
+
+
 def path_from_manifest(root: Path, path: str) -> Path:
     """Return the absolute path behind a manifest path; undoes `path_to_manifest`."""
     return root.absolute() / path.translate(_TO_SURROGATES)

@@ -9,9 +9,16 @@ import click
 
 from cli.exit_codes import DONE, FAILED
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_argument
-from cli.printing.verification import print_repair, print_verification, verification_document
+from cli.printing.verification import (
+    print_repair,
+    print_sources,
+    print_verification,
+    verification_document,
+)
 from cli.project import shown
+from embedstore.revisions.sources import SourceCheck, check_sources
 from embedstore.store.layout import FORMAT_VERSION
+from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.upgrade import upgrade_store
 from embedstore.store.verify import Verification, verify_store
@@ -29,9 +36,23 @@ from embedstore.store.verify import Verification, verify_store
     is_flag=True,
     help="First bring a store of an earlier format version to the present one; its vectors stay as they are.",
 )
+@click.option(
+    "--sources",
+    is_flag=True,
+    help="Also digest the images' files and name those that are no longer what was read.",
+)
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Folder of these files.  [default: as extracted]"
+)
 @json_option
 def command(
-    store_argument: Path | None, store: Path | None, repair: bool, upgrade: bool, as_json: bool
+    store_argument: Path | None,
+    store: Path | None,
+    repair: bool,
+    upgrade: bool,
+    sources: bool,
+    root: Path | None,
+    as_json: bool,
 ) -> int:
     """Re-read every byte of a store against its receipts; name what is wrong by chunk and rows.
 
@@ -44,8 +65,10 @@ def command(
         print_notice(f"{shown(path)}: upgraded to format version {FORMAT_VERSION}")
     if not repair:
         verification = verify_store(path)
-        _show(path, verification, as_json=as_json)
-        return FAILED if verification.findings else DONE
+        # A damaged store cannot be asked what its files were.
+        found = check_sources(open_store(path), root=root) if sources and not verification.findings else None
+        _show(path, verification, found, as_json=as_json)
+        return FAILED if verification.findings or (found is not None and found.changed) else DONE
     before = repair_store(path, say=print_notice)
     after = verify_store(path)
     if as_json:
@@ -62,8 +85,10 @@ def command(
     return FAILED if after.findings else DONE
 
 
-def _show(path: Path, verification: Verification, *, as_json: bool) -> None:
+def _show(path: Path, verification: Verification, found: SourceCheck | None, *, as_json: bool) -> None:
     if as_json:
-        print_json(verification_document(path, verification))
-    else:
-        print_verification(path, verification)
+        print_json(verification_document(path, verification, found))
+        return
+    print_verification(path, verification)
+    if found is not None:
+        print_sources(found)

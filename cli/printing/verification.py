@@ -9,6 +9,7 @@ import click
 
 from cli.options import plural
 from cli.project import shown
+from embedstore.revisions.sources import SourceCheck
 from embedstore.store.verify import Verification
 
 
@@ -35,8 +36,27 @@ def print_repair(path: Path, before: Verification, after: Verification) -> None:
     click.echo(f"{shown(path)}: {repaired} repaired{_pending(after)}. Run: embed extract")
 
 
-def verification_document(path: Path, verification: Verification) -> dict[str, object]:
+def print_sources(found: SourceCheck) -> None:
+    """Print which files are no longer what was read, a line each, and how many are."""
+    for image_id, why in found.changed.items():
+        click.echo(f"{image_id}: {why}")
+    counts = [f"{plural(found.same, 'image')} as read"]
+    if found.changed:
+        counts.append(f"{len(found.changed):,} changed, which the next embed extract computes again")
+    if found.missing:
+        counts.append(
+            f"{len(found.missing):,} missing ({found.missing[0]}{', ...' if found.missing[1:] else ''})"
+        )
+    if found.unknown:
+        counts.append(f"{found.unknown:,} of which an earlier release noted no digest")
+    click.echo(f"sources: {'; '.join(counts)}")
+
+
+def verification_document(
+    path: Path, verification: Verification, found: SourceCheck | None = None
+) -> dict[str, object]:
     """Return what was found as plain JSON values."""
+    sources = None if found is None else asdict(found) | {"missing": list(found.missing)}
     return {
         "store": str(path),
         "sound": not verification.findings,
@@ -44,6 +64,7 @@ def verification_document(path: Path, verification: Verification) -> dict[str, o
         "rows": verification.rows,
         "pending": verification.pending,
         "findings": [asdict(finding) for finding in verification.findings],
+        **({} if sources is None else {"sources": sources}),
     }
 
 

@@ -21,7 +21,8 @@ from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.revisions.compare import changes_of, lines_of
-from embedstore.revisions.sources import changed_rows
+from embedstore.revisions.series import with_whole_series
+from embedstore.revisions.sources import changed_files
 from embedstore.store.layout import CONTENT_PLAN, StoreLayout, planned_arrays
 from embedstore.store.reader import FAILED, VALID, open_store
 
@@ -115,11 +116,11 @@ def dry_run(
     if StoreLayout(path).store_file.exists():
         held = open_store(path)
         held.identity.require_same(encoder.identity, holder=f"store {path}")
-        changes = changes_of(held, wanted)
-        stale = {entry.part.plan.number: set(entry.withdrawn) for entry in changes}
-        for number, rows in changed_rows(held, wanted, collection.root).items():
-            stale.setdefault(number, set()).update(rows)
-        revised, again = tuple(lines_of(changes)), sum(map(len, stale.values()))
+        changes = changes_of(held, wanted, collection.root)
+        files = with_whole_series(held, changed_files(held, wanted, collection.root).other)
+        stale = {(entry.part.plan.number, row) for entry in changes for row in entry.stale}
+        again = len(stale | {(number, row) for number, rows in files.items() for row in rows})
+        revised = tuple(lines_of(changes))
         if held.parts:
             settled = (VALID,) if choose is Choose.NEW_OR_FAILED else (VALID, FAILED)
             image_ids = held.table.column("image_id").combine_chunks()

@@ -25,6 +25,7 @@ from embedstore.extraction.plan import (
     revised_columns,
     revision_numbers,
     say_kept_tasks,
+    say_rows_left_over,
     wanted_records,
     write_plan,
 )
@@ -205,6 +206,7 @@ class Extraction:
         say_kept_tasks(self.store_path, self.collection, self.observer.say)
         before = revision_numbers(self.store_path)
         store = executor.execute(self, choose, total)
+        say_rows_left_over(store, self.collection, self.observer.say)
         return replace(
             total.summary(store, self.wanted, self.shard), revised=revised_columns(store, since=before)
         )

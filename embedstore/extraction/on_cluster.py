@@ -21,7 +21,7 @@ from embedstore.extraction.worker import ChunkLoop, FinishedChunk
 from embedstore.identity import Identity
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.store.reader import Store, open_store
-from embedstore.store.worker_locks import living_workers
+from embedstore.store.store_lock import living_workers
 from embedstore.store.writer import clean_up_after_workers, join_writers
 
 # The process of a lost actor may survive for moments, and holds its lock until then.

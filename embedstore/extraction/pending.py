@@ -10,6 +10,7 @@ import numpy as np
 from embedstore.errors import Reason
 from embedstore.extraction.options import Choose
 from embedstore.extraction.shard import WHOLE, Shard
+from embedstore.files import FileState
 from embedstore.manifest import Manifest
 from embedstore.pipeline.chunk_work import ChunkWork
 from embedstore.store.commit import ChunkResult
@@ -132,8 +133,8 @@ def whole_chunk(pending: PendingChunk, result: ChunkResult) -> ChunkResult:
 
 def _merged_sources(
     receipt: Receipt, result: ChunkResult, positions: Sequence[int]
-) -> tuple[tuple[int, int] | None, ...]:
-    merged = list(receipt.sources or [None] * (receipt.stop - receipt.start))
+) -> tuple[FileState | None, ...]:
+    merged = receipt.files
     for position, source in zip(positions, result.sources, strict=True):
         merged[position] = source
     return tuple(merged)

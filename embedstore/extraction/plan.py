@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+
+import pyarrow.compute as pc
 
 from embedstore.datasets.base import Collection
 from embedstore.errors import StoreBusy
@@ -16,8 +18,9 @@ from embedstore.extraction.options import ExtractOptions
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.revisions.compare import changes_of, lines_of
-from embedstore.revisions.revise import revise, withdraw
-from embedstore.revisions.sources import changed_rows
+from embedstore.revisions.revise import note_files, revise, withdraw_from
+from embedstore.revisions.series import with_whole_series
+from embedstore.revisions.sources import changed_files
 from embedstore.store.documents import open_store_document, read_store_document
 from embedstore.store.layout import FORMAT_VERSION, StoreLayout
 from embedstore.store.part_reader import open_part
@@ -57,7 +60,7 @@ def planned_store(
     store.identity.require_same(identity, holder=f"store {store_path}")
     if open_store_document(store_path)["format_version"] < FORMAT_VERSION:
         return None
-    if changes_of(store, wanted) or changed_rows(store, wanted, collection.root):
+    if changes_of(store, wanted) or changed_files(store, wanted, collection.root):
         return None
     if len(_unknown(store, wanted)) or any(_is_stale(store_path, task) for task in collection.tasks):
         return None
@@ -98,27 +101,29 @@ def write_plan(
 
 def _revised(store: Store, collection: Collection, wanted: Manifest, say: Callable[[str], None]) -> Store:
     """Take over what the data set says of rows that the store holds; return the store as it is then."""
-    changes = changes_of(store, wanted)
+    changes = changes_of(store, wanted, collection.root)
     if changes:
-        requeued = sum(len(entry.withdrawn) for entry in changes)
         revise(store.path, changes)
         for line in lines_of(changes):
             say(f"revised, {line}")
-        if requeued:
-            say(
-                f"{counted(requeued, 'image')} will be computed again: what the data set says of the pixels changed"
-            )
+        _say_requeued((entry.stale for entry in changes), "what the data set says of the pixels changed", say)
         store = open_store(store.path)
-    changed = changed_rows(store, wanted, collection.root)
+    files = changed_files(store, wanted, collection.root)
+    if not files:
+        return store
     for part in store.parts:
-        withdraw(part, changed.get(part.plan.number, {}))
-    if changed:
-        requeued = sum(map(len, changed.values()))
-        say(
-            f"{counted(requeued, 'image')} will be computed again: the files were changed since they were read"
-        )
-        store = open_store(store.path)
-    return store
+        note_files(part, files.rewritten.get(part.plan.number, {}))
+    store = open_store(store.path)
+    stale = with_whole_series(store, files.other)
+    withdraw_from({part.plan.number: part for part in store.parts}, stale, seeds=files.other)
+    _say_requeued(stale.values(), "the files were changed since they were read", say)
+    return open_store(store.path)
+
+
+def _say_requeued(stale: Iterable[Mapping[int, str]], why: str, say: Callable[[str], None]) -> None:
+    requeued = sum(map(len, stale))
+    if requeued:
+        say(f"{counted(requeued, 'image')} will be computed again: {why}")
 
 
 def ensure_planned(
@@ -191,6 +196,22 @@ def say_kept_tasks(store_path: Path, collection: Collection, say: Callable[[str]
                 f"task {task.name} is kept as `embed label` wrote it; remove tasks/{task.name} from the store to "
                 "take the data set's"
             )
+
+
+def say_rows_left_over(store: Store, collection: Collection, say: Callable[[str], None]) -> None:
+    """Say how many images the store holds that the data set it was made from does not have, or no longer has."""
+    ids = collection.manifest.table.column("image_id").combine_chunks()
+    made_from = (collection.dataset, str(collection.root))
+    count = sum(
+        int(pc.sum(pc.invert(pc.is_in(part.image_id_table().column("image_id"), value_set=ids))).as_py() or 0)
+        for part in store.parts
+        if (part.plan.dataset, part.plan.root) == made_from
+    )
+    if count:
+        say(
+            f"{counted(count, 'image')} of the store {'is' if count == 1 else 'are'} not in the data set (removed from "
+            "it, or left out by conditions); what was computed stays. A new store leaves them out"
+        )
 
 
 def library_versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -15,12 +15,14 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
 from embedstore.extraction.pending import PendingChunk, whole_chunk
+from embedstore.files import ABSENT, digested
+from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.batch_check import BatchCheck
 from embedstore.pipeline.canary import embed_again
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
-from embedstore.store.commit import ChunkWriter
+from embedstore.store.commit import ChunkResult, ChunkWriter
 from embedstore.store.reader import Store
 from embedstore.store.receipt import Receipt
 
@@ -179,12 +181,21 @@ class ChunkLoop:
         waiting: tuple[PendingChunk, Future[Receipt]] | None = None
         for work, computed in outputs:
             entry = by_place[work.part, work.chunk]
-            result = whole_chunk(entry, computed)
             if waiting is not None:
                 yield _finished(*waiting, stopwatch)
-            waiting = entry, self._writing.submit(self.writer.commit, entry.plan, entry.work.chunk, result)
+            waiting = entry, self._writing.submit(self._commit, entry, computed)
         if waiting is not None:
             yield _finished(*waiting, stopwatch)
+
+    def _commit(self, entry: PendingChunk, computed: ChunkResult) -> Receipt:
+        """Digest the chunk's files, which were read a moment ago, and commit it; in the writing thread."""
+        root = self.collection.root
+        files = [
+            digested(str(path_from_manifest(root, record.path)), file) if file and file != ABSENT else file
+            for record, file in zip(entry.work.records, computed.sources, strict=True)
+        ]
+        result = whole_chunk(entry, replace(computed, sources=tuple(files)))
+        return self.writer.commit(entry.plan, entry.work.chunk, result)
 
 
 def _finished(entry: PendingChunk, future: Future[Receipt], stopwatch: Stopwatch) -> FinishedChunk:

@@ -18,9 +18,9 @@ from embedstore.inputs.known_images import KnownImages, known_images
 from embedstore.inputs.user_files import UserFile
 from embedstore.manifest import Record, path_from_manifest
 from embedstore.pipeline.embed_images import Embedded, EmbedOptions, iter_embedded
-from embedstore.pipeline.series_ranges import series_of
 from embedstore.queries.manifest_columns import column_text, image_mask, own_unit_names
 from embedstore.store.reader import Store
+from embedstore.store.receipt import series_of
 from embedstore.task import UNIT_WORDS, ImageRule, unit_key
 from embedstore.view import Units
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from embedstore.decoding.decode import Decoder
 from embedstore.encoders.base import Encoder
 from embedstore.errors import StoreError
-from embedstore.files import state_of
+from embedstore.files import FileState, state_of
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
@@ -107,13 +108,14 @@ def embed_again(
     chosen = list(_chosen(store, wanted, root))
     records = tuple(record for _, record in chosen)
     tolerance = TOLERANCES.get(store.identity.compute_dtype, max(TOLERANCES.values()))
-    if store.dtype == np.float16:
-        tolerance += _STORED_AS_FLOAT16
     if not chosen:
         return Canary({}, {}, tolerance, {})
-    ranges = SeriesRanges(
-        root, series_members(records), encoder.preprocess.mri_range, decoder, dict(store.series_ranges())
-    )
+    dtypes = [_dtype_of(store, row) for row, _ in chosen]
+    if np.float16 in dtypes:
+        tolerance += _STORED_AS_FLOAT16
+    # The members of the whole series, so that a slice is shown over the range that its row was made with.
+    members, known = series_members(wanted.records()), dict(store.series_ranges())
+    ranges = SeriesRanges(root, members, encoder.preprocess.mri_range, decoder, known)
     work = ChunkWork(0, 0, tuple(range(len(records))), records)
     ((_, result),) = run_chunks(
         with_series_ranges([work], ranges),
@@ -125,11 +127,14 @@ def embed_again(
         stopping=lambda: False,
         further=False,
     )
-    rounded, failures = round_rows(result, {VECTORS: str(store.dtype)}, start=0)
+    _, failures = round_rows(result, {VECTORS: "float32"}, start=0)
     refused = {records[failure.row].image_id: f"{failure.reason}: {failure.message}" for failure in failures}
     kept = [at for at, record in enumerate(records) if record.image_id not in refused]
     stored = store.select([records[at].image_id for at in kept], dtype=np.float32).vectors.astype(np.float64)
-    now = rounded[VECTORS][kept].astype(np.float64)
+    # As each row's part would store it; parts may differ.
+    with np.errstate(over="ignore"):  # infinity is far from what is stored, and stops
+        rounded = [result.vectors[at].astype(dtypes[at]).astype(np.float64) for at in kept]
+    now = np.array(rounded).reshape(stored.shape)
     lengths = np.maximum(np.linalg.norm(stored, axis=1), np.finfo(np.float32).tiny)
     shares = np.linalg.norm(now - stored, axis=1) / lengths
     differences = {records[at].image_id: float(share) for at, share in zip(kept, shares, strict=True)}
@@ -155,18 +160,24 @@ def _chosen(store: Store, wanted: Manifest, root: Path) -> Iterator[tuple[int, R
             continue
         (record,) = wanted.records(at, at + 1)
         now = state_of(str(path_from_manifest(root, record.path)))
-        if now is not None and _source(store, int(row)) in (None, now):
+        before = _source(store, int(row))
+        if now is not None and (before is None or before.is_same_time(now)):
             yield int(row), record
             found += 1
             if found == IMAGES:
                 return
 
 
-def _source(store: Store, row: int) -> tuple[int, int] | None:
+def _dtype_of(store: Store, row: int) -> np.dtype[Any]:
+    part = next(part for offset, part in reversed(store.offsets()) if offset <= row)
+    return part.plan.vectors.numpy_dtype.newbyteorder("=")
+
+
+def _source(store: Store, row: int) -> FileState | None:
     for offset, part in store.offsets():
         if offset <= row < offset + part.plan.rows:
             receipt = part.receipts[(row - offset) // part.plan.chunk_rows]
-            return receipt.sources[row - offset - receipt.start] if receipt.sources else None
+            return receipt.files[row - offset - receipt.start]
     return None
 
 

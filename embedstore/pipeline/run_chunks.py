@@ -14,7 +14,7 @@ import numpy.typing as npt
 from embedstore.decoding.decode import DecodeJob, Decoder, EncoderInput
 from embedstore.encoders.base import Encoded, Encoder, EncoderStream
 from embedstore.errors import ImageRefused, Note, Reason, UsageError
-from embedstore.files import FileState, state_of
+from embedstore.files import ABSENT, FileState, state_of
 from embedstore.identity import ArraySpec, Identity
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
@@ -109,7 +109,7 @@ def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[_Queued]) -> Iter
         for record in work.records:
             by_kind = ranges.get(record.series_id, {})
             path = str(path_from_manifest(root, record.path))
-            queued.sources.append(state_of(path))
+            queued.sources.append(state_of(path) or ABSENT)
             yield DecodeJob(
                 path=path,
                 frame=record.frame,

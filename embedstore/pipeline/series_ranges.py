@@ -13,10 +13,10 @@ from embedstore.errors import ImageRefused
 from embedstore.images.series_range import ValueCounts, merge_counts, series_range
 from embedstore.manifest import Record, path_from_manifest
 from embedstore.pipeline.chunk_work import ChunkWork
+from embedstore.store.receipt import KIND_MARK, series_of
 
 _MODALITY = "MR"
 _AHEAD = 32
-_KIND_MARK = "\t"  # in no identifier and no cell of a table that was read by columns
 
 
 @dataclass
@@ -77,12 +77,7 @@ class SeriesRanges:
 
 def range_name(series_id: str, kind: str) -> str:
     """Return the name of a range in receipts: the series, and the kind of its values unless it is magnitude."""
-    return f"{series_id}{_KIND_MARK}{kind}" if kind else series_id
-
-
-def series_of(range_name: str) -> str:
-    """Return the series id in a range's name."""
-    return range_name.partition(_KIND_MARK)[0]
+    return f"{series_id}{KIND_MARK}{kind}" if kind else series_id
 
 
 def ranges_of_series(
@@ -91,7 +86,7 @@ def ranges_of_series(
     """Return the ranges of each series by kind, ``""`` for plain magnitude."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for name, limits in series_ranges.items():
-        series_id, _, kind = name.partition(_KIND_MARK)
+        series_id, _, kind = name.partition(KIND_MARK)
         found.setdefault(series_id, {})[kind] = limits
     return found
 

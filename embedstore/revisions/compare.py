@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedstore.manifest import FIXED_COLUMNS, Manifest
+from embedstore.files import is_same_file
+from embedstore.manifest import FIXED_COLUMNS, Manifest, path_from_manifest
+from embedstore.revisions.series import is_slice, with_whole_series
 from embedstore.store.part_reader import PENDING, Part
 from embedstore.store.reader import Store
 
@@ -33,6 +36,10 @@ class PartChanges:
         Column -> rows, ascending, whose cell is another.
     added, dropped
         Columns that only the data set, and only the store, has.
+    root
+        Folder of the data set's paths, by which a file that only moved is known; None where nobody can look.
+    stale
+        Row of the part -> why what was made of its image no longer holds; `own`, and the slices of their series.
     """
 
     part: Part
@@ -40,30 +47,49 @@ class PartChanges:
     columns: Mapping[str, npt.NDArray[np.int64]]
     added: tuple[str, ...]
     dropped: tuple[str, ...]
+    root: Path | None = None
+    stale: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def is_revision(self) -> bool:
+        """Whether the manifest changes."""
+        return bool(self.columns or self.added or self.dropped)
 
     @cached_property
-    def withdrawn(self) -> dict[int, str]:
+    def own(self) -> dict[int, str]:
         """By row of the part, why what was made of the image no longer holds: of finished rows alone."""
         finished = self.part.status() != PENDING
         old, new = self.part.manifest.table, self.table
         reasons: dict[int, str] = {}
+        in_series = np.asarray(pc.or_(is_slice(old), is_slice(new)))
         for name in PIXEL_COLUMNS:
-            rows = [int(row) for row in self.columns.get(name, ()) if finished[row] and row not in reasons]
+            asked = finished & in_series if name == "series_id" else finished
+            rows = [int(row) for row in self.columns.get(name, ()) if asked[row] and row not in reasons]
             before, after = (
                 table.column(name).take(pa.array(rows, pa.int64())).to_pylist() for table in (old, new)
             )
             for row, was, now in zip(rows, before, after, strict=True):
+                if (was or "") == (now or ""):  # no frame is the first
+                    continue
                 # Names of series are identifiers: they are not repeated.
                 detail = f" was {was}, is {now}" if name != "series_id" else " changed"
                 reasons[row] = f"the data set's {name}{detail}"
-        for row in self.columns.get("path", ()):
-            source = _source(self.part, int(row))
-            if finished[row] and source is None:
-                reasons.setdefault(int(row), "the data set names another file")
+        for row in map(int, self.columns.get("path", ())):
+            if finished[row] and not self._is_moved(row):
+                reasons.setdefault(row, "the data set names another file")
         return reasons
 
+    def _is_moved(self, row: int) -> bool:
+        """Whether the file that the data set names holds what was read under another name."""
+        if self.root is None:
+            return False
+        receipt = self.part.receipts[row // self.part.plan.chunk_rows]
+        before = receipt.files[row - receipt.start]
+        path = str(path_from_manifest(self.root, self.table.column("path")[row].as_py()))
+        return before is not None and is_same_file(path, before)
 
-def changes_of(store: Store, wanted: Manifest) -> list[PartChanges]:
+
+def changes_of(store: Store, wanted: Manifest, root: Path | None = None) -> list[PartChanges]:
     """Return what a data set changes in the parts that hold its records, in store order; nothing where all agree.
 
     Parameters
@@ -72,6 +98,8 @@ def changes_of(store: Store, wanted: Manifest) -> list[PartChanges]:
         The store.
     wanted
         The data set's records; those that the store lacks do not matter here.
+    root
+        Folder of the data set's paths; without it, a row whose path changed is computed again.
     """
     ids = wanted.table.column("image_id").combine_chunks()
     found = []
@@ -80,8 +108,23 @@ def changes_of(store: Store, wanted: Manifest) -> list[PartChanges]:
         if row_of_wanted.null_count < len(row_of_wanted):
             changes = _changes(part, wanted.table, row_of_wanted)
             if changes is not None:
-                found.append(changes)
-    return found
+                found.append(replace(changes, root=root))
+    return _with_stale_rows(store, found)
+
+
+def _with_stale_rows(store: Store, found: list[PartChanges]) -> list[PartChanges]:
+    own = {entry.part.plan.number: entry.own for entry in found}
+    if not any(own.values()):
+        return found
+    stale = with_whole_series(store, own, {entry.part.plan.number: entry.table for entry in found})
+    known = {entry.part.plan.number: entry for entry in found}
+    others = {
+        part.plan.number: PartChanges(part, part.manifest.table, {}, (), ())
+        for part in store.parts
+        if part.plan.number in stale and part.plan.number not in known
+    }
+    entries = sorted((known | others).items())
+    return [replace(entry, stale=stale.get(number, {})) for number, entry in entries]
 
 
 def _changes(part: Part, wanted: pa.Table, row_of_wanted: pa.Array) -> PartChanges | None:
@@ -148,11 +191,6 @@ def _kept_where(rows: npt.NDArray[np.bool_], column: pa.ChunkedArray) -> pa.Chun
 def _says_something(held: pa.Table, name: str, known: npt.NDArray[np.bool_]) -> bool:
     """Whether a column that the data set lacks has cells for its images: else nothing is lost with it."""
     return bool(pc.any(pc.and_(pa.array(known), pc.is_valid(held.column(name)))).as_py())
-
-
-def _source(part: Part, row: int) -> tuple[int, int] | None:
-    receipt = part.receipts.get(row // part.plan.chunk_rows)
-    return receipt.sources[row - receipt.start] if receipt is not None and receipt.sources else None
 
 
 def lines_of(changes: list[PartChanges]) -> Iterator[str]:

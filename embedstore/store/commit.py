@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import Note, Reason, StoreError
-from embedstore.files import make_folder_durable, sha256_bytes, write_durable
+from embedstore.files import FileState, make_folder_durable, sha256_bytes, write_durable
 from embedstore.identity import Identity
 from embedstore.store.documents import write_document
 from embedstore.store.layout import (
@@ -25,7 +25,7 @@ from embedstore.store.layout import (
     crc32c,
     encode_chunk,
 )
-from embedstore.store.receipt import ArrayDigest, Failure, Receipt
+from embedstore.store.receipt import ArrayDigest, Failure, Receipt, pack_sources
 
 # Label of the failpoints of every array beyond the vectors.
 FURTHER = "further"
@@ -48,7 +48,7 @@ class ChunkResult:
     notes
         What was mended or left out to show images: code of `errors.Note` -> rows of the part, ascending.
     sources
-        Size in bytes and time of modification in ns of each row's file before it was read; None where there was none.
+        How each row's file was before it was read; None where that is not known.
     further
         Array -> (rows, *row shape) float32, for every further array of the identity.
     rounding_errors
@@ -64,7 +64,7 @@ class ChunkResult:
     failures: Mapping[int, tuple[Reason, str]] = field(default_factory=dict)
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    sources: tuple[tuple[int, int] | None, ...] = ()
+    sources: tuple[FileState | None, ...] = ()
     further: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     rounding_errors: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -137,7 +137,7 @@ class ChunkWriter:
             failures=failures,
             series_ranges=dict(sorted(result.series_ranges.items())),
             notes=_notes(result, stored[VECTORS], start=start),
-            sources=result.sources,
+            sources=pack_sources(result.sources),
             seconds=round(result.seconds, 3),
             finished=timestamp(),
             host=socket.gethostname(),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import Advice, CorruptStore
+from embedstore.errors import Advice, CorruptStore, StoreError
 from embedstore.files import sha256_bytes, table_of_parquet
 from embedstore.manifest import Manifest
 from embedstore.store.documents import read_receipt
@@ -92,6 +92,7 @@ class Part:
         failed = receipt.failed
         covered = np.delete(out, failed, axis=0) if failed else out
         if crc32c(covered) != receipt.arrays[array].crc32c:
+            self._require_own_receipt(chunk)
             raise CorruptStore(
                 f"{path}: rows {receipt.start} to {receipt.stop - 1} are not the {array} that were committed",
                 advice=Advice.REPAIR,
@@ -109,12 +110,21 @@ class Part:
         _read_chunk(path, content)
         failed = receipt.failed
         if sha256_bytes(np.delete(content, failed, axis=0).tobytes()) != receipt.content_sha256:
+            self._require_own_receipt(chunk)
             raise CorruptStore(
                 f"{path}: rows {receipt.start} to {receipt.stop - 1} are not the digests that were committed",
                 advice=Advice.REPAIR,
             )
         content[failed] = 0
         return content
+
+    def _require_own_receipt(self, chunk: int) -> None:
+        """Raise StoreError if the chunk has another receipt by now, so that its bytes are those of another state."""
+        if read_receipt(self.layout, self.plan, chunk) != self.receipts[chunk]:
+            raise StoreError(
+                f"{self.layout.folder}: images of chunk {chunk} were computed again since this store was opened; open "
+                "it again"
+            )
 
     def _read_manifest(self) -> bytes:
         try:

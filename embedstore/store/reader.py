@@ -19,6 +19,7 @@ from embedstore.brief import Brief
 from embedstore.errors import Advice, CorruptStore, DataError, MissingDependency, UsageError, did_you_mean
 from embedstore.files import StrPath
 from embedstore.identity import Identity
+from embedstore.manifest import joined_tables
 from embedstore.store.documents import read_part_plan, read_store_document
 from embedstore.store.layout import CONTENT_BYTES, VECTORS, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
@@ -62,16 +63,16 @@ class Store(Brief):
 
     @cached_property
     def table(self) -> pa.Table:
-        """The manifests of all parts, one row per planned row; cells that a part lacks are null."""
-        return pa.concat_tables([part.manifest.table for part in self.parts], promote_options="permissive")
+        """The manifests of all parts, one row per planned row, joined as `joined_tables` does."""
+        return joined_tables([part.manifest.table for part in self.parts])
 
     @cached_property
     def image_ids(self) -> npt.NDArray[np.object_]:
         """(rows,) object array of str."""
-        if not self.parts:
-            return np.array([], dtype=object)
-        table = pa.concat_tables([part.image_id_table() for part in self.parts])
-        return np.asarray(table.column("image_id").to_numpy(zero_copy_only=False), dtype=object)
+        columns = [part.image_id_table().column("image_id") for part in self.parts]
+        return np.concatenate(
+            [np.array([], object), *(ids.to_numpy(zero_copy_only=False) for ids in columns)]
+        )
 
     @cached_property
     def status(self) -> npt.NDArray[np.uint8]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from embedstore.errors import Reason
+from embedstore.files import DIGEST_BYTES, FileState
 from embedstore.store.layout import CONTENT
 
 
@@ -38,6 +41,43 @@ class ArrayDigest:
     rounding_error: float
 
 
+# Size in bytes (-1 where there was no file, -2 where nothing is known), time of modification in ns, beginning of the
+# SHA-256: 32 bytes a row.
+_SOURCE = struct.Struct(f"<qq{DIGEST_BYTES}s")
+_NO_DIGEST = bytes(DIGEST_BYTES)
+_UNKNOWN = FileState(-2, 0)
+
+
+# Stands in the name of a series' range between the series and the kind of its values; in no identifier.
+KIND_MARK = "\t"
+
+
+def series_of(range_name: str) -> str:
+    """Return the series id in a range's name."""
+    return range_name.partition(KIND_MARK)[0]
+
+
+def pack_sources(files: Sequence[FileState | None]) -> str:
+    """Return how files were as base64, for `Receipt.sources`: a receipt is parsed at every opening of its store."""
+    known = [file or _UNKNOWN for file in files]
+    packed = b"".join(_SOURCE.pack(file.size, file.mtime_ns, file.digest or _NO_DIGEST) for file in known)
+    return base64.b64encode(packed).decode()
+
+
+def unpack_sources(text: str, rows: int) -> list[FileState | None]:
+    """Undo `pack_sources`; nothing is known of `rows` files where the text is empty. Raises ValueError."""
+    if not text:
+        return [None] * rows
+    packed = base64.b64decode(text, validate=True)
+    if len(packed) != rows * _SOURCE.size:
+        raise ValueError(f"sources must hold {rows} files; found {len(packed)} bytes")
+    found = (
+        FileState(size, mtime_ns, b"" if digest == _NO_DIGEST else digest)
+        for size, mtime_ns, digest in _SOURCE.iter_unpack(packed)
+    )
+    return [None if file == _UNKNOWN else file for file in found]
+
+
 @dataclass(frozen=True)
 class Receipt:
     """Proof that a chunk is finished.
@@ -59,8 +99,8 @@ class Receipt:
     notes
         Code of `errors.Note` -> rows, ascending; not mentioned where there is none.
     sources
-        Size in bytes and time of modification in ns of each row's file before it was read, or None where there was no
-        file; empty for a receipt from before they were kept.
+        How each row's file was when it was read, packed by `pack_sources`; empty for a receipt from before they were
+        kept.
     seconds, finished, host, device, versions
         Circumstances: they vary between runs and say nothing about the vectors.
     """
@@ -73,7 +113,7 @@ class Receipt:
     failures: tuple[Failure, ...]
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    sources: tuple[tuple[int, int] | None, ...] = ()
+    sources: str = ""
     seconds: float = 0.0
     finished: str = ""
     host: str = ""
@@ -89,7 +129,7 @@ class Receipt:
             "series_ranges": {name: list(limits) for name, limits in self.series_ranges.items()},
         }
         notes = {code: list(rows) for code, rows in document.pop("notes").items()}
-        sources = [source and list(source) for source in document.pop("sources")]
+        sources = document.pop("sources")
         return document | ({"notes": notes} if notes else {}) | ({"sources": sources} if sources else {})
 
     @classmethod
@@ -102,15 +142,19 @@ class Receipt:
         ranges = {name: (float(low), float(high)) for name, (low, high) in document["series_ranges"].items()}
         arrays = {name: ArrayDigest(**entry) for name, entry in document["arrays"].items()}
         notes = {code: tuple(map(int, rows)) for code, rows in document.get("notes", {}).items()}
-        sources = tuple(source and (int(source[0]), int(source[1])) for source in document.get("sources", ()))
-        read = {
-            "arrays": arrays,
-            "failures": failures,
-            "series_ranges": ranges,
-            "notes": notes,
-            "sources": sources,
-        }
+        read = {"arrays": arrays, "failures": failures, "series_ranges": ranges, "notes": notes}
         return cls(**{**document, **read})
+
+    @property
+    def files(self) -> list[FileState | None]:
+        """How each row's file was when it was read; None where that is not known, `ABSENT` where there was none.
+
+        Raises
+        ------
+        ValueError
+            If `sources` is not what `pack_sources` made for these rows.
+        """
+        return unpack_sources(self.sources, self.stop - self.start)
 
     @property
     def failed(self) -> list[int]:

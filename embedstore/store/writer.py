@@ -41,8 +41,7 @@ from embedstore.store.layout import (
     default_chunk_rows,
     planned_arrays,
 )
-from embedstore.store.store_lock import PLANNING, WRITING, worker_lock, writer_lock
-from embedstore.store.worker_locks import has_traces
+from embedstore.store.store_lock import PLANNING, WRITING, has_traces, worker_lock, writer_lock
 
 FAILPOINTS = (
     *failpoint_names("store", "manifest", "table", "group", "part"),

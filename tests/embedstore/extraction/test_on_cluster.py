@@ -15,8 +15,8 @@ from embedstore.extraction import ray_crew as ray_engine
 from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Observer, Progress, extract
 from embedstore.extraction.on_cluster import OnCluster
 from embedstore.store.reader import open_store
+from embedstore.store.store_lock import has_traces
 from embedstore.store.verify import verify_store
-from embedstore.store.worker_locks import has_traces
 from tests.paths import PROJECT
 from tests.pictures import collection_of, write_pictures
 from tests.stores import TokenEncoder, store_bytes

@@ -113,7 +113,8 @@ def test_rows_that_the_data_set_no_longer_has_keep_their_facts(folder):
         pc_replace(everything.table.slice(0, 6), "split", ["test"] * 6), source="test"
     )
     _, lines = run(folder, fewer)
-    assert lines == ["revised, split: 6 rows changed"]
+    assert lines[0] == "revised, split: 6 rows changed"
+    assert lines[1].startswith("4 images of the store are not in the data set")
     table = open_store(folder / "s").table
     assert table.column("split").to_pylist() == ["test"] * 6 + manifest_of(COUNT).column("split")[6:]
     assert table.column("age").to_pylist() == list(range(50, 60))
@@ -174,7 +175,7 @@ def test_a_file_that_failed_is_tried_again_once_it_is_another(folder):
 def test_a_file_that_was_only_touched_gets_the_same_vector(folder):
     os.utime(folder / "images" / "image2.png", (1, 1))
     summary, _ = run(folder, manifest_of(COUNT))
-    assert summary.computed == 1
+    assert summary.computed == 0
     np.testing.assert_array_equal(
         open_store(folder / "s").embeddings().vectors, expected_vectors(COUNT).astype(np.float16)
     )
@@ -299,3 +300,35 @@ def test_comparing_and_revising_do_not_depend_on_the_order_of_the_table(folder):
     assert store.table.column("image_id").to_pylist() == manifest_of(COUNT).column("image_id")
     assert pc.all(pc.equal(store.table.column("split"), "test")).as_py()
     assert changes_of(store, shuffled) == []
+
+
+def test_numbers_in_one_part_and_words_in_another_are_text(folder):
+    run(folder, with_column("age", list(range(COUNT)), kind=pa.int64()))
+    write_pictures(folder / "images", range(COUNT, COUNT + 2))
+    ages = [*map(str, range(COUNT)), "old", None]
+    run(folder, with_column("age", ages, count=COUNT + 2))
+    assert open_store(folder / "s").table.column("age").to_pylist() == ages
+
+
+def test_parts_of_two_number_formats_are_tried_again_each_in_its_own(folder):
+    write_pictures(folder / "images", range(COUNT, COUNT + 4))
+    for count in (COUNT + 2, COUNT + 4):
+        lines: list[str] = []
+        extract(
+            collection_of(folder / "images", count),
+            folder / "s",
+            MeanEncoder(),
+            options=ExtractOptions(chunk_rows=4, batch_size=3, workers=1, store_dtype="float32"),
+            observer=Observer(say=lines.append),
+        )
+        assert lines == []
+
+
+def test_a_first_frame_and_a_series_of_radiographs_decide_no_pixels(folder):
+    summary, lines = run(folder, with_column("frame", [0] * COUNT, kind=pa.int32()))
+    assert (summary.computed, lines) == (0, [f"revised, frame: {COUNT} rows changed"])
+    table = with_column("frame", [0] * COUNT, kind=pa.int32()).table
+    series = pa.array([f"series{number % 2}" for number in range(COUNT)])
+    manifest = Manifest(table.set_column(table.column_names.index("series_id"), "series_id", series))
+    summary, lines = run(folder, manifest)
+    assert (summary.computed, lines) == (0, [f"revised, series_id: {COUNT} rows changed"])

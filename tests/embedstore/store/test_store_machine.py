@@ -123,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not changes:
             return
         # Arrow's threads do not reach a child process.
-        assert [entry.withdrawn for entry in changes]
+        assert [entry.own for entry in changes]
         done = not point
         if point:
             # A revision that withdraws nothing does not pass the points of a chunk.
