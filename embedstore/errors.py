@@ -51,7 +51,10 @@ class EmbedError(Exception):
         return super().__str__()
 
     def __str__(self) -> str:
-        return self.problem if self.advice is None else f"{self.problem}. {self.advice.value}"
+        if self.advice is None:
+            return self.problem
+        stop = "" if self.problem.endswith("?") else "."
+        return f"{self.problem}{stop} {self.advice.value}"
 
 
 class UsageError(EmbedError, ValueError):

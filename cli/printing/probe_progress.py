@@ -48,11 +48,12 @@ def _lines(started: float) -> Watch:
 
 @contextmanager
 def _moving_line() -> Iterator[Callable[[tuple[Stage, ...]], None]]:
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from cli.printing.moving_line import moving_line
 
     columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as line:
+    with moving_line(*columns) as line:
         task = line.add_task("loading the vectors", total=None)
         last = 0.0
 

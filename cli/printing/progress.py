@@ -46,12 +46,11 @@ def _lines() -> Callable[[Progress], None]:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
 
-    columns = (BarColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    from cli.printing.moving_line import moving_line
+
+    with moving_line(BarColumn(), TextColumn("{task.description}")) as bar:
         task = bar.add_task("loading the encoder", total=None)
         yield lambda state: bar.update(
             task, total=state.total, completed=state.done, description=line_of(state)

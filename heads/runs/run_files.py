@@ -26,7 +26,7 @@ import pyarrow as pa
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedstore.errors import Advice, DataError, UsageError
+from embedstore.errors import Advice, DataError, UsageError, did_you_mean
 from embedstore.files import (
     StrPath,
     canonical_json,
@@ -206,7 +206,10 @@ def read_document(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path.parent} is not a run: it has no {RUN_FILE}", advice=Advice.PROBE) from error
+        near = did_you_mean(folder.name, (run.parent.name for run in folder.parent.glob(f"*/{RUN_FILE}")))
+        raise DataError(
+            f"{path.parent} is not a run: it has no {RUN_FILE}{near}", advice=Advice.PROBE
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     found = document.get("format_version") if isinstance(document, dict) else None

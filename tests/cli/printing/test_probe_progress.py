@@ -6,12 +6,15 @@ import io
 import os
 import re
 import signal
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import click
 import pytest
 
 from cli.main import run
 from cli.printing.probe_progress import in_words, shown_stages
+from cli.printing.progress import shown_progress
 from heads.stages import Stage, counted, stage, watched
 from tests.cli.jobs.conftest import phantom, store
 
@@ -25,8 +28,37 @@ class Terminal(io.StringIO):
         return True
 
 
+class ByteTerminal(io.TextIOWrapper):
+    """As a process has it: text over bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+
+    def isatty(self) -> bool:
+        return True
+
+
 def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def on_screen(drawn: str) -> list[str]:
+    """Return the lines that a terminal shows in the end, by the few controls that rich uses."""
+    rows, row, column = [""], 0, 0
+    for control, character in re.findall(r"(\x1b\[[0-9;?]*[A-Za-z])|(.)", drawn, re.DOTALL):
+        if character == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        elif character == "\r":
+            column = 0
+        elif character:
+            rows[row] = rows[row][:column].ljust(column) + character + rows[row][column + 1 :]
+            column += 1
+        elif control.endswith("A"):
+            row -= int(control[2:-1] or 1)
+        elif control == "\x1b[2K":
+            rows[row] = ""
+    return [line.rstrip() for line in rows]
 
 
 def test_on_a_terminal_every_enclosing_stage_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +73,20 @@ def test_on_a_terminal_every_enclosing_stage_is_drawn(monkeypatch: pytest.Monkey
     drawn = plain(terminal.getvalue())
     for fold in range(1, 6):
         assert f"head 2 of 6: mlp, outer fold {fold} of 5" in drawn
+
+
+@pytest.mark.parametrize("shown", [shown_stages(verbose=False), shown_progress()])
+def test_what_is_printed_beside_a_moving_line_stays_and_has_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, shown: AbstractContextManager[object]
+) -> None:
+    terminal, kept = ByteTerminal(), "knn, logistic are kept"
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    with shown:
+        click.echo(kept, err=True)
+    drawn = terminal.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert kept in on_screen(drawn)
 
 
 def test_where_nobody_looks_nothing_is_written_unless_it_is_asked_for(

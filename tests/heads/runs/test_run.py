@@ -126,6 +126,12 @@ def test_a_folder_without_run_json_is_not_a_run(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
+def test_a_run_that_was_misspelt_is_guessed_from_its_neighbours(run: Run) -> None:
+    name = run.folder.name
+    with pytest.raises(DataError, match=rf"no run\.json\. Did you mean '{name}'\?"):
+        load_run(run.folder.with_name(f"{name}x"))
+
+
 def test_another_format_version_is_refused(run: Run) -> None:
     path = run.folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
