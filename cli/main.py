@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": "Re-read every byte of a store; --repair heals it.",
     "export": "Write a store's vectors to HDF5 (with tasks), npz or Parquet.",
     "label": "Add a task to a store from a table.",
+    "keys": "Write who is who, for the owner of a store with keyed ids.",
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
 

@@ -22,7 +22,7 @@ from embedstore.files import parquet_bytes
 # Everything but image_id and path may be empty.
 FIXED_COLUMNS: dict[str, pa.DataType] = {
     "image_id": pa.string(),  # unique in a store; the join key everywhere
-    "path": pa.string(),  # relative to the data set's root, with forward slashes
+    "path": pa.string(),  # relative to the data set's root, with forward slashes; empty where all are hidden
     "frame": pa.int32(),  # frame of a multi-frame file, from 0
     "patient_id": pa.string(),
     "study_id": pa.string(),
@@ -86,11 +86,16 @@ class Manifest(Brief):
             piece.column(name).to_pylist() for name in ("image_id", "path", "frame", "modality", "series_id")
         ]
         for image_id, path, frame, modality, series_id in zip(*columns, strict=True):
-            yield Record(image_id, path, frame or 0, modality or "", series_id or "")
+            yield Record(image_id, path or "", frame or 0, modality or "", series_id or "")
 
     def take(self, rows: Sequence[int]) -> Manifest:
         """Return the manifest of `rows`, in that order."""
         return Manifest(self.table.take(pa.array(rows, pa.int64())))
+
+    def without_paths(self) -> Manifest:
+        """Return the manifest with an empty column ``path``: who has it does not learn where the images lay."""
+        place = self.table.column_names.index("path")
+        return Manifest(self.table.set_column(place, "path", pa.nulls(len(self), FIXED_COLUMNS["path"])))
 
     def without(self, image_ids: pa.Array) -> Manifest:
         """Return the manifest without the records named in `image_ids`, an Arrow array of strings."""

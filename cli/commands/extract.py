@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from cli.dataset_options import dataset_options, reader_options
+from cli.dataset_options import dataset_options, reader_options, without_foreign_key
 from cli.exit_codes import DONE, FAILED, IMAGES_FAILED
 from cli.jobs.extract_store import EncoderChoice, ExtractJob, default_workers, dry_run_store, extract_store
 from cli.options import (
@@ -148,6 +149,11 @@ def command(
         options=options,
     )
     if dry_run:
+        if collection.key is not None and collection.key.is_new:
+            print_notice(
+                f"there is no key file {collection.key.path}: a dry run makes none and counts with a key that it "
+                "forgets; the extraction makes the file"
+            )
         print_dry_run(dry_run_store(job), as_json=as_json)
         return DONE
     with shown_progress() as progress, stop_on_signal() as stopping:
@@ -163,7 +169,9 @@ def command(
 def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     """Read the data set that the options and ``embed.toml`` name."""
     name, root = require(given["dataset"], "--dataset"), given["root"]
-    reader = dataset_reader(name, reader_options(given, project_of(context).settings.get("options", {})))
+    options = reader_options(given, project_of(context).settings.get("options", {}))
+    typed = context.get_parameter_source("key_file") is ParameterSource.COMMANDLINE
+    reader = dataset_reader(name, without_foreign_key(options, name, typed=typed))
     collection = reader.read(Path(require(root, "--root")))
     return select_records(collection, parse_conditions(given["where"]))
 

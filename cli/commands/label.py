@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cli.jobs.label_store import LabelJob, label_store
+from cli.key_options import by_option
 from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_argument
 
 
@@ -46,6 +47,7 @@ from cli.options import ProjectCommand, json_option, plural, print_json, print_n
     is_flag=True,
     help="Classes are grades, from the least to the gravest: quadratic kappa is stated.",
 )
+@by_option
 @json_option
 def command(
     store_argument: Path | None,
@@ -57,6 +59,8 @@ def command(
     classes: str | None,
     positive: str | None,
     ordered: bool,
+    by: str | None,
+    key_file: Path | None,
     as_json: bool,
 ) -> None:
     """Add a task to a store, or replace it, from a table with one row per image, study or other unit.
@@ -64,6 +68,7 @@ def command(
     \b
     Example:
       embed label mura.store --name hardware --csv hardware.csv --unit study --positive yes
+      embed label --name fracture --csv ris.csv --target fracture --by AccessionNumber --key-file hospital.key
     """
     job = LabelJob(
         table=table,
@@ -73,6 +78,8 @@ def command(
         classes=classes.split(",") if classes else (),
         positive=positive,
         ordered=ordered,
+        by=by,
+        key_file=key_file,
     )
     done = label_store(require(store_argument or store, "--store"), job, notify=print_notice)
     task, rows = done.task, done.task.labels.num_rows

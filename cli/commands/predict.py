@@ -12,6 +12,7 @@ from cli.exit_codes import DONE, IMAGES_FAILED
 from cli.jobs.metadata_values import metadata_pairs
 from cli.jobs.predict_inputs import NEAREST, PredictOptions, predict_inputs
 from cli.jobs.prediction_file import require_prediction_file, write_predictions
+from cli.key_options import key_option
 from cli.options import ProjectCommand, plural, print_notice, store_option
 
 
@@ -47,6 +48,7 @@ from cli.options import ProjectCommand, plural, print_notice, store_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write .jsonl or .parquet instead of printing.")
 @click.option("--encoder", help="Folder or hub id of the run's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
+@key_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -60,6 +62,7 @@ def command(
     out: Path | None,
     encoder: str | None,
     device: str,
+    key_file: Path | None,
 ) -> int:
     """Answer for images, study folders or a store with calibrated probabilities, as JSON lines.
 
@@ -81,6 +84,7 @@ def command(
         cases_must_fit=_is_named(context, "store"),
         encoder=encoder,
         device=device,
+        key_file=key_file,
     )
     answers = predict_inputs(run_folder, inputs, options, notify=print_notice)
     for line in answers.failed:

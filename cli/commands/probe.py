@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.key_options import key_option
 from cli.options import (
     ProjectCommand,
     json_option,
@@ -102,6 +103,12 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Also learn from 64, 128, ... patients, 5 times each.",
 )
 @click.option(
+    "--bank/--no-bank",
+    default=True,
+    show_default=True,
+    help="Keep vectors of training images, by which predictions say what is unlike them. They are patients' data.",
+)
+@click.option(
     "--thumbnails/--no-thumbnails",
     default=False,
     show_default=True,
@@ -123,6 +130,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Where heads are fitted; auto takes a GPU if there is one.",
 )
 @click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
+@key_option
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
 @click.pass_context
@@ -161,6 +169,7 @@ def _job(
     thumbnails: bool,
     encoder: str | None,
     prompts: Path | None,
+    key_file: Path | None,
     fit_device: str,
     **given: Any,
 ) -> ProbeJob:
@@ -184,4 +193,5 @@ def _job(
         thumbnails=thumbnails,
         encoder=encoder,
         prompts=prompts,
+        key_file=key_file,
     )

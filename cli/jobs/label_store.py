@@ -12,6 +12,8 @@ from cli.project import shown
 from embedstore.datasets.label_table import read_label_task
 from embedstore.errors import CorruptStore, DataError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
+from embedstore.queries.clinical_ids import ClinicalIds, hint_of_keys
 from embedstore.queries.manifest_columns import require_columns, unit_names
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import LABEL, read_task, task_names, task_source, write_task
@@ -21,7 +23,11 @@ from embedstore.task import Task, unit_in_words, unit_key
 
 @dataclass(frozen=True, kw_only=True)
 class LabelJob:
-    """A table and what its task is to be; see `embedstore.datasets.label_table.read_label_task`."""
+    """A table and what its task is to be; see `embedstore.datasets.label_table.read_label_task`.
+
+    `by` says which clinical id the table has, and `key_file` turns it into the store's own; see
+    `embedstore.queries.clinical_ids.ClinicalIds.rows`.
+    """
 
     table: Path
     name: str
@@ -30,6 +36,8 @@ class LabelJob:
     classes: Sequence[str] = ()
     positive: str | None = None
     ordered: bool = False
+    by: str | None = None
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +65,17 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         As `open_store` and `open_writer`.
     """
     opened = open_store(store)
+    unit = unit_in_words(unit_key(job.unit))
+    known = ClinicalIds(opened, None if job.key_file is None else read_key(job.key_file))
     task = read_label_task(
         job.table,
         name=job.name,
-        unit=unit_in_words(unit_key(job.unit)),
+        unit=unit,
         targets=job.targets,
         classes=job.classes,
         positive=job.positive,
         ordered=job.ordered,
+        prepare=lambda rows: known.rows(rows, unit=unit, by=job.by, targets=job.targets),
     )
     in_store = _count_known(opened, task, job.table, notify)
     with open_writer(opened.path, opened.identity, say=notify):
@@ -100,7 +111,7 @@ def _count_known(store: Store, task: Task, table: Path, notify: Notify) -> int:
     if len(strangers) == len(ids):
         raise DataError(
             f"{table}: none of its {len(ids):,} {task.unit} ids is in store {store.path}; "
-            f"the store's look like {sorted(known)[:1]}"
+            f"the store's look like {sorted(known)[:1]}{hint_of_keys(store)}"
         )
     if strangers:
         notify(

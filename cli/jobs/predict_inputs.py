@@ -15,8 +15,10 @@ from cli.project import shown
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.embed_images import embed_records
+from embedstore.queries.image_files import hidden_images
 from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
 from embedstore.queries.nearest_cases import nearest_cases
@@ -53,6 +55,9 @@ class PredictOptions:
         Folder or hub id of the run's encoder; its registered name by default.
     device
         Device of the encoder.
+    key_file
+        Key of a store of cases whose paths are hidden: an image that it holds too is known by its place, and its
+        patient's cases are left out.
     """
 
     threshold: str = "half"
@@ -63,6 +68,7 @@ class PredictOptions:
     cases_must_fit: bool = True
     encoder: str | None = None
     device: str = "auto"
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +241,8 @@ def _nearest(run: Run, loaded: _Loaded, asked: PredictOptions) -> list[list[dict
     if store is None:
         return None
     task = read_task(store.path, run.document["task"]["name"])
-    return nearest_cases(store, task, loaded.units, loaded.paths, count=count)
+    key = read_key(asked.key_file) if asked.key_file is not None and hidden_images(store) else None
+    return nearest_cases(store, task, loaded.units, loaded.paths, count=count, key=key)
 
 
 def _store_of_cases(run: Run, held: Store | None, asked: PredictOptions) -> Store | None:

@@ -48,7 +48,7 @@ def _flat(answers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 "conformal_set": answer["conformal_set"],
                 **{f"prevalence_{name}": share for name, share in answer["prevalence"]["assumed"].items()},
                 "prevalence_source": answer["prevalence"]["source"],
-                **{f"ood_p_{method}": p for method, p in entry["ood_p_value"].items()},
+                **{f"ood_p_{method}": p for method, p in (entry["ood_p_value"] or {}).items()},
                 "images": entry["images"],
                 "learned_from": entry["learned_from"],
                 "run_id": entry["run_id"],

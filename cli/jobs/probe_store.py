@@ -12,6 +12,8 @@ from cli.jobs.run_folder import replaced_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
+from embedstore.queries.image_files import hidden_images
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
 from embedstore.view import View
@@ -51,6 +53,8 @@ class ProbeJob:
         Folder or hub id of the stores' encoder, for heads that compare with words; its registered name by default.
     prompts
         File of prompts for such heads.
+    key_file
+        Key of stores whose paths are hidden, for their pictures.
     """
 
     stores: Sequence[StrPath]
@@ -62,6 +66,7 @@ class ProbeJob:
     thumbnails: bool = False
     encoder: str | None = None
     prompts: StrPath | None = None
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +146,22 @@ def probe_into(folder: Path, opened: OpenedProbe, options: ProbeOptions, *, noti
     if replaced := replaced_run(folder):
         notify(f"replaces {replaced}")
     run = save_run(folder, result)
-    pictures = pictures_of_errors(run, opened.stores) if opened.job.thumbnails else None
+    pictures = _pictures(run, opened, notify) if opened.job.thumbnails else None
     save_report(folder / REPORT_FILE, [run], thumbnails=pictures)
     return run
+
+
+def _pictures(run: Run, opened: OpenedProbe, notify: Notify) -> dict[str, bytes]:
+    """Return the pictures of confident errors; say where they lack because only an owner finds the files."""
+    named = opened.job.key_file
+    key = None if named is None else read_key(named)
+    hidden = sum(hidden_images(store) for store in opened.stores)
+    if key is None and hidden:
+        notify(
+            f"no pictures of {hidden:,} images: their paths are hidden. Who has the key gives --key-file, and the map "
+            "beside it leads to the files"
+        )
+    return pictures_of_errors(run, opened.stores, key=key)
 
 
 def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None]:

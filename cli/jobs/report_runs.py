@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import Key
 from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import Store
 from heads.reporting.page import COMPARISON_FILE, REPORT_FILE, save_report
@@ -39,10 +40,10 @@ def report_runs(folders: Sequence[StrPath], *, out: StrPath | None = None) -> Pa
     return page
 
 
-def pictures_of_errors(run: Run, stores: Sequence[Store]) -> dict[str, bytes]:
+def pictures_of_errors(run: Run, stores: Sequence[Store], *, key: Key | None = None) -> dict[str, bytes]:
     """Return a JPEG of each confident error of a run, by unit, from the images of its opened stores."""
     wrong = (error.unit_id for error in confident_errors(run))
-    return thumbnails_of_units(stores, wrong, run.document["task"]["unit"])
+    return thumbnails_of_units(stores, wrong, run.document["task"]["unit"], key=key)
 
 
 def _default_page(folders: Sequence[Path]) -> Path:

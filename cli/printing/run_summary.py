@@ -12,6 +12,7 @@ from cli.project import shown
 from embedstore.task import units_in_words
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import data_in_words
+from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.statistics.metrics import METRICS, leading, shown_in
 from heads.statistics.subgroups import listed
@@ -52,7 +53,12 @@ def print_run(run: Run) -> None:
     spent = sum(document["seconds"].values())
     report = shown(run.folder / REPORT_FILE)
     click.echo(f"\n{shown(run.folder)}: run {run.run_id}, {spent:.1f} s; report: {report}")
+    click.echo(f"{shown(run.folder)} {vectors_in_words(document)}{_without_bank(document)}")
     click.echo("Research software, not a medical device.")
+
+
+def _without_bank(document: Mapping[str, Any]) -> str:
+    return " (--no-bank leaves them out)" if document["patient_vectors"]["bank"] else ""
 
 
 def inputs_in_words(way: Mapping[str, Any]) -> str:

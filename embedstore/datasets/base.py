@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 from embedstore.brief import Brief
 from embedstore.errors import UsageError, did_you_mean
 from embedstore.files import StrPath
-from embedstore.manifest import Manifest
+from embedstore.keys.key_file import Key
+from embedstore.manifest import Manifest, Record
 from embedstore.plugins import DATASETS, find_plugin, plugin_names, require_options
 from embedstore.task import Task
 
@@ -38,6 +40,12 @@ class Collection(Brief):
         Facts for people, in order (``"patients": 120``, ``"absent": "valid split: 3 files of 3,197"``).
     tables
         Further tables that belong to the records and are kept with the store (``"coordinates"``).
+    key
+        The key behind its ids, where these are pseudonyms.
+    paths
+        ``image_id`` -> path, where the manifest holds none because paths are hidden (`hides_paths`).
+    owner_rows
+        What the owner's map says of this folder (`embedstore.keys.owner_map.map_rows`); never kept in a store.
     """
 
     dataset: str
@@ -46,6 +54,20 @@ class Collection(Brief):
     tasks: tuple[Task, ...] = ()
     summary: Mapping[str, str | int] = field(default_factory=dict)
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    key: Key | None = None
+    paths: Mapping[str, str] = field(default_factory=dict, repr=False)
+    owner_rows: pa.Table | None = field(default=None, repr=False)
+
+    @property
+    def hides_paths(self) -> bool:
+        """Whether the manifest, and so a store, holds no path."""
+        return bool(self.paths)
+
+    def located(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield records of the manifest, or of a store made from it, with the path at which each file lies."""
+        for record in records:
+            path = self.paths.get(record.image_id)
+            yield record if path is None else replace(record, path=path)
 
     @property
     def phantom(self) -> bool:
@@ -117,6 +139,18 @@ def read_dataset(name: str, root: StrPath, options: Mapping[str, Any] | None = N
     60
     """
     return dataset_reader(name, options).read(Path(root))
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether the reader of this name has an option; False for a name that no reader has.
+
+    Raises
+    ------
+    PluginError
+        If the package that offers it cannot be imported.
+    """
+    found = find_plugin(DATASETS, name)
+    return found is not None and option in inspect.signature(found.load()).parameters
 
 
 def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> DatasetReader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def read_label_task(
     classes: Sequence[str] = (),
     positive: str | None = None,
     ordered: bool = False,
+    prepare: Callable[[Rows], Rows] | None = None,
 ) -> Task:
     """Read a task from a table with one row per unit.
 
@@ -45,6 +46,8 @@ def read_label_task(
         The class that one acts on; of two classes the last by default, of more none.
     ordered
         Whether the classes are grades, from the least to the gravest.
+    prepare
+        What is done to the table first: ids that somebody else uses become those of a store.
 
     Raises
     ------
@@ -56,6 +59,8 @@ def read_label_task(
     """
     require_unit(unit, where=f"task {name!r}")
     rows = read_rows(path)
+    if prepare is not None:
+        rows = prepare(rows)
     key = unit_key(unit)
     wanted = list(targets) or [column for column in rows.columns if column not in key]
     for column in (*key, *wanted):

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent
+from embedstore.datasets.hidden_ids import key_of_reader, with_pseudonyms
 from embedstore.datasets.table_images import describe_contents, one_row_per_frame, read_modalities
 from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows, sort_classes
 from embedstore.errors import DataError, UsageError, did_you_mean
@@ -44,6 +45,13 @@ class Table:
         that has the manifest's name for another one is left out.
     label
         Names of the label columns.
+    hide_paths
+        Replace the ids of images, patients, studies and series by keyed digests, and keep paths out of the store.
+    key_file
+        File with the secret for these ids; needed to hide paths. Where it is not there, an extraction makes it.
+    keep
+        Further columns that stay when paths are hidden; by default none, as only their owner knows what they say of
+        a patient.
 
     Raises
     ------
@@ -53,9 +61,20 @@ class Table:
 
     name = "table"
 
-    def __init__(self, columns: Mapping[str, str] | None = None, label: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, str] | None = None,
+        label: Sequence[str] = (),
+        *,
+        hide_paths: bool = False,
+        key_file: str | Path | None = None,
+        keep: Sequence[str] = (),
+    ) -> None:
         self.columns = dict(columns or {})
         self.label = (label,) if isinstance(label, str) else tuple(label)
+        self.hide_paths = hide_paths
+        self.key_file = None if key_file is None else Path(key_file)
+        self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
         if unknown := sorted(set(self.columns) - set(FIXED_COLUMNS)):
             raise UsageError(
                 f"columns may map {', '.join(FIXED_COLUMNS)}; found {unknown[0]!r}. "
@@ -101,7 +120,10 @@ class Table:
             summary[f"task {task.name}"] = f"per {task.unit}, classes {', '.join(task.classes)}"
         if absent := absent_files(root.parent, manifest.column("path")):
             summary["absent"] = describe_absent(absent, len(manifest))
-        return Collection(self.name, root.parent, manifest, tasks, summary)
+        collection = Collection(self.name, root.parent, manifest, tasks, summary)
+        if not self.hide_paths:
+            return collection
+        return with_pseudonyms(collection, key_of_reader(self.key_file, reader=self.name), keep=self.keep)
 
 
 def _require_column(rows: Rows, name: str, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import ExtractOptions
+from embedstore.extraction.same_key import require_same_key
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.store.layout import CONTENT_PLAN, StoreLayout, planned_arrays
@@ -93,11 +94,13 @@ def dry_run(
     if StoreLayout(path).store_file.exists():
         held = open_store(path)
         held.identity.require_same(encoder.identity, holder=f"store {path}")
+        require_same_key(held, collection)
         if held.parts:
             new = wanted.without(held.table.column("image_id").combine_chunks())
-    absent = _absent(new, collection.root)
+    records = list(collection.located(new.records()))
+    absent = _absent(records, collection.root)
     gone = {image_id for image_ids in absent.values() for image_id in image_ids}
-    present = [record for record in new.records() if record.image_id not in gone]
+    present = [record for record in records if record.image_id not in gone]
     sample = (
         [present[row] for row in np.unique(np.linspace(0, len(present) - 1, SAMPLE).astype(int))]
         if present
@@ -129,9 +132,9 @@ def _grouped(manifest: Manifest) -> dict[tuple[str, str, str], int]:
     return {key: counts[key] for key in sorted(counts)}
 
 
-def _absent(manifest: Manifest, root: Path) -> dict[Reason, tuple[str, ...]]:
+def _absent(records: Sequence[Record], root: Path) -> dict[Reason, tuple[str, ...]]:
     found: dict[Reason, list[str]] = {}
-    for record in manifest.records():
+    for record in records:
         try:
             size = os.stat(path_from_manifest(root, record.path)).st_size
         except FileNotFoundError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
+from embedstore.datasets.base import Collection
 from embedstore.extraction.options import Choose
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.manifest import Manifest
@@ -33,6 +35,13 @@ class PendingChunk:
     plan: PartPlan
     work: ChunkWork
     part: Part | None = None
+
+    def located(self, collection: Collection) -> Self:
+        """Return the chunk with the paths of its images, which a store may not hold (`Collection.paths`)."""
+        if not collection.hides_paths:
+            return self
+        records = tuple(collection.located(self.work.records))
+        return replace(self, work=replace(self.work, records=records))
 
 
 def pending_chunks(

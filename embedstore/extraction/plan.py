@@ -12,6 +12,7 @@ from pathlib import Path
 from embedstore.datasets.base import Collection
 from embedstore.errors import StoreBusy
 from embedstore.extraction.options import ExtractOptions
+from embedstore.extraction.same_key import kept_root, require_same_key
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.store.layout import StoreLayout
@@ -62,16 +63,19 @@ def write_plan(
 ) -> Store:
     """Write the tasks, plan a part for records that no part holds yet, and return the store."""
     store = open_store(writer.root)
+    require_same_key(store, collection)
     new = _unknown(store, wanted)
     if len(new):
         plan = writer.plan_part(
             new,
             dataset=collection.dataset,
-            data_root=str(collection.root),
+            data_root=kept_root(collection, writer.root),
             chunk_rows=options.chunk_rows,
             dtype=options.store_dtype,
             tables=collection.tables,
             phantom=collection.phantom,
+            key_fingerprint=collection.key.fingerprint if collection.key else "",
+            hides_paths=collection.hides_paths,
         )
         part = open_part(StoreLayout(writer.root).part(plan.number), plan)
         store = replace(store, parts=(*store.parts, part))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -15,11 +15,12 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
 from embedstore.extraction.pending import PendingChunk, whole_chunk
+from embedstore.keys.quiet_messages import without_values
 from embedstore.pipeline.batch_check import BatchCheck
 from embedstore.pipeline.chunk_work import Stopwatch
 from embedstore.pipeline.run_chunks import run_chunks
 from embedstore.pipeline.series_ranges import SeriesRanges, series_members, with_series_ranges
-from embedstore.store.commit import ChunkWriter
+from embedstore.store.commit import ChunkResult, ChunkWriter
 from embedstore.store.layout import Receipt
 
 
@@ -90,7 +91,7 @@ class ChunkLoop:
             self._resources = opening.pop_all()
         self._ranges = SeriesRanges(
             root=self.collection.root,
-            members=series_members(self.collection.manifest.records()),
+            members=series_members(self.collection.located(self.collection.manifest.records())),
             mri_range=spec.mri_range,
             decoder=self._decoder,
             known=self.known,
@@ -141,12 +142,21 @@ class ChunkLoop:
         waiting: tuple[PendingChunk, Future[Receipt]] | None = None
         for work, computed in outputs:
             entry = by_place[work.part, work.chunk]
-            result = whole_chunk(entry, computed)
+            result = whole_chunk(entry, self._kept(computed))
             if waiting is not None:
                 yield _finished(*waiting, stopwatch)
             waiting = entry, self._writing.submit(self.writer.commit, entry.plan, entry.work.chunk, result)
         if waiting is not None:
             yield _finished(*waiting, stopwatch)
+
+    def _kept(self, computed: ChunkResult) -> ChunkResult:
+        """Return what may be written: where paths are hidden, messages without what the files say."""
+        if not self.collection.hides_paths:
+            return computed
+        told = {
+            row: (reason, without_values(message)) for row, (reason, message) in computed.failures.items()
+        }
+        return replace(computed, failures=told)
 
 
 def _finished(entry: PendingChunk, future: Future[Receipt], stopwatch: Stopwatch) -> FinishedChunk:

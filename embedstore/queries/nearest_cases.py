@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.keys.key_file import Key
 from embedstore.manifest import path_from_manifest
+from embedstore.queries.image_files import ImageFiles
 from embedstore.queries.search import Index, Neighbor, build_index
 from embedstore.store.reader import Store
 from embedstore.task import Task, unit_id_of
@@ -17,7 +19,13 @@ from embedstore.view import Units
 
 
 def nearest_cases(
-    store: Store, task: Task, units: Units, paths: Mapping[str, Path], *, count: int
+    store: Store,
+    task: Task,
+    units: Units,
+    paths: Mapping[str, Path],
+    *,
+    count: int,
+    key: Key | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Find the labelled units that hold the images most similar to each unit's images.
 
@@ -34,6 +42,8 @@ def nearest_cases(
         vector, and its patient's cases are left out. Without a path the id itself is that of the store.
     count
         Cases for each unit; fewer where there are fewer.
+    key
+        The key of a store whose paths are hidden; without it an image of the store is known by its vector alone.
 
     Returns
     -------
@@ -41,7 +51,7 @@ def nearest_cases(
         By unit: ``unit_id``, ``image_id`` (the most similar one), ``similarity`` (cosine) and ``labels``.
     """
     index = build_index(store)
-    known_as = _known_images(store, paths)
+    known_as = _known_images(store, paths, key)
     labels = {
         unit_id: {target: row[target] for target in task.targets}
         for unit_id, row in zip(task.unit_ids, task.labels.to_pylist(), strict=True)
@@ -63,17 +73,13 @@ def nearest_cases(
     return found
 
 
-def _known_images(store: Store, paths: Mapping[str, Path]) -> dict[str, str]:
+def _known_images(store: Store, paths: Mapping[str, Path], key: Key | None) -> dict[str, str]:
     """Return the store's id of each image that it was made of."""
     wanted = {path.resolve(): image_id for image_id, path in paths.items()}
     names = {path.name for path in wanted}
-    known = {}
-    for part in store.parts:
-        root = Path(part.plan.root).resolve()
-        table = part.manifest.table
-        for stored, path in zip(
-            *(table.column(name).to_pylist() for name in ("image_id", "path")), strict=True
-        ):
+    known, files = {}, ImageFiles(key)
+    for part in store.parts if wanted else ():
+        for stored, root, path in files.of_part(store, part):
             # Resolving a path asks the disk; a name is compared first.
             if path.rpartition("/")[2] in names:
                 own = wanted.get(path_from_manifest(root, path).resolve())

@@ -61,6 +61,7 @@ def probe(
         )
     seconds: dict[str, float] = {}
     asked = options_of(options)
+    asked.require_no_vectors()
     with _timed(seconds, "fit"):
         view = asked.take(view)
         ways = asked.ways(view)
@@ -82,7 +83,8 @@ def probe(
         )
         sets = _sets(view, rows, fitted, asked.coverage)
     with _timed(seconds, "outliers"):
-        outliers = learn_outliers(rows.X, rows.unit_of_row, rows.groups, seed=asked.seed)
+        learned = (rows.X, rows.unit_of_row, rows.groups)
+        outliers = learn_outliers(*learned, seed=asked.seed) if asked.bank else None
     with _timed(seconds, "predict"):
         evaluated = (
             _predict(view, everyone, fitted, sets, split.evaluated)

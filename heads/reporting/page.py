@@ -29,6 +29,7 @@ from heads.reporting.words import (
 )
 from heads.runs.comparison import best_first, compare_runs, p_value_in_words, require_one_task
 from heads.runs.confident_errors import confident_errors
+from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.scores import Floats, probabilities_from_scores
 from heads.statistics.evaluation import decide
@@ -122,6 +123,7 @@ def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
         "run_id": run.run_id,
         "primary": primary,
         "data": data_in_words(document["sources"]),
+        "patient_vectors": vectors_in_words(document),
         "metrics": _tabled(run),
         "chance": _chance(run),
         "by_subgroup": by_subgroup,

@@ -4,7 +4,7 @@
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
 head.safetensors     one head per target; an array that several share is there once (`heads.runs.shared_arrays`)
 calibrator.json      one calibrator per target
-outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
+outliers.safetensors distances of the units learned from, with vectors of patients (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
 predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
@@ -84,7 +84,7 @@ class Run(Brief):
     conformal
         Bars of the conformal sets, by target.
     outliers
-        Distances of the units learned from.
+        Distances of the units learned from; None in a run without a bank of vectors.
     learned_images
         (n, 32) uint8 digests of the decoded pixels of the images learned from, sorted, each once.
     predictions
@@ -99,7 +99,7 @@ class Run(Brief):
     identity: Identity
     predictor: Predictor
     conformal: tuple[ConformalSets, ...]
-    outliers: Outliers
+    outliers: Outliers | None
     learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table
@@ -266,10 +266,13 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
             {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
         ),
         PREDICTIONS_FILE: parquet_bytes(predictions),
-        OUTLIERS_FILE: bytes(safetensors.numpy.save(result.outliers.to_arrays())),
         LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
     }
+    if result.outliers is None:
+        (folder / OUTLIERS_FILE).unlink(missing_ok=True)
+    else:
+        files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     document = run_document(result) | {"files": {name: sha256_bytes(files[name]) for name in sorted(files)}}
@@ -330,7 +333,8 @@ def load_run(folder: StrPath) -> Run:
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
             for entry in document["heads"]
         )
-        outliers = Outliers.from_arrays(safetensors.numpy.load(payloads[OUTLIERS_FILE]))
+        kept = payloads.get(OUTLIERS_FILE)
+        outliers = None if kept is None else Outliers.from_arrays(safetensors.numpy.load(kept))
         learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
