@@ -1,1 +1,1 @@
-"""Codestreams -> raw samples, every one of them decoded, or a refusal; the only room that knows imagecodecs."""
+"""Codestreams -> raw samples, every one decoded, or a refusal; the only room that knows imagecodecs and simplejpeg."""

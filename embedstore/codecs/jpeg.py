@@ -5,6 +5,10 @@ So the frame header is made to claim a few rows more than the stream has. A soun
 when these begin: the first block of them is decoded from the padding bits, and the rest is the grey of blocks
 that were skipped. Grey from the start says that samples were missing before; anything but grey after the first
 block says that samples were left over, as from a sector of zeros in the middle.
+
+That cannot be done with several scans. Those of 8 bits are decoded once more by TurboJPEG, which counts what is
+left of each scan and says what libjpeg warned of; where it cannot, the image may not depend on what stands after
+the entropy-coded data.
 """
 
 from __future__ import annotations
@@ -112,7 +116,8 @@ def _whole(content: bytes, stream: JpegStream, target: _Target) -> Samples:
     rows, extra = stream.size.rows, _extra_rows(stream)
     if not extra:
         pixels = target.decode(content)
-        _compare_with_other_padding(content, stream, target, pixels)
+        if not _decodes_without_warning(content, stream):
+            _compare_with_other_padding(content, stream, target, pixels)
         return pixels
     longer = target.decode(_with_rows(content, stream, rows + extra))
     pixels = longer[:rows]
@@ -223,6 +228,28 @@ def _residuals_differ(after: Samples, stream: JpegStream) -> bool:
     predicted = {1: left, 2: up, 3: corner, 4: left + up - corner}[predictor]
     residuals = ((row[1:] - predicted) % (1 << 8 * after.dtype.itemsize))[_PADDING_SYMBOLS:]
     return bool((residuals != residuals[:1]).any())
+
+
+def _decodes_without_warning(content: bytes, stream: JpegStream) -> bool:
+    """Return whether TurboJPEG decodes the stream; False where it cannot, as for 12 bits and rare sampling.
+
+    Raises
+    ------
+    ImageRefused
+        With ``unreadable`` where it says that data are lacking or left over.
+    """
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(
+            content, colorspace="CMYK" if stream.size.components == 4 else "GRAY", strict=True
+        )
+    except ValueError as error:
+        # jerror.h of libjpeg: its other warnings are of Adobe and JFIF segments, and of Se = 0 in sequential scans.
+        if str(error).startswith(("Corrupt", "Premature", "Inconsistent")):
+            raise truncated("JPEG", str(error).removeprefix("Corrupt JPEG data: ")) from None
+        return False
+    return True
 
 
 def _compare_with_other_padding(content: bytes, stream: JpegStream, target: _Target, pixels: Samples) -> None:

@@ -22,6 +22,7 @@ TESTED_VERSIONS = {
     "scikit-learn": "1.9.1",
     "scipy": "1.17.1",
     "sentencepiece": "0.2.3",
+    "simplejpeg": "1.9.0",
     "torch": "2.13.0",
     "transformers": "5.23.0",
     "xgboost": "3.2.0",

@@ -141,8 +141,8 @@ class ProbeOptions:
         """Refuse a head that is made of training vectors where none may be kept; raises UsageError."""
         if not self.bank and head_needs(self.head).holds_vectors:
             raise UsageError(
-                f"`head={self.head!r}` is made of the vectors that it learned from; a run without a bank of vectors needs "
-                "another head"
+                f"`head={self.head!r}` is made of the vectors that it learned from; a run without a bank of vectors "
+                "needs another head"
             )
 
     def ways(self, view: View) -> tuple[HeadInputs, ...]:

@@ -165,6 +165,61 @@ def test_progressive_jpeg_without_its_last_scans_is_refused():
             decode_jpeg(whole[: scan.end] + b"\xff\xd9")
 
 
+LARGE = np.add.outer(np.arange(256) * 7, np.arange(256) * 3) + RNG.integers(0, 40, (256, 256))
+SCANS = {
+    "progressive": pillow_jpeg((LARGE % 256).astype(np.uint8), quality=90, progressive=True),
+    "progressive colour": pillow_jpeg(
+        np.stack([LARGE, LARGE[::-1], LARGE.T], -1).astype(np.uint8), quality=90, progressive=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_progressive_jpeg_that_lost_half_of_a_scan_is_refused(name, place):
+    # Scans that refine find back to their place now and then, with nothing lacking at the end (docs/data.md).
+    whole = SCANS[name]
+    for scan in [scan for scan in read_jpeg(whole).scans if not scan.high_bit]:
+        length = (scan.end - scan.start) // 2
+        start = scan.start + int(place * length)
+        with pytest.raises(ImageRefused, match=r"premature end|extraneous|bad Huffman"):
+            decode_jpeg(whole[:start] + whole[start + length :])
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_progressive_jpeg_with_more_data_than_a_scan_takes_is_refused(name):
+    whole = SCANS[name]
+    for scan in read_jpeg(whole).scans:
+        more = whole[scan.start : scan.start + 64].replace(b"\xff", b"\xfe")
+        with pytest.raises(ImageRefused, match=r"\d\d extraneous bytes"):
+            decode_jpeg(whole[: scan.end] + more + whole[scan.end :])
+
+
+def test_sequential_jpeg_of_several_scans_is_whole_or_refused():
+    grey = pillow_jpeg(GREY, quality=90)
+    colour = _one_scan_a_component(grey, components=3)
+    np.testing.assert_array_equal(decode_jpeg(colour)[..., 2], decode_jpeg(grey))
+    scan = read_jpeg(colour).scans[1]
+    for start in (scan.start + 100, scan.end - 100):
+        with pytest.raises(ImageRefused, match=r"premature end|extraneous|bad Huffman"):
+            check_jpeg(colour[:start] + colour[start + 64 :], rows=61, columns=75)
+
+
+def _one_scan_a_component(grey, *, components):
+    """Return a JPEG that codes the data of a grey one for each component, in a scan of its own (T.81 B.2.2, B.2.3)."""
+    scan = read_jpeg(grey).scans[0]
+    frame = grey.index(b"\xff\xc0")
+    size = grey[frame + 4 : frame + 9]
+    header = b"\xff\xc0" + struct.pack(">H", 8 + 3 * components) + size + bytes([components])
+    header += b"".join(bytes([number, 0x11, 0]) for number in range(1, components + 1))
+    rest = grey[frame + 2 + int.from_bytes(grey[frame + 2 : frame + 4], "big") : scan.start - 10]
+    scans = [
+        b"\xff\xda" + struct.pack(">HB2B3B", 8, 1, number, 0, 0, 63, 0) + grey[scan.start : scan.end]
+        for number in range(1, components + 1)
+    ]
+    return grey[:frame] + header + rest + b"".join(scans) + b"\xff\xd9"
+
+
 def test_missing_restart_marker_is_refused():
     whole = LOSSY["8 bits, restarts"]
     place = restart_places(whole, read_jpeg(whole).scans[0])[2]
