@@ -146,7 +146,7 @@ def known_result(
     )
 
 
-_CIRCUMSTANCES = {"created", "seconds", "finished", "host", "device", "versions", "sha256"}
+_CIRCUMSTANCES = {"created", "root", "seconds", "finished", "host", "device", "versions", "sha256"}
 
 
 def store_bytes(root: Path) -> dict[str, bytes]:

@@ -178,7 +178,12 @@ class ClinicalIds:
     def _source(self, rows: Rows, attribute: str, own: str, named: str | None, by: str | None) -> str:
         """Return the column of the table that holds the ids."""
         spelled = {name.lower(): name for name in rows.columns}
-        for name in (named,) if named and by else (attribute, own):
+        if by is not None:
+            wanted = (named,) if named else (attribute, own)
+        else:
+            # Without a key a clinical id leads nowhere.
+            wanted = (own,) if self.key is None else (own, attribute)
+        for name in wanted:
             if name.lower() in spelled:
                 return spelled[name.lower()]
         there = [name for name in CLINICAL_IDS if name.lower() in spelled]

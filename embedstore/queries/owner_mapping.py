@@ -12,7 +12,6 @@ from embedstore.files import StrPath, write_durable
 from embedstore.keys.key_file import Key
 from embedstore.keys.keyed_ids import CLINICAL_IDS
 from embedstore.keys.owner_map import map_file, read_map
-from embedstore.manifest import path_from_manifest
 from embedstore.queries.image_files import require_key_of
 from embedstore.store.layout import STORE_FILE
 from embedstore.store.reader import Store
@@ -54,8 +53,7 @@ def write_mapping(target: StrPath, key: Key, *, store: Store | None = None) -> C
     writer.writerow(COLUMNS)
     writer.writerows(lines)
     try:
-        # A name may hold bytes that are no text, which a map keeps as private characters; here they come back.
-        write_durable(place, text.getvalue().encode("utf-8", "surrogateescape"), label="mapping", mode=0o600)
+        write_durable(place, text.getvalue().encode(), label="mapping", mode=0o600)
     except OSError as error:
         raise DataError(f"{place} cannot be written: {error.strerror}. Choose another place") from error
     return Counter(level for level, *_ in lines)
@@ -84,7 +82,7 @@ def _lines(key: Key, store: Store | None) -> list[tuple[str, str, str, str]]:
         wanted = set(store.image_ids)
     found: dict[tuple[str, str, str, str], None] = {}
     for row in rows:
-        file = str(path_from_manifest(path_from_manifest(Path("/"), row["root"]), row["path"]))
+        file = f"{row['root']}/{row['path']}"
         if row["image_id"] is None:
             if store is None:
                 found[_LEFT_OUT, row["left_out"] or "", "", file] = None

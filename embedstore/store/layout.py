@@ -260,7 +260,7 @@ class PartPlan:
     key_fingerprint: str = ""
     hides_paths: bool = False
 
-    CIRCUMSTANCES = ("created",)
+    CIRCUMSTANCES = ("created", "root")
 
     @property
     def chunks(self) -> int:

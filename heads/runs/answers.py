@@ -63,11 +63,11 @@ def predict_units(
         one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
         class, ``decision``, with two classes ``threshold``, ``conformal_set`` or None where the run refused it, and
         ``prevalence``; all but the last None where the unit has no image for the target),
-        ``conformal_coverage``, ``ood_p_value`` by method, None in a run without a bank, ``run_id`` and ``notice``; where the heads get metadata
-        also ``metadata``: column -> the different values of the unit's images, and where some of them were not among
-        the images that the heads were fitted on, ``metadata_unseen``: column -> those, each of which counts as none
-        of the column's values. Conformal sets hold class by class and so whatever the prevalence: they do not move
-        with it.
+        ``conformal_coverage``, ``ood_p_value`` by method, None in a run without a bank, ``run_id`` and ``notice``;
+        where the heads get metadata also ``metadata``: column -> the different values of the unit's images, and where
+        some of them were not among the images that the heads were fitted on, ``metadata_unseen``: column -> those,
+        each of which counts as none of the column's values. Conformal sets hold class by class and so whatever the
+        prevalence: they do not move with it.
 
     Raises
     ------

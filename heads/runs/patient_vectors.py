@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+OUTLIERS_FILE = "outliers.safetensors"
+
+
+def left_out_by_choice(document: Mapping[str, Any]) -> set[str]:
+    """Return the files that a run may lack, by its ``run.json``: that of the bank, where none was to be kept."""
+    return {OUTLIERS_FILE} if document.get("outliers", {}) is None else set()
+
 
 def vectors_in_words(document: Mapping[str, Any]) -> str:
     """Return a line on the vectors of patients in a run, from its ``run.json``; runs from before it said so as well."""
@@ -12,7 +19,7 @@ def vectors_in_words(document: Mapping[str, Any]) -> str:
     held = document.get("patient_vectors") or {"bank": outliers["bank_images"], "head": False}
     files = []
     if held["bank"]:
-        files.append(f"outliers.safetensors {held['bank']:,}")
+        files.append(f"{OUTLIERS_FILE} {held['bank']:,}")
     if held["head"]:
         files.append("head.safetensors all that it learned from")
     if not files:

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import safetensors.numpy
 from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from embedstore.brief import Brief
 from embedstore.errors import Advice, DataError, UsageError
@@ -49,6 +49,7 @@ from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
+from heads.runs.patient_vectors import OUTLIERS_FILE, left_out_by_choice
 from heads.runs.run_document import FORMAT_VERSION, run_document
 from heads.runs.run_tables import label_noise_table, predictions_table
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
@@ -61,7 +62,6 @@ RUN_FILE = "run.json"
 HEAD_FILE = "head.safetensors"
 CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
-OUTLIERS_FILE = "outliers.safetensors"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
@@ -243,7 +243,7 @@ class Run(Brief):
 def save_run(folder: StrPath, result: ProbeResult) -> Run:
     """Write a probe's result as a run, in place of one already there; UsageError if it is no `ProbeResult`.
 
-    ``run.json`` of a run already there goes first, and the new one comes last: a folder without it is no run.
+    ``run.json`` already there goes first, and the new one comes last: a folder without it is no run.
 
     Examples
     --------
@@ -254,9 +254,9 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         raise UsageError(
             f"result must be a ProbeResult, as heads.probe returns; found {type(result).__name__}"
         )
-    folder = Path(folder)
-    make_folder_durable(folder)
-    (folder / RUN_FILE).unlink(missing_ok=True)
+    make_folder_durable(folder := Path(folder))
+    for name in (RUN_FILE, OUTLIERS_FILE):  # the latter may not be written anew
+        (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
     learned_images = _learned_images(result)
@@ -266,13 +266,10 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
             {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
         ),
         PREDICTIONS_FILE: parquet_bytes(predictions),
-        LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
+        LEARNED_FILE: bytes(save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
+        **({OUTLIERS_FILE: bytes(save(result.outliers.to_arrays()))} if result.outliers else {}),
     }
-    if result.outliers is None:
-        (folder / OUTLIERS_FILE).unlink(missing_ok=True)
-    else:
-        files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     document = run_document(result) | {"files": {name: sha256_bytes(files[name]) for name in sorted(files)}}
@@ -333,9 +330,9 @@ def load_run(folder: StrPath) -> Run:
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
             for entry in document["heads"]
         )
-        kept = payloads.get(OUTLIERS_FILE)
-        outliers = None if kept is None else Outliers.from_arrays(safetensors.numpy.load(kept))
-        learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
+        bank = payloads.get(OUTLIERS_FILE)
+        outliers = None if bank is None else Outliers.from_arrays(load(bank))
+        learned_images = load(payloads[LEARNED_FILE])["content_sha256"]
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
@@ -368,20 +365,17 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise DataError(f"{path.parent} is not a run: it has no {RUN_FILE}", advice=Advice.PROBE) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    found = document.get("format_version") if isinstance(document, dict) else None
-    if found != FORMAT_VERSION:
+    if (found := document.get("format_version") if isinstance(document, dict) else None) != FORMAT_VERSION:
         raise DataError(
             f"{path}: format version must be {FORMAT_VERSION}, found {found!r}; probe again, or use the release "
             "that wrote it"
         )
     needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
-    needed |= {"ece_bins", "classes"}
-    missing = needed - set(document)
-    lacking = set(FILES) - set(document.get("files", ()))
+    missing = (needed | {"ece_bins", "classes"}) - set(document)
+    lacking = set(FILES) - set(document.get("files", ())) - left_out_by_choice(document)
     if missing or lacking:
         raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
-    digest = content_sha256(document)
-    if digest != document["sha256"]:
+    if (digest := content_sha256(document)) != document["sha256"]:
         raise DataError(
             f"{path} was changed after the run: its content has sha256 {digest[:12]}…, it says "
             f"{str(document['sha256'])[:12]}…; probe again"

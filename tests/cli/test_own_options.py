@@ -136,7 +136,10 @@ def test_unknown_options_are_refused_with_those_that_there_are(project, capsys):
     assert run([*extract, "--encoder-option", "faktor=2"]) == 2
     assert "encoder 'scaled' has no option 'faktor'; it takes factor. Did you mean" in capsys.readouterr().err
     assert run([*extract, "--reader-option", "lable=x"]) == 2
-    assert "dataset 'table' has no option 'lable'; it takes columns, label" in capsys.readouterr().err
+    assert (
+        "dataset 'table' has no option 'lable'; it takes columns, hide_paths, keep, key_file, label"
+        in capsys.readouterr().err
+    )
 
 
 def test_init_writes_own_options_as_tables_and_extract_reads_them(project, capsys):
