@@ -14,9 +14,10 @@ def assign_folds(
 ) -> npt.NDArray[np.int64]:
     """Deal whole groups into folds that resemble each other in every class of every target.
 
-    Groups with the same labels are dealt evenly at once, larger ones first; each group of the remainder goes to the
-    fold where its classes are rarest. scikit-learn's ``StratifiedGroupKFold`` has the same aim but takes two seconds
-    for 11,000 patients where this takes a tenth.
+    Groups with the same labels are dealt evenly at once, larger ones first. Each group of the remainder goes to the
+    fold with the fewest groups of its rarest class, then of the next, and of equals to the one where its labels are
+    rarest: a class is learned from its patients, and one of them may hold most of its images. scikit-learn's
+    ``StratifiedGroupKFold`` balances images alone, in two seconds for 11,000 patients where this takes a tenth.
 
     Parameters
     ----------
@@ -47,16 +48,24 @@ def assign_folds(
     ends = np.cumsum(np.bincount(kind_of_group, minlength=len(kinds)))
     scale = 1 / np.maximum(counts.sum(0), 1) ** 2
     filled = np.zeros((folds, labels.shape[1]))
+    holds = kinds[:, :-1] > 0
+    groups_of_class = (holds * np.diff(ends, prepend=0)[:, None]).sum(0)
+    rarest_last = np.argsort(-groups_of_class, kind="stable")
+    holders = np.zeros((folds, len(rarest_last)))
     fold_of_group = np.empty(n_groups, np.int64)
     for kind in np.argsort(-kinds.sum(1), kind="stable"):
         members = by_kind[ends[kind - 1] if kind else 0 : ends[kind]]
         even = len(members) // folds
         fold_of_group[members[: even * folds]] = np.arange(even * folds) % folds
         filled += even * kinds[kind]
+        holders += even * holds[kind]
+        own = rarest_last[holds[kind, rarest_last]]
         for group in members[even * folds :]:
-            fold = int(np.argmin(filled @ (kinds[kind] * scale)))
+            rarity = np.round(filled @ (kinds[kind] * scale), 12)
+            fold = int(np.lexsort((rarity, *holders[:, own].T))[0])
             fold_of_group[group] = fold
             filled[fold] += kinds[kind]
+            holders[fold] += holds[kind]
     return np.asarray(fold_of_group[groups], np.int64)
 
 

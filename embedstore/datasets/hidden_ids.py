@@ -24,6 +24,8 @@ from embedstore.task import Task, id_columns
 # Columns of a manifest that hold pseudonyms -> what each names.
 _LEVELS = {column: level for level, column in CLINICAL_IDS.values()}
 _COPY_DIGITS = 8
+_EXAMPLE = re.compile(r",? such as [^;]*", re.DOTALL)
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 @dataclass(frozen=True)
@@ -214,5 +216,7 @@ def _keyed_task(task: Task, key: Key, *, keep: Sequence[str]) -> Task:
 
 
 def _without_names(fact: str | int) -> str | int:
-    """Return a fact of a summary without the example that it ends with, which names a file or an id."""
-    return re.sub(r",? such as .*", "", fact, flags=re.DOTALL) if isinstance(fact, str) else fact
+    """Return a fact of a summary without examples and quoted cells, which name files and ids."""
+    if not isinstance(fact, str):
+        return fact
+    return _QUOTED.sub("...", _EXAMPLE.sub("", fact))

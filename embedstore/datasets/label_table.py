@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from embedstore.datasets.table_rows import Rows, are_numbers, as_text, read_rows, sort_classes
+from embedstore.datasets.table_rows import are_numbers, sort_classes
 from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.tables.rows import Rows, as_text
+from embedstore.tables.table_file import read_rows
 from embedstore.task import Task, id_columns, require_unit, unit_id_of, unit_key
 
 # More different labels are measurements or names.

@@ -19,11 +19,12 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_records, refuse_folder
 from embedstore.datasets.slice_columns import slice_columns
-from embedstore.datasets.table_rows import Cell, Rows, read_rows
 from embedstore.errors import DataError
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.headers.file_frames import frame_id
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
+from embedstore.tables.rows import Cell, Rows
+from embedstore.tables.table_file import read_rows
 from embedstore.task import Task
 
 CONDITIONS = (

@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent, refuse_folder
-from embedstore.datasets.table_rows import Rows, read_rows
 from embedstore.errors import DataError
 from embedstore.headers.file_frames import FileContent, frame_id, look_into
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
+from embedstore.tables.rows import Rows
+from embedstore.tables.table_file import read_rows
 from embedstore.task import Task
 
 TRAIN_IMAGES, TEST_IMAGES = "stage_2_train_images", "stage_2_test_images"

@@ -16,10 +16,12 @@ from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import absent_files, count_records, describe_absent
 from embedstore.datasets.hidden_ids import key_of_reader, with_pseudonyms
 from embedstore.datasets.table_images import describe_contents, one_row_per_frame, read_modalities
-from embedstore.datasets.table_rows import Cell, Rows, as_text, read_rows, sort_classes
+from embedstore.datasets.table_rows import sort_classes
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.headers.file_frames import look_into
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, Manifest, manifest_from_table
+from embedstore.tables.rows import Cell, Rows, as_text
+from embedstore.tables.table_file import read_rows
 from embedstore.task import Task
 
 _MOST_CLASSES = 100  # more are a measurement or an id, not a label

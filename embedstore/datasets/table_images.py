@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from embedstore.datasets.folder_summary import count_frames
-from embedstore.datasets.table_rows import Cell, Rows, as_text
 from embedstore.errors import DataError
 from embedstore.headers.dicom_headers import Kind
 from embedstore.headers.file_frames import FileContent, frame_id
 from embedstore.headers.modality_words import known_modalities, means_no_modality, modality_code
+from embedstore.tables.rows import Cell, Rows, as_text
 
 _SHOWN_WORDS = 5
 
@@ -30,22 +32,24 @@ def one_row_per_frame(
     path, frame, image_id
         Names of the table's columns; those of `frame` and `image_id` may not exist.
     """
+    names = [str(as_text(cell)) for cell in rows.columns[path]]
     named = rows.columns.get(frame) or [None] * len(rows)
     chosen = [
         (row, number)
-        for row, (cell, said) in enumerate(zip(rows.columns[path], named, strict=True))
-        for number in (contents[str(as_text(cell))].frames if said is None else (0,))
+        for row, (name, said) in enumerate(zip(names, named, strict=True))
+        for number in (contents[name].frames if said is None else (0,))
     ]
-    columns = {name: [cells[row] for row, _ in chosen] for name, cells in rows.columns.items()}
-    columns[frame] = [number if named[row] is None else named[row] for row, number in chosen]
-    if image_id in columns:
-        columns[image_id] = [
-            frame_id(str(as_text(cell)), number) if said is None and cell is not None else cell
-            for cell, (_, number), said in zip(
-                columns[image_id], chosen, (named[row] for row, _ in chosen), strict=True
-            )
+    taken = rows if len(chosen) == len(rows) else rows.take(pa.array([row for row, _ in chosen]))
+    frames = [number if named[row] is None else as_text(named[row]) for row, number in chosen]
+    ids = rows.columns.get(image_id)
+    if ids is not None and any(number for row, number in chosen if named[row] is None):
+        texts = [as_text(ids[row]) for row, _ in chosen]
+        numbered = [
+            frame_id(text, number) if named[row] is None and text is not None else text
+            for text, (row, number) in zip(texts, chosen, strict=True)
         ]
-    return Rows(rows.path, columns, [rows.places[row] for row, _ in chosen])
+        taken = taken.with_column(image_id, pa.chunked_array([pa.array(numbered, pa.string())]))
+    return taken.with_column(frame, pa.chunked_array([pa.array(map(str, frames), pa.string())]))
 
 
 @dataclass

@@ -189,7 +189,8 @@ def ece(y: Array, probabilities: Array, weights: Array | None = None, *, bins: i
 def calibration_slope(y: Array, probabilities: Array, weights: Array | None = None) -> Floats:
     """Return the slope of the labels' logistic regression on the logit; 1 is right, below over-confident.
 
-    NaN where all drawn cases have the same probability: a line has no slope through one point.
+    NaN where all drawn cases have the same probability: a line has no slope through one point. NaN too where the
+    probabilities part the classes: the likelihood then grows with the slope for ever (Albert & Anderson 1984).
     """
     return _one_versus_rest(_binary_slope, y, probabilities, weights)
 
@@ -326,11 +327,21 @@ def _binary_slope(positive: Flags, probability: Floats, weights: Array) -> Float
     logit = _logit(probability)
     design = np.column_stack([np.ones(len(positive)), logit])
     slopes = _newton(design, positive, np.zeros(len(positive)), weights, start=np.array([[0.0, 1.0]]))[:, 1]
-    spreads = [
-        np.where(block > 0, logit, -np.inf).max(1) - np.where(block > 0, logit, np.inf).min(1)
-        for block in blocks(weights)
+    overlap = np.concatenate([_classes_overlap(positive, logit, block > 0) for block in blocks(weights)])
+    return np.where(overlap, slopes, np.nan)
+
+
+def _classes_overlap(positive: Flags, logit: Floats, drawn: Flags) -> Flags:
+    """Return whether each class of a draw has a case beyond the other class's last one, (draws,)."""
+    ends = [
+        (np.where(drawn & of_class, logit, np.inf).min(1), np.where(drawn & of_class, logit, -np.inf).max(1))
+        for of_class in (positive, ~positive)
     ]
-    return np.where(np.concatenate(spreads) > _SAME_LOGIT, slopes, np.nan)
+    (lowest_positive, highest_positive), (lowest_negative, highest_negative) = ends
+    return np.asarray(
+        (highest_negative - lowest_positive > _SAME_LOGIT)
+        & (highest_positive - lowest_negative > _SAME_LOGIT)
+    )
 
 
 def _binary_intercept(positive: Flags, probability: Floats, weights: Array) -> Floats:

@@ -196,13 +196,13 @@ def test_a_measurement_is_not_taken_for_a_label(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("images.csv", b"path\n\xff\xfe\n", "cannot be read as csv"),
+        ("images.csv", b"path\n\x81\n", "neither UTF-8 nor Windows-1252"),
         ("images.csv", b'path\n"1.png\n', "cannot be read as csv"),
         ("images.parquet", b"PAR1 no", "cannot be read as parquet"),
         ("images.jsonl", b'{"path": "1.png"}\n{"path"\n', "line 2: must be one JSON object"),
         ("images.jsonl", b"[1]\n", "line 1: must be one JSON object"),
         ("images.jsonl", b'{"path": ["1.png"]}\n', "line 1: 'path' must be text or a number"),
-        ("images.xlsx", b"PK", r"must end in .csv, .parquet, .jsonl; found '.xlsx'"),
+        ("images.xlsx", b"PK", r"must end in .csv, .*.jsonl, .*; found '.xlsx'"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, name, content, message):

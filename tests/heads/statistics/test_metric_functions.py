@@ -226,3 +226,24 @@ def test_weights_of_another_shape_are_refused() -> None:
     for metric in (metrics.auroc, metrics.log_loss):
         with pytest.raises(UsageError, match=r"shape \(draws, 200\); found \(2, 3\)"):
             metric(y, probabilities, np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("size", [3, 8, 20, 27])
+def test_probabilities_that_part_the_classes_have_no_slope(size):
+    y = np.repeat([0, 1], 50)
+    logit = np.where(y == 1, size, -size) + np.random.default_rng(0).normal(0, 0.3, 100)
+    p = 1 / (1 + np.exp(-logit))
+    parted = np.column_stack([1 - p, p])
+    assert np.isnan(metrics.calibration_slope(y, parted)[0])
+    # The other way round, and with one case of each class at the same probability, it is parted still.
+    assert np.isnan(metrics.calibration_slope(1 - y, parted)[0])
+    p[[0, 99]] = 0.5
+    assert np.isnan(metrics.calibration_slope(y, np.column_stack([1 - p, p]))[0])
+    # One case on the wrong side makes it finite; so do the draws that hold it.
+    p[0] = p[99] + 0.2
+    touching = np.column_stack([1 - p, p])
+    weights = np.ones((2, 100), np.float32)
+    weights[1, 0] = 0
+    slopes = metrics.calibration_slope(y, touching, weights)
+    assert np.isfinite(slopes[0]) or size > 8  # Newton's steps end at 60 logits
+    assert np.isnan(slopes[1])

@@ -1,0 +1,1 @@
+"""Tables of users: any dialect -> one table, cells by stated rules, and files found by the paths in it."""

@@ -1,0 +1,214 @@
+"""Rules for the cells of any column: blanks, words for a missing value, numbers, truth values, Unicode.
+
+They are the same for every column of a kind, are stated in ``docs/data.md``, and say how many cells they touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedstore.errors import UsageError
+from embedstore.tables.remarks import Remark, counted, some_of
+
+# Blanks of Unicode, no-break and zero-width ones, byte order marks and the NULs that pad texts of a fixed width.
+_SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+_ZERO_WIDTH = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\xad"
+BLANKS = _SPACES + _ZERO_WIDTH + "\0"
+# Compared without case; "None" counts only where it cannot be a word of its own, see `drop_none`.
+MISSING_WORDS = (
+    "na",
+    "n/a",
+    "n.a.",
+    "#n/a",
+    "#na",
+    "nan",
+    "-nan",
+    "null",
+    "<na>",
+    "#null!",
+    "#value!",
+    "#div/0!",
+)
+_NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_DECIMAL_COMMA = r"^[+-]?(0|[1-9][0-9]*)(,[0-9]+)?$"
+_TRUTH = ("true", "false")
+_EXACT_FLOAT = 2.0**53
+
+
+@dataclass(frozen=True)
+class CellRules:
+    """What a user decides about cells.
+
+    Parameters
+    ----------
+    missing
+        Further words for a missing value, compared without case, in every column.
+    as_written
+        Columns whose cells are taken letter by letter; only an empty cell is missing.
+    within_parent
+        Manifest columns (``study_id``, ``series_id``) whose ids are numbered anew within each patient or study.
+    """
+
+    missing: tuple[str, ...] = ()
+    as_written: tuple[str, ...] = ()
+    within_parent: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if strange := sorted(set(self.within_parent) - {"study_id", "series_id"}):
+            raise UsageError(f"`within_parent` takes study_id and series_id; found {strange[0]!r}")
+
+
+def about(name: str) -> str:
+    """Return the subject of remarks on a column."""
+    return f"column {name}"
+
+
+def trim(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Return text without blanks around it and without words that mean a missing value; ``""`` becomes null."""
+    if name in rules.as_written:
+        return _without(cells, pc.equal(cells, "")), ()
+    remarks = []
+    trimmed = pc.utf8_trim(cells, characters=BLANKS)
+    if touched := _count(pc.not_equal(trimmed, cells)):
+        remarks.append(Remark(about(name), f"{counted(touched, 'value')} had blanks, trimmed"))
+    if _count(pc.starts_with(trimmed, '="')):
+        unwrapped = pc.replace_substring_regex(trimmed, r'^="(.*)"$', r"\1")
+        touched = _count(pc.not_equal(unwrapped, trimmed))
+        trimmed = unwrapped
+        remarks.append(Remark(about(name), f'{counted(touched, "value")} were written as a formula ="..."'))
+    words = pa.array([*MISSING_WORDS, *(word.lower() for word in rules.missing)])
+    missing = pc.or_(pc.is_in(pc.utf8_lower(trimmed), value_set=words), pc.equal(trimmed, "NaT"))
+    if touched := _count(missing):
+        seen = pc.unique(trimmed.filter(missing)).to_pylist()
+        remarks.append(Remark(about(name), f"{counted(touched, 'value')} {some_of(seen)} taken as missing"))
+    return _without(trimmed, pc.or_(missing, pc.equal(trimmed, ""))), tuple(remarks)
+
+
+def tidy(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Return text in composed Unicode (NFC), with ordinary blanks inside and none of no width."""
+    if name in rules.as_written or pc.all(pc.string_is_ascii(cells)).as_py() is not False:
+        return cells, ()
+    remarks = []
+    plain = pc.replace_substring_regex(cells, f"[{_ZERO_WIDTH}]", "")
+    plain = pc.replace_substring_regex(plain, f"[{_SPACES}]", " ")
+    if touched := _count(pc.not_equal(plain, cells)):
+        remarks.append(
+            Remark(about(name), f"{counted(touched, 'value')} held no-break or zero-width blanks, replaced")
+        )
+    composed = pc.utf8_normalize(plain, form="NFC")
+    if touched := _count(pc.not_equal(composed, plain)):
+        remarks.append(
+            Remark(about(name), f"{counted(touched, 'value')} in decomposed Unicode, composed (NFC)")
+        )
+    return composed, tuple(remarks)
+
+
+def drop_none(
+    name: str, cells: pa.ChunkedArray, rules: CellRules
+) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Take ``None`` as missing, in any case, where all other cells are numbers or truth values."""
+    none = pc.equal(pc.utf8_lower(cells), "none")
+    touched = 0 if name in rules.as_written else _count(none)
+    if not touched:
+        return cells, ()
+    others = cells.filter(pc.invert(pc.fill_null(none, False))).drop_null()
+    if not (_all_match(others, _NUMBER) or _all_truth(others)):
+        return cells, ()
+    return _without(cells, none), (
+        Remark(about(name), f"{counted(touched, 'value')} 'None' taken as missing"),
+    )
+
+
+def numbers_or_text(
+    name: str, cells: pa.ChunkedArray, rules: CellRules
+) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Return a column as numbers where each of its cells is one, so that every file format gives the same.
+
+    Leading zeros, more digits than a number holds, and `CellRules.as_written` keep text; ``TRUE`` becomes ``true``.
+    """
+    if pa.types.is_floating(cells.type):
+        return _whole_where_all_are(cells), ()
+    if not pa.types.is_string(cells.type) or name in rules.as_written:
+        return cells, ()
+    cells, remarks = tidy(name, cells, rules)
+    cells, more = drop_none(name, cells, rules)
+    remarks += more
+    given = cells.drop_null()
+    if len(given) and _all_truth(given):
+        return pc.utf8_lower(cells), remarks
+    return (_as_numbers(cells) if len(given) and _all_match(given, _NUMBER) else cells), remarks
+
+
+def points_for_commas(
+    name: str, cells: pa.ChunkedArray, rules: CellRules
+) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Read decimal commas, where every cell is a number and one has a comma."""
+    given = cells.drop_null()
+    if name in rules.as_written or not len(given) or not _all_match(given, _DECIMAL_COMMA):
+        return cells, ()
+    touched = _count(pc.match_substring(given, ","))
+    if not touched:
+        return cells, ()
+    words = f"{counted(touched, 'value')} had a decimal comma, read as a point"
+    return pc.replace_substring(cells, ",", "."), (Remark(about(name), words),)
+
+
+def text_of(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column as text; a whole number has no decimals, whatever the column's type made of it."""
+    if pa.types.is_floating(cells.type):
+        cells = _whole_where_all_are(cells)
+    if not pa.types.is_floating(cells.type):
+        return cells.cast(pa.string())
+    return map_values(cells, lambda number: str(int(number)) if float(number).is_integer() else repr(number))
+
+
+def map_values(cells: pa.ChunkedArray, change: Callable[[Any], str | None]) -> pa.ChunkedArray:
+    """Return text made of each different value by `change`; null stays null."""
+    coded = cells.combine_chunks().dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks()
+    words = pa.array([change(value) for value in coded.dictionary.to_pylist()], pa.string())
+    return pa.chunked_array([words.take(coded.indices)])
+
+
+def _as_numbers(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return cells.cast(pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    digits = pc.utf8_length(pc.replace_substring_regex(cells, r"[eE].*|[^0-9]", ""))
+    if (pc.max(digits).as_py() or 0) > 17:  # more than a float holds: an accession number, a hash
+        return cells
+    numbers = pc.cast(pc.replace_substring_regex(cells, r"^\+", ""), pa.float64())
+    if not pc.all(pc.is_finite(numbers)).as_py():
+        return cells
+    return _whole_where_all_are(numbers)
+
+
+def _whole_where_all_are(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return floats as int64 where all are whole: a column of whole numbers becomes floats when one is missing."""
+    whole = pc.and_(pc.equal(pc.floor(cells), cells), pc.less(pc.abs(cells), _EXACT_FLOAT))
+    return cells.cast(pa.int64()) if pc.all(whole).as_py() is not False else cells
+
+
+def _all_match(cells: pa.ChunkedArray, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(cells, pattern)).as_py() is not False)
+
+
+def _all_truth(cells: pa.ChunkedArray) -> bool:
+    return bool(pc.all(pc.is_in(pc.utf8_lower(cells), value_set=pa.array(_TRUTH))).as_py() is not False)
+
+
+def _count(chosen: pa.ChunkedArray) -> int:
+    return int(pc.sum(chosen).as_py() or 0)
+
+
+def _without(cells: pa.ChunkedArray, chosen: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.fill_null(chosen, True), pa.scalar(None, cells.type), cells)
