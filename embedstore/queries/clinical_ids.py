@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from embedstore.datasets.table_rows import Cell, Rows, as_text
+import pyarrow as pa
+
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.keys.key_file import Key
 from embedstore.keys.keyed_ids import CLINICAL_IDS
 from embedstore.queries.image_files import require_key_of
 from embedstore.store.reader import Store
+from embedstore.tables.rows import Rows, as_text
 from embedstore.task import unit_key
 
 _LEVELS = {column: level for level, column in CLINICAL_IDS.values()}
@@ -155,25 +157,23 @@ class ClinicalIds:
         source = self._source(rows, attribute, own[0], named, by)
         kept = _without_ids(rows, source, key, targets)
         if self.key is None:
-            return Rows(rows.path, {own[0]: rows.columns[source], **kept}, rows.places)
+            return replace(rows, table=rows.table.select([source, *kept]).rename_columns([own[0], *kept]))
         return self._translated(rows, kept, attribute, source, own[0])
 
-    def _translated(
-        self, rows: Rows, kept: Mapping[str, list[Cell]], attribute: str, source: str, column: str
-    ) -> Rows:
+    def _translated(self, rows: Rows, kept: Sequence[str], attribute: str, source: str, column: str) -> Rows:
         values = self._values(CLINICAL_IDS[attribute][1], column)
-        chosen: list[tuple[int, Cell]] = []
+        chosen: list[tuple[int, str | None]] = []
         for row, cell in enumerate(rows.columns[source]):
             text = as_text(cell)
             if text is None or text in values:
-                units: Sequence[Cell] = values[text] if text else [None]
+                units: Sequence[str | None] = values[text] if text else [None]
             else:
                 wanted = self._keyed(attribute, text)
                 units = values.get(wanted, [wanted])
             chosen += [(row, unit) for unit in units]
-        columns = {name: [cells[row] for row, _ in chosen] for name, cells in kept.items() if name != column}
-        places = [rows.places[row] for row, _ in chosen]
-        return Rows(rows.path, {column: [unit for _, unit in chosen], **columns}, places)
+        taken = rows.take(pa.array([row for row, _ in chosen], pa.int64()))
+        names = pa.array([unit for _, unit in chosen], pa.string())
+        return replace(taken, table=taken.table.select(kept).add_column(0, column, names))
 
     def _source(self, rows: Rows, attribute: str, own: str, named: str | None, by: str | None) -> str:
         """Return the column of the table that holds the ids."""
@@ -240,10 +240,8 @@ class ClinicalIds:
         return {}
 
 
-def _without_ids(
-    rows: Rows, source: str, key: Sequence[str], targets: Sequence[str]
-) -> dict[str, list[Cell]]:
-    """Return the columns of the unit and of its labels; it must be clear which these are."""
+def _without_ids(rows: Rows, source: str, key: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Return the columns of labels, and of the unit beside its id; it must be clear which these are."""
     clinical = {name.lower() for name in (*CLINICAL_IDS, *_LEVELS)}
     if wrong := [name for name in targets if name.lower() in clinical]:
         raise UsageError(f"`targets`: {wrong[0]!r} says who a patient is; it must not become a label")
@@ -255,5 +253,5 @@ def _without_ids(
             f"{rows.path}: which of {', '.join(others)} are labels? Name them (`targets`): whatever is none stays out "
             "of the store"
         )
-    wanted = {*key, *(targets or others)} - {source}
-    return {name: cells for name, cells in rows.columns.items() if name in wanted}
+    wanted = {*(name for name in key if name not in _LEVELS), *(targets or others)} - {source}
+    return [name for name in rows.columns if name in wanted]

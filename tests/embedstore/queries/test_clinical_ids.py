@@ -7,11 +7,11 @@ import pytest
 
 import embedstore as es
 from embedstore.datasets.dicom_folder import DicomFolder
-from embedstore.datasets.table_rows import read_rows
 from embedstore.errors import DataError, UsageError
 from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.clinical_ids import ClinicalIds, parse_by
 from embedstore.store.reader import open_store
+from embedstore.tables.table_file import read_rows
 from tests.hospital import write_hospital
 
 
@@ -52,7 +52,7 @@ def test_labels_of_images_are_found_by_their_instance_and_a_column_of_another_na
     assert found.columns["image_id"] == [
         key.id_of("image", hospital.instances[2]), key.id_of("image", "1.2.3")
     ]  # fmt: skip
-    assert found.places == ["line 2", "line 3"]
+    assert list(found.places) == ["line 2", "line 3"]
 
 
 def test_without_by_the_unit_s_own_column_may_hold_clinical_ids_or_the_store_s(made, tmp_path):
