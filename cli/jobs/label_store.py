@@ -77,7 +77,7 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         ordered=job.ordered,
         prepare=lambda rows: known.rows(rows, unit=unit, by=job.by, targets=job.targets),
     )
-    in_store = _count_known(opened, task, job.table, notify)
+    in_store = _count_known(opened, task, job, notify)
     with open_writer(opened.path, opened.identity, say=notify):
         if task.name in task_names(opened.path):
             notify(_replaced(opened, task.name))
@@ -102,16 +102,17 @@ def _brought_by(store: Store) -> str:
     return f"the data set {names} brings" if names else "the data set brings"
 
 
-def _count_known(store: Store, task: Task, table: Path, notify: Notify) -> int:
+def _count_known(store: Store, task: Task, job: LabelJob, notify: Notify) -> int:
     """Return how many of the task's units are in the store; some must be, and strangers are said."""
     require_columns([store], task.unit_key)
+    table = job.table
     known = set(unit_names(store.table, task.unit).tolist()) - {""} if store.parts else set()
     ids = task.unit_ids
     strangers = [unit_id for unit_id in ids if unit_id not in known]
     if len(strangers) == len(ids):
         raise DataError(
             f"{table}: none of its {len(ids):,} {task.unit} ids is in store {store.path}; "
-            f"the store's look like {sorted(known)[:1]}{hint_of_keys(store)}"
+            f"the store's look like {sorted(known)[:1]}{hint_of_keys(store, job.key_file)}"
         )
     if strangers:
         notify(

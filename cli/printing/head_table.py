@@ -12,6 +12,7 @@ from cli.printing.run_summary import inputs_in_words
 from cli.project import shown
 from cli.wording import for_command_line
 from heads.runs.comparison import Comparison, best_first, leading_metric, p_value_in_words
+from heads.runs.patient_vectors import vectors_in_words
 from heads.statistics.metrics import shown_in
 
 
@@ -41,6 +42,9 @@ def print_head_table(compared: ComparedHeads) -> None:
         f"\nevaluated on {counts['units_evaluated']:,} units of {counts['patients_evaluated']:,} patients, all heads "
         f"on the same bootstrap draws; report: {shown(compared.report)}"
     )
+    held = {name: vectors_in_words(run.document) for name, run in runs.items()}
+    for words in dict.fromkeys(held.values()):
+        click.echo(f"{', '.join(name for name in held if held[name] == words)}: {words}")
     click.echo("Research software, not a medical device.")
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_records
 from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.keys.keyed_ids import CLINICAL_IDS
 from embedstore.manifest import Manifest
 
 _VALUES_APART = "\\"  # DICOM's own separator of the values of one attribute
@@ -71,6 +72,15 @@ def parse_conditions(texts: Sequence[str]) -> tuple[Condition, ...]:
     return tuple(conditions)
 
 
+def _of_pseudonym(condition: Condition, collection: Collection, names: Sequence[str]) -> Condition:
+    """Return a condition on a clinical id (``PatientID=4711``) as one on the digest that stands for it."""
+    spelled = {attribute.lower(): named for attribute, named in CLINICAL_IDS.items()}
+    if condition.column in names or condition.column.lower() not in spelled or collection.key is None:
+        return condition
+    level, column = spelled[condition.column.lower()]
+    return replace(condition, column=column, value=collection.key.id_of(level, condition.value))
+
+
 def select_records(collection: Collection, conditions: Sequence[Condition]) -> Collection:
     """Return the collection with the records that fulfil every condition; the summary says how many did not.
 
@@ -84,8 +94,9 @@ def select_records(collection: Collection, conditions: Sequence[Condition]) -> C
     if not conditions:
         return collection
     manifest, left_out = collection.manifest, {}
-    for condition in conditions:
+    for asked in conditions:
         names = manifest.table.column_names
+        condition = _of_pseudonym(asked, collection, names)
         if condition.column not in names:
             raise UsageError(
                 f"`where`: the data set has no column {condition.column!r}; it has {', '.join(names)}"

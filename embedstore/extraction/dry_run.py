@@ -18,6 +18,7 @@ from embedstore.encoders.base import Encoder
 from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import ExtractOptions
 from embedstore.extraction.same_key import require_same_key
+from embedstore.keys.quiet_messages import without_values
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.store.layout import CONTENT_PLAN, StoreLayout, planned_arrays
@@ -107,6 +108,11 @@ def dry_run(
         else []
     )
     refused, decode_per_s, encode_per_s = _measure(sample, collection.root, encoder, options)
+    if collection.hides_paths:
+        refused = {
+            image_id: ImageRefused(refusal.reason, without_values(refusal.message))
+            for image_id, refusal in refused.items()
+        }
     arrays = [*planned_arrays(encoder.identity, options.store_dtype).values(), CONTENT_PLAN]
     row_bytes = sum(array.row_bytes for array in arrays)
     return DryRun(

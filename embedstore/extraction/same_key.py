@@ -50,7 +50,8 @@ def keep_key(collection: Collection, store_path: Path, *, say: Callable[[str], N
         )
     if collection.owner_rows is not None:
         remember(key, collection.owner_rows)
-    return replace(collection, key=key)
+    # What the map holds now has no business in the processes and machines that compute.
+    return replace(collection, key=key, owner_rows=None)
 
 
 def require_same_key(store: Store, collection: Collection) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.files import StrPath
 from embedstore.keys.key_file import Key
 from embedstore.keys.keyed_ids import CLINICAL_IDS
 from embedstore.queries.image_files import require_key_of
@@ -28,10 +29,12 @@ def has_pseudonyms(store: Store) -> bool:
     return any(part.plan.key_fingerprint for part in store.parts)
 
 
-def hint_of_keys(store: Store) -> str:
+def hint_of_keys(store: Store, key_file: StrPath | None = None) -> str:
     """Return how to ask by clinical ids, for the end of a message; ``""`` for a store without pseudonyms."""
     if not has_pseudonyms(store):
         return ""
+    if key_file is not None:
+        return f". Nor has it the digests that {key_file} makes of them: `by` says what the ids are ({_BY})"
     return f". Its ids are keyed digests: give `key_file`, and `by` what the ids are ({_BY})"
 
 

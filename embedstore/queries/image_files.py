@@ -45,8 +45,10 @@ class ImageFiles:
         require_key_of([store], self._key)
         for image_id in image_ids:
             places = self._known(self._key).get(image_id, [])
-            # One archive may have been seen under two names; that of the part itself comes first.
-            for root_name, path in sorted(places, key=lambda place: not self._is_root(part, place[0])):
+            if len(places) > 1:
+                # One archive may have been seen under two names; that of the part itself comes first.
+                places = sorted(places, key=lambda place: not self._is_root(part, place[0]))
+            for root_name, path in places:
                 root = path_from_manifest(Path("/"), root_name)
                 if path_from_manifest(root, path).is_file() or len(places) == 1:
                     yield image_id, root, path

@@ -1,5 +1,6 @@
 """One key for a store: another is refused before a patient gets a second id."""
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,11 @@ from pydicom.uid import generate_uid
 
 import embedstore as es
 from embedstore.datasets.dicom_folder import DicomFolder
+from embedstore.encoders.registry import image_encoder
 from embedstore.errors import DataError, StoreError
+from embedstore.extraction.dry_run import dry_run
 from embedstore.extraction.progress import Observer
+from embedstore.extraction.same_key import keep_key
 from embedstore.store.documents import (
     open_store_document,
     parse_store_document,
@@ -125,3 +129,24 @@ def test_a_part_keeps_no_folder_of_the_machine(folder, tmp_path):
     assert plain.root == "../images"
     assert len(hidden.root) == 32
     assert int(hidden.root, 16) >= 0
+
+
+def test_computing_processes_get_no_clinical_ids(folder, tmp_path):
+    """What the owner's map is made of goes to no other process or machine."""
+    collection = keep_key(DicomFolder(tmp_path / "h.key").read(folder), tmp_path / "s", say=lambda line: None)
+    assert collection.owner_rows is None
+    assert b"P1" not in pickle.dumps(collection.manifest)
+    assert not collection.key.is_new
+
+
+def test_a_dry_run_says_what_is_wrong_with_a_file_and_nothing_of_what_it_says(folder, tmp_path):
+    dataset = pydicom.dcmread(folder / "p1" / "1.dcm")
+    dataset.PhotometricInterpretation = "ANNA MUELLER"
+    dataset.save_as(folder / "p1" / "1.dcm")
+    collection = DicomFolder(tmp_path / "h.key").read(folder)
+    found = dry_run(collection, tmp_path / "s", image_encoder("hog"))
+    (refusal,) = found.refused.values()
+    assert refusal.message == "PhotometricInterpretation ... has no conversion to RGB"
+    summary, _ = extract(folder, tmp_path / "s", tmp_path / "h.key")
+    assert dict(summary.failed) == {"unsupported": 1}
+    assert [failure.message for failure in es.open_store(tmp_path / "s").failures] == [refusal.message]

@@ -7,6 +7,7 @@ import pytest
 
 import embedstore as es
 from embedstore.datasets.dicom_folder import DicomFolder
+from embedstore.datasets.selection import parse_conditions, select_records
 from embedstore.errors import DataError, UsageError
 from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.clinical_ids import ClinicalIds, parse_by
@@ -121,3 +122,12 @@ def test_an_unknown_attribute_is_answered_with_those_that_there_are():
     assert parse_by("accessionnumber=Auftrag") == ("AccessionNumber", "Auftrag")
     with pytest.raises(UsageError, match=r"found 'StudyUID'\. Did you mean 'StudyInstanceUID'"):
         parse_by("StudyUID")
+
+
+def test_an_extraction_may_leave_out_by_clinical_ids(made):
+    """Before anything is decoded, by the key of the data set itself."""
+    hospital, _, key = made
+    collection = DicomFolder(key.path).read(hospital.root)
+    chosen = select_records(collection, parse_conditions([f"PatientID={hospital.patients[2]}"]))
+    assert set(chosen.manifest.column("patient_id")) == {key.id_of("patient", hospital.patients[2])}
+    assert hospital.patients[2] not in str(dict(chosen.summary))
