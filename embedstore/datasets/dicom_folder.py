@@ -18,7 +18,13 @@ import pyarrow as pa
 
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_frames, count_records, refuse_folder
-from embedstore.datasets.hidden_ids import files_by_uid, hide_paths, key_of_reader, owner_rows
+from embedstore.datasets.hidden_ids import (
+    KnownFiles,
+    files_by_uid,
+    hide_paths,
+    key_of_reader,
+    owner_rows,
+)
 from embedstore.datasets.slice_columns import slice_columns
 from embedstore.headers.dicom_headers import DicomHeader, Kind, ScannedFile
 from embedstore.headers.dicom_scan import scan_headers
@@ -101,10 +107,8 @@ class DicomFolder:
         images = [entry for entry in scanned if entry.kind is Kind.IMAGE]
         if not images:
             raise refuse_folder(root, expected="DICOM images below the folder", advice=advice)
-        known = files_by_uid(root, images, key)
+        known = files_by_uid(root, images, key) if self.hide_paths else _files_by_path(images)
         named = known.images
-        if not self.hide_paths:
-            named = [(entry, path_to_manifest(entry.path)) for entry in images]
         manifest = _build_manifest(named, str(root))
         summary = count_records(manifest) | _describe(
             scanned, images, manifest, show_names=not self.hide_paths
@@ -174,6 +178,10 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:
         return False
+
+
+def _files_by_path(images: Sequence[ScannedFile]) -> KnownFiles:
+    return KnownFiles([(entry, path_to_manifest(entry.path)) for entry in images], (), 0)
 
 
 def _clinical(images: Sequence[tuple[ScannedFile, str]]) -> dict[str, list[str | None]]:
