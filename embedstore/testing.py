@@ -261,8 +261,11 @@ def _check_records(collection: Collection, *, knows_patients: bool) -> None:
         all(frame is not None and frame >= 0 for frame in frames),
         "every record must have a frame, 0 for a file with one",
     )
-    located = collection.located(manifest.records())
-    absent = [record for record in located if not path_from_manifest(collection.root, record.path).is_file()]
+    absent = [
+        record
+        for record in manifest.records()
+        if not path_from_manifest(collection.root, record.path).is_file()
+    ]
     stated = int(str(summary.get("absent", "0 of")).split(maxsplit=1)[0].replace(",", ""))
     _require(
         stated == len(absent),

@@ -42,8 +42,6 @@ class Collection(Brief):
         Further tables that belong to the records and are kept with the store (``"coordinates"``).
     key
         The key behind its ids, where these are pseudonyms.
-    paths
-        ``image_id`` -> path, where the manifest holds none because paths are hidden (`hides_paths`).
     owner_rows
         What the owner's map says of this folder (`embedstore.keys.owner_map.map_rows`); never kept in a store.
     """
@@ -55,18 +53,17 @@ class Collection(Brief):
     summary: Mapping[str, str | int] = field(default_factory=dict)
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     key: Key | None = None
-    paths: Mapping[str, str] = field(default_factory=dict, repr=False)
     owner_rows: pa.Table | None = field(default=None, repr=False)
 
     @property
     def hides_paths(self) -> bool:
-        """Whether the manifest, and so a store, holds no path."""
-        return bool(self.paths)
+        """Whether a store gets no path: the manifest knows them, and its table does not."""
+        return bool(self.manifest.paths)
 
     def located(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield records of the manifest, or of a store made from it, with the path at which each file lies."""
+        """Yield records of a store that was made from this, with the path at which each file lies."""
         for record in records:
-            path = self.paths.get(record.image_id)
+            path = self.manifest.paths.get(record.image_id)
             yield record if path is None else replace(record, path=path)
 
     @property

@@ -64,10 +64,10 @@ class DicomFolder:
     reads. A file that cannot be opened, or kills or stalls its reader, may be an image: it stays a record, with
     the reason in the column `problem`. Links to folders are followed, each folder once.
 
-    `image_id` is the keyed digest of the SOP instance UID, and the manifest holds no path: `Collection.paths` does,
-    and an extraction keeps them in the owner's map beside the key. Of files with one UID the first by path has the
-    plain digest; a whole copy of another file is left out, and a different file under the same UID is an image of its
-    own, with a digest of its bytes at the end of the id.
+    `image_id` is the keyed digest of the SOP instance UID, and the manifest's table holds no path: `Manifest.paths`
+    does, and an extraction keeps them in the owner's map beside the key. Of files with one UID the first by path has
+    the plain digest; a whole copy of another file is left out, and a different file under the same UID is an image of
+    its own, with a digest of its bytes at the end of the id.
 
     `burned_in` is ``yes``, ``no`` or ``unknown`` (BurnedInAnnotation; only ``NO`` is no); `secondary_capture`
     is ``yes`` or ``no``: both kinds of picture may show a name.

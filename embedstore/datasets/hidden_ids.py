@@ -124,15 +124,13 @@ def hide_paths(
     """
     manifest = collection.manifest
     rows = owner_rows(collection.root, manifest, clinical, left_out)
-    paths = dict(zip(manifest.column("image_id"), manifest.column("path"), strict=True))
     # Folders are often named after patients, so the order of paths is one of names. That of digests is none, and
     # slices of one series stay together.
     order = ["patient_id", "study_id", "series_id"]
     keys = list(zip(*([cell or "" for cell in manifest.column(name)] for name in order), strict=True))
     sorted_rows = sorted(range(len(keys)), key=lambda row: keys[row])
-    return replace(
-        collection, manifest=manifest.take(sorted_rows).without_paths(), key=key, paths=paths, owner_rows=rows
-    )
+    hidden = manifest.take(sorted_rows).with_hidden_paths()
+    return replace(collection, manifest=hidden, key=key, owner_rows=rows)
 
 
 def owner_rows(

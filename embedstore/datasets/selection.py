@@ -12,7 +12,6 @@ from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_records
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.keys.keyed_ids import CLINICAL_IDS
-from embedstore.manifest import Manifest
 
 _VALUES_APART = "\\"  # DICOM's own separator of the values of one attribute
 
@@ -103,8 +102,9 @@ def select_records(collection: Collection, conditions: Sequence[Condition]) -> C
                 f"{did_you_mean(condition.column, names)}"
             )
         cells = manifest.column(condition.column)
-        kept = Manifest(
-            manifest.table.filter(pa.array([condition.holds(cell) for cell in cells], pa.bool_()))
+        kept = replace(
+            manifest,
+            table=manifest.table.filter(pa.array([condition.holds(cell) for cell in cells], pa.bool_())),
         )
         if not len(kept):
             seen = sorted({"" if cell is None else str(cell) for cell in cells})[:5]

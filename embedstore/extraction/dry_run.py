@@ -89,7 +89,7 @@ def dry_run(
         If the store holds embeddings of another identity.
     """
     options = options or ExtractOptions()
-    wanted = Manifest(collection.manifest.table.slice(0, options.limit))
+    wanted = collection.manifest.first(options.limit)
     new = wanted
     path = Path(store)
     if StoreLayout(path).store_file.exists():
@@ -98,7 +98,7 @@ def dry_run(
         require_same_key(held, collection)
         if held.parts:
             new = wanted.without(held.table.column("image_id").combine_chunks())
-    records = list(collection.located(new.records()))
+    records = list(new.records())
     absent = _absent(records, collection.root)
     gone = {image_id for image_ids in absent.values() for image_id in image_ids}
     present = [record for record in records if record.image_id not in gone]

@@ -37,7 +37,7 @@ class PendingChunk:
     part: Part | None = None
 
     def located(self, collection: Collection) -> Self:
-        """Return the chunk with the paths of its images, which a store may not hold (`Collection.paths`)."""
+        """Return the chunk with the paths of its images, which a store may not hold (`Manifest.paths`)."""
         if not collection.hides_paths:
             return self
         records = tuple(collection.located(self.work.records))

@@ -29,7 +29,7 @@ _POLL_S = 0.1
 
 def wanted_records(collection: Collection, options: ExtractOptions) -> Manifest:
     """Return the records that are asked for."""
-    return Manifest(collection.manifest.table.slice(0, options.limit))
+    return collection.manifest.first(options.limit)
 
 
 def planned_store(

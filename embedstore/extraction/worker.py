@@ -91,7 +91,7 @@ class ChunkLoop:
             self._resources = opening.pop_all()
         self._ranges = SeriesRanges(
             root=self.collection.root,
-            members=series_members(self.collection.located(self.collection.manifest.records())),
+            members=series_members(self.collection.manifest.records()),
             mri_range=spec.mri_range,
             decoder=self._decoder,
             known=self.known,

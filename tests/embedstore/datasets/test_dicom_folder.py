@@ -59,7 +59,7 @@ def folder(tmp_path):
 def rows(collection):
     """Return the records by the name of their file, which is not among their columns."""
     return {
-        frame_id(collection.paths[row["image_id"]], row["frame"]): row
+        frame_id(collection.manifest.paths[row["image_id"]], row["frame"]): row
         for row in collection.manifest.table.to_pylist()
     }
 
@@ -362,7 +362,7 @@ def test_link_loops_pipes_and_names_that_are_not_utf8_are_survived(folder, key_f
     assert collection.summary["left out, not a regular file"] == 2
     # ct/1.dcm holds the same bytes: of the two the first by path stays.
     assert (len(collection.manifest), collection.summary["files left out, copies of another"]) == (5, 1)
-    odd = next(path for path in collection.paths.values() if path.startswith("caf"))
+    odd = next(path for path in collection.manifest.paths.values() if path.startswith("caf"))
     assert path_from_manifest(folder, odd).read_bytes() == (REAL / "CT_small.dcm").read_bytes()
 
 
@@ -426,7 +426,7 @@ def test_files_of_one_uid_are_one_image_if_their_bytes_are_one(tmp_path, key_fil
     changed.SliceThickness = "7"
     changed.save_as(root / "d.dcm")
     collection = DicomFolder(key_file).read(root)
-    found = {path: image_id for image_id, path in collection.paths.items()}
+    found = {path: image_id for image_id, path in collection.manifest.paths.items()}
     uid = hmac.new(KEY, b"image\0" + changed.SOPInstanceUID.encode(), hashlib.sha256).hexdigest()[:32]
     assert found["b.dcm"] == uid
     assert found["d.dcm"].startswith(f"{uid}-")

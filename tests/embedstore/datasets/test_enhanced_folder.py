@@ -27,7 +27,7 @@ def read(tmp_path):
     def read_folder():
         collection = DicomFolder(tmp_path / "key").read(tmp_path / "files")
         return collection, {
-            frame_id(collection.paths[row["image_id"]], row["frame"]): row
+            frame_id(collection.manifest.paths[row["image_id"]], row["frame"]): row
             for row in collection.manifest.table.to_pylist()
         }
 
