@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import unicodedata
 import zipfile
@@ -72,6 +73,10 @@ def write_hospital(root: Path, *, studies: int = 24, seed: int = 0) -> Hospital:
             found.file_meta.MediaStorageSOPInstanceUID = instance
             name = f"Bild {surname} {image}.dcm"
             path = save(with_pixels(found, grey), root / folder / name)
+            # An archive writes a file when the picture is taken: its time is a date of the patient.
+            written = 1615967553 + 86400 * number + image
+            os.utime(path, (written, written))
+            made.secrets.add(str(written))
             made.secrets |= {instance, f"{study}.9", name, f"19{40 + number:02d}0611", f"KV{990100 + number}"}
             if image == 0:
                 made.files.append(path)

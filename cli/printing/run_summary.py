@@ -58,7 +58,8 @@ def print_run(run: Run) -> None:
 
 
 def _without_bank(document: Mapping[str, Any]) -> str:
-    return " (--no-bank leaves them out)" if document["patient_vectors"]["bank"] else ""
+    of_patients = not all(source["phantom"] for source in document["sources"])
+    return " (--no-bank leaves them out)" if of_patients and document["patient_vectors"]["bank"] else ""
 
 
 def inputs_in_words(way: Mapping[str, Any]) -> str:

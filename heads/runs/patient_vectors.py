@@ -24,6 +24,9 @@ def vectors_in_words(document: Mapping[str, Any]) -> str:
         files.append("head.safetensors all that it learned from")
     if not files:
         return "holds no vector of a patient; it cannot tell units that are unlike those it learned from"
+    sources = document.get("sources", ())
+    if sources and all(source["phantom"] for source in sources):
+        return f"holds vectors of training images ({', '.join(files)}), all of them phantoms"
     return (
         f"holds vectors of patients' images ({', '.join(files)}), health data like the images: hand it on only to who "
         "may have those"

@@ -38,6 +38,14 @@ def test_a_run_without_a_bank_holds_no_vector_and_says_that_evidence_is_absent(v
     assert np.array_equal(run.predict(view.X), with_bank.predict(view.X))
 
 
+def test_vectors_of_phantoms_are_called_so():
+    sources = [{"phantom": True}]
+    document = {"outliers": {"bank_images": 7}, "sources": sources}
+    assert vectors_in_words(document) == (
+        "holds vectors of training images (outliers.safetensors 7), all of them phantoms"
+    )
+
+
 def test_a_head_that_is_made_of_vectors_cannot_do_without(view, tmp_path):
     with pytest.raises(UsageError, match=r"head='knn'` is made of the vectors that it learned from"):
         heads.probe(view, heads.ProbeOptions(head="knn", bank=False))
