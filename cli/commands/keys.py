@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.key_options import key_option
+from cli.key_options import needed_key_option
 from cli.options import ProjectCommand, json_option, print_json, require
 from embedstore.keys.key_file import read_key
 from embedstore.queries.owner_mapping import write_mapping
@@ -15,7 +15,7 @@ from embedstore.store.reader import open_store
 
 @click.command(name="keys", cls=ProjectCommand)
 @click.argument("mapping", type=click.Path(path_type=Path))
-@key_option
+@needed_key_option
 @click.option(
     "--store",
     "store",

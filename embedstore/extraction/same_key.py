@@ -84,6 +84,10 @@ def kept_root(collection: Collection, store_path: Path) -> str:
 
 
 def _another_key(key: Key, fingerprint: str, where: str) -> StoreError:
+    if key.is_new and key.path.exists():
+        return StoreError(
+            f"{key.path}: another process has made this key file meanwhile; run the same command again"
+        )
     if key.is_new:
         return StoreError(
             f"there is no key file {key.path}, and a new key would give the patients of {where} other ids. Name the "

@@ -146,3 +146,34 @@ def test_a_file_that_is_searched_for_a_leak_is_opened(tmp_path):
     (tmp_path / "Müller.bin").touch()
     found = {Path(name).suffix for name, _ in leaks({"Müller"}, tmp_path)}
     assert found == {".npz", ".parquet", ".html", ".txt", ".json", ".bin"}
+
+
+def test_a_project_without_its_key_answers_what_needs_none(owner, capfd):
+    """Whoever got the folder with its embed.toml has no key, and searches by the store's own ids all the same."""
+    assert (
+        embed(
+            "init", "--dataset", "dicom-folder", "--root", owner.root, "--key-file", "k/h.key", capfd=capfd
+        )[0]
+        == 0
+    )
+    code, _, err = embed("extract", "--limit", 4, "--max-failed", 0.5, capfd=capfd)
+    assert code == 0, err
+    image_id = open_store("dicom-folder.store").image_ids[0]
+    shutil.rmtree("k")
+    code, out, err = embed("search", "--id", image_id, "-k", 1, "--same-patient", capfd=capfd)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 1
+    code, _, err = embed("extract", capfd=capfd)
+    assert code == 1
+    assert "there is no key file" in err
+    assert "h.key, and a new key would give the patients of part 0" in err
+    assert not Path("k").exists()
+
+
+def test_a_reader_without_identifiable_files_needs_no_key(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "archive").mkdir()
+    code, _, err = embed("init", "--dataset", "dicom-folder", "--root", "archive", capfd=capfd)
+    assert code == 2
+    assert "dicom-folder needs --key-file FILE" in err
+    assert embed("init", "--dataset", "mura", "--root", "archive", capfd=capfd)[0] == 0
