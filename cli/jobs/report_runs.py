@@ -10,6 +10,7 @@ from cli.jobs.notify import Notify, ignore
 from cli.project import shown
 from embedstore.errors import Advice, DataError, UsageError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import Key
 from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import Store, open_store
 from heads.reporting.page import COMPARISON_FILE, REPORT_FILE, save_report
@@ -67,10 +68,10 @@ def report_runs(
     return tuple(pages)
 
 
-def pictures_of_errors(run: Run, stores: Sequence[Store]) -> dict[str, bytes]:
+def pictures_of_errors(run: Run, stores: Sequence[Store], *, key: Key | None = None) -> dict[str, bytes]:
     """Return a JPEG of each confident error of a run, by unit, from the images of its opened stores."""
     wrong = (error.unit_id for error in confident_errors(run))
-    return thumbnails_of_units(stores, wrong, run.document["task"]["unit"])
+    return thumbnails_of_units(stores, wrong, run.document["task"]["unit"], key=key)
 
 
 def _run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def read_label_table(
     uncertain: str | None = None,
     empty: str = "missing",
     known: Set[str] = frozenset(),
+    prepare: Callable[[Rows], Rows] | None = None,
 ) -> tuple[Task, dict[str, str | int]]:
     """Read a task, and what a person should know of it, from a table with one row per unit.
 
@@ -72,6 +73,8 @@ def read_label_table(
     known
         Ids of units that a store has. Study ids that it has joined with their patients' are joined here too, where the
         table has a column ``patient_id``, which is then no label.
+    prepare
+        What is done to the table first: ids that somebody else uses become those of a store.
 
     Raises
     ------
@@ -83,6 +86,8 @@ def read_label_table(
     """
     require_unit(unit, where=f"task {name!r}")
     rows = read_rows(path, lists=targets if separator is not None else ())
+    if prepare is not None:
+        rows = prepare(rows)
     key = unit_key(unit)
     rows = _ids_read(rows, key, known)
     parents = (_PATIENT,) if key == (_STUDY,) else ()
