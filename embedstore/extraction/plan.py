@@ -206,7 +206,7 @@ def say_kept_tasks(store_path: Path, collection: Collection, say: Callable[[str]
 def say_rows_left_over(store: Store, collection: Collection, say: Callable[[str], None]) -> None:
     """Say how many images the store holds that the data set it was made from does not have, or no longer has."""
     ids = collection.manifest.table.column("image_id").combine_chunks()
-    made_from = (collection.dataset, str(collection.root))
+    made_from = (collection.dataset, kept_root(collection, store.path))
     count = sum(
         int(pc.sum(pc.invert(pc.is_in(part.image_id_table().column("image_id"), value_set=ids))).as_py() or 0)
         for part in store.parts

@@ -81,8 +81,9 @@ class ImageFiles:
 def root_of(store: Store, part: Part) -> Path:
     """Return the folder that a part's paths are relative to: seen from the store's, or as older parts wrote it."""
     root = Path(part.plan.root)
-    beside = store.path.absolute().parent / root
-    return (beside if beside.is_dir() else root).resolve()
+    # The store may be reached by a link from another folder.
+    beside = [folder.parent / root for folder in (store.path.absolute(), store.path.resolve())]
+    return next((folder for folder in beside if folder.is_dir()), root).resolve()
 
 
 def require_key_of(stores: Sequence[Store], key: Key) -> None:

@@ -41,7 +41,7 @@ def test_ids_are_pseudonyms_and_tasks_go_with_them(table, tmp_path):
     row = rows[key.id_of("image", "Habermann_1/hand.png")]
     assert row["patient_id"] == key.id_of("patient", "PAT-1")
     assert row["study_id"] == key.id_of("study", "STUDY-1")
-    assert (row["path"], row["age"]) == (None, "51")
+    assert (row["path"], row["age"]) == (None, 51)
     assert "name" not in row
     assert collection.summary["columns left out"].startswith("name")
     task = collection.tasks[0]

@@ -4,13 +4,13 @@ import csv
 from pathlib import Path
 
 import pytest
-from embedstore.datasets.selection import parse_conditions, select_records
 
 import embedstore as es
 from embedstore.datasets.dicom_folder import DicomFolder
 from embedstore.errors import DataError, UsageError
 from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.clinical_ids import ClinicalIds, parse_by
+from embedstore.queries.conditions import parse_conditions, select_records
 from embedstore.store.reader import open_store
 from embedstore.tables.table_file import read_rows
 from tests.hospital import write_hospital
@@ -106,11 +106,19 @@ def test_conditions_may_name_clinical_ids(made):
     hospital, store, key = made
     patient = key.id_of("patient", hospital.patients[3])
     known = ClinicalIds(store, key)
-    assert known.where({"PatientID": hospital.patients[3]}) == {"patient_id": patient}
-    assert known.where({"patient_id": hospital.patients[3]}) == {"patient_id": patient}
-    assert known.where({"patient_id": patient, "modality": "DX"}) == {"patient_id": patient, "modality": "DX"}
+    for asked in (f"PatientID={hospital.patients[3]}", f"patient_id={hospital.patients[3]}"):
+        assert known.where(parse_conditions([asked])) == parse_conditions([f"patient_id={patient}"])
+    several = f"PatientID in {hospital.patients[3]},{hospital.patients[2]}"
+    (both,) = known.where(parse_conditions([several]))
+    assert (both.column, both.operator, both.values) == (
+        "patient_id",
+        "in",
+        (patient, key.id_of("patient", hospital.patients[2])),
+    )
+    own = parse_conditions([f"patient_id={patient}", "modality!=DX"])
+    assert known.where(own) == own
     with pytest.raises(UsageError, match="PatientID is not in the store"):
-        ClinicalIds(store).where({"PatientID": "x"})
+        ClinicalIds(store).where(parse_conditions(["PatientID=x"]))
 
 
 def test_another_key_is_refused(made, tmp_path):
