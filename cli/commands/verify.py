@@ -46,7 +46,11 @@ from embedstore.store.verify import Verification, verify_store
     help="Also digest the images' files and name those that are no longer what was read.",
 )
 @click.option(
-    "--root", type=click.Path(path_type=Path), help="Folder of these files.  [default: as extracted]"
+    # Not called like the key of embed.toml, which may name a table.
+    "--root",
+    "files_below",
+    type=click.Path(path_type=Path),
+    help="Folder of these files.  [default: as extracted]",
 )
 @key_option
 @json_option
@@ -56,7 +60,7 @@ def command(
     repair: bool,
     upgrade: bool,
     sources: bool,
-    root: Path | None,
+    files_below: Path | None,
     key_file: Path | None,
     as_json: bool,
 ) -> int:
@@ -72,7 +76,7 @@ def command(
     if not repair:
         verification = verify_store(path)
         # A damaged store cannot be asked what its files were.
-        found = _checked(path, root, key_file) if sources and not verification.findings else None
+        found = _checked(path, files_below, key_file) if sources and not verification.findings else None
         _show(path, verification, found, as_json=as_json)
         return FAILED if verification.findings or (found is not None and found.changed) else DONE
     before = repair_store(path, say=print_notice)
