@@ -75,6 +75,8 @@ def command(
     label_separator: str | None,
     uncertain: str | None,
     empty: str,
+    missing: tuple[str, ...],
+    as_written: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Add a task to a store, or replace it, from a table with one row per image, study or other unit.
@@ -94,6 +96,8 @@ def command(
         separator=label_separator,
         uncertain=uncertain,
         empty=empty,
+        missing=missing,
+        as_written=as_written,
     )
     path = Path(require(store_argument or store, "--store"))
     done = label_store(path, job, notify=print_notice)

@@ -33,6 +33,8 @@ class LabelJob:
     separator: str | None = None
     uncertain: str | None = None
     empty: str = "missing"
+    missing: Sequence[str] = ()
+    as_written: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         uncertain=job.uncertain,
         empty=job.empty,
         known=known,
+        missing=job.missing,
+        as_written=job.as_written,
     )
     in_store = _count_known(opened, task, job.table, notify)
     with open_writer(opened.path, opened.identity, say=notify):
