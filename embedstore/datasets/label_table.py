@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def read_label_table(
     known: Set[str] = frozenset(),
     missing: Sequence[str] = (),
     as_written: Sequence[str] = (),
+    prepare: Callable[[Rows], Rows] | None = None,
 ) -> tuple[Task, dict[str, str | int]]:
     """Read a task, and what a person should know of it, from a table with one row per unit.
 
@@ -77,6 +78,8 @@ def read_label_table(
         table has a column ``patient_id``, which is then no label.
     missing, as_written
         As `embedstore.tables.cell_rules.CellRules`.
+    prepare
+        What is done to the table first: ids that somebody else uses become those of a store.
 
     Raises
     ------
@@ -91,6 +94,8 @@ def read_label_table(
     rows = read_rows(path, rules, lists=targets if separator is not None else ())
     for column in as_written:
         require_column(rows, column, "as_written")
+    if prepare is not None:
+        rows = prepare(rows)
     key = unit_key(unit)
     rows = _ids_read(rows, key, known, rules)
     parents = (_PATIENT,) if key == (_STUDY,) else ()
