@@ -127,6 +127,15 @@ def findings_options(function: F) -> F:
         ),
         _uncertain_option("What -1 is in columns of 0, 1 and -1.  [default: missing]"),
         _empty_option("What an empty cell of a finding is.", default="missing"),
+        click.option(
+            "--missing", multiple=True, metavar="WORD", help="A word for a missing value; repeatable."
+        ),
+        click.option(
+            "--as-written",
+            multiple=True,
+            metavar="COLUMN",
+            help="Take this column's cells letter by letter; repeatable.",
+        ),
     )
     return _added(function, options)
 

@@ -77,6 +77,8 @@ def command(
     label_separator: str | None,
     uncertain: str | None,
     empty: str,
+    missing: tuple[str, ...],
+    as_written: tuple[str, ...],
     by: str | None,
     key_file: Path | None,
     as_json: bool,
@@ -99,6 +101,8 @@ def command(
         separator=label_separator,
         uncertain=uncertain,
         empty=empty,
+        missing=missing,
+        as_written=as_written,
         by=by,
         key_file=key_file,
     )

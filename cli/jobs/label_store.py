@@ -39,6 +39,8 @@ class LabelJob:
     separator: str | None = None
     uncertain: str | None = None
     empty: str = "missing"
+    missing: Sequence[str] = ()
+    as_written: Sequence[str] = ()
     by: str | None = None
     key_file: StrPath | None = None
 
@@ -84,6 +86,8 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         uncertain=job.uncertain,
         empty=job.empty,
         known=known,
+        missing=job.missing,
+        as_written=job.as_written,
         prepare=lambda rows: clinical.rows(rows, unit=unit, by=job.by, targets=job.targets),
     )
     in_store = _count_known(opened, task, job, notify)
