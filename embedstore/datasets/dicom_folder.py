@@ -245,6 +245,10 @@ def _burned_in(header: DicomHeader | None) -> str | None:
     return {"NO": "no", None: "unknown"}.get(header.burned_in, "yes")
 
 
+# As BurnedInAnnotation (0028,0301) says; most headers do not.
+_BURNED_IN = {"yes": "yes", "no": "no", "unknown": "not said"}
+
+
 def _yes_no(header: DicomHeader | None) -> str | None:
     return None if header is None else ("yes" if header.secondary_capture else "no")
 
@@ -274,8 +278,9 @@ def _describe(
     types = Counter(cell or "unknown" for cell in manifest.column("image_type")).most_common()
     counted = (f"{cell} {count:,}" for cell, count in types)
     summary["images by image type"] = first_few(counted, shown=_SHOWN_TYPES)
-    summary["images with burned-in annotation or unknown"] = sum(
-        flag != "no" for flag in manifest.column("burned_in")
+    flags = Counter(flag or "unknown" for flag in manifest.column("burned_in"))
+    summary["images by burned-in annotation"] = ", ".join(
+        f"{word} {flags[flag]:,}" for flag, word in _BURNED_IN.items() if flags[flag]
     )
     summary["secondary captures"] = manifest.column("secondary_capture").count("yes")
     if unknown := manifest.column("patient_id").count(None):

@@ -183,7 +183,7 @@ def test_burned_in_annotation_other_than_no_and_secondary_captures_are_flagged(t
         "unknown.dcm": ("unknown", "no"),
         "yes.dcm": ("yes", "no"),
     }
-    assert collection.summary["images with burned-in annotation or unknown"] == 4
+    assert collection.summary["images by burned-in annotation"] == "yes 2, no 1, not said 2"
     assert collection.summary["secondary captures"] == 1
 
 
