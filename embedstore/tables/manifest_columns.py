@@ -67,6 +67,8 @@ def match_columns(
 
 def _require_path(rows: Rows) -> None:
     """Refuse a table without the column ``path``; a column that seems to name the files is pointed out."""
+    if did_you_mean("path", rows.table.column_names):
+        require_column(rows, "path", "the table")
     for name in rows.table.column_names:
         cells = rows.column(name)
         if not pa.types.is_string(cells.type) or cells.null_count == len(cells):

@@ -221,10 +221,10 @@ def test_a_folder_or_nothing_in_place_of_a_table_is_refused(tmp_path):
 def test_a_column_of_file_names_is_pointed_out_where_the_path_is_missing(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("empty,label,filename\n,1,a.png\n,0,b.JPG\n")
-    with pytest.raises(DataError, match="needs the column 'path'; .* `column='path=filename'`"):
+    with pytest.raises(DataError, match=r"needs the column 'path'; .* `column='path=filename'`"):
         Table().read(table)
     table.write_text("empty,label,filename\n,1,a\n,0,b.JPG\n")
-    with pytest.raises(DataError, match="needs the column 'path'; found empty, label, filename$"):
+    with pytest.raises(DataError, match=r"needs the column 'path'; found empty, label, filename$"):
         Table().read(table)
 
 
