@@ -10,6 +10,7 @@ import click
 
 from cli.completion import complete_datasets
 from cli.own_options import named_values, reader_option
+from embedstore.datasets.base import takes_option
 from embedstore.errors import UsageError
 from embedstore.labels.label_rules import EMPTY_WAYS, UNCERTAIN_WAYS
 
@@ -29,7 +30,20 @@ def dataset_options(function: F) -> F:
         click.option(
             "--key-file",
             type=click.Path(path_type=Path),
-            help="dicom-folder: file with the secret key behind patient and study keys.",
+            help="dicom-folder, and table with --hide-paths: file with the secret behind the ids. Made where it is "
+            "not there; keep it outside of stores.",
+        ),
+        click.option(
+            "--hide-paths/--keep-paths",
+            default=None,
+            help="Keep paths out of the store, and ids as keyed digests.  [default: hidden for dicom-folder, kept for "
+            "table]",
+        ),
+        click.option(
+            "--keep",
+            multiple=True,
+            metavar="COLUMN",
+            help="table with --hide-paths: a further column that may stay; repeatable.",
         ),
         reader_option,
     )
@@ -113,6 +127,15 @@ def findings_options(function: F) -> F:
         ),
         _uncertain_option("What -1 is in columns of 0, 1 and -1.  [default: missing]"),
         _empty_option("What an empty cell of a finding is.", default="missing"),
+        click.option(
+            "--missing", multiple=True, metavar="WORD", help="A word for a missing value; repeatable."
+        ),
+        click.option(
+            "--as-written",
+            multiple=True,
+            metavar="COLUMN",
+            help="Take this column's cells letter by letter; repeatable.",
+        ),
     )
     return _added(function, options)
 
@@ -141,9 +164,19 @@ def reader_options(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
             options[name] = list(given[name])
     if given.get("images_root"):
         options["images_root"] = str(given["images_root"])
-    if given.get("key_file"):
-        options["key_file"] = given["key_file"]
+    if given.get("keep"):
+        options["keep"] = list(given["keep"])
+    for name in ("key_file", "hide_paths"):
+        if given.get(name) is not None:
+            options[name] = given[name]
     return options
+
+
+def without_foreign_key(options: dict[str, Any], dataset: str, *, typed: bool) -> dict[str, Any]:
+    """Return the options without a key file that only ``embed.toml`` names, for a reader that takes none."""
+    if typed or "key_file" not in options or takes_option(dataset, "key_file"):
+        return options
+    return {name: entry for name, entry in options.items() if name != "key_file"}
 
 
 def _added(function: F, options: Sequence[Callable[[F], F]]) -> F:

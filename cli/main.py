@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "Write a store's vectors to HDF5 (with tasks), npz or Parquet.",
     "import": "Make a store of vectors that another tool has computed.",
     "label": "Add a task to a store from a table.",
+    "keys": "Write who is who, for the owner of a store with keyed ids.",
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
 

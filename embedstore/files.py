@@ -61,7 +61,7 @@ def failpoint(name: str) -> None:
     os._exit(FAILPOINT_EXIT_CODE)
 
 
-def write_durable(path: Path, payload: bytes | memoryview, *, label: str) -> None:
+def write_durable(path: Path, payload: bytes | memoryview, *, label: str, mode: int = 0o666) -> None:
     """Replace `path` by `payload` so that a crash leaves the old bytes or the new, never a mixture.
 
     Parameters
@@ -72,6 +72,8 @@ def write_durable(path: Path, payload: bytes | memoryview, *, label: str) -> Non
         The whole new content.
     label
         Prefix of the failpoints on the way (`failpoint_names`).
+    mode
+        Who may read and write it, less what the umask takes away.
 
     Raises
     ------
@@ -83,7 +85,8 @@ def write_durable(path: Path, payload: bytes | memoryview, *, label: str) -> Non
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     failpoint(f"{label}.write")
     try:
-        with temporary.open("wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(payload)
             file.flush()
             failpoint(f"{label}.written")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from embedstore.files import parquet_bytes
 # Everything but image_id and path may be empty.
 FIXED_COLUMNS: dict[str, pa.DataType] = {
     "image_id": pa.string(),  # unique in a store; the join key everywhere
-    "path": pa.string(),  # relative to the data set's root, with forward slashes
+    "path": pa.string(),  # relative to the data set's root, with forward slashes; empty where all are hidden
     "frame": pa.int32(),  # frame of a multi-frame file, from 0
     "patient_id": pa.string(),
     "study_id": pa.string(),
@@ -63,9 +63,17 @@ class Manifest(Brief):
     """Records in row order, backed by an Arrow table.
 
     Build one with `manifest_from_columns` or `manifest_from_table`, which check it.
+
+    Parameters
+    ----------
+    table
+        The columns.
+    paths
+        ``image_id`` -> path, where the column ``path`` is empty because no store may hold it: only in memory.
     """
 
     table: pa.Table
+    paths: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -86,16 +94,29 @@ class Manifest(Brief):
             piece.column(name).to_pylist() for name in ("image_id", "path", "frame", "modality", "series_id")
         ]
         for image_id, path, frame, modality, series_id in zip(*columns, strict=True):
-            yield Record(image_id, path, frame or 0, modality or "", series_id or "")
+            yield Record(
+                image_id, path or self.paths.get(image_id, ""), frame or 0, modality or "", series_id or ""
+            )
 
     def take(self, rows: Sequence[int]) -> Manifest:
         """Return the manifest of `rows`, in that order."""
-        return Manifest(self.table.take(pa.array(rows, pa.int64())))
+        return replace(self, table=self.table.take(pa.array(rows, pa.int64())))
+
+    def first(self, count: int | None) -> Manifest:
+        """Return the manifest of the first so many records; all of them for None."""
+        return replace(self, table=self.table.slice(0, count))
+
+    def with_hidden_paths(self) -> Manifest:
+        """Return the manifest with an empty column ``path`` and the paths beside it: a store gets the column alone."""
+        paths = dict(zip(self.column("image_id"), self.column("path"), strict=True))
+        place = self.table.column_names.index("path")
+        empty = pa.nulls(len(self), FIXED_COLUMNS["path"])
+        return Manifest(self.table.set_column(place, "path", empty), paths)
 
     def without(self, image_ids: pa.Array) -> Manifest:
         """Return the manifest without the records named in `image_ids`, an Arrow array of strings."""
         known = pc.is_in(self.table.column("image_id"), value_set=image_ids)
-        return Manifest(self.table.filter(pc.invert(known)).combine_chunks())
+        return replace(self, table=self.table.filter(pc.invert(known)).combine_chunks())
 
     def to_parquet(self) -> bytes:
         """Return the table as Parquet; the same table gives the same bytes with the same library."""

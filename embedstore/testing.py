@@ -267,7 +267,9 @@ def _check_records(collection: Collection, *, knows_patients: bool) -> None:
         "every record must have a frame, 0 for a file with one",
     )
     absent = [
-        path for path in manifest.column("path") if not path_from_manifest(collection.root, path).is_file()
+        record
+        for record in manifest.records()
+        if not path_from_manifest(collection.root, record.path).is_file()
     ]
     stated = int(str(summary.get("absent", "0 of")).split(maxsplit=1)[0].replace(",", ""))
     _require(

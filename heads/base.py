@@ -92,10 +92,13 @@ class HeadNeeds:
         Distributions (as ``pip`` names them) beside the project's own dependencies whose version a run records.
     text_tower
         Whether its grid is made with the text tower of the store's encoder (`Head.family_of_text`).
+    holds_vectors
+        Whether what is kept of it is the vectors that it learned from.
     """
 
     libraries: tuple[str, ...] = ()
     text_tower: bool = False
+    holds_vectors: bool = False
 
 
 class Head(Protocol):

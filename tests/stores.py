@@ -146,7 +146,7 @@ def known_result(
     )
 
 
-_CIRCUMSTANCES = {"created", "sources", "seconds", "finished", "host", "device", "versions", "sha256"}
+_CIRCUMSTANCES = {"created", "root", "sources", "seconds", "finished", "host", "device", "versions", "sha256"}
 
 
 def store_bytes(root: Path) -> dict[str, bytes]:

@@ -8,12 +8,14 @@ import click
 
 from cli.completion import complete_encoders
 from cli.exit_codes import DONE, FAILED
+from cli.key_options import key_option
 from cli.options import ProjectCommand, json_option, print_json, project_of, store_option
 from cli.own_options import encoder_option, encoder_options_of
 from cli.printing.findings import finding_document, print_finding
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.doctor import State, examine
+from embedstore.keys.key_file import read_key
 
 
 @click.command(name="doctor", cls=ProjectCommand)
@@ -27,6 +29,7 @@ from embedstore.extraction.doctor import State, examine
 )
 @encoder_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@key_option
 @json_option
 @click.pass_context
 def command(
@@ -35,6 +38,7 @@ def command(
     encoder: str,
     encoder_option: tuple[str, ...],
     device: str,
+    key_file: Path | None,
     as_json: bool,
 ) -> int:
     """Check versions, devices, weights, disk and speed; say the fix for each problem.
@@ -49,7 +53,8 @@ def command(
         return image_encoder(name, device=device, options=own if name == encoder else None)
 
     findings = []
-    for finding in examine(store, build, encoder):
+    key = None if key_file is None else read_key(key_file)
+    for finding in examine(store, build, encoder, key=key):
         findings.append(finding)
         if not as_json:
             print_finding(finding)

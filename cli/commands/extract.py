@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cli.completion import complete_encoders, complete_preprocess
-from cli.dataset_options import dataset_options, reader_options
+from cli.dataset_options import dataset_options, reader_options, without_foreign_key
 from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
 from cli.jobs.describe_store import described_task
 from cli.jobs.extract_store import EncoderChoice, ExtractJob, default_workers, dry_run_store, extract_store
@@ -156,6 +157,11 @@ def command(
         options=options,
     )
     if dry_run:
+        if collection.key is not None and collection.key.is_new:
+            print_notice(
+                f"there is no key file {collection.key.path}: a dry run makes none and counts with a key that it "
+                "forgets; the extraction makes the file"
+            )
         print_dry_run(dry_run_store(job), data=_described(collection), as_json=as_json)
         return DONE
     with shown_progress() as progress, stop_on_signal() as stopping:
@@ -178,7 +184,8 @@ def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
     settings = project_of(context).settings
     # Options in embed.toml belong to the reader there, and to no other.
     own = settings.get("options", {}) if settings.get("dataset", name) == name else {}
-    reader = dataset_reader(name, reader_options(given, own))
+    typed = context.get_parameter_source("key_file") is ParameterSource.COMMANDLINE
+    reader = dataset_reader(name, without_foreign_key(reader_options(given, own), name, typed=typed))
     collection = reader.read(Path(require(root, "--root")))
     return select_records(collection, parse_conditions(given["where"]))
 

@@ -29,6 +29,11 @@ from embedstore.errors import DataError, UsageError
     "--root", required=True, type=click.Path(path_type=Path), help="The data set's folder or table."
 )
 @table_options
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="dicom-folder, and table with --hide-paths: file with the secret behind the ids; made by the first extract.",
+)
 @reader_option
 @click.option(
     "--store", type=click.Path(path_type=Path), help="The store's folder.  [default: DATASET.store]"
@@ -50,6 +55,7 @@ def command(
     root: Path,
     store: Path | None,
     encoder: str,
+    key_file: Path | None,
     reader_option: tuple[str, ...],
     encoder_option: tuple[str, ...],
     preprocess: str | None,
@@ -72,8 +78,13 @@ def command(
         "options": reader_options(given | {"reader_option": reader_option}, {}),
         "encoder_options": named_values(encoder_option, "--encoder-option"),
     }
-    reader = dataset_reader(dataset, tables["options"])
+    reader = dataset_reader(dataset, tables["options"] | ({"key_file": key_file} if key_file else {}))
     task = task or first_task(reader)
+    if key_file is None and getattr(reader, "needs_key", False) and "key_file" not in tables["options"]:
+        raise UsageError(
+            f"{dataset} needs --key-file FILE: ids become digests made with its secret. A file that is not there is "
+            "made by the first extract; keep it outside of the store, in a folder that is not handed on"
+        )
     require_encoder_options(encoder, tables["encoder_options"])
     if not root.exists():
         raise DataError(f"--root: {root} does not exist")
@@ -83,6 +94,8 @@ def command(
         "store": str(store or f"{dataset}.store"),
         "encoder": encoder,
     }
+    if key_file is not None:
+        settings["key_file"] = os.path.relpath(key_file)
     settings |= {key: entry for key, entry in (("preprocess", preprocess), ("task", task)) if entry}
     settings |= {key: table for key, table in tables.items() if table}
     write_settings(target, settings)

@@ -8,6 +8,7 @@ import click
 
 from cli.dataset_options import findings_options
 from cli.jobs.label_store import LabelJob, label_store
+from cli.key_options import by_option
 from cli.options import (
     ProjectCommand,
     json_option,
@@ -61,6 +62,7 @@ from embedstore.task import Task
     is_flag=True,
     help="Classes are grades, from the least to the gravest: quadratic kappa is stated.",
 )
+@by_option
 @json_option
 def command(
     store_argument: Path | None,
@@ -75,6 +77,10 @@ def command(
     label_separator: str | None,
     uncertain: str | None,
     empty: str,
+    missing: tuple[str, ...],
+    as_written: tuple[str, ...],
+    by: str | None,
+    key_file: Path | None,
     as_json: bool,
 ) -> None:
     """Add a task to a store, or replace it, from a table with one row per image, study or other unit.
@@ -82,6 +88,7 @@ def command(
     \b
     Example:
       embed label mura.store --name hardware --csv hardware.csv --unit study --positive yes
+      embed label --name fracture --csv ris.csv --target fracture --by AccessionNumber --key-file hospital.key
     """
     job = LabelJob(
         table=table,
@@ -94,6 +101,10 @@ def command(
         separator=label_separator,
         uncertain=uncertain,
         empty=empty,
+        missing=missing,
+        as_written=as_written,
+        by=by,
+        key_file=key_file,
     )
     path = Path(require(store_argument or store, "--store"))
     done = label_store(path, job, notify=print_notice)

@@ -14,6 +14,7 @@ from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
 from cli.jobs.extract_store import default_workers
 from cli.jobs.metadata_values import metadata_pairs
 from cli.jobs.predict_inputs import NEAREST, Answering, PredictOptions, ProjectData, open_answers
+from cli.key_options import key_option
 from cli.options import ProjectCommand, plural, print_notice, project_of, store_option, where_option
 from cli.printing.answer_progress import shown_answers
 from cli.printing.prediction_file import COMPACT, FULL, STDOUT, open_predictions, require_prediction_file
@@ -86,6 +87,7 @@ from cli.stop_signal import stop_on_signal
 @click.option(
     "--json", is_flag=True, expose_value=False, help="JSON lines, which answers are without it too."
 )
+@key_option
 @click.pass_context
 def command(context: click.Context, /, *, inputs: tuple[Path, ...], run_folder: Path, **given: Any) -> int:
     """Answer for images, study folders or a store with calibrated probabilities, as JSON lines.
@@ -146,6 +148,7 @@ def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions
         encoder=given["encoder"],
         device=given["device"],
         workers=given["workers"] or default_workers(),
+        key_file=given["key_file"],
     )
 
 

@@ -19,6 +19,7 @@ from cli.completion import (
 )
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.key_options import key_option
 from cli.options import (
     ProjectCommand,
     json_option,
@@ -136,6 +137,12 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Also learn from 64, 128, ... patients, 5 times each.",
 )
 @click.option(
+    "--bank/--no-bank",
+    default=True,
+    show_default=True,
+    help="Keep vectors of training images, by which predictions say what is unlike them. They are patients' data.",
+)
+@click.option(
     "--thumbnails/--no-thumbnails",
     default=False,
     show_default=True,
@@ -158,6 +165,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
 )
 @click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
 @click.option("--verbose", is_flag=True, help="Print every stage to stderr, also where that is no terminal.")
+@key_option
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @json_option
 @click.pass_context
@@ -202,6 +210,7 @@ def _job(
     thumbnails: bool,
     encoder: str | None,
     prompts: Path | None,
+    key_file: Path | None,
     fit_device: str,
     **given: Any,
 ) -> ProbeJob:
@@ -225,4 +234,5 @@ def _job(
         thumbnails=thumbnails,
         encoder=encoder,
         prompts=prompts,
+        key_file=key_file,
     )

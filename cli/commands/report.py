@@ -8,6 +8,7 @@ import click
 
 from cli.completion import complete_runs
 from cli.jobs.report_runs import report_runs
+from cli.key_options import key_option
 from cli.options import ProjectCommand, json_option, print_json, print_notice, stores_option
 from cli.project import shown
 from cli.wording import for_command_line
@@ -33,12 +34,14 @@ from cli.wording import for_command_line
     help="Put pictures of confident errors on the page, from the store.  [default: those of the run's own page]",
 )
 @stores_option
+@key_option
 @json_option
 def command(
     folders: tuple[Path, ...],
     out: Path | None,
     thumbnails: bool | None,
     store: tuple[Path, ...],
+    key_file: Path | None,
     as_json: bool,
 ) -> None:
     """Draw one self-contained HTML page from one run, or compare several; what is no run folder is passed over.
@@ -53,6 +56,7 @@ def command(
         out=out,
         thumbnails=thumbnails,
         stores=store,
+        key_file=key_file,
         notify=lambda line: print_notice(for_command_line(line)),
     )
     if as_json:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cli.jobs.search_store import SearchOptions, search_by_file, search_by_id, search_by_words
+from cli.key_options import by_option
 from cli.options import (
     ProjectCommand,
     json_option,
@@ -30,6 +31,7 @@ from embedstore.errors import UsageError
 @click.option("--same-patient", is_flag=True, help="With --id: show images of the same patient too.")
 @click.option("--encoder", help="Folder or hub id of the store's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
+@by_option
 @store_option
 @json_option
 def command(
@@ -41,12 +43,15 @@ def command(
     same_patient: bool,
     encoder: str | None,
     device: str,
+    by: str | None,
+    key_file: Path | None,
     store: Path | None,
     as_json: bool,
 ) -> None:
     """Find the images whose vectors are most similar (exact cosine) to IMAGE or to an image of the store.
 
-    IMAGE is a file, or one of its frames or pages: loop.dcm#3, counted from 0.
+    IMAGE is a file, or one of its frames or pages: loop.dcm#3, counted from 0. With --key-file, --id may be a SOP
+    instance UID, and --where may name clinical ids: --where PatientID=4711.
 
     \b
     Example:
@@ -55,7 +60,7 @@ def command(
     if sum(given is not None for given in (image, image_id, text)) != 1:
         raise UsageError("give one of: an image file, --id IMAGE_ID, --text WORDS")
     source = require(store, "--store")
-    options = SearchOptions(k=k, where=where, encoder=encoder, device=device)
+    options = SearchOptions(k=k, where=where, encoder=encoder, device=device, by=by, key_file=key_file)
     if text is not None:
         found = search_by_words(source, text, options, notify=print_notice)
     elif image is not None:
@@ -65,6 +70,6 @@ def command(
     if as_json:
         if found.why_none:
             print_notice(for_command_line(found.why_none))
-        print_json({"query": str(image or image_id or text), "neighbors": neighbors_document(found)})
+        print_json({"query": str(image or found.query or text), "neighbors": neighbors_document(found)})
     else:
         print_neighbors(found)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cli.exit_codes import DONE, FAILED
+from cli.key_options import key_option
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_argument
 from cli.printing.verification import (
     print_repair,
@@ -16,6 +17,9 @@ from cli.printing.verification import (
     verification_document,
 )
 from cli.project import shown
+from embedstore.keys.key_file import read_key
+from embedstore.manifest import path_from_manifest
+from embedstore.queries.image_files import ImageFiles
 from embedstore.revisions.sources import SourceCheck, check_sources
 from embedstore.store.layout import FORMAT_VERSION
 from embedstore.store.reader import open_store
@@ -42,8 +46,13 @@ from embedstore.store.verify import Verification, verify_store
     help="Also digest the images' files and name those that are no longer what was read.",
 )
 @click.option(
-    "--root", type=click.Path(path_type=Path), help="Folder of these files.  [default: as extracted]"
+    # Not called like the key of embed.toml, which may name a table.
+    "--root",
+    "files_below",
+    type=click.Path(path_type=Path),
+    help="Folder of these files.  [default: as extracted]",
 )
+@key_option
 @json_option
 def command(
     store_argument: Path | None,
@@ -51,7 +60,8 @@ def command(
     repair: bool,
     upgrade: bool,
     sources: bool,
-    root: Path | None,
+    files_below: Path | None,
+    key_file: Path | None,
     as_json: bool,
 ) -> int:
     """Re-read every byte of a store against its receipts; name what is wrong by chunk and rows.
@@ -66,7 +76,7 @@ def command(
     if not repair:
         verification = verify_store(path)
         # A damaged store cannot be asked what its files were.
-        found = check_sources(open_store(path), root=root) if sources and not verification.findings else None
+        found = _checked(path, files_below, key_file) if sources and not verification.findings else None
         _show(path, verification, found, as_json=as_json)
         return FAILED if verification.findings or (found is not None and found.changed) else DONE
     before = repair_store(path, say=print_notice)
@@ -83,6 +93,15 @@ def command(
     else:
         print_verification(path, after)
     return FAILED if after.findings else DONE
+
+
+def _checked(path: Path, root: Path | None, key_file: Path | None) -> SourceCheck:
+    store = open_store(path)
+    if root is None:
+        return check_sources(store, ImageFiles(None if key_file is None else read_key(key_file)).paths(store))
+    table = store.table
+    pairs = zip(*(table.column(name).to_pylist() for name in ("image_id", "path")), strict=True)
+    return check_sources(store, {name: path_from_manifest(root, place) for name, place in pairs if place})
 
 
 def _show(path: Path, verification: Verification, found: SourceCheck | None, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from embedstore.encoders.base import Encoder
 from embedstore.inputs.file_units import FileUnits, FileUnitsChunk, joined
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.embed_images import lines_of_notes
+from embedstore.queries.image_files import root_of
 from embedstore.queries.load_view import KINDS
 from embedstore.queries.manifest_columns import column_text
 from embedstore.queries.nearest_cases import LabelledCases
@@ -165,12 +166,15 @@ class StoreAnswers:
         tally.tell(notify)
         return answers
 
-    def _paths(self, rows: Sequence[int], cells: Sequence[str]) -> list[str]:
+    def _paths(self, rows: Sequence[int], cells: Sequence[str | None]) -> list[str]:
         """Return the file of each row where it lies where it lay, else what the manifest says of it."""
         starts = [start for start, _ in self.store.offsets()]
-        roots = [Path(part.plan.root) for part in self.store.parts]
+        roots = [root_of(self.store, part) for part in self.store.parts]
         found = []
         for row, cell in zip(rows, cells, strict=True):
+            if cell is None:  # hidden
+                found.append("")
+                continue
             file = path_from_manifest(roots[bisect_right(starts, row) - 1], cell)
             found.append(shown(file) if file.is_file() else cell)
         return found

@@ -50,7 +50,8 @@ def describe_store(path: StrPath) -> dict[str, Any]:
             {
                 "number": part.plan.number,
                 "dataset": part.plan.dataset,
-                "root": part.plan.root,
+                "root": None if part.plan.hides_paths else part.plan.root,
+                "key_fingerprint": part.plan.key_fingerprint or None,
                 "rows": part.plan.rows,
                 "chunk_rows": part.plan.chunk_rows,
                 "dtype": part.plan.vectors.dtype,

@@ -12,6 +12,8 @@ from cli.project import shown
 from embedstore.datasets.label_table import read_label_table
 from embedstore.errors import CorruptStore, DataError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
+from embedstore.queries.clinical_ids import ClinicalIds, hint_of_keys
 from embedstore.queries.manifest_columns import require_columns, unit_names
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import LABEL, read_task, task_names, task_source, write_task
@@ -21,7 +23,11 @@ from embedstore.task import Task, unit_in_words, unit_key
 
 @dataclass(frozen=True, kw_only=True)
 class LabelJob:
-    """A table and what its task is to be; see `embedstore.datasets.label_table.read_label_table`."""
+    """A table and what its task is to be; see `embedstore.datasets.label_table.read_label_table`.
+
+    `by` says which clinical id the table has, and `key_file` turns it into the store's own; see
+    `embedstore.queries.clinical_ids.ClinicalIds.rows`.
+    """
 
     table: Path
     name: str
@@ -33,6 +39,10 @@ class LabelJob:
     separator: str | None = None
     uncertain: str | None = None
     empty: str = "missing"
+    missing: Sequence[str] = ()
+    as_written: Sequence[str] = ()
+    by: str | None = None
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +73,7 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
     opened = open_store(store)
     unit = unit_in_words(unit_key(job.unit))
     known = _known_units(opened, unit) if unit == "study" else set()
+    clinical = ClinicalIds(opened, None if job.key_file is None else read_key(job.key_file))
     task, facts = read_label_table(
         job.table,
         name=job.name,
@@ -75,8 +86,11 @@ def label_store(store: StrPath, job: LabelJob, *, notify: Notify = ignore) -> La
         uncertain=job.uncertain,
         empty=job.empty,
         known=known,
+        missing=job.missing,
+        as_written=job.as_written,
+        prepare=lambda rows: clinical.rows(rows, unit=unit, by=job.by, targets=job.targets),
     )
-    in_store = _count_known(opened, task, job.table, notify)
+    in_store = _count_known(opened, task, job, notify)
     with open_writer(opened.path, opened.identity, say=notify):
         if task.name in task_names(opened.path):
             notify(_replaced(opened, task.name))
@@ -106,15 +120,16 @@ def _known_units(store: Store, unit: str) -> set[str]:
     return set(unit_names(store.table, unit).tolist()) - {""} if store.parts else set()
 
 
-def _count_known(store: Store, task: Task, table: Path, notify: Notify) -> int:
+def _count_known(store: Store, task: Task, job: LabelJob, notify: Notify) -> int:
     """Return how many of the task's units are in the store; some must be, and strangers are said."""
+    table = job.table
     known = _known_units(store, task.unit)
     ids = task.unit_ids
     strangers = [unit_id for unit_id in ids if unit_id not in known]
     if len(strangers) == len(ids):
         raise DataError(
             f"{table}: none of its {len(ids):,} {task.unit} ids is in store {store.path}; "
-            f"the store's look like {sorted(known)[:1]}"
+            f"the store's look like {sorted(known)[:1]}{hint_of_keys(store, job.key_file)}"
         )
     if strangers:
         notify(

@@ -18,6 +18,7 @@ from embedstore.files import StrPath
 from embedstore.inputs.file_units import WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
 from embedstore.inputs.user_files import find_files
+from embedstore.keys.key_file import read_key
 from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
 from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
@@ -78,7 +79,8 @@ class PredictOptions:
     workers
         Decoding processes.
     key_file
-        Secret of the ids of the data set; by default that among the options of `project`.
+        Key of the ids of the data set, and of stores whose paths are hidden; by default that among the options of
+        `project`.
     """
 
     threshold: str = "half"
@@ -310,12 +312,14 @@ def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSourc
             # Its package is not installed here, or it wants options: files are then known by what they say themselves.
             continue
     of_run = [columns_of_headers(readers[name]) if name in readers else frozenset() for name in learned]
-    key_file = Path(asked.key_file or str(project.options.get("key_file", "")))
+    of_data = project.options.get("key_file")
+    named = asked.key_file or (of_data if of_data and Path(of_data).is_file() else None)
+    key = None if named is None else read_key(named)
     return InputSources(
         store=store,
         readers=tuple(readers.values()),
         root=project.root,
-        key=key_file.read_bytes().strip() if key_file.is_file() else None,
+        key=key,
         base=project.folder,
         header_columns=frozenset.intersection(*of_run) if of_run else frozenset(),
     )

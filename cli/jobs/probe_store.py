@@ -14,6 +14,8 @@ from cli.jobs.text_tower import text_family_of
 from cli.project import shown
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
+from embedstore.queries.image_files import hidden_images
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
 from embedstore.view import View
@@ -57,6 +59,8 @@ class ProbeJob:
         Folder or hub id of the stores' encoder, for heads that compare with words; its registered name by default.
     prompts
         File of prompts for such heads.
+    key_file
+        Key of stores whose paths are hidden, for their pictures.
     """
 
     stores: Sequence[StrPath]
@@ -68,6 +72,7 @@ class ProbeJob:
     thumbnails: bool = False
     encoder: str | None = None
     prompts: StrPath | None = None
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +172,7 @@ def probe_into(
     run = save_run(folder, result)
     if described:
         notify(_compared(run, before, described))
-    _save_page(run, opened, same=before.get("run_id") == run.document["run_id"])
+    _save_page(run, opened, same=before.get("run_id") == run.document["run_id"], notify=notify)
     return run
 
 
@@ -187,7 +192,7 @@ def finished_run(
     except EmbedError:
         return None
     if opened.job.thumbnails or not (folder / REPORT_FILE).is_file():
-        _save_page(found, opened, same=True)
+        _save_page(found, opened, same=True, notify=ignore)
     return found
 
 
@@ -211,13 +216,26 @@ def _compared(run: Run, before: Mapping[str, Any], described: str) -> str:
     )
 
 
-def _save_page(run: Run, opened: OpenedProbe, *, same: bool) -> None:
+def _save_page(run: Run, opened: OpenedProbe, *, same: bool, notify: Notify) -> None:
     """Draw the run's page, with pictures if they are asked for or stand on the page of the same run."""
     page = run.folder / REPORT_FILE
     pictures = pictures_on_page(page) if same else {}
     if opened.job.thumbnails:
-        pictures |= pictures_of_errors(run, opened.stores)
+        pictures |= _pictures(run, opened, notify)
     save_report(page, [run], thumbnails=pictures)
+
+
+def _pictures(run: Run, opened: OpenedProbe, notify: Notify) -> dict[str, bytes]:
+    """Return the pictures of confident errors; say where they lack because only an owner finds the files."""
+    named = opened.job.key_file
+    key = None if named is None else read_key(named)
+    hidden = sum(hidden_images(store) for store in opened.stores)
+    if key is None and hidden:
+        notify(
+            f"no pictures of {hidden:,} images: their paths are hidden. Who has the key gives --key-file, and the map "
+            "beside it leads to the files"
+        )
+    return pictures_of_errors(run, opened.stores, key=key)
 
 
 def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None]:

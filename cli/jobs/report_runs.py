@@ -10,6 +10,7 @@ from cli.jobs.notify import Notify, ignore
 from cli.project import shown
 from embedstore.errors import Advice, DataError, UsageError
 from embedstore.files import StrPath
+from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import Store, open_store
 from heads.reporting.page import COMPARISON_FILE, REPORT_FILE, save_report
@@ -25,6 +26,7 @@ def report_runs(
     out: StrPath | None = None,
     thumbnails: bool | None = None,
     stores: Sequence[StrPath] = (),
+    key_file: StrPath | None = None,
     notify: Notify = ignore,
 ) -> tuple[Path, ...]:
     """Draw one page from one run, or compare several, and return where it lies: a page for each task.
@@ -41,6 +43,8 @@ def report_runs(
         the runs' own pages.
     stores
         Stores to take the pictures from; by default those that the run names, beside its folder or the current one.
+    key_file
+        Key of stores whose paths are hidden; without it their images give no pictures.
     notify
         Takes what a person should know: what was passed over, why there are no pictures.
 
@@ -58,19 +62,20 @@ def report_runs(
         by_task.setdefault(run.document["task"]["name"], []).append(run)
     if len(by_task) > 1 and out is not None:
         raise UsageError(f"`out` names one page; found runs of the tasks {', '.join(by_task)}: leave it out")
+    key = None if key_file is None else read_key(key_file)
     pages = []
     for task, runs in by_task.items():
         page = _default_page([run.folder for run in runs], task if len(by_task) > 1 else "")
         page = page if out is None else Path(out)
-        save_report(page, runs, thumbnails=_pictures(runs, thumbnails, stores, notify))
+        save_report(page, runs, thumbnails=_pictures(runs, thumbnails, stores, key, notify))
         pages.append(page)
     return tuple(pages)
 
 
-def pictures_of_errors(run: Run, stores: Sequence[Store]) -> dict[str, bytes]:
+def pictures_of_errors(run: Run, stores: Sequence[Store], *, key: Key | None = None) -> dict[str, bytes]:
     """Return a JPEG of each confident error of a run, by unit, from the images of its opened stores."""
     wrong = (error.unit_id for error in confident_errors(run))
-    return thumbnails_of_units(stores, wrong, run.document["task"]["unit"])
+    return thumbnails_of_units(stores, wrong, run.document["task"]["unit"], key=key)
 
 
 def _run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:
@@ -88,7 +93,11 @@ def _run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:
 
 
 def _pictures(
-    runs: Sequence[Run], thumbnails: bool | None, stores: Sequence[StrPath], notify: Notify
+    runs: Sequence[Run],
+    thumbnails: bool | None,
+    stores: Sequence[StrPath],
+    key: Key | None,
+    notify: Notify,
 ) -> dict[str, bytes]:
     """Return the pictures of the runs' errors: drawn from the stores, or those of the runs' own pages."""
     if thumbnails is False:
@@ -98,7 +107,7 @@ def _pictures(
         kept |= pictures_on_page(run.folder / REPORT_FILE)
         if thumbnails:
             opened = _stores_of(run, stores, notify)
-            kept |= pictures_of_errors(run, opened) if opened else {}
+            kept |= pictures_of_errors(run, opened, key=key) if opened else {}
     if not kept and len(runs) == 1:
         notify(
             "no pictures of errors: no file of theirs can be read where the store's manifest says"

@@ -43,6 +43,7 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
         ("select", options.select_inputs),
         ("cv", options.cross_validate),
         ("curve", options.learning_curve),
+        ("no-bank", not options.bank),
     )
     settings = (
         ("pool", options.pooling, usual.pooling),

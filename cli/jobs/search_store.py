@@ -12,6 +12,8 @@ import numpy.typing as npt
 from cli.jobs.notify import Notify, ignore
 from cli.jobs.text_tower import text_tower_of
 from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
+from embedstore.queries.clinical_ids import ClinicalIds
 from embedstore.queries.conditions import none_left, parse_conditions
 from embedstore.queries.search import Neighbor, build_index
 from embedstore.queries.similar_images import vector_of_file
@@ -34,12 +36,20 @@ class SearchOptions:
         Folder or hub id of the store's encoder, for files and words; its registered name by default.
     device
         Device of the encoder.
+    by, key_file
+        Which clinical id an image is named by, and the key that turns it into the store's own; also for `where`.
     """
 
     k: int = 10
     where: Sequence[str] = ()
     encoder: str | None = None
     device: str = "auto"
+    by: str | None = None
+    key_file: StrPath | None = None
+
+    def ids_of(self, store: Store) -> ClinicalIds:
+        """Return what understands clinical ids of a store; raises DataError where the key is another."""
+        return ClinicalIds(store, None if self.key_file is None else read_key(self.key_file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +64,14 @@ class SimilarImages:
         The first few columns of the store beside those that every manifest has.
     why_none
         Which condition leaves no image to compare with, and what its column holds; ``""`` where some are left.
+    query
+        The store's id of the image that was searched for, where it is one of the store's.
     """
 
     neighbors: Sequence[Neighbor]
     columns: Sequence[str]
     why_none: str = ""
+    query: str = ""
 
 
 def search_by_file(
@@ -115,6 +128,7 @@ def search_by_id(
         If the store has no such column.
     """
     asked, opened = options or SearchOptions(), open_store(Path(store))
+    image_id = asked.ids_of(opened).image_id(image_id, asked.by)
     vector = opened.vector(image_id)
     patient = None if same_patient else _patient(opened, image_id)
     return _similar(opened, vector, asked, exclude_patient=patient, exclude_id=image_id)
@@ -128,13 +142,13 @@ def _similar(
     exclude_patient: str | None = None,
     exclude_id: str = "",
 ) -> SimilarImages:
-    index = build_index(store, where=asked.where)
+    conditions = asked.ids_of(store).where(parse_conditions(asked.where))
+    index = build_index(store, where=conditions)
     neighbors = index.search(vector, k=asked.k, exclude_patient=exclude_patient, exclude_id=exclude_id)
     columns = [column for part in store.parts for column in part.manifest.extra_columns]
-    why_none = "" if len(index.rows) else none_left(store.table, parse_conditions(asked.where))
-    return SimilarImages(
-        neighbors=neighbors, columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])), why_none=why_none
-    )
+    why_none = "" if len(index.rows) else none_left(store.table, conditions)
+    named = list(dict.fromkeys(columns[:_NAMED_COLUMNS]))
+    return SimilarImages(neighbors=neighbors, columns=named, why_none=why_none, query=exclude_id)
 
 
 def _patient(store: Store, image_id: str) -> str | None:

@@ -14,6 +14,7 @@ from cli.wording import for_command_line
 from embedstore.files import StrPath
 from heads.runs.answers import NOTICE
 from heads.runs.comparison import Comparison, best_first, leading_metric, p_value_in_words
+from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.statistics.metrics import shown_in
 
@@ -59,6 +60,9 @@ def print_head_table(compared: ComparedHeads, *, stores: Sequence[StrPath] = ())
         f"evaluated on {counts['units_evaluated']:,} units of {counts['patients_evaluated']:,} patients, all heads "
         f"on the same bootstrap draws; report: {shown(compared.report)}"
     )
+    held = {name: vectors_in_words(run.document) for name, run in runs.items()}
+    for words in dict.fromkeys(held.values()):
+        click.echo(f"{', '.join(name for name in held if held[name] == words)}: {words}")
     click.echo(NOTICE)
     if stores:
         click.echo(f"Next: {predict_line(runs[order[0]], stores)}")

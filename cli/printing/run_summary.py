@@ -16,6 +16,7 @@ from embedstore.task import units_in_words
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import data_in_words
 from heads.runs.answers import NOTICE
+from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.runs.run_warnings import warnings_in_words
 from heads.statistics.metrics import METRICS, leading, shown_in
@@ -66,6 +67,7 @@ def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
             click.echo(f"{cell:<12} {_estimate(metrics[settings_metric(document)])}")
     report = shown(run.folder / REPORT_FILE)
     click.echo(f"\n{shown(run.folder)}: run {run.run_id}, {run.seconds:.1f} s; report: {report}")
+    click.echo(f"{shown(run.folder)} {vectors_in_words(document)}{_without_bank(document)}")
     click.echo(NOTICE)
     if stores:
         click.echo(f"Next: {predict_line(run, stores)}")
@@ -109,6 +111,11 @@ def print_warnings(document: Mapping[str, Any], *, name: str = "") -> None:
 def predict_line(run: Run, stores: Sequence[StrPath]) -> str:
     """Return the command that answers with a run for its store, as it may be typed here."""
     return shlex.join(["embed", "predict", "--probe", shown(run.folder), shown(Path(stores[0]))])
+
+
+def _without_bank(document: Mapping[str, Any]) -> str:
+    of_patients = not all(source["phantom"] for source in document["sources"])
+    return " (--no-bank leaves them out)" if of_patients and document["patient_vectors"]["bank"] else ""
 
 
 def inputs_in_words(way: Mapping[str, Any]) -> str:

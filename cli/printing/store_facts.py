@@ -36,6 +36,13 @@ def print_store(document: Mapping[str, Any], *, all_failures: bool) -> None:
             f"{part['finished_chunks']} of {plural(part['chunks'], 'chunk')} finished, "
             f"largest rounding error {_rounding_error(part, part)}"
         )
+        if part["key_fingerprint"]:
+            kept = (
+                "paths hidden"
+                if part["root"] is None
+                else "paths kept: to hide them, extract into a new store"
+            )
+            click.echo(f"    ids are digests of the key {part['key_fingerprint']}; {kept}")
         for name, array in part["arrays"].items():
             if name != VECTORS:
                 shape = " x ".join(f"{length:,}" for length in array["row_shape"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,8 +13,9 @@ import pyarrow as pa
 
 from embedstore.brief import Brief
 from embedstore.errors import UsageError, did_you_mean
-from embedstore.files import StrPath
-from embedstore.manifest import Manifest
+from embedstore.files import FileState, StrPath
+from embedstore.keys.key_file import Key
+from embedstore.manifest import Manifest, Record
 from embedstore.plugins import DATASETS, find_plugin, plugin_names, require_options
 from embedstore.task import Task
 
@@ -38,6 +41,10 @@ class Collection(Brief):
         Facts for people, in order (``"patients": 120``, ``"absent": "valid split: 3 files of 3,197"``).
     tables
         Further tables that belong to the records and are kept with the store (``"coordinates"``).
+    key
+        The key behind its ids, where these are pseudonyms.
+    owner_rows
+        What the owner's map says of this folder (`embedstore.keys.owner_map.map_rows`); never kept in a store.
     """
 
     dataset: str
@@ -46,6 +53,26 @@ class Collection(Brief):
     tasks: tuple[Task, ...] = ()
     summary: Mapping[str, str | int] = field(default_factory=dict)
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    key: Key | None = None
+    owner_rows: pa.Table | None = field(default=None, repr=False)
+
+    def kept_state(self, state: FileState) -> FileState:
+        """Return what a store may keep of a file: where paths are hidden, a digest of its time, which is a date."""
+        if not self.hides_paths or self.key is None:
+            return state
+        digest = hashlib.sha256(self.key.id_of("time", str(state.mtime_ns)).encode()).digest()
+        return state._replace(mtime_ns=int.from_bytes(digest[:7], "little"))
+
+    @property
+    def hides_paths(self) -> bool:
+        """Whether a store gets no path: the manifest knows them, and its table does not."""
+        return bool(self.manifest.paths)
+
+    def located(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield records of a store that was made from this, with the path at which each file lies."""
+        for record in records:
+            path = self.manifest.paths.get(record.image_id)
+            yield record if path is None else replace(record, path=path)
 
     @property
     def phantom(self) -> bool:
@@ -157,6 +184,18 @@ def read_dataset(name: str, root: StrPath, options: Mapping[str, Any] | None = N
     60
     """
     return dataset_reader(name, options).read(Path(root))
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether the reader of this name has an option; False for a name that no reader has.
+
+    Raises
+    ------
+    PluginError
+        If the package that offers it cannot be imported.
+    """
+    found = find_plugin(DATASETS, name)
+    return found is not None and option in inspect.signature(found.load()).parameters
 
 
 def dataset_reader(name: str, options: Mapping[str, Any] | None = None) -> DatasetReader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from embedstore.labels.unit_labels import Units
 from embedstore.tables.cell_rules import CellRules, text_of
 from embedstore.tables.id_rules import read_ids
 from embedstore.tables.label_rules import read_labels
+from embedstore.tables.manifest_columns import require_column
 from embedstore.tables.parents import ids_as_known
 from embedstore.tables.remarks import describe_remarks
 from embedstore.tables.rows import Rows, as_text
@@ -45,6 +46,9 @@ def read_label_table(
     uncertain: str | None = None,
     empty: str = "missing",
     known: Set[str] = frozenset(),
+    missing: Sequence[str] = (),
+    as_written: Sequence[str] = (),
+    prepare: Callable[[Rows], Rows] | None = None,
 ) -> tuple[Task, dict[str, str | int]]:
     """Read a task, and what a person should know of it, from a table with one row per unit.
 
@@ -72,6 +76,10 @@ def read_label_table(
     known
         Ids of units that a store has. Study ids that it has joined with their patients' are joined here too, where the
         table has a column ``patient_id``, which is then no label.
+    missing, as_written
+        As `embedstore.tables.cell_rules.CellRules`.
+    prepare
+        What is done to the table first: ids that somebody else uses become those of a store.
 
     Raises
     ------
@@ -82,9 +90,14 @@ def read_label_table(
         If the classes are ordered and neither are they named in order nor are they numbers.
     """
     require_unit(unit, where=f"task {name!r}")
-    rows = read_rows(path, lists=targets if separator is not None else ())
+    rules = CellRules(tuple(missing), tuple(as_written))
+    rows = read_rows(path, rules, lists=targets if separator is not None else ())
+    for column in as_written:
+        require_column(rows, column, "as_written")
+    if prepare is not None:
+        rows = prepare(rows)
     key = unit_key(unit)
-    rows = _ids_read(rows, key, known)
+    rows = _ids_read(rows, key, known, rules)
     parents = (_PATIENT,) if key == (_STUDY,) else ()
     wanted = list(targets) or [column for column in rows.columns if column not in (*key, *parents)]
     for column in (*key, *wanted):
@@ -96,22 +109,22 @@ def read_label_table(
     ids = {column: [as_text(cell) for cell in rows.columns[column]] for column in key}
     _check_ids(rows, ids)
     for column in wanted if separator is None else ():
-        rows = read_labels(rows, column, CellRules())
+        rows = read_labels(rows, column, rules)
     labels = {column: text_of(rows.column(column)).to_pylist() for column in wanted}
     found = {column: {label for label in cells if label is not None} for column, cells in labels.items()}
     columns = {
         column: pa.array(cells, pa.string())
         for column, cells in zip(id_columns(unit), ids.values(), strict=True)
     }
-    rules = _rules_of_findings(name, found, separator, uncertain, empty)
-    if rules is not None and not (classes or ordered):
+    findings = _rules_of_findings(name, found, separator, uncertain, empty)
+    if findings is not None and not (classes or ordered):
         if positive not in (None, FINDING_CLASSES[1]):
             raise UsageError(f"`positive` of findings is 1; found {positive!r}")
         units = Units(
             unit, [unit_id_of(key, row) for row in zip(*ids.values(), strict=True)], pa.table(columns),
             np.arange(len(rows)),
         )  # fmt: skip
-        task, facts = build_finding_task(rules, LabelTable(labels, rows.where, str(path)), units, name)
+        task, facts = build_finding_task(findings, LabelTable(labels, rows.where, str(path)), units, name)
         return task, {**describe_remarks(rows.remarks), **facts}
     _check_labels(path, found, classes)
     task = Task(
@@ -130,9 +143,8 @@ def read_label_table(
     return task, {**describe_remarks(rows.remarks), **said}
 
 
-def _ids_read(rows: Rows, key: Sequence[str], known: Set[str]) -> Rows:
+def _ids_read(rows: Rows, key: Sequence[str], known: Set[str], rules: CellRules) -> Rows:
     """Return the rows with the columns of the key by the rules for ids, and studies as a store has them."""
-    rules = CellRules()
     for column in dict.fromkeys((*key, *((_PATIENT,) if key == (_STUDY,) else ()))):
         if column in rows.table.column_names:
             rows = read_ids(rows, column, rules)

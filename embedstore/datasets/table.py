@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from embedstore.datasets.base import Collection
+from embedstore.datasets.hidden_ids import key_of_reader, with_pseudonyms
 from embedstore.datasets.table_columns import join_tables, with_templates
 from embedstore.datasets.table_records import read_records
 from embedstore.errors import DataError, UsageError
@@ -57,6 +58,13 @@ class Table:
         The folder that paths are relative to; that of the table by default.
     missing, as_written, within_parent
         As `embedstore.tables.cell_rules.CellRules`.
+    hide_paths
+        Replace the ids of images, patients, studies and series by keyed digests, and keep paths out of the store.
+    key_file
+        File with the secret for these ids; needed to hide paths. Where it is not there, an extraction makes it.
+    keep
+        Further columns that stay when paths are hidden; by default none, as only their owner knows what they say of
+        a patient.
 
     Raises
     ------
@@ -82,7 +90,13 @@ class Table:
         missing: Sequence[str] = (),
         as_written: Sequence[str] = (),
         within_parent: Sequence[str] = (),
+        hide_paths: bool = False,
+        key_file: StrPath | None = None,
+        keep: str | Sequence[str] = (),
     ) -> None:
+        self.hide_paths = hide_paths
+        self.key_file = None if key_file is None else Path(key_file)
+        self.keep = tuple(_several(keep))
         self.images_root = None if images_root is None else Path(images_root)
         self.rules = CellRules(_several(missing), _several(as_written), _several(within_parent))
         self.columns = dict(columns or {})
@@ -139,7 +153,10 @@ class Table:
             _subgroups(records.manifest),
         )
         tasks, facts = build_tasks(labels, table, records.manifest)
-        return Collection(self.name, folder, records.manifest, tasks, dict(records.summary) | facts)
+        collection = Collection(self.name, folder, records.manifest, tasks, dict(records.summary) | facts)
+        if not self.hide_paths:
+            return collection
+        return with_pseudonyms(collection, key_of_reader(self.key_file, reader=self.name), keep=self.keep)
 
     def _read_label(self, rows: Rows, name: str, labels: LabelRules) -> Rows:
         """Return the rows with a label column by its rules; entries of lists are made alike one by one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +89,9 @@ def read_records(
     for name in label:
         rows = read_label(rows, name)
     rows = join_image_ids(rows, own, rules)
-    rows, found = _with_files(rows, own["path"], root)
-    contents = look_into(root, found.paths)
+    with _collector_paused():
+        rows, found = _with_files(rows, own["path"], root)
+        contents = look_into(root, found.paths)
     absent = [found.paths[number] for number in found.absent]
     rows = one_row_per_frame(
         rows,
@@ -102,6 +105,18 @@ def read_records(
     rows, extra = _read_extras(rows, {*FIXED_COLUMNS, *own.values(), *label}, rules)
     manifest = _build_manifest(rows, own, modalities, extra)
     return Records(rows, manifest, _summarise(rows, manifest, contents, modalities, absent))
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause the search for cycles of objects: paths and folders have none, and a million take it seconds to walk."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _with_files(rows: Rows, name: str, root: Path) -> tuple[Rows, FoundFiles]:

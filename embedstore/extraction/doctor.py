@@ -15,12 +15,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
 from embedstore.checkpoints.hub import HubUnreachable, check_access, hub_file
 from embedstore.encoders.base import Encoder
 from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError
+from embedstore.extraction.plan import library_versions
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
+from embedstore.keys.key_file import Key
+from embedstore.manifest import Manifest, path_to_manifest
+from embedstore.pipeline.canary import embed_again
 from embedstore.plugins import DATASETS, ENCODERS, HEADS, KINDS, plugins
+from embedstore.queries.image_files import ImageFiles
 from embedstore.store.reader import VALID, open_store
 
 _OWN_PACKAGE = "embedstore"
@@ -69,7 +77,9 @@ class Finding:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -> Iterator[Finding]:
+def examine(
+    store: Path | None, build: Callable[[str], Encoder], encoder: str, *, key: Key | None = None
+) -> Iterator[Finding]:
     """Run every check, quick ones first; an error that a check raises becomes a finding.
 
     The hub is not asked again after it has not answered once.
@@ -82,6 +92,8 @@ def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -
         Makes an encoder from its name.
     encoder
         Name of the one whose speed is measured.
+    key
+        Key of a store whose paths are hidden.
     """
     yield from library_findings()
     yield from plugin_findings()
@@ -97,7 +109,10 @@ def examine(store: Path | None, build: Callable[[str], Encoder], encoder: str) -
             lacking.add(name)
         yield finding
     if store is not None:
-        yield store_finding(store)
+        found = store_finding(store)
+        yield found
+        if found.state is State.FINE:
+            yield vectors_finding(store, key=key)
     yield from disk_findings(store or Path.cwd())
     if encoder in lacking:
         yield Finding(_speed_of(encoder), State.BROKEN, f"did not run: {_ABSENT}", f"see {encoder} above")
@@ -218,6 +233,37 @@ def store_finding(path: Path) -> Finding:
         return Finding("store", State.NOTE, f"none at {path}", fix)
     held = int((store.status == VALID).sum())
     return Finding("store", State.FINE, f"{path}: {held:,} of {store.rows:,} images have a vector")
+
+
+def vectors_finding(path: Path, *, key: Key | None = None) -> Finding:
+    """Embed a few of a store's images again, and say whether this machine still makes its vectors."""
+    from embedstore.decoding.pool import DecoderPool
+    from embedstore.encoders.registry import encoder_of_identity
+
+    store, topic = open_store(path), "vectors of the store"
+    if store.identity.declared:
+        return Finding(topic, State.NOTE, "imported, not computed here: there is nothing to compare")
+    files = {name: path_to_manifest(str(file)[1:]) for name, file in ImageFiles(key).paths(store).items()}
+    known = store.table.filter(
+        pc.is_in(store.table.column("image_id"), value_set=pa.array(files, pa.string()))
+    )
+    place = known.column_names.index("path")
+    wanted = Manifest(known.set_column(place, "path", pa.nulls(known.num_rows, pa.string())), files)
+    try:
+        encoder = encoder_of_identity(store.identity, holder=f"store {path}")
+        encoder.load()
+        with DecoderPool(encoder.preprocess, workers=1) as decoder:
+            canary = embed_again(store, wanted, Path("/"), encoder, decoder, versions=library_versions())
+    except EmbedError as error:
+        return Finding(topic, State.NOTE, "not compared", str(error))
+    if not canary.differences and not canary.refused:
+        return Finding(topic, State.NOTE, "not compared: none of its image files is where it was")
+    try:
+        canary.require(f"store {path}")
+    except StoreError as error:
+        return Finding(topic, State.BROKEN, canary.line, str(error))
+    words = canary.line or f"{len(canary.differences)} images embedded again: the same to the bit"
+    return Finding(topic, State.FINE, words, values={"largest_difference": canary.largest})
 
 
 def disk_findings(folder: Path) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import Choose, ExtractOptions
+from embedstore.extraction.same_key import require_same_key
+from embedstore.keys.quiet_messages import without_values
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.revisions.compare import changes_of, lines_of
@@ -108,7 +110,7 @@ def dry_run(
         If the store holds embeddings of another identity.
     """
     options = options or ExtractOptions()
-    wanted = Manifest(collection.manifest.table.slice(0, options.limit))
+    wanted = collection.manifest.first(options.limit)
     new = wanted
     revised: tuple[str, ...] = ()
     again = 0
@@ -116,8 +118,10 @@ def dry_run(
     if StoreLayout(path).store_file.exists():
         held = open_store(path)
         held.identity.require_same(encoder.identity, holder=f"store {path}")
+        require_same_key(held, collection)
         changes = changes_of(held, wanted, collection.root)
-        files = with_whole_series(held, changed_files(held, wanted, collection.root).other)
+        changed = changed_files(held, wanted, collection.root, kept=collection.kept_state)
+        files = with_whole_series(held, changed.other)
         stale = {(entry.part.plan.number, row) for entry in changes for row in entry.stale}
         again = len(stale | {(number, row) for number, rows in files.items() for row in rows})
         revised = tuple(lines_of(changes))
@@ -125,15 +129,21 @@ def dry_run(
             settled = (VALID,) if choose is Choose.NEW_OR_FAILED else (VALID, FAILED)
             image_ids = held.table.column("image_id").combine_chunks()
             new = wanted.without(image_ids.filter(pa.array(np.isin(held.status, settled))))
-    absent = _absent(new, collection.root)
+    records = list(new.records())
+    absent = _absent(records, collection.root)
     gone = {image_id for image_ids in absent.values() for image_id in image_ids}
-    present = [record for record in new.records() if record.image_id not in gone]
+    present = [record for record in records if record.image_id not in gone]
     sample = (
         [present[row] for row in np.unique(np.linspace(0, len(present) - 1, SAMPLE).astype(int))]
         if present
         else []
     )
     refused, decode_per_s, encode_per_s = _measure(sample, collection.root, encoder, options)
+    if collection.hides_paths:
+        refused = {
+            image_id: ImageRefused(refusal.reason, without_values(refusal.message))
+            for image_id, refusal in refused.items()
+        }
     arrays = [*planned_arrays(encoder.identity, options.store_dtype).values(), CONTENT_PLAN]
     row_bytes = sum(array.row_bytes for array in arrays)
     return DryRun(
@@ -161,9 +171,9 @@ def _grouped(manifest: Manifest) -> dict[tuple[str, str, str], int]:
     return {key: counts[key] for key in sorted(counts)}
 
 
-def _absent(manifest: Manifest, root: Path) -> dict[Reason, tuple[str, ...]]:
+def _absent(records: Sequence[Record], root: Path) -> dict[Reason, tuple[str, ...]]:
     found: dict[Reason, list[str]] = {}
-    for record in manifest.records():
+    for record in records:
         try:
             size = os.stat(path_from_manifest(root, record.path)).st_size
         except FileNotFoundError:

@@ -30,6 +30,7 @@ from embedstore.extraction.plan import (
     write_plan,
 )
 from embedstore.extraction.progress import ExtractSummary, Observer, Progress, RunningTotal
+from embedstore.extraction.same_key import keep_key
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.extraction.worker import ChunkLoop
 from embedstore.files import StrPath
@@ -203,9 +204,12 @@ class Extraction:
             If the store cannot be used or written; what was committed before stays.
         """
         total = RunningTotal(self.observer)
+        extraction = replace(
+            self, collection=keep_key(self.collection, self.store_path, say=self.observer.say)
+        )
         say_kept_tasks(self.store_path, self.collection, self.observer.say)
         before = revision_numbers(self.store_path)
-        store = executor.execute(self, choose, total)
+        store = executor.execute(extraction, choose, total)
         say_rows_left_over(store, self.collection, self.observer.say)
         return replace(
             total.summary(store, self.wanted, self.shard), revised=revised_columns(store, since=before)
@@ -233,7 +237,8 @@ class Extraction:
 
     def pending(self, store: Store, choose: Choose, say: Callable[[str], None]) -> list[PendingChunk]:
         """Return the chunks to compute; say how many others nobody may compute from this data set."""
-        return pending_chunks(store, self.collection.manifest, say, choose=choose, shard=self.shard)
+        pending = pending_chunks(store, self.collection.manifest, say, choose=choose, shard=self.shard)
+        return [entry.located(self.collection) for entry in pending]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
+from embedstore.datasets.base import Collection
 from embedstore.errors import Reason
 from embedstore.extraction.options import Choose
 from embedstore.extraction.shard import WHOLE, Shard
@@ -36,6 +39,13 @@ class PendingChunk:
     plan: PartPlan
     work: ChunkWork
     part: Part | None = None
+
+    def located(self, collection: Collection) -> Self:
+        """Return the chunk with the paths of its images, which a store may not hold (`Manifest.paths`)."""
+        if not collection.hides_paths:
+            return self
+        records = tuple(collection.located(self.work.records))
+        return replace(self, work=replace(self.work, records=records))
 
 
 def pending_chunks(
@@ -78,7 +88,7 @@ def unfinished(
 
 
 def failed(
-    store: Store, manifest: Manifest, *, reasons: Collection[Reason], shard: Shard = WHOLE
+    store: Store, manifest: Manifest, *, reasons: AbstractSet[Reason], shard: Shard = WHOLE
 ) -> list[PendingChunk]:
     """Return the rows of finished chunks that failed for one of some reasons."""
     ours = set(manifest.column("image_id"))

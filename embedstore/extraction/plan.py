@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from embedstore.datasets.base import Collection
 from embedstore.errors import StoreBusy
 from embedstore.extraction.options import ExtractOptions
+from embedstore.extraction.same_key import kept_root, require_same_key
 from embedstore.identity import Identity
 from embedstore.manifest import Manifest
 from embedstore.revisions.compare import changes_of, lines_of
@@ -37,7 +38,7 @@ _POLL_S = 0.1
 
 def wanted_records(collection: Collection, options: ExtractOptions) -> Manifest:
     """Return the records that are asked for."""
-    return Manifest(collection.manifest.table.slice(0, options.limit))
+    return collection.manifest.first(options.limit)
 
 
 def planned_store(
@@ -60,7 +61,7 @@ def planned_store(
     store.identity.require_same(identity, holder=f"store {store_path}")
     if open_store_document(store_path)["format_version"] < FORMAT_VERSION:
         return None
-    if changes_of(store, wanted) or changed_files(store, wanted, collection.root):
+    if changes_of(store, wanted) or changed_files(store, wanted, collection.root, kept=collection.kept_state):
         return None
     if len(_unknown(store, wanted)) or any(_is_stale(store_path, task) for task in collection.tasks):
         return None
@@ -76,17 +77,21 @@ def write_plan(
     say: Callable[[str], None],
 ) -> Store:
     """Bring the store's facts up to date, plan a part for records that no part holds yet, and return the store."""
-    store = _revised(open_store(writer.root), collection, wanted, say)
+    store = open_store(writer.root)
+    require_same_key(store, collection)
+    store = _revised(store, collection, wanted, say)
     new = _unknown(store, wanted)
     if len(new):
         plan = writer.plan_part(
             new,
             dataset=collection.dataset,
-            data_root=str(collection.root),
+            data_root=kept_root(collection, writer.root),
             chunk_rows=options.chunk_rows,
             dtype=options.store_dtype,
             tables=collection.tables,
             phantom=collection.phantom,
+            key_fingerprint=collection.key.fingerprint if collection.key else "",
+            hides_paths=collection.hides_paths,
         )
         part = open_part(StoreLayout(writer.root).part(plan.number), plan)
         store = replace(store, parts=(*store.parts, part))
@@ -108,7 +113,7 @@ def _revised(store: Store, collection: Collection, wanted: Manifest, say: Callab
             say(f"revised, {line}")
         _say_requeued((entry.stale for entry in changes), "what the data set says of the pixels changed", say)
         store = open_store(store.path)
-    files = changed_files(store, wanted, collection.root)
+    files = changed_files(store, wanted, collection.root, kept=collection.kept_state)
     if not files:
         return store
     for part in store.parts:
@@ -201,7 +206,7 @@ def say_kept_tasks(store_path: Path, collection: Collection, say: Callable[[str]
 def say_rows_left_over(store: Store, collection: Collection, say: Callable[[str], None]) -> None:
     """Say how many images the store holds that the data set it was made from does not have, or no longer has."""
     ids = collection.manifest.table.column("image_id").combine_chunks()
-    made_from = (collection.dataset, str(collection.root))
+    made_from = (collection.dataset, kept_root(collection, store.path))
     count = sum(
         int(pc.sum(pc.invert(pc.is_in(part.image_id_table().column("image_id"), value_set=ids))).as_py() or 0)
         for part in store.parts

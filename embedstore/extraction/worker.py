@@ -15,7 +15,8 @@ from embedstore.decoding.pool import DecoderPool
 from embedstore.encoders.base import Encoder
 from embedstore.extraction.options import ExtractOptions
 from embedstore.extraction.pending import PendingChunk, whole_chunk
-from embedstore.files import ABSENT, digested
+from embedstore.files import ABSENT, FileState, digested
+from embedstore.keys.quiet_messages import without_values
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.batch_check import BatchCheck
 from embedstore.pipeline.canary import embed_again
@@ -189,13 +190,23 @@ class ChunkLoop:
 
     def _commit(self, entry: PendingChunk, computed: ChunkResult) -> Receipt:
         """Digest the chunk's files, which were read a moment ago, and commit it; in the writing thread."""
-        root = self.collection.root
-        files = [
-            digested(str(path_from_manifest(root, record.path)), file) if file and file != ABSENT else file
+        result = whole_chunk(entry, self._kept(entry, computed))
+        return self.writer.commit(entry.plan, entry.work.chunk, result)
+
+    def _kept(self, entry: PendingChunk, computed: ChunkResult) -> ChunkResult:
+        """Return what may be written: where paths are hidden, messages without what the files say, and no times."""
+        root, kept_state = self.collection.root, self.collection.kept_state
+        files: list[FileState | None] = [
+            kept_state(digested(str(path_from_manifest(root, record.path)), file))
+            if file and file != ABSENT
+            else file
             for record, file in zip(entry.work.records, computed.sources, strict=True)
         ]
-        result = whole_chunk(entry, replace(computed, sources=tuple(files)))
-        return self.writer.commit(entry.plan, entry.work.chunk, result)
+        kept = replace(computed, sources=tuple(files))
+        if not self.collection.hides_paths:
+            return kept
+        told = {row: (reason, without_values(message)) for row, (reason, message) in kept.failures.items()}
+        return replace(kept, failures=told)
 
 
 def _finished(entry: PendingChunk, future: Future[Receipt], stopwatch: Stopwatch) -> FinishedChunk:

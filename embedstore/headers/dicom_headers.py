@@ -1,16 +1,15 @@
 """What may be known about a DICOM file from its header: the attributes that are useful and name nobody.
 
-Patient, study and series identifiers become keyed digests where they are read; nothing else of them is kept.
+Identifiers become keyed digests where they are read. With a key they come along themselves as well, for the map that
+its owner keeps beside it (`embedstore.keys.owner_map`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from io import BytesIO
 from typing import Any, BinaryIO, Literal
@@ -35,11 +34,11 @@ from embedstore.headers.frame_geometry import (
 )
 from embedstore.headers.modality_words import modality_code
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, bare_encoding, file_kind, has_preamble
+from embedstore.keys.keyed_ids import CLINICAL_IDS, identifier_bytes, keyed_id
 
 _LONGEST_VALUE_BYTES = 1024  # longer values of short attributes are lies
 _DEFLATED_READ_BYTES, _INFLATED_BYTES = 8 << 20, 4 << 20
 _MOST_FRAMES = 100_000
-_KEY_HEX_DIGITS = 32  # 128 bits of HMAC-SHA256
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -63,7 +62,8 @@ class Kind(StrEnum):
 class DicomHeader:
     r"""The attributes that may leave a scanning process; None where absent or not what the standard allows.
 
-    Keys are the first 32 hexadecimal digits of HMAC-SHA256 of the identifier, None without a key.
+    Keys are pseudonyms (`embedstore.keys.keyed_ids.keyed_id`) of the identifiers, which `clinical_ids` holds in the
+    order of `embedstore.keys.keyed_ids.CLINICAL_IDS`; all are None without a key.
     `burned_in` is BurnedInAnnotation (``YES``, ``NO``); `orientation`, `position_mm` and `spacing_mm` are
     ImageOrientationPatient (6), ImagePositionPatient (3) and PixelSpacing (rows, columns); `image_type` the
     first three values of ImageType, as DICOM writes them (``ORIGINAL\PRIMARY\AXIAL``). `frame_planes` has the
@@ -97,6 +97,9 @@ class DicomHeader:
     image_type: str | None = None
     stack: int | None = None
     place: int | None = None
+    accession_key: str | None = None
+    image_key: str | None = None
+    clinical_ids: tuple[str | None, ...] | None = field(default=None, repr=False)
     frame_planes: tuple[FrameGeometry, ...] | None = None
 
     def of_frame(self, frame: int) -> DicomHeader:
@@ -244,7 +247,8 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 _TAGS = (
-    0x00080008, 0x00080016, 0x00080060, 0x00080070, 0x00180015, 0x00180050, 0x00180080, 0x00180081, 0x00180087,
+    0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080050, 0x00080060, 0x00080070,
+    0x00180015, 0x00180050, 0x00180080, 0x00180081, 0x00180087,
     0x00185101, 0x00100020, 0x0020000D, 0x0020000E, 0x00200013, 0x00200020, 0x00200032, 0x00200037, 0x00200060,
     0x00200062, SHARED_GROUPS, GROUPS_PER_FRAME, 0x00280004, 0x00280008, 0x00280010, 0x00280011,
     0x00280030, 0x00280101, 0x00280301,
@@ -299,12 +303,32 @@ def _describe(path: str, meta: Values, values: Values, key: bytes | None, *, pix
         transfer_syntax=syntax if syntax in UID_dictionary else None,
         burned_in=values.code(0x00280301),
         secondary_capture=sop_class == _SECONDARY_CAPTURE or sop_class.startswith(_SECONDARY_CAPTURE + "."),
-        patient_key=_keyed(key, "patient", values.raw(0x00100020)),
-        study_key=_keyed(key, "study", values.raw(0x0020000D)),
-        series_key=_keyed(key, "series", values.raw(0x0020000E)),
         image_type="\\".join(values.codes(0x00080008, 3)) or None,
+        **_identifiers(key, meta, values),
     )
     return ScannedFile(path, Kind.IMAGE, header)
+
+
+def _identifiers(key: bytes | None, meta: Values, values: Values) -> dict[str, Any]:
+    """Return the keys of a header and what they stand for."""
+    names = ("patient_key", "study_key", "series_key", "accession_key", "image_key")
+    if key is None:
+        return dict.fromkeys(names)
+    clinical = {
+        "PatientID": values.identifier(0x00100020),
+        "StudyInstanceUID": values.identifier(0x0020000D),
+        "SeriesInstanceUID": values.identifier(0x0020000E),
+        "AccessionNumber": values.identifier(0x00080050),
+        # The file's own header names its object too; objects from before DICOM have neither.
+        "SOPInstanceUID": values.identifier(0x00080018) or meta.identifier(0x00020003),
+    }
+    texts = [clinical[name] for name in CLINICAL_IDS]
+    levels = [level for level, _ in CLINICAL_IDS.values()]
+    keyed = [
+        keyed_id(key, level, identifier_bytes(text)) if text else None
+        for level, text in zip(levels, texts, strict=True)
+    ]
+    return dict(zip(names, keyed, strict=True)) | {"clinical_ids": tuple(texts)}
 
 
 def is_video(syntax: str | None) -> bool:
@@ -314,9 +338,3 @@ def is_video(syntax: str | None) -> bool:
     number = syntax.removeprefix("1.2.840.10008.1.2.4.").partition(".")[0]
     in_range = number.isdecimal() and number != syntax and int(number) in _VIDEO_NUMBERS
     return in_range or syntax.startswith(_VIDEO_LIVE)
-
-
-def _keyed(key: bytes | None, level: str, identifier: bytes) -> str | None:
-    if key is None or not identifier:
-        return None
-    return hmac.new(key, level.encode() + b"\0" + identifier, hashlib.sha256).hexdigest()[:_KEY_HEX_DIGITS]

@@ -51,7 +51,7 @@ def scan_headers(
     Notes
     -----
     A file that cannot be read, takes more than 10 s, needs more than 2 GiB or kills its process becomes a
-    `ScannedFile` with a problem. Identifiers never leave the scanning process.
+    `ScannedFile` with a problem. Without a key, identifiers never leave the scanning process.
     """
     chunks = [paths[start : start + _CHUNK_FILES] for start in range(0, len(paths), _CHUNK_FILES)]
     count = max(1, min(workers or os.cpu_count() or 1, len(chunks)))

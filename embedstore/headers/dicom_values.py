@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import re
 import struct
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
 
+_CHARACTER_SET = 0x00080005
+_RESET_BY = {0x09, 0x0A, 0x0C, 0x0D, 0x5C}  # PS3.5, 6.1.2.5.3
 _BINARY_TAGS = (0x00280010, 0x00280011, 0x00280101)
 
 
@@ -30,6 +35,14 @@ class Values:
     def text(self, tag: int) -> str | None:
         """Return the value as ASCII text."""
         return self.raw(tag).decode("ascii", "replace") or None
+
+    def identifier(self, tag: int) -> str | None:
+        """Return an identifier as text in the character set that the data set states.
+
+        Bytes that are no text in it are read as Latin-1, which knows every byte: two identifiers never become one.
+        """
+        found = self.raw(tag)
+        return _decoded(found, self.raw(_CHARACTER_SET)).strip() or None
 
     def code(self, tag: int) -> str | None:
         """Return the first code: 16 capitals, digits, blanks or underscores (DICOM PS3.5, 6.2)."""
@@ -100,3 +113,20 @@ class Values:
         """Return the first item of a sequence."""
         items = self.items(tag)
         return Values(items[0]) if len(items) and isinstance(items[0], Dataset) else None
+
+
+def _decoded(value: bytes, character_set: bytes) -> str:
+    """Return text in the character set (0008,0005); without one, UTF-8 is tried before Latin-1."""
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    if not character_set:
+        with suppress(UnicodeError):
+            return value.decode()
+        return value.decode("latin-1")
+    with warnings.catch_warnings(), suppress(UnicodeError, LookupError):
+        warnings.simplefilter("ignore")  # of a character set that does not exist
+        names = [name.strip() for name in character_set.decode("ascii", "replace").split("\\")]
+        text: str = decode_bytes(value, convert_encodings(names), _RESET_BY)
+        if "\ufffd" not in text:
+            return text
+    return value.decode("latin-1")

@@ -62,10 +62,9 @@ def look_into(root: Path, paths: Iterable[str], *, key: bytes | None = None) -> 
         Secret for the patient, study and series keys of headers; None leaves the keys out.
     """
     top = os.path.join(root.absolute(), "")  # a Path for each of many files would take most of the time
-    found = {
-        path: _look(top + path if path.isascii() else str(path_from_manifest(root, path)))
-        for path in dict.fromkeys(paths)
-    }
+    found = dict.fromkeys(paths, _content_of_one(None))
+    for path in found:
+        found[path] = _look(top + path if path.isascii() else str(path_from_manifest(root, path)))
     dicom = [path for path, content in found.items() if content.kind == DICOM]
     names = [os.path.relpath(path_from_manifest(root, path), root.absolute()) for path in dicom]
     for path, scanned in zip(dicom, scan_headers(str(root), names, key=key) if names else (), strict=True):

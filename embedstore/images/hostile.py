@@ -77,23 +77,21 @@ def _open(path: str, max_bytes: int) -> int:
         ) from error
     except ValueError as error:  # a NUL in the name
         raise ImageRefused(Reason.MISSING, f"no file can have this name: {error}") from error
-    refusal = _refusal_of(os.fstat(descriptor), max_bytes)
-    if refusal is not None:
-        os.close(descriptor)
-        raise refusal
-    return descriptor
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= max_bytes:
+        return descriptor
+    os.close(descriptor)
+    raise _refusal_of(status, max_bytes)
 
 
-def _refusal_of(status: os.stat_result, max_bytes: int) -> ImageRefused | None:
+def _refusal_of(status: os.stat_result, max_bytes: int) -> ImageRefused:
     if not stat.S_ISREG(status.st_mode):
         return ImageRefused(Reason.UNREADABLE, "the path must name a regular file; found a folder or device")
     if status.st_size > max_bytes:
         return ImageRefused(
             Reason.TOO_LARGE, f"a file may have at most {max_bytes:,} bytes; found {status.st_size:,}"
         )
-    if status.st_size == 0:
-        return ImageRefused(Reason.NO_PIXELS, "the file is empty")
-    return None
+    return ImageRefused(Reason.NO_PIXELS, "the file is empty")
 
 
 def describe(error: Exception) -> str:

@@ -8,6 +8,7 @@ project's data set, and what nobody knows is grouped by its DICOM identifiers, o
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,11 @@ from embedstore.datasets.base import DatasetReader, FileReader, columns_of_heade
 from embedstore.errors import DataError
 from embedstore.inputs.loose_files import rows_of_loose_files
 from embedstore.inputs.user_files import UserFile
+from embedstore.keys.key_file import Key
 from embedstore.manifest import FIXED_COLUMNS, path_to_manifest
+from embedstore.queries.image_files import ImageFiles
 from embedstore.queries.manifest_columns import own_unit_names
+from embedstore.store.part_reader import Part
 from embedstore.store.reader import Store
 from embedstore.task import unit_key
 
@@ -43,7 +47,7 @@ class InputSources:
     root
         The project's data set, as the first of `readers` reads it; None without one.
     key
-        Secret of the project's patient, study and series keys; None without one.
+        The project's key of ids, and of the stores whose paths are hidden; None without one.
     base
         Folder that the ids of images are relative to, where they are of no data set.
     header_columns
@@ -53,7 +57,7 @@ class InputSources:
     store: Store | None = None
     readers: Sequence[DatasetReader] = ()
     root: Path | None = None
-    key: bytes | None = None
+    key: Key | None = None
     base: Path = field(default_factory=Path.cwd)
     header_columns: frozenset[str] = frozenset()
 
@@ -108,7 +112,10 @@ def rows_of_files(files: Sequence[UserFile], sources: InputSources, unit: str) -
         pieces.append(piece)
     if left:
         loose = rows_of_loose_files(
-            list(left.values()), columns=sources.header_columns, key=sources.key, bases=_bases(sources)
+            list(left.values()),
+            columns=sources.header_columns,
+            key=None if sources.key is None else sources.key.secret,
+            bases=_bases(sources),
         )
         store_rows = np.full(len(loose.given), -1, np.int64)
         pieces.append(_Piece(loose.table, loose.given, store_rows))
@@ -138,7 +145,7 @@ class _Piece:
 def _known_pieces(left: Mapping[str, UserFile], sources: InputSources, unit: str) -> Iterable[_Piece]:
     """Yield what the store and the readers know; `left` shrinks while they are asked."""
     if sources.store is not None:
-        yield from _store_pieces(sources.store, left, sources.root, unit)
+        yield from _store_pieces(sources.store, left, sources, unit)
     for place, reader in enumerate(sources.readers):
         if isinstance(reader, FileReader):
             for root, paths in _by_root(reader, left).items():
@@ -177,12 +184,14 @@ def _piece(table: pa.Table, root: Path, paths: Mapping[str, str]) -> _Piece:
 
 
 def _store_pieces(
-    store: Store, left: Mapping[str, UserFile], root: Path | None, unit: str
+    store: Store, left: Mapping[str, UserFile], sources: InputSources, unit: str
 ) -> Iterable[_Piece]:
     """Yield, part by part, the rows of the files that a store was made of, and the others of their units and series."""
     for offset, part in store.offsets():
-        table = part.manifest.table
-        folder = _folder_of(Path(part.plan.root), store.path, root)
+        if part.plan.hides_paths:
+            table, folder = _located(store, part, sources.key)
+        else:
+            table, folder = part.manifest.table, _folder_of(Path(part.plan.root), store.path, sources.root)
         paths = _below(left, folder) if folder is not None else {}
         if not paths:
             continue
@@ -195,6 +204,18 @@ def _store_pieces(
         taken = table.take(pa.array(kept))
         piece = _piece(taken, Path(os.path.realpath(str(folder))), paths)
         yield _Piece(piece.table, piece.given, offset + kept, piece.found)
+
+
+def _located(store: Store, part: Part, key: Key | None) -> tuple[pa.Table, Path | None]:
+    """Return the rows of a part whose paths are hidden with those that the owner's map knows, and their folder."""
+    table = part.manifest.table
+    places = {name: (root, path) for name, root, path in ImageFiles(key).of_part(store, part)}
+    if not places:
+        return table, None
+    folder = Counter(root for root, _ in places.values()).most_common(1)[0][0]
+    known = [places.get(name, (None, None)) for name in table.column("image_id").to_pylist()]
+    paths = pa.array([path if root == folder else None for root, path in known], pa.string())
+    return table.set_column(table.column_names.index("path"), "path", paths), folder
 
 
 def _folder_of(planned: Path, store: Path, root: Path | None) -> Path | None:

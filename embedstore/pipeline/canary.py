@@ -161,7 +161,9 @@ def _chosen(store: Store, wanted: Manifest, root: Path) -> Iterator[tuple[int, R
         (record,) = wanted.records(at, at + 1)
         now = state_of(str(path_from_manifest(root, record.path)))
         before = _source(store, int(row))
-        if now is not None and (before is None or before.is_same_time(now)):
+        # Of hidden files no time is kept; one that changed was withdrawn before.
+        as_read = before is None or (now is not None and before.is_same_time(now)) or bool(wanted.paths)
+        if now is not None and as_read:
             yield int(row), record
             found += 1
             if found == IMAGES:

@@ -21,9 +21,7 @@ import pyarrow.compute as pc
 from embedstore.datasets.base import Collection
 from embedstore.datasets.folder_summary import count_records
 from embedstore.errors import DataError, UsageError, did_you_mean
-from embedstore.manifest import Manifest
-
-Where = Mapping[str, str] | Sequence[str]
+from embedstore.keys.keyed_ids import CLINICAL_IDS
 
 _VALUES_APART = "\\"  # DICOM's own separator of the values of one attribute
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
@@ -106,6 +104,9 @@ class Condition:
         return said != (self.operator == "!=")
 
 
+Where = Mapping[str, str] | Sequence[str | Condition]
+
+
 def parse_conditions(where: Where) -> tuple[Condition, ...]:
     """Turn ``["modality=CT", "image_type!=LOCALIZER", "age>=65", "view in AP,PA"]`` into conditions.
 
@@ -126,7 +127,7 @@ def parse_conditions(where: Where) -> tuple[Condition, ...]:
         return tuple(Condition(column, "=", (str(value),)) for column, value in where.items())
     if isinstance(where, str):
         raise UsageError(f"`where` takes a list of conditions; found the text {where!r}")
-    return tuple(map(_parse, where))
+    return tuple(_parse(entry) if isinstance(entry, str) else entry for entry in where)
 
 
 def rows_where(table: pa.Table, where: Sequence[Condition], *, holder: str) -> npt.NDArray[np.bool_]:
@@ -187,9 +188,10 @@ def select_records(collection: Collection, conditions: Sequence[Condition]) -> C
     if not conditions:
         return collection
     manifest, left_out = collection.manifest, {}
-    for condition in conditions:
+    for asked in conditions:
+        condition = _of_pseudonym(asked, collection)
         held = rows_where(manifest.table, [condition], holder="the data set")
-        kept = Manifest(manifest.table.filter(pa.array(held)))
+        kept = replace(manifest, table=manifest.table.filter(pa.array(held)))
         if not len(kept):
             raise DataError(none_left(manifest.table, [condition]))
         left_out[f"left out by {condition}"] = len(manifest) - len(kept)
@@ -198,6 +200,17 @@ def select_records(collection: Collection, conditions: Sequence[Condition]) -> C
     rest = {name: fact for name, fact in collection.summary.items() if name not in counted}
     whole = {"images of the data set": len(collection.manifest)}
     return replace(collection, manifest=manifest, summary=count_records(manifest) | left_out | whole | rest)
+
+
+def _of_pseudonym(condition: Condition, collection: Collection) -> Condition:
+    """Return a condition on a clinical id (``PatientID=4711``) as one on the digest that stands for it."""
+    spelled = {attribute.lower(): named for attribute, named in CLINICAL_IDS.items()}
+    known = condition.column in collection.manifest.table.column_names
+    if known or condition.column.lower() not in spelled or collection.key is None:
+        return condition
+    level, column = spelled[condition.column.lower()]
+    values = tuple(collection.key.id_of(level, value) for value in condition.values)
+    return replace(condition, column=column, values=values)
 
 
 def condition_text(column: str, *values: Any, operator: str = "=") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ from embedstore.decoding.decode import DecodeJob
 from embedstore.decoding.pool import DecoderPool
 from embedstore.errors import ImageRefused
 from embedstore.images.preprocess import PreprocessSpec
+from embedstore.keys.key_file import Key
 from embedstore.manifest import path_from_manifest
+from embedstore.queries.image_files import ImageFiles
 from embedstore.queries.manifest_columns import own_unit_names
 from embedstore.store.reader import Store
 
@@ -21,7 +24,9 @@ SIZE_PX = 160
 _QUALITY = 75
 
 
-def thumbnails_of_units(stores: Sequence[Store], unit_ids: Iterable[str], unit: str) -> dict[str, bytes]:
+def thumbnails_of_units(
+    stores: Sequence[Store], unit_ids: Iterable[str], unit: str, *, key: Key | None = None
+) -> dict[str, bytes]:
     """Return a JPEG of the first image of each unit.
 
     Parameters
@@ -32,6 +37,8 @@ def thumbnails_of_units(stores: Sequence[Store], unit_ids: Iterable[str], unit: 
         Wanted units.
     unit
         As `embedstore.task.Task.unit`.
+    key
+        The key of stores whose paths are hidden; without it their images are left out.
 
     Returns
     -------
@@ -41,12 +48,19 @@ def thumbnails_of_units(stores: Sequence[Store], unit_ids: Iterable[str], unit: 
     """
     wanted = set(unit_ids)
     jobs: dict[str, DecodeJob] = {}
-    for part in (part for store in stores for part in store.parts):
+    files = ImageFiles(key)
+    for store, part in [(owner, part) for owner in stores for part in owner.parts]:
         names = own_unit_names(part.manifest.table, unit).tolist()
+        first: dict[str, dict[str, Any]] = {}
         for name, row in zip(names, part.manifest.table.to_pylist(), strict=True):
-            if name in wanted and name not in jobs:
-                path = path_from_manifest(Path(part.plan.root), row["path"]).absolute()
-                jobs[name] = DecodeJob(str(path), row.get("frame") or 0, row.get("modality") or "")
+            if name in wanted and name not in jobs and name not in first:
+                first[name] = row
+        name_of = {row["image_id"]: name for name, row in first.items()}
+        for image_id, root, path in files.of_part(store, part) if first else ():
+            if image_id in name_of:
+                row = first[name_of[image_id]]
+                place = str(path_from_manifest(root, path))
+                jobs[name_of[image_id]] = DecodeJob(place, row.get("frame") or 0, row.get("modality") or "")
     jobs = {name: job for name, job in jobs.items() if Path(job.path).is_file()}
     if not jobs:
         return {}

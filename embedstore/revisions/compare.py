@@ -85,7 +85,10 @@ class PartChanges:
             return False
         receipt = self.part.receipts[row // self.part.plan.chunk_rows]
         before = receipt.files[row - receipt.start]
-        path = str(path_from_manifest(self.root, self.table.column("path")[row].as_py()))
+        named = self.table.column("path")[row].as_py()
+        if named is None:  # hidden from now on
+            return True
+        path = str(path_from_manifest(self.root, named))
         return before is not None and is_same_file(path, before)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,10 @@ from embedstore.files import ABSENT, FileState, digest_of, digested, state_of
 from embedstore.manifest import Manifest, path_from_manifest
 from embedstore.store.part_reader import Part
 from embedstore.store.reader import Store
+
+
+def _as_it_is(state: FileState) -> FileState:
+    return state
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ class ChangedFiles:
         return sum(map(len, self.other.values()))
 
 
-def changed_files(store: Store, wanted: Manifest, root: Path) -> ChangedFiles:
+def changed_files(
+    store: Store, wanted: Manifest, root: Path, *, kept: Callable[[FileState], FileState] = _as_it_is
+) -> ChangedFiles:
     """Compare size and time of every file with those in the receipts; where only the time differs, the content decides.
 
     A file that is gone is no change: its vector stays what it was made of. Rows that failed are compared as well, so
@@ -56,6 +62,8 @@ def changed_files(store: Store, wanted: Manifest, root: Path) -> ChangedFiles:
         The data set's records, whose paths count.
     root
         Folder of the paths.
+    kept
+        What a store keeps of a file (`Collection.kept_state`).
     """
     ids = wanted.table.column("image_id").combine_chunks()
     paths = wanted.table.column("path").combine_chunks()
@@ -68,6 +76,9 @@ def changed_files(store: Store, wanted: Manifest, root: Path) -> ChangedFiles:
             continue
         at = pc.index_in(part.image_id_table().column("image_id").combine_chunks(), value_set=ids)
         path_of_row = paths.take(at).to_pylist()
+        if wanted.paths:
+            names = part.image_id_table().column("image_id").to_pylist()
+            path_of_row = [wanted.paths.get(name) for name in names]
         number = part.plan.number
         for row, before in _files(part):
             path = path_of_row[row]
@@ -77,12 +88,12 @@ def changed_files(store: Store, wanted: Manifest, root: Path) -> ChangedFiles:
             if full not in states:
                 states[full] = state_of(full)
             now = states[full]
-            if now is None or now.is_same_time(before):
+            if now is None or kept(now).is_same_time(before):
                 continue
             if now.size == before.size and before.digest:
                 states[full] = now = now if now.digest else digested(full, now)
                 if now.digest == before.digest:
-                    rewritten.setdefault(number, {})[row] = now
+                    rewritten.setdefault(number, {})[row] = kept(now)
                     continue
             other.setdefault(number, {})[row] = _words(before, now)
     return ChangedFiles(other, rewritten)
@@ -110,27 +121,29 @@ class SourceCheck:
     unknown: int
 
 
-def check_sources(store: Store, *, root: Path | None = None) -> SourceCheck:
+def check_sources(store: Store, paths: Mapping[str, Path]) -> SourceCheck:
     """Digest the file of every row that was tried, and compare it with the digest in the receipt.
 
     Parameters
     ----------
     store
         The store.
-    root
-        Folder of the files; None for the one that each part was made from.
+    paths
+        Image id -> its file; of those without one nothing is known.
     """
     changed: dict[str, str] = {}
     missing: list[str] = []
     same = unknown = 0
     digest = lru_cache(maxsize=1)(digest_of)  # the frames of a file follow one another
     for part in store.parts:
-        ids, paths = part.manifest.column("image_id"), part.manifest.column("path")
+        ids = part.manifest.column("image_id")
         for receipt in part.receipts.values():
             for row, before in enumerate(receipt.files, start=receipt.start):
-                path = str(path_from_manifest(root or Path(part.plan.root), paths[row]))
+                path = str(paths.get(ids[row], ""))
                 now = state_of(path)
-                if now is None:
+                if not path:
+                    unknown += 1
+                elif now is None:
                     missing.append(ids[row])
                 elif before is None or not (before.digest or before.size != now.size):
                     unknown += 1

@@ -1,8 +1,7 @@
 """Names, content of documents and byte layout of a store: the one place that knows them.
 
-Every JSON document carries the SHA-256 of its own content, ``store.json`` lists the digest of every
-``part.json``, which holds the digest of its manifest; receipts hold the digests of the arrays. So an
-edit anywhere is noticed. See docs/store-format.md.
+Every JSON document carries the SHA-256 of its own content, ``store.json`` lists that of every ``part.json``, which
+holds that of its manifest; receipts hold those of the arrays: any edit is noticed. See docs/store-format.md.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ VECTORS = "vectors"
 CONTENT = "content"
 CONTENT_BYTES = 32
 CRC_BYTES = 4
+_OF_A_KEY = ("key_fingerprint", "hides_paths")  # not written where there is no key
 STORE_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-# A chunk is written, synced and held in memory whole: 16 MiB of its largest array, and never more rows than keep the
-# loss by a crash small. 1,152 numbers of float16 give 256 rows, 128 KiB a row 128.
+# A chunk is written, synced and held in memory whole: 16 MiB of its largest array, and few rows to lose by a crash.
 CHUNK_BYTES = 16 * 2**20
 MAX_CHUNK_ROWS = 256
 
@@ -86,8 +85,10 @@ class ArrayPlan:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Build a plan from its JSON; raises KeyError, TypeError or ValueError if damaged."""
-        row_shape = tuple(int(length) for length in document["row_shape"])
-        dimensions = tuple(str(name) for name in document["dimensions"])
+        row_shape, dimensions = (
+            tuple(map(int, document["row_shape"])),
+            tuple(map(str, document["dimensions"])),
+        )
         plan = cls(**{**document, "row_shape": row_shape, "dimensions": dimensions})
         if plan.dtype not in STORE_DTYPES or len(row_shape) != len(dimensions):
             raise ValueError(f"not an array: {document}")
@@ -113,8 +114,6 @@ def default_chunk_rows(arrays: Mapping[str, ArrayPlan]) -> int:
     --------
     >>> default_chunk_rows({"vectors": ArrayPlan((1152,), "float16", ("feature",), "vector")})
     256
-    >>> default_chunk_rows({"tokens": ArrayPlan((1024, 64), "float16", ("token", "token_feature"), "tokens")})
-    128
     """
     largest = max(array.row_bytes for array in arrays.values())
     return min(max(CHUNK_BYTES // largest, 1), MAX_CHUNK_ROWS)
@@ -168,7 +167,7 @@ class PartPlan:
     tables
         Name -> digest of further Parquet files of the part (label coordinates and the like).
     dataset, root
-        Reader and folder that the records came from; for information.
+        Reader, and folder seen from the store's own; a pseudonym where paths are hidden. For information.
     created
         UTC time in ISO 8601.
     identity
@@ -177,6 +176,8 @@ class PartPlan:
         Whether the images are drawn by a computer and show no patient; for information.
     revisions
         How the manifest came to be what it is, oldest first.
+    key_fingerprint, hides_paths
+        Of the key behind the ids, ``""`` where there is none or nobody noted it; whether the manifest has no paths.
     """
 
     number: int
@@ -191,8 +192,10 @@ class PartPlan:
     identity: Identity
     phantom: bool = False
     revisions: tuple[Revision, ...] = ()
+    key_fingerprint: str = ""
+    hides_paths: bool = False
 
-    CIRCUMSTANCES = ("created",)
+    CIRCUMSTANCES = ("created", "root")
 
     @property
     def chunks(self) -> int:
@@ -214,13 +217,14 @@ class PartPlan:
         return {**self.arrays, CONTENT: CONTENT_PLAN}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values; without ``revisions`` where there is none."""
+        """Return the plan as plain JSON values; without what is optional and absent."""
         document = asdict(self) | {"identity": self.identity.to_json(), "tables": dict(self.tables)}
         revisions = [
             entry | {"added": list(entry["added"]), "dropped": list(entry["dropped"])}
             for entry in document.pop("revisions")
         ]
-        return document | ({"revisions": revisions} if revisions else {})
+        document |= {"revisions": revisions} if revisions else {}
+        return {name: entry for name, entry in document.items() if entry or name not in _OF_A_KEY}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], *, source: str) -> Self:
@@ -228,8 +232,7 @@ class PartPlan:
         identity = identity_from_json(document["identity"], source=source)
         arrays = {name: ArrayPlan.from_json(entry) for name, entry in document["arrays"].items()}
         wanted = {VECTORS: (identity.dim,)} | {name: spec.row_shape for name, spec in identity.arrays.items()}
-        found = {name: array.row_shape for name, array in arrays.items()}
-        if found != wanted:
+        if (found := {name: array.row_shape for name, array in arrays.items()}) != wanted:
             raise ValueError(f"arrays must be those of its identity, {wanted}; found {found}")
         revisions = tuple(map(Revision.from_json, document.get("revisions", ())))
         return cls(**{**document, "identity": identity, "arrays": arrays, "revisions": revisions})

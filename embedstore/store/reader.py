@@ -96,9 +96,11 @@ class Store(Brief):
     @property
     def sources(self) -> tuple[Source, ...]:
         """What the parts were made from, each data set once, without the paths of the machine that made it."""
-        name = self.path.absolute().name
-        plans = (part.plan for part in self.parts)
-        found = (Source(name, plan.dataset, PurePath(plan.root).name, plan.phantom) for plan in plans)
+        name, plans = self.path.absolute().name, [part.plan for part in self.parts]
+        folders = ["" if plan.hides_paths else PurePath(plan.root).name.strip(".") for plan in plans]
+        found = (
+            Source(name, plan.dataset, at, plan.phantom) for plan, at in zip(plans, folders, strict=True)
+        )
         return tuple(dict.fromkeys(found))
 
     def array(self, name: str) -> StoredArray:

@@ -63,6 +63,8 @@ class StoreWriter(ChunkWriter):
         dtype: str,
         tables: Mapping[str, pa.Table] | None = None,
         phantom: bool = False,
+        key_fingerprint: str = "",
+        hides_paths: bool = False,
     ) -> PartPlan:
         """Plan a new part; its shape never changes afterwards.
 
@@ -80,6 +82,8 @@ class StoreWriter(ChunkWriter):
             Further tables to keep with the part.
         phantom
             Whether the images are drawn by a computer, kept for information.
+        key_fingerprint, hides_paths
+            As `PartPlan`.
         """
         if dtype not in STORE_DTYPES:
             raise UsageError(f"store dtype must be one of {', '.join(STORE_DTYPES)}; found {dtype!r}")
@@ -112,6 +116,8 @@ class StoreWriter(ChunkWriter):
             created=timestamp(),
             identity=self.identity,
             phantom=phantom,
+            key_fingerprint=key_fingerprint,
+            hides_paths=hides_paths,
         )
         # Importing Zarr costs more than the rest of a run that finds nothing to do, so only planning does it.
         from embedstore.store.zarr_arrays import create_arrays

@@ -5,7 +5,7 @@ They are the same for every column of a kind, are stated in ``docs/data.md``, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,32 @@ MISSING_WORDS = (
     "#null!",
     "#value!",
     "#div/0!",
+    "#n/a n/a",
+    "#name?",
+    "#num!",
+    "#ref!",
+    "\\n",  # what databases write
+    "(null)",
+    "[null]",
+    "<null>",
+    "not available",
+)
+# Missing beside numbers and truth values (`drop_none`); elsewhere they may be words of their own.
+_WORDS_BESIDE_NUMBERS = pa.array(["none", "nil", "unknown", "missing", ".", "..", "?", "-", "--", "---", "*"])
+# "Nobody knows", or a value of its own: asked where it would make a class or one patient.
+DOUBTFUL_WORDS = frozenset(
+    (
+        "unknown",
+        "unk",
+        "missing",
+        "nil",
+        "n/d",
+        "tbd",
+        "not known",
+        "not recorded",
+        "not reported",
+        "not done",
+    )
 )
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _DECIMAL_COMMA = r"^[+-]?(0|[1-9][0-9]*)(,[0-9]+)?$"
@@ -75,11 +101,13 @@ def about(name: str) -> str:
 def trim(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
     """Return text without blanks around it and without words that mean a missing value; ``""`` becomes null."""
     if name in rules.as_written:
-        return _without(cells, pc.equal(cells, "")), ()
+        return without(cells, pc.equal(cells, "")), ()
     remarks = []
     trimmed = pc.utf8_trim(cells, characters=BLANKS)
     if touched := _count(pc.not_equal(trimmed, cells)):
         remarks.append(Remark(about(name), f"{counted(touched, 'value')} had blanks, trimmed"))
+    trimmed, more = _without_single_quotes(name, trimmed)
+    remarks += more
     if _count(pc.starts_with(trimmed, '="')):
         unwrapped = pc.replace_substring_regex(trimmed, r'^="(.*)"$', r"\1")
         touched = _count(pc.not_equal(unwrapped, trimmed))
@@ -90,7 +118,18 @@ def trim(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.Chunke
     if touched := _count(missing):
         seen = pc.unique(trimmed.filter(missing)).to_pylist()
         remarks.append(Remark(about(name), f"{counted(touched, 'value')} {some_of(seen)} taken as missing"))
-    return _without(trimmed, pc.or_(missing, pc.equal(trimmed, ""))), tuple(remarks)
+    return without(trimmed, pc.or_(missing, pc.equal(trimmed, ""))), tuple(remarks)
+
+
+def _without_single_quotes(name: str, cells: pa.ChunkedArray) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Take off ``'...'`` around texts, where every text of the column has it (as SQL writes texts)."""
+    given = cells.filter(pc.not_equal(cells, ""))
+    quoted = pc.match_substring_regex(given, "^'[^']*'$")
+    words = pc.is_in(pc.utf8_lower(given), value_set=pa.array(["null"]))
+    if not _count(quoted) or pc.all(pc.or_(quoted, words)).as_py() is False:
+        return cells, ()
+    said = Remark(about(name), f"{counted(_count(quoted), 'value')} stood in single quotes, taken off")
+    return pc.replace_substring_regex(cells, "^'([^']*)'$", r"\1"), (said,)
 
 
 def tidy(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
@@ -115,16 +154,41 @@ def tidy(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.Chunke
 def drop_none(
     name: str, cells: pa.ChunkedArray, rules: CellRules
 ) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
-    """Take ``None`` as missing, in any case, where all other cells are numbers or truth values."""
-    none = pc.equal(pc.utf8_lower(cells), "none")
+    """Take ``None``, ``.``, ``?`` and their like as missing, where all other cells are numbers or truth values."""
+    none = pc.is_in(pc.utf8_lower(cells), value_set=_WORDS_BESIDE_NUMBERS)
     touched = 0 if name in rules.as_written else _count(none)
     if not touched:
         return cells, ()
     others = cells.filter(pc.invert(pc.fill_null(none, False))).drop_null()
     if not (_all_match(others, _NUMBER) or _all_truth(others)):
         return cells, ()
-    return _without(cells, none), (
-        Remark(about(name), f"{counted(touched, 'value')} 'None' taken as missing"),
+    if not len(others):  # a column of nothing but such words is no column of numbers
+        return cells, ()
+    return without(cells, none), (_taken_as_missing(name, cells, none),)
+
+
+def drop_signs(
+    name: str, cells: pa.ChunkedArray, rules: CellRules
+) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
+    """Take ids without any letter or digit (``-``, ``?``) as missing."""
+    signs = pc.invert(pc.match_substring_regex(cells, r"[\pL\pN]"))
+    if name in rules.as_written or not _count(signs):
+        return cells, ()
+    return without(cells, signs), (_taken_as_missing(name, cells, signs),)
+
+
+def doubtful_words(name: str, counts: Mapping[str, int], rules: CellRules) -> str:
+    """Return which cells may mean that nobody knows, with their rows; "" where there are none."""
+    doubtful = [] if name in rules.as_written else [word for word in counts if word.lower() in DOUBTFUL_WORDS]
+    return " and ".join(f"{word!r} ({counted(counts[word], 'row')})" for word in sorted(doubtful))
+
+
+def _taken_as_missing(name: str, cells: pa.ChunkedArray, chosen: pa.ChunkedArray) -> Remark:
+    seen = pc.unique(cells.filter(chosen)).to_pylist()
+    words = ["None" if word.lower() == "none" else word for word in seen]
+    return Remark(
+        about(name),
+        f"{counted(_count(chosen), 'value')} {some_of(list(dict.fromkeys(words)))} taken as missing",
     )
 
 
@@ -232,5 +296,6 @@ def _count(chosen: pa.ChunkedArray) -> int:
     return int(pc.sum(chosen).as_py() or 0)
 
 
-def _without(cells: pa.ChunkedArray, chosen: pa.ChunkedArray) -> pa.ChunkedArray:
+def without(cells: pa.ChunkedArray, chosen: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return cells with null where `chosen` is true or null."""
     return pc.if_else(pc.fill_null(chosen, True), pa.scalar(None, cells.type), cells)

@@ -10,8 +10,10 @@ that name in any folder below.
 from __future__ import annotations
 
 import re
+import sys
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -103,7 +105,7 @@ class PathRefused(DataError):
 
 @dataclass(slots=True)
 class _Folder:
-    """The folder of a path as the table writes it.
+    """The folder of a path as the table writes it; most of its files are found as the first of them was.
 
     Parameters
     ----------
@@ -114,11 +116,18 @@ class _Folder:
         many names are left out in front, and the folder.
     looked
         How many ends were asked for.
+    files, prefix, front, said
+        Once a file was found by its own name in the first of `known`: the names that are files there, what stands
+        before them in paths, the folders left out, and how such a path differs from the written one.
     """
 
     names: tuple[str, ...]
     known: list[tuple[int, str]] = field(default_factory=list)
     looked: int = 0
+    files: Set[str] = frozenset()
+    prefix: str = ""
+    front: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
     def candidates(self, tree: FileTree) -> Iterator[tuple[int, str]]:
         """Yield `known`, and then what it lacks, which is kept."""
@@ -137,8 +146,13 @@ class _Folder:
 class _Front:
     """Folders in front of paths that were found without them."""
 
-    rows: list[int] = field(default_factory=list)
-    differences: Counter[str] = field(default_factory=Counter)
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    differences: Counter[tuple[str, ...]] = field(default_factory=Counter)
+
+    def take(self, row: int, differences: tuple[str, ...]) -> None:
+        """Count a path that was found, and how it differs from the written one."""
+        self.rows.append(row)
+        self.differences[differences] += 1
 
 
 class _Search:
@@ -147,7 +161,7 @@ class _Search:
     def __init__(self, tree: FileTree, root: Path) -> None:
         self.tree = tree
         self.above = _names(str(root.absolute()))
-        self.numbers: list[int] = []
+        self.numbers = array("q")
         # For each of `numbers`: the path as written; that of its file below the root, or None; its folder and name in
         # the reading that was found, else in the plainest one.
         self._written: list[str] = []
@@ -161,19 +175,30 @@ class _Search:
         """Look for one path."""
         self.numbers.append(number)
         self._written.append(path)
+        end = max(path.rfind("/"), path.rfind("\\")) + 1
+        known, name = self._folders.get(path[:end]), path[end:]
+        if known is not None and name in known.files and "%" not in path:
+            self._fronts[known.front].take(len(self._paths), known.said)
+            self._keep(known.prefix + name, known, name)
+            return
         first: tuple[_Folder, str] | None = None
         for text in _readings(path):
-            cut = max(text.rfind("/"), text.rfind("\\"))
-            folder, name = self._folder(text[:cut] if cut > 0 else ""), text[cut + 1 :]
+            end = max(text.rfind("/"), text.rfind("\\")) + 1
+            folder, name = self._folder(text[:end] if end > 1 else ""), text[end:]
             first = first or (folder, name)
             found = self._found(folder, name, path)
             if found is not None:
                 first = folder, name
+                if text is path and end > 1 and "%" not in path and not folder.files:
+                    self._remember(folder, found, name)
                 break
         assert first is not None  # for the type checker: there is one reading at least
+        self._keep(found, *first)
+
+    def _keep(self, found: str | None, folder: _Folder, name: str) -> None:
         self._paths.append(found)
-        self._places.append(first[0])
-        self._names.append(first[1])
+        self._places.append(folder)
+        self._names.append(sys.intern(name))  # the tree has most of the names already
 
     def settle(self) -> None:
         """Drop what fits by accident: where two paths would be one file, or most paths of a front are not found.
@@ -184,13 +209,9 @@ class _Search:
             If a path that leads out of the root has no file.
         """
         lost = self._count_lost()
-        takers = Counter(path for path in self._paths if path is not None)
-        spellings: dict[str, set[tuple[tuple[str, ...], str]]] = {}
-        for row, path in enumerate(self._paths):
-            if path is not None and takers[path] > 1:
-                spellings.setdefault(path, set()).add((self._places[row].names, self._names[row]))
+        shared = self._shared()
         for front, found in list(self._fronts.items()):
-            several = any(len(spellings.get(str(self._paths[row]), ())) > 1 for row in found.rows)
+            several = bool(shared) and any(self._paths[row] in shared for row in found.rows)
             if front and (several or lost[front] > len(found.rows)):
                 for row in found.rows:
                     self._paths[row] = None
@@ -198,6 +219,16 @@ class _Search:
         for row, path in enumerate(self._paths):
             if path is None:
                 self._require_inside(row)
+
+    def _shared(self) -> set[str | None]:
+        """Return the files that paths of several spellings name."""
+        spellings: dict[str, set[tuple[tuple[str, ...], str]]] = {}
+        takers = Counter(self._paths)
+        if len(takers) < len(self._paths):
+            for row, path in enumerate(self._paths):
+                if path is not None and takers[path] > 1:
+                    spellings.setdefault(path, set()).add((self._places[row].names, self._names[row]))
+        return {path for path, spelled in spellings.items() if len(spelled) > 1}
 
     def results(self) -> Iterator[tuple[int, str, bool]]:
         """Yield the number of each path, the path below the root, and whether there is such a file."""
@@ -213,7 +244,8 @@ class _Search:
         """Return what was done to find files, with counts."""
         counts: Counter[str] = Counter()
         for found in self._fronts.values():
-            counts += found.differences
+            for differences, count in found.differences.items():
+                counts.update(dict.fromkeys(differences, count))
         words = [f"{counted(count, 'path')} {what}" for what, count in counts.items()]
         fronts = sorted((-len(found.rows), "/".join(front)) for front, found in self._fronts.items() if front)
         for count, front in fronts[:_SHOWN]:
@@ -245,11 +277,20 @@ class _Search:
         taken = self._fronts.get(front)
         if taken is None:
             taken = self._fronts[front] = _Front()
-        taken.rows.append(len(self._paths))
         spelled = name if below else "/".join((*folder.names[dropped:], name))
-        for difference in _differences(written, path, spelled, front):
-            taken.differences[difference] += 1
+        differences = tuple(_differences(written, path, spelled, front))
+        taken.take(len(self._paths), differences)
+        if not folder.files:
+            folder.front, folder.said = front, differences
         return path
+
+    def _remember(self, folder: _Folder, path: str, name: str) -> None:
+        """Let other files of a folder be found as `path` was, if that has its own name in the first folder known."""
+        candidate = folder.known[0][1]
+        prefix = f"{candidate}/" if candidate else ""
+        files = self.tree.listing(candidate).files
+        if path == prefix + name and name in files:
+            folder.files, folder.prefix = files, prefix
 
     def _count_lost(self) -> Counter[tuple[str, ...]]:
         """Count the paths that begin with each front and were not found."""
@@ -292,7 +333,7 @@ def _names(text: str) -> tuple[str, ...]:
         if name == ".." and names and names[-1] != "..":
             names.pop()
         elif name not in ("", "."):
-            names.append(name)
+            names.append(sys.intern(name))
     return tuple(names)
 
 

@@ -54,9 +54,10 @@ class FileTree:
         """Return the folder of these names, spelled as it lies on the disk; None where there is none."""
         if not names:
             return ""
-        written = "/".join(names)
-        if names[0] in self.listing("").folders and self.listing(written).exists:
-            return written
+        if names[0] in self.listing("").folders:
+            written = "/".join(names)
+            if self.listing(written).exists:
+                return written
         found = ""
         for name in names:
             listing = self.listing(found)
@@ -119,11 +120,13 @@ class FileTree:
         return str(path_from_manifest(self.root, folder))
 
     def _list(self, folder: str) -> Listing:
-        files, folders = set(), set()
+        files, folders = set[str](), set[str]()
         try:
             with os.scandir(self._place(folder)) as entries:
                 for entry in entries:
-                    name = entry.name if entry.name.isascii() else path_to_manifest(entry.name)
+                    name = entry.name
+                    if not name.isascii():
+                        name = path_to_manifest(name)
                     if entry.is_dir():
                         folders.add(sys.intern(name))
                     elif entry.is_file():

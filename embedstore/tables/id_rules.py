@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.errors import DataError
-from embedstore.tables.cell_rules import CellRules, about, drop_none, map_values, text_of, tidy
+from embedstore.tables.cell_rules import (
+    CellRules,
+    about,
+    doubtful_words,
+    drop_none,
+    drop_signs,
+    map_values,
+    text_of,
+    tidy,
+)
 from embedstore.tables.remarks import Remark, counted
 from embedstore.tables.rows import Rows
 
@@ -20,6 +30,11 @@ _WITH_EXPONENT = r"^[0-9](\.[0-9]+)?[eE]\+[0-9]+$"
 _LEADING_ZEROS = r"(^|[^0-9.,])0+([0-9])"
 _EXACT = 2.0**53
 _SHOWN = 3
+# Letters of other scripts that look like Latin ones, and what typists and word processors put for a hyphen.
+_LOOK_ALIKE = str.maketrans(
+    "авекмнорстхіјѕαβεζηικμνορτυχ‐‑‒–—−_",
+    "abekmhopctxijsabezhikmnoptux-------",
+)
 
 
 def read_ids(rows: Rows, name: str, rules: CellRules) -> Rows:
@@ -30,7 +45,8 @@ def read_ids(rows: Rows, name: str, rules: CellRules) -> Rows:
     Raises
     ------
     DataError
-        If numbers have lost digits on their way into the file; with a row.
+        If numbers have lost digits on their way into the file; with a row. If several rows have a word (``unknown``)
+        that may be one id or none.
     """
     cells = rows.column(name)
     if pa.types.is_floating(cells.type):
@@ -43,8 +59,31 @@ def read_ids(rows: Rows, name: str, rules: CellRules) -> Rows:
         return rows
     cells, remarks = tidy(name, cells, rules)
     cells, more = drop_none(name, cells, rules)
+    cells, signs = drop_signs(name, cells, rules)
+    _refuse_doubtful(rows, name, cells, rules)
     cells, numbers = _without_decimals(rows, name, cells)
-    return rows.with_column(name, cells, *remarks, *more, *numbers)
+    return rows.with_column(name, cells, *remarks, *more, *signs, *numbers)
+
+
+def _refuse_doubtful(rows: Rows, name: str, cells: pa.ChunkedArray, rules: CellRules) -> None:
+    counts = Counter(
+        {
+            entry["values"]: entry["counts"]
+            for entry in cells.value_counts().to_pylist()
+            if entry["counts"] > 1
+        }
+    )
+    del counts[None]
+    none = [word for word in counts if word.lower() == "none"]
+    said = doubtful_words(name, counts, rules)
+    if none and not said:
+        said = f"{none[0]!r} ({counted(counts[none[0]], 'row')})"
+    if said:
+        word = none[0] if none else said.split("'")[1]
+        raise DataError(
+            f"{rows.path}: column {name!r} holds {said}: one id, or none known? Name it with `missing` {word!r} "
+            f"if none is known, or take the column as it is with `as_written` {name}."
+        )
 
 
 def require_one_spelling(rows: Rows, name: str, rules: CellRules, *, parent: str | None = None) -> None:
@@ -104,8 +143,14 @@ def _groups(rows: Rows, name: str, spelled: dict[str, str], parent: str | None) 
 
 
 def _loose(ids: pa.Array) -> pa.Array:
-    """Return ids without what a program or a typist may change: case, blanks, leading zeros, decimals of zeros."""
-    lower = pc.replace_substring_regex(pc.utf8_lower(pc.utf8_normalize(ids, form="NFKC")), r"\s+", "")
+    """Return ids without what a program or a typist may change.
+
+    That is case, blanks, leading zeros, decimals of zeros, kinds of hyphens, an apostrophe in front (by which
+    spreadsheets mark text), and letters of another script that look the same.
+    """
+    lower = pc.replace_substring_regex(pc.utf8_lower(pc.utf8_normalize(ids, form="NFKC")), r"^'|\s+", "")
+    if pc.any(pc.match_substring_regex(lower, r"[^\x00-\x7f]|_")).as_py():
+        lower = pa.array([text.translate(_LOOK_ALIKE) for text in lower.to_pylist()], pa.string())
     whole = pc.replace_substring_regex(lower, r"^([0-9]+)[.,]0+$", r"\1")
     return pc.replace_substring_regex(whole, _LEADING_ZEROS, r"\1\2")
 

@@ -17,6 +17,7 @@ from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
 
 _IDS = ("image_id", "patient_id", "study_id", "series_id")
+_FILE_NAME = r"(?i)\.(png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|jp2)$"
 _SPLIT_WORDS = {
     "training": "train",
     "val": "valid",
@@ -59,9 +60,25 @@ def match_columns(
             found[name] = near[0]
             said.append(f"{near[0]!r} as {name}")
     if "path" not in found:
-        require_column(rows, "path", "the table")
+        _require_path(rows)
     words = [Remark("columns", f"{', '.join(said)}")] if said else []
     return rows.saying(*words), found
+
+
+def _require_path(rows: Rows) -> None:
+    """Refuse a table without the column ``path``; a column that seems to name the files is pointed out."""
+    if did_you_mean("path", rows.table.column_names):
+        require_column(rows, "path", "the table")
+    for name in rows.table.column_names:
+        cells = rows.column(name)
+        if not pa.types.is_string(cells.type) or cells.null_count == len(cells):
+            continue
+        if pc.all(pc.match_substring_regex(cells, _FILE_NAME)).as_py():
+            raise DataError(
+                f"{rows.path}: the table needs the column 'path'; found {_listed(rows)}. If {name!r} names the files: "
+                f"`column='path={name}'`"
+            )
+    require_column(rows, "path", "the table")
 
 
 def require_column(rows: Rows, name: str, what: str) -> None:

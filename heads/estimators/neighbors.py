@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
-from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training, learnable
+from heads.base import FamilyDefaults, Head, HeadFamily, HeadNeeds, OutOfFold, Training, learnable
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.scores import Floats, columns_of
 from heads.solvers.neighbor_search import Gallery, unit_vectors
@@ -56,6 +56,8 @@ class NeighborsHead(EmbeddingClassifier):
     >>> NeighborsHead(k=2).fit(X, [0, 0, 1, 1]).predict([[3.0, 1.0], [0.0, 1.0]])
     array([0, 1])
     """
+
+    needs: ClassVar[HeadNeeds] = HeadNeeds(holds_vectors=True)
 
     def __init__(self, k: int = 20, *, temperature: float = 0.07, smoothing: float = 1.0) -> None:
         self.k = k

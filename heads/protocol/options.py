@@ -11,7 +11,7 @@ from embedstore.view import View, take_targets, without_split
 from heads.base import HeadFamily
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
-from heads.registry import head_family
+from heads.registry import head_family, head_needs
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
 
@@ -52,6 +52,9 @@ class ProbeOptions:
         Rate at which conformal sets shall hold the true class; above 0 and below 1.
     learning_curve
         Also run the protocol on fewer patients (`heads.protocol.learning_curve.learning_curve`).
+    bank
+        Keep vectors of training images, from which a run tells units unlike them. They are patients' data: a run that
+        is handed on may do without, and then has no such evidence.
     seed
         Of folds, heads and bootstrap.
     device
@@ -86,6 +89,7 @@ class ProbeOptions:
     draws: int = DRAWS
     coverage: float = COVERAGE
     learning_curve: bool = False
+    bank: bool = True
     seed: int = 0
     device: str | None = None
 
@@ -136,6 +140,14 @@ class ProbeOptions:
                 )
             view = replace(view, metadata={column: view.metadata[column] for column in self.with_columns})
         return without_split(view) if self.cross_validate else view
+
+    def require_no_vectors(self) -> None:
+        """Refuse a head that is made of training vectors where none may be kept; raises UsageError."""
+        if not self.bank and head_needs(self.head).holds_vectors:
+            raise UsageError(
+                f"`head={self.head!r}` is made of the vectors that it learned from; a run without a bank of vectors "
+                "needs another head"
+            )
 
     def ways(self, view: View) -> tuple[HeadInputs, ...]:
         """Return the ways of giving units to the head that are compared, one where there is no choice.

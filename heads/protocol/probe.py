@@ -64,6 +64,7 @@ def probe(
             f"view must be a View: use embedstore.load_view(store, task); found {type(view).__name__}"
         )
     seconds: dict[str, float] = {}
+    options_of(options).require_no_vectors()
     with _timed(seconds, "fit"):
         plan = _plan(view, options_of(options), family)
         view, asked, split = plan.view, plan.asked, plan.split
@@ -71,7 +72,8 @@ def probe(
         fitted = _fit(rows, plan, seed=asked.seed)
         sets = _sets(view, rows, fitted, asked.coverage)
     with _timed(seconds, "outliers"), stage("distances between patients"):
-        outliers = learn_outliers(rows.X, rows.unit_of_row, rows.groups, seed=asked.seed)
+        learned = (rows.X, rows.unit_of_row, rows.groups)
+        outliers = learn_outliers(*learned, seed=asked.seed) if asked.bank else None
     with _timed(seconds, "predict"):
         evaluated = (
             _predict(plan, fitted, sets, split.evaluated)

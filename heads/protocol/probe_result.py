@@ -119,7 +119,7 @@ class ProbeResult(Brief):
     conformal
         Bars of the conformal sets, by target.
     outliers
-        Distances of the units learned from.
+        Distances of the units learned from; None where no vector of them may be kept.
     out_of_fold
         Units learned from, each by models that never saw its patient.
     evaluated
@@ -142,7 +142,7 @@ class ProbeResult(Brief):
     settings: Settings
     fitted: Fitted
     conformal: tuple[ConformalSets, ...]
-    outliers: Outliers
+    outliers: Outliers | None
     out_of_fold: Predictions
     evaluated: Predictions
     evaluation: Evaluation

@@ -29,6 +29,7 @@ from heads.reporting.words import (
 )
 from heads.runs.comparison import best_first, compare_runs, p_value_in_words, require_one_task
 from heads.runs.confident_errors import confident_errors
+from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.runs.run_warnings import warnings_in_words
 from heads.scores import Floats, probabilities_from_scores
@@ -123,6 +124,7 @@ def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
         "run_id": run.run_id,
         "primary": primary,
         "data": data_in_words(document["sources"]),
+        "patient_vectors": vectors_in_words(document),
         "metrics": _tabled(run),
         "warnings": warnings_in_words(document),
         "chance": _chance(run),

@@ -55,10 +55,15 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 def data_in_words(sources: Sequence[Mapping[str, Any]]) -> str:
     """Return ``mura (MURA-v1.1) in mura.store`` for the data sets of ``run.json``; a phantom is called one."""
     return "; ".join(
-        f"{source['dataset']} ({source['folder']}) in {source['store']}"
+        f"{source['dataset']}{_in_brackets(source['folder'])} in {source['store']}"
         + (f", {PHANTOM}" if source["phantom"] else "")
         for source in sources
     )
+
+
+def _in_brackets(folder: str) -> str:
+    """Return the name of a data set's folder in brackets; nothing where it is hidden or has no name of its own."""
+    return f" ({folder})" if folder else ""
 
 
 def preprocess_rows(preprocess: Mapping[str, Any]) -> list[tuple[str, str]]:

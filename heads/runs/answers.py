@@ -65,11 +65,11 @@ def predict_units(
         one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
         class, ``decision``, with two classes ``threshold``, ``conformal_set`` or None where the run refused it, and
         ``prevalence``; all but the last None where the unit has no image for the target),
-        ``conformal_coverage``, ``ood_p_value`` by method, ``unlike_training`` (`is_unlike`), ``run_id`` and
-        ``notice``; where the heads get metadata also ``metadata``: column -> the different values of the unit's
-        images, and where some of them were not among the images that the heads were fitted on, ``metadata_unseen``:
-        column -> those, each of which counts as none of the column's values. Conformal sets hold class by class and
-        so whatever the prevalence: they do not move with it.
+        ``conformal_coverage``, ``ood_p_value`` by method, None in a run without a bank, ``unlike_training``
+        (`is_unlike`, None without a bank), ``run_id`` and ``notice``; where the heads get metadata also ``metadata``:
+        column -> the different values of the unit's images, and where some of them were not among the images that the
+        heads were fitted on, ``metadata_unseen``: column -> those, each of which counts as none of the column's
+        values. Conformal sets hold class by class and so whatever the prevalence: they do not move with it.
 
     Raises
     ------
@@ -91,7 +91,8 @@ def predict_units(
     learned_from = _learned_from(run, owners, unit_ids, content_sha256)
     images = np.bincount(owners, minlength=len(unit_ids))
     seen = _images_that_count(image_of_target, owners, len(unit_ids))
-    strangeness = run.outliers.p_values(vectors[seen], owners[seen], n_units=len(unit_ids))
+    outliers = run.outliers
+    strangeness = outliers.p_values(vectors[seen], owners[seen], n_units=len(unit_ids)) if outliers else None
     stated = _metadata(run, metadata, owners, len(unit_ids))
     answers = [
         _answers(run, index, probabilities[:, index], threshold, prevalence)
@@ -107,8 +108,12 @@ def predict_units(
             },
             **(_with_unseen(run, stated[row]) if stated else {}),
             "conformal_coverage": run.conformal[0].coverage,
-            "ood_p_value": {method: float(p_values[row]) for method, p_values in strangeness.items()},
-            "unlike_training": is_unlike([float(p_values[row]) for p_values in strangeness.values()]),
+            "ood_p_value": None
+            if strangeness is None
+            else {method: float(p_values[row]) for method, p_values in strangeness.items()},
+            "unlike_training": None
+            if strangeness is None
+            else is_unlike([float(p_values[row]) for p_values in strangeness.values()]),
             "run_id": run.run_id,
             "notice": NOTICE,
         }

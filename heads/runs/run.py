@@ -43,7 +43,7 @@ class Run(Brief):
     conformal
         Bars of the conformal sets, by target.
     outliers
-        Distances of the units learned from.
+        Distances of the units learned from; None in a run without a bank of vectors.
     learned_images
         (n, 32) uint8 digests of the decoded pixels of the images learned from, sorted, each once.
     predictions
@@ -60,7 +60,7 @@ class Run(Brief):
     identity: Identity
     predictor: Predictor
     conformal: tuple[ConformalSets, ...]
-    outliers: Outliers
+    outliers: Outliers | None
     learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table

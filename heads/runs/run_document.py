@@ -50,10 +50,16 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             for index, target in enumerate(view.task.targets)
         },
         "classes": classes_of_run(result),
-        "outliers": {
+        "outliers": result.outliers
+        and {
             "neighbors": result.outliers.neighbors,
             "bank_images": len(result.outliers.bank),
             "units": len(result.out_of_fold.unit_ids),
+        },
+        # Whoever gets the folder gets these with it.
+        "patient_vectors": {
+            "bank": len(result.outliers.bank) if result.outliers else 0,
+            "head": result.fitted.predictor.heads[0].needs.holds_vectors,
         },
         **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),
         "counts": {

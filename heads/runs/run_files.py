@@ -43,6 +43,7 @@ from heads.inputs.metadata import metadata_from_json
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_class
+from heads.runs.patient_vectors import OUTLIERS_FILE, left_out_by_choice
 from heads.runs.run import Run
 from heads.runs.run_document import READ_VERSIONS, learned_mask, run_document, timing
 from heads.runs.run_tables import label_noise_table, predictions_table
@@ -56,7 +57,6 @@ TIMING_FILE = "timing.json"
 HEAD_FILE = "head.safetensors"
 CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
-OUTLIERS_FILE = "outliers.safetensors"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
@@ -78,7 +78,8 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         )
     folder = Path(folder)
     make_folder_durable(folder)
-    (folder / RUN_FILE).unlink(missing_ok=True)
+    for name in (RUN_FILE, OUTLIERS_FILE):  # the latter may not be written anew
+        (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
     learned_images = _learned_images(result)
@@ -88,10 +89,11 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
             {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
         ),
         PREDICTIONS_FILE: parquet_bytes(predictions),
-        OUTLIERS_FILE: bytes(safetensors.numpy.save(result.outliers.to_arrays())),
         LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
     }
+    if result.outliers is not None:
+        files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     seconds = timing(result)
@@ -154,7 +156,8 @@ def load_run(folder: StrPath) -> Run:
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
             for entry in document["heads"]
         )
-        outliers = Outliers.from_arrays(safetensors.numpy.load(payloads[OUTLIERS_FILE]))
+        bank = payloads.get(OUTLIERS_FILE)
+        outliers = None if bank is None else Outliers.from_arrays(safetensors.numpy.load(bank))
         learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
@@ -221,7 +224,7 @@ def read_document(folder: Path) -> dict[str, Any]:
     needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
     needed |= {"ece_bins", "classes"}
     missing = needed - set(document)
-    lacking = set(FILES) - set(document.get("files", ()))
+    lacking = set(FILES) - set(document.get("files", ())) - left_out_by_choice(document)
     if missing or lacking:
         raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
     digest = content_sha256(document)

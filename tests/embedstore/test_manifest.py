@@ -44,7 +44,7 @@ def test_records_are_those_of_the_asked_rows():
         ({"image_id": ["a", "b"], "path": ["x", ""]}, "row 1 has no path"),
         ({"image_id": ["a"], "path": ["/etc/passwd"]}, "must be relative to the root"),
         ({"image_id": ["a"], "path": ["b/../../c"]}, "stay below it"),
-        ({"image_id": ["a"], "path": ["b"], "split": ["training"]}, r"found \['training'\]"),
+        ({"image_id": ["a"], "path": ["b"], "split": ["training"]}, "found 'training'$"),
         ({"image_id": ["a"], "path": ["b"], "frame": ["first"]}, "column 'frame' must hold int32"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_task_survives_json():
         ({"pooling": "median"}, "pooling must be one of"),
         ({"class_weights": (1.0,)}, "2 classes but 1 class weights"),
         ({"labels": pa.table({"unit_id": ["s", "s"], "fracture": ["no", "yes"]})}, "must be unique"),
-        ({"labels": pa.table({"unit_id": ["s"], "fracture": ["maybe"]})}, r"found \['maybe'\]"),
+        ({"labels": pa.table({"unit_id": ["s"], "fracture": ["maybe"]})}, "found 'maybe'$"),
     ],
 )
 def test_a_wrong_task_is_refused_with_what_was_found(changes, message):

@@ -70,3 +70,22 @@ def test_extraction_says_that_it_replaces_a_task_of_the_data_set(store, capsys):
         in capsys.readouterr().err
     )
     assert read_task(store, "abnormal").targets == ("abnormal",)
+
+
+def test_label_takes_words_for_missing_values_and_columns_as_they_are_written(store, capsys):
+    """Both options are named where a table is refused, so they exist there."""
+    lines = Path("own.csv").read_text().splitlines()
+    lines[2] = lines[2].replace(",no", ",unknown")
+    Path("own.csv").write_text("\n".join(lines) + "\n")
+    label = ["label", "s", "--name", "own", "--csv", "own.csv"]
+    assert run(label) == 1
+    refusal = capsys.readouterr().err
+    assert "'unknown' (1 row): a class, or no label? Name it with --missing 'unknown'" in refusal
+    assert "--as-written mine" in refusal
+    assert run([*label, "--missing", "unknown"]) == 0
+    assert "'unknown' taken as missing" in capsys.readouterr().out
+    assert read_task(store, "own").labels.column("mine").null_count == 1
+    assert run([*label, "--as-written", "mine"]) == 0
+    assert read_task(store, "own").classes == ("no", "unknown", "yes")
+    assert run([*label, "--as-written", "grade"]) == 1
+    assert "as_written needs the column 'grade'; found study_id, mine" in capsys.readouterr().err

@@ -12,13 +12,19 @@ from pathlib import Path
 import pydicom
 import pydicom.data
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from embedstore.datasets.dicom_folder import DicomFolder
 from embedstore.errors import DataError, UsageError
 from embedstore.headers import dicom_scan
 from embedstore.headers.dicom_headers import Kind
 from embedstore.headers.dicom_scan import scan_headers
+from embedstore.headers.file_frames import frame_id
 from embedstore.manifest import path_from_manifest
 from embedstore.testing import check_reader
 
@@ -51,7 +57,11 @@ def folder(tmp_path):
 
 
 def rows(collection):
-    return {row["image_id"]: row for row in collection.manifest.table.to_pylist()}
+    """Return the records by the name of their file, which is not among their columns."""
+    return {
+        frame_id(collection.manifest.paths[row["image_id"]], row["frame"]): row
+        for row in collection.manifest.table.to_pylist()
+    }
 
 
 def scan(root, names, **options):
@@ -82,7 +92,8 @@ def test_each_frame_of_a_file_is_a_record(folder, key_file):
     found = rows(DicomFolder(key_file).read(folder))
     frames = [found["capture.dcm"], found["capture.dcm#1"]]
     assert [row["frame"] for row in frames] == [0, 1]
-    assert {row["path"] for row in frames} == {"capture.dcm"}
+    assert frames[1]["image_id"] == f"{frames[0]['image_id']}#1"
+    assert [row["path"] for row in frames] == [None, None]
 
 
 def test_values_are_those_that_pydicom_reads(folder, key_file):
@@ -109,6 +120,7 @@ def test_keys_are_hmacs_of_the_identifiers(folder, key_file):
         ("patient_id", b"patient", dataset.PatientID),
         ("study_id", b"study", dataset.StudyInstanceUID),
         ("series_id", b"series", dataset.SeriesInstanceUID),
+        ("image_id", b"image", dataset.SOPInstanceUID),
     ):
         expected = hmac.new(KEY, level + b"\0" + identifier.encode(), hashlib.sha256).hexdigest()[:32]
         assert row[column] == expected
@@ -157,6 +169,7 @@ def test_burned_in_annotation_other_than_no_and_secondary_captures_are_flagged(t
     root.mkdir()
     for name, value in (("yes", "YES"), ("no", "NO"), ("odd", "MAYBE"), ("unknown", None)):
         dataset = pydicom.dcmread(REAL / "CT_small.dcm")
+        dataset.SOPInstanceUID = generate_uid()
         if value:
             dataset.BurnedInAnnotation = value
         dataset.save_as(root / f"{name}.dcm")
@@ -170,7 +183,7 @@ def test_burned_in_annotation_other_than_no_and_secondary_captures_are_flagged(t
         "unknown.dcm": ("unknown", "no"),
         "yes.dcm": ("yes", "no"),
     }
-    assert collection.summary["images with burned-in annotation or unknown"] == 4
+    assert collection.summary["images by burned-in annotation"] == "yes 2, no 1, not said 2"
     assert collection.summary["secondary captures"] == 1
 
 
@@ -347,8 +360,9 @@ def test_link_loops_pipes_and_names_that_are_not_utf8_are_survived(folder, key_f
     shutil.copy(REAL / "CT_small.dcm", os.fsencode(folder) + b"/caf\xe9.dcm")
     collection = check_reader(DicomFolder(key_file), folder, knows_patients=True)
     assert collection.summary["left out, not a regular file"] == 2
-    assert len(collection.manifest) == 6
-    odd = next(path for path in collection.manifest.column("path") if path.startswith("caf"))
+    # ct/1.dcm holds the same bytes: of the two the first by path stays.
+    assert (len(collection.manifest), collection.summary["files left out, copies of another"]) == (5, 1)
+    odd = next(path for path in collection.manifest.paths.values() if path.startswith("caf"))
     assert path_from_manifest(folder, odd).read_bytes() == (REAL / "CT_small.dcm").read_bytes()
 
 
@@ -357,12 +371,12 @@ def test_without_a_key_file_nothing_is_read(folder):
         DicomFolder().read(folder)
 
 
-def test_a_key_file_that_is_not_there_is_made_once(folder, tmp_path):
-    path = tmp_path / "new.key"
-    first = DicomFolder(path).read(folder).manifest
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert len(bytes.fromhex(path.read_text())) == 32
-    assert DicomFolder(path).read(folder).manifest.table.equals(first.table)
+def test_reading_makes_no_key_file_and_no_two_new_keys_are_alike(folder, tmp_path):
+    first, second = (DicomFolder(tmp_path / "new.key").read(folder) for _ in range(2))
+    assert first.key.is_new
+    assert not (tmp_path / "new.key").exists()
+    assert first.key.fingerprint != second.key.fingerprint
+    assert not set(first.manifest.column("image_id")) & set(second.manifest.column("image_id"))
 
 
 def test_a_short_or_unusable_key_file_is_refused(folder, tmp_path):
@@ -370,7 +384,7 @@ def test_a_short_or_unusable_key_file_is_refused(folder, tmp_path):
     with pytest.raises(DataError, match="at least 16 bytes; found 3"):
         DicomFolder(tmp_path / "short.key").read(folder)
     with pytest.raises(DataError, match="neither read nor made"):
-        DicomFolder(tmp_path / "no/such/folder.key").read(folder)
+        DicomFolder(tmp_path).read(folder)
 
 
 def test_a_folder_without_dicom_is_refused(tmp_path, key_file):
@@ -380,3 +394,63 @@ def test_a_folder_without_dicom_is_refused(tmp_path, key_file):
         DicomFolder(key_file).read(tmp_path / "pictures")
     with pytest.raises(DataError, match="found nothing of that name"):
         DicomFolder(key_file).read(tmp_path / "nowhere")
+
+
+def test_paths_stay_where_they_are_wanted(folder, key_file):
+    collection = DicomFolder(key_file, hide_paths=False).read(folder)
+    assert collection.manifest.column("path") == [
+        "capture.dcm", "capture.dcm", "ct/1.dcm", "mr/line\nend", "mr/slice 1.dcm"
+    ]  # fmt: skip
+    assert collection.manifest.column("image_id")[1] == "capture.dcm#1"
+    assert not collection.hides_paths
+
+
+def test_rows_stand_in_an_order_that_says_nothing_of_names(tmp_path, key_file):
+    """The order of folders named after patients is that of their names."""
+    for number, name in enumerate(("Abt", "Beck", "Cohn", "Dorn", "Ernst", "Funk", "Graf", "Hahn")):
+        dataset = pydicom.dcmread(REAL / "CT_small.dcm")
+        dataset.PatientID, dataset.SOPInstanceUID = f"P{number}", generate_uid()
+        (tmp_path / "named" / name).mkdir(parents=True)
+        dataset.save_as(tmp_path / "named" / name / "1.dcm")
+    patients = DicomFolder(key_file).read(tmp_path / "named").manifest.column("patient_id")
+    assert patients == sorted(patients)
+
+
+def test_files_of_one_uid_are_one_image_if_their_bytes_are_one(tmp_path, key_file):
+    """The first by path keeps the plain id, a whole copy is left out, other bytes are another image."""
+    root = tmp_path / "copies"
+    root.mkdir()
+    shutil.copy(REAL / "CT_small.dcm", root / "b.dcm")
+    shutil.copy(REAL / "CT_small.dcm", root / "c.dcm")
+    changed = pydicom.dcmread(REAL / "CT_small.dcm")
+    changed.SliceThickness = "7"
+    changed.save_as(root / "d.dcm")
+    collection = DicomFolder(key_file).read(root)
+    found = {path: image_id for image_id, path in collection.manifest.paths.items()}
+    uid = hmac.new(KEY, b"image\0" + changed.SOPInstanceUID.encode(), hashlib.sha256).hexdigest()[:32]
+    assert found["b.dcm"] == uid
+    assert found["d.dcm"].startswith(f"{uid}-")
+    assert set(found) == {"b.dcm", "d.dcm"}
+    assert collection.summary["files left out, copies of another"] == 1
+    assert collection.summary["files with the SOP instance UID of another"] == 1
+
+
+@pytest.mark.parametrize(
+    ("character_set", "written"),
+    [
+        ("ISO_IR 100", "M\xfcller-7".encode("latin-1")),
+        ("ISO_IR 192", "M\xfcller-7".encode()),
+        ("ISO_IR 192", "Mu\u0308ller-7".encode()),
+        ("", "M\xfcller-7".encode()),
+        ("", "M\xfcller-7".encode("latin-1")),
+        ("ISO_IR 192", "M\xfcller-7".encode("latin-1")),  # not what it says
+    ],
+)
+def test_an_umlaut_in_an_identifier_is_one_in_every_character_set(tmp_path, character_set, written):
+    header = element(0x00080005, b"CS", character_set.encode() + b" " * (len(character_set) % 2))
+    named = element(0x00100020, b"LO", written + b" " * (len(written) % 2))
+    content = (header if character_set else b"") + named + GRID + PIXELS
+    (tmp_path / "1.dcm").write_bytes(with_meta(ExplicitVRLittleEndian, content))
+    (scanned,) = scan(tmp_path, ["1.dcm"], key=KEY)
+    expected = hmac.new(KEY, b"patient\0" + "M\xfcller-7".encode(), hashlib.sha256).hexdigest()[:32]
+    assert scanned.header.patient_key == expected

@@ -16,6 +16,7 @@ from pydicom.uid import (
 )
 
 from embedstore.datasets.dicom_folder import DicomFolder
+from embedstore.headers.file_frames import frame_id
 from tests.dicom_objects import AXIAL, SAGITTAL, dicom_object, enhanced, group, item, save, with_pixels
 
 RESCALE = item(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")
@@ -25,7 +26,10 @@ RESCALE = item(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")
 def read(tmp_path):
     def read_folder():
         collection = DicomFolder(tmp_path / "key").read(tmp_path / "files")
-        return collection, {row["image_id"]: row for row in collection.manifest.table.to_pylist()}
+        return collection, {
+            frame_id(collection.manifest.paths[row["image_id"]], row["frame"]): row
+            for row in collection.manifest.table.to_pylist()
+        }
 
     return read_folder
 

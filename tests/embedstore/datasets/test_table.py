@@ -218,6 +218,16 @@ def test_a_folder_or_nothing_in_place_of_a_table_is_refused(tmp_path):
         Table().read(tmp_path / "images.csv")
 
 
+def test_a_column_of_file_names_is_pointed_out_where_the_path_is_missing(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("empty,label,filename\n,1,a.png\n,0,b.JPG\n")
+    with pytest.raises(DataError, match=r"needs the column 'path'; .* `column='path=filename'`"):
+        Table().read(table)
+    table.write_text("empty,label,filename\n,1,a\n,0,b.JPG\n")
+    with pytest.raises(DataError, match=r"needs the column 'path'; found empty, label, filename$"):
+        Table().read(table)
+
+
 def test_a_column_that_cannot_become_text_is_refused(tmp_path):
     pq.write_table(pa.table({"path": ["1.png"], "boxes": [[1, 2]]}), tmp_path / "images.parquet")
     with pytest.raises(DataError, match=r"column 'boxes' must hold text or numbers; found list"):

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from importlib.metadata import PackageNotFoundError
 
 import httpx2
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub import constants, errors
 
 from cli.main import run
+from embedstore.encoders.hog import HogEncoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.errors import MissingWeights
 from embedstore.extraction import doctor
 from embedstore.extraction.doctor import Finding, State
+from embedstore.extraction.extract import extract
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_VERSIONS
 from embedstore.plugins import ENCODERS, HEADS
 from tests.checkpoints import cache_snapshot, write_siglip
 from tests.paths import PROJECT
+from tests.pictures import collection_of, write_pictures
 from tests.plugin_packages import install
 from tests.stores import MeanEncoder, make_store
 
@@ -228,6 +233,26 @@ def test_the_command_names_every_topic_and_its_exit_code_says_whether_something_
     assert {"python", "processor", "medsiglip-448", "medgemma-896", "disk", "fsync", "speed of hog"} <= topics
     assert found["sound"]
     broken = Finding("disk", State.BROKEN, "cannot write", "choose another folder")
-    monkeypatch.setattr("cli.commands.doctor.examine", lambda folder, build, encoder: iter([broken]))
+    monkeypatch.setattr("cli.commands.doctor.examine", lambda folder, build, encoder, key: iter([broken]))
     assert run(["doctor"]) == 1
     assert "BROKEN  disk: cannot write\n        fix: choose another folder" in capsys.readouterr().out
+
+
+def test_a_store_is_asked_whether_its_vectors_are_still_made_here(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "images", range(8))
+    extract(collection_of(tmp_path / "images", 8), tmp_path / "s", HogEncoder(device="cpu"))
+    found = doctor.vectors_finding(tmp_path / "s")
+    assert (found.state, found.found) == (State.FINE, "5 images embedded again: the same to the bit")
+
+    class Other(HogEncoder):
+        def encode(self, pixels):
+            return super().encode(pixels) * np.float32(1.01)
+
+    monkeypatch.setattr(
+        "embedstore.encoders.registry.encoder_of_identity", lambda *_, **__: Other(device="cpu")
+    )
+    found = doctor.vectors_finding(tmp_path / "s")
+    assert found.state is State.BROKEN
+    assert found.values == {}
+    shutil.rmtree(tmp_path / "images")
+    assert doctor.vectors_finding(tmp_path / "s").found.startswith("not compared: none of its image files")

@@ -13,6 +13,7 @@ from pydicom import uid
 from embedstore.errors import DataError
 from embedstore.inputs.input_rows import ANCHOR, InputSources, rows_of_files
 from embedstore.inputs.user_files import find_files
+from embedstore.keys.key_file import Key
 from embedstore.manifest import path_from_manifest
 from tests.dicom_objects import AXIAL, dicom_object, save, with_pixels
 
@@ -102,7 +103,7 @@ def test_a_secret_gives_the_keys_of_a_store_and_without_one_ids_are_the_same_eve
     slice_of(in_folder / "a/1", 1, 1, 0)
     slice_of(in_folder / "b/1", 1, 1, 0)
     plain = [rows(Path(name)).units.tolist()[0] for name in ("a", "b")]
-    keyed = rows(Path("a"), key=b"0123456789abcdef").units.tolist()[0]
+    keyed = rows(Path("a"), key=Key(Path("k"), b"0123456789abcdef")).units.tolist()[0]
     assert plain[0] == plain[1] != keyed
     assert "1.2.3" not in plain[0]
 

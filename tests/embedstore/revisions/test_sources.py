@@ -14,6 +14,7 @@ from cli.main import run as embed
 from embedstore.errors import StoreError
 from embedstore.extraction.extract import ExtractOptions, Observer, extract
 from embedstore.manifest import Manifest
+from embedstore.queries.image_files import ImageFiles
 from embedstore.revisions.sources import check_sources
 from embedstore.store.reader import open_store
 from embedstore.store.verify import verify_store
@@ -119,7 +120,8 @@ def test_verify_digests_the_files_and_names_the_changed_ones(pictures, tmp_path,
     path.write_bytes(payload)
     os.utime(path, ns=(held.st_atime_ns, held.st_mtime_ns))  # nothing but a digest can tell
     (pictures.root / "image7.png").unlink()
-    found = check_sources(open_store(tmp_path / "s"))
+    store = open_store(tmp_path / "s")
+    found = check_sources(store, ImageFiles().paths(store))
     assert (list(found.changed), found.missing, found.same, found.unknown) == (
         ["image4"],
         ("image7",),
@@ -134,3 +136,17 @@ def test_verify_digests_the_files_and_names_the_changed_ones(pictures, tmp_path,
     embed(["verify", str(tmp_path / "s"), "--sources", "--json"])
     assert json.loads(capsys.readouterr().out)["sources"]["same"] == COUNT - 2
     assert embed(["verify", str(tmp_path / "s")]) == 0
+
+
+def test_the_root_of_a_project_may_be_a_table(tmp_path, capsys, monkeypatch):
+    write_pictures(tmp_path / "images", range(3))
+    (tmp_path / "t.csv").write_text("path\n" + "".join(f"image{number}.png\n" for number in range(3)))
+    monkeypatch.chdir(tmp_path)
+    assert (
+        embed(["init", "--dataset", "table", "--root", "t.csv", "--images-root", "images", "--store", "s"])
+        == 0
+    )
+    assert embed(["extract"]) == 0
+    capsys.readouterr()
+    assert embed(["verify", "--sources"]) == 0
+    assert "3 images as read" in capsys.readouterr().out

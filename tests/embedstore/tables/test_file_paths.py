@@ -118,3 +118,18 @@ def test_composed_names_are_the_image_ids_however_files_are_named(root):
     manifest = Table().read(root / "t.csv").manifest
     assert manifest.column("image_id") == [unicodedata.normalize("NFC", "train/röntgen.png")]
     assert manifest.column("path") == [unicodedata.normalize("NFD", "train/röntgen.png")]
+
+
+def test_files_of_one_folder_are_found_each_in_its_own_way(root):
+    for name in ("B.png", "c.png", "d.png", "e f.png"):
+        (root / "train/p1" / name).write_bytes(b"x")
+    names = ("a.png", "c.png", "b.png", "e%20f.png", "gone.png")
+    paths, absent, words = found(root, *(f"x/train/p1/{name}" for name in names), "x/train/p1\\d.png")
+    assert paths == [
+        f"train/p1/{name}" for name in ("a.png", "c.png", "B.png", "e f.png", "gone.png", "d.png")
+    ]
+    assert absent == [4]
+    assert words == (
+        "1 path found in another letter case; 1 path with percent codes decoded; "
+        "1 path with backslashes read with slashes; 5 paths found without 'x/' in front"
+    )

@@ -36,6 +36,16 @@ def of_ids(folder, ids, **options):
             "6 values 'NA', 'N/A', 'nan' and 3",
         ),
         (['"=""007"""', '"=""008"""'], ["007", "008"], "written as a formula"),
+        (
+            ["\\N", "(null)", "[NULL]", "not available", "P"],
+            [None] * 4 + ["P"],
+            "4 values '\\\\N', '(null)', '[NULL]' and 1",
+        ),
+        (["-", "?", "...", "P-1"], [None, None, None, "P-1"], "3 values '-', '?', '...' taken as missing"),
+        ([".", ".", "7"], [None, None, "7"], "2 values '.' taken as missing"),
+        (["'P1'", "'P2'", "NULL"], ["P1", "P2", None], "2 values stood in single quotes, taken off"),
+        (["'P1'", "P2'"], ["'P1'", "P2'"], ""),
+        (["unknown", "P1"], ["unknown", "P1"], ""),  # of one row alone: no rows are put together
         (["1e5", "99999"], ["1e5", "99999"], ""),  # hexadecimal as likely as not
         (["1.5", "1.50x", "2.0"], ["1.5", "1.50x", "2.0"], ""),
     ],
@@ -51,6 +61,15 @@ def test_ids_are_spelled_by_one_rule_and_it_is_said(tmp_path, ids, expected, sai
     [
         (["007", "7", "7"], r"spelled differently: '007' \(1 row\) and '7' \(2 rows\)"),
         (["P1", "p1"], "'P1' .1 row. and 'p1'"),
+        (["P-1", "P\u20131"], "'P-1' .1 row. and 'P\u20131'"),
+        (["P-1", "P_1"], "'P-1' .1 row. and 'P_1'"),
+        (["A1", "\u04101"], "'A1' .1 row. and '\u04101'"),  # a Cyrillic A
+        (["'001", "001"], "\"'001\" .1 row. and '001'"),
+        (
+            ["unknown", "unknown", "P1"],
+            r"'unknown' \(2 rows\): one id, or none known\? Name it with `missing` 'unknown'",
+        ),
+        (["None", "None", "P1"], r"'None' \(2 rows\): one id, or none known"),
         (["1.0x", "P01", "P1"], "'P01' .1 row. and 'P1'"),
         (["1.23457E+11", "1.23458E+11"], "line 2: .* in the short form of a spreadsheet, which drops digits"),
     ],

@@ -29,6 +29,13 @@ def labels(cells, rules=None):
         (["4A", "4a", "4A", "3"], ["4A", "4A", "4A", "3"]),
         ([1.0, 2.0, 10.0], ["1", "2", "10"]),
         (["01", "02"], ["01", "02"]),
+        # Statistics programs write a point, ARFF a question mark, databases \N for nothing.
+        (["1", "0", ".", "?", "-", "unknown"], ["1", "0", None, None, None, None]),
+        (["yes", "yes", "y", "no", "n", "no"], ["yes", "yes", "yes", "no", "no", "no"]),
+        (["TRUE", "1", "1", "0", "FALSE"], ["1", "1", "1", "0", "0"]),
+        (["positive", "negative", "neg", "present"], ["positive", "negative", "neg", "present"]),
+        (["-", "+", "++"], ["-", "+", "++"]),
+        (["1", "2", "99", "55"], ["1", "2", "99", "55"]),
     ],
 )
 def test_a_class_has_one_spelling(cells, expected):
@@ -47,6 +54,19 @@ def test_what_was_read_as_one_class_is_counted():
     [
         (["None", "Mild", "Severe", "None"], r"'None' \(2 rows\) beside 'Mild', 'Severe'"),
         (["1", "01", "2"], "may be one class: '01' and '1'"),
+        (["non-small", "non small", "other"], "may be one class: 'non small' and 'non-small'"),
+        (["grade_2", "grade\u20132", "other"], "may be one class: 'grade_2' and 'grade\u20132'"),
+        (["Benign", "Benign.", "other"], "may be one class: 'Benign' and 'Benign.'"),
+        (["nódulo", "nodulo", "x"], "may be one class: 'nodulo' and 'nódulo'"),
+        (
+            ["yes", "no", "Unknown", "no"],
+            r"'Unknown' \(1 row\): a class, or no label\? Name it with `missing`",
+        ),
+        (["yes", "no", "?", "?"], r"'\?' \(2 rows\): a class, or no label"),
+        (
+            ["0", "1", "999"],
+            r"'999' \(1 row\) beside small numbers: a class, or no label\? Empty these cells",
+        ),
     ],
 )
 def test_what_may_be_a_class_or_not_is_refused_unless_the_user_says_so(cells, message):

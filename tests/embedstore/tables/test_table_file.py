@@ -152,7 +152,9 @@ def test_one_table_in_many_spellings_is_one_manifest(rows):
             for task in collection.tasks:
                 (target,) = task.targets
                 assert task.labels.column(target).to_pylist() == tasks[target], (file, target)
-                assert task.classes == tuple(sorted({*tasks[target]} - {None}, key=len)), file
+                assert task.classes == tuple(
+                    sorted({*tasks[target]} - {None}, key=lambda label: (len(label), label))
+                ), file
 
 
 def test_columns_without_a_name_are_left_out_and_said(tmp_path):
