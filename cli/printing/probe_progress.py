@@ -50,7 +50,7 @@ def _lines(started: float) -> Watch:
 def _moving_line() -> Iterator[Callable[[tuple[Stage, ...]], None]]:
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from cli.printing.moving_line import moving_line
+    from cli.moving_line import moving_line
 
     columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with moving_line(*columns) as line:

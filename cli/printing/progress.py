@@ -48,7 +48,7 @@ def _lines() -> Callable[[Progress], None]:
 def _bar() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, TextColumn
 
-    from cli.printing.moving_line import moving_line
+    from cli.moving_line import moving_line
 
     with moving_line(BarColumn(), TextColumn("{task.description}")) as bar:
         task = bar.add_task("loading the encoder", total=None)
