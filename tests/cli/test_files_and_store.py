@@ -22,7 +22,9 @@ from embedstore.encoders.hog import HogEncoder
 from embedstore.inputs.file_units import WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
 from embedstore.inputs.user_files import find_files
+from embedstore.keys.key_file import read_key
 from embedstore.phantoms.mura import write_phantom_mura
+from embedstore.queries.image_files import ImageFiles
 from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task
 from embedstore.task import Task
@@ -214,8 +216,13 @@ def _fill(data_set: DataSet) -> None:
     dtype = "float32" if data_set.reader == "rsna-lumbar" else "float16"
     assert run(["extract", *where, "--encoder", "hog", "--store-dtype", dtype]) == 0
     if data_set.task == "mark":
-        rows = open_store("s").table.to_pylist()
-        studies = {row["study_id"]: _number(row["path"]) % 2 for row in rows}
+        store = open_store("s")
+        files = ImageFiles(read_key("key") if data_set.options else None).paths(store)
+        top = Path("data").resolve()
+        studies = {
+            row["study_id"]: _number(files[row["image_id"]].resolve().relative_to(top).as_posix()) % 2
+            for row in store.table.to_pylist()
+        }
         labels = pa.table(
             {"unit_id": list(studies), "mark": [("no", "yes")[label] for label in studies.values()]}
         )
@@ -223,7 +230,7 @@ def _fill(data_set: DataSet) -> None:
     probe = ["probe", "--store", "s", "--task", data_set.task, "--preset", "google-lr", "--draws", "20"]
     with_column = ["--with", data_set.column] if data_set.column else []
     assert run([*probe, "--folds", "3", *with_column, "--out", "run", "--no-thumbnails"]) == 0
-    options = '[options]\nkey_file = "key"\n' if data_set.options else ""
+    options = 'key_file = "key"\n' if data_set.options else ""
     Path("toml").write_text(
         f'dataset = "{data_set.reader}"\nroot = "{data_set.root}"\nstore = "s"\n{options}'
     )
@@ -346,10 +353,11 @@ def test_a_file_alone_has_the_vector_that_it_has_among_its_series(data_set: Data
     if not data_set.part:
         pytest.skip("its studies have no parts")
     stored = open_store("s")
+    key = read_key("key") if data_set.options else None
     part = Path(data_set.part)
     for file in sorted(path for path in part.rglob("*") if path.is_file()) or [part]:
         files = find_files([file]).files
-        units = units_of_files(files, InputSources(store=stored), WantedUnits(unit="study"))
+        units = units_of_files(files, InputSources(store=stored, key=key), WantedUnits(unit="study"))
         (chunk,) = units.embed(HogEncoder(), store_dtype=str(stored.dtype), workers=1, stopping=lambda: False)
         np.testing.assert_array_equal(
             chunk.units.X, stored.select(chunk.stored_ids, dtype=np.float32).vectors
