@@ -62,6 +62,8 @@ def report_runs(
         by_task.setdefault(run.document["task"]["name"], []).append(run)
     if len(by_task) > 1 and out is not None:
         raise UsageError(f"`out` names one page; found runs of the tasks {', '.join(by_task)}: leave it out")
+    if out is not None and not Path(out).parent.is_dir():
+        raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
     key = None if key_file is None else read_key(key_file)
     pages = []
     for task, runs in by_task.items():

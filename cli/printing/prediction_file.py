@@ -26,11 +26,13 @@ Write = Callable[[Answers], None]
 
 
 def require_prediction_file(path: StrPath) -> None:
-    """Refuse a name that says no known format; raises UsageError."""
+    """Refuse a name that says no known format, or whose folder is not there; raises UsageError."""
     if Path(path) != STDOUT and Path(path).suffix not in _ENDINGS:
         raise UsageError(
             f"--out: the suffix must be {', '.join(_ENDINGS)}, or the name - for stdout; found {Path(path).suffix!r}"
         )
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"--out: the folder {Path(path).parent} does not exist")
 
 
 @contextmanager

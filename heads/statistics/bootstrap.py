@@ -160,7 +160,8 @@ def estimate(value: float, drawn: npt.NDArray[np.float64], *, n: int, level: flo
     """
     defined = drawn[np.isfinite(drawn)]
     undefined = len(drawn) - len(defined)
-    if len(defined) < _DEFINED_SHARE * len(drawn):
+    # Nor is there an interval around nothing, as that of a slope that only the draws have.
+    if len(defined) < _DEFINED_SHARE * len(drawn) or not np.isfinite(value):
         return Estimate(float(value), np.nan, np.nan, n, undefined)
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     if high - low <= _ALIKE:

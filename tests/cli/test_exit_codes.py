@@ -73,6 +73,7 @@ CASES = [
     (WRONG_NAME, "extract --dataset table --root images.csv --store new.store --shard 3/2"),
     (WRONG_NAME, "init --dataset murra --root ."),
     (WRONG_NAME, "export s.store out.hf"),
+    (WRONG_NAME, "predict --probe runs/gone a.png --out gone/answers.csv"),
     (WRONG_NAME, "demo --patients 1"),
     *[(WRONG_NAME, f"{name} --no-such-option") for name in COMMANDS],
     (WRONG_NAME, "infoo s.store"),

@@ -169,3 +169,8 @@ def test_a_difference_that_all_draws_agree_on_has_an_interval_only_at_zero() -> 
     same, other = np.ones(100), np.full(100, 0.8)
     assert paired_difference((1.0, 1.0), (same, same), n=9).estimate.to_json()["low"] == 0.0
     assert paired_difference((1.0, 0.8), (same, other), n=9).estimate.to_json()["low"] is None
+
+
+def test_a_metric_that_all_units_leave_undefined_has_no_interval() -> None:
+    found = estimate(np.nan, np.linspace(0.5, 2.0, 200), n=30)
+    assert np.isnan([found.value, found.low, found.high]).all()
