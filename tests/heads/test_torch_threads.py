@@ -8,8 +8,8 @@ import torch
 
 from embedstore.compute_device import torch_device
 from embedstore.errors import UsageError
-from heads.estimators.boosted import BoostedFamily
-from heads.estimators.logistic import LogisticFamily
+from heads.estimators.boosted import BoostedFamily, BoostedHead
+from heads.estimators.logistic import LogisticFamily, LogisticHead
 from heads.estimators.mlp import MlpFamily
 from heads.estimators.neighbors import NeighborsFamily
 from heads.registry import head_family
@@ -34,16 +34,24 @@ def test_a_grid_without_a_choice_stays_as_it_is() -> None:
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 @pytest.mark.parametrize(
-    ("family", "library"),
-    [
-        (LogisticFamily((1.0,)), "torch sees"),
-        (MlpFamily(points=({"hidden": (4,)},)), "torch sees"),
-        (BoostedFamily(), "XGBoost finds"),
-    ],
+    "family", [LogisticFamily((1.0,)), MlpFamily(points=({"hidden": (4,)},)), BoostedFamily()]
 )
-def test_a_gpu_that_is_not_there_is_named(family: object, library: str) -> None:
-    with pytest.raises(UsageError, match=f"device 'cuda' is not there: {library} no GPU; use cpu"):
+def test_a_gpu_that_is_not_there_is_named_before_anything_is_fitted(family: object) -> None:
+    with pytest.raises(
+        UsageError, match=r"device 'cuda' is not there: torch sees 0 CUDA devices\. Use 'cpu'"
+    ):
         probed(make_view(), draws=2, family=family, device="cuda")
+
+
+@pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
+def test_a_head_names_the_library_that_finds_none() -> None:
+    X, y = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32), np.arange(20) % 2
+    for head, library in (
+        (LogisticHead(device="cuda"), "torch sees"),
+        (BoostedHead(device="cuda"), "XGBoost finds"),
+    ):
+        with pytest.raises(UsageError, match=f"device 'cuda' is not there: {library} no GPU; use cpu"):
+            head.fit(X, y)
 
 
 def test_auto_is_the_cpu_without_a_gpu() -> None:

@@ -244,7 +244,7 @@ def test_sigterm_ends_the_command_in_good_order_and_it_can_be_continued(tmp_path
         time.sleep(0.01)
     (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 1, errors
+    assert process.returncode == 130, errors
     assert "run the same command to continue" in output
     assert "stopping: the current chunk is abandoned" in errors
     assert not any(word in errors for word in ("Error", "exit code", "Traceback", "terminate"))
