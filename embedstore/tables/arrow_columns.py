@@ -19,34 +19,47 @@ from embedstore.tables.rows import Cell, as_text
 _EXACT = 1 << 53
 
 
-def read_parquet(path: Path, lists: Container[str] = ()) -> tuple[list[str], list[pa.ChunkedArray]]:
-    """Return the names and columns of a Parquet file; cells of the columns `lists` may be lists of text."""
+def read_parquet(
+    path: Path, lists: Container[str] = ()
+) -> tuple[list[str], list[pa.ChunkedArray], tuple[str, ...]]:
+    """Return the names and columns of a Parquet file, and the names of those that are no column of cells.
+
+    Cells of the columns `lists` may be lists of text. Other lists and structures (boxes, headers) are left out.
+    """
     table = pq.ParquetFile(path).read()
+    nested = tuple(
+        field.name for field in table.schema if pa.types.is_nested(field.type) and field.name not in lists
+    )
+    table = table.drop_columns(list(nested)) if nested else table
     columns = [
         _lists_as_text(table.column(number))
         if name in lists and _is_list_of_text(table.column(number).type)
         else _plain_column(path, name, table.column(number))
         for number, name in enumerate(table.column_names)
     ]
-    return table.column_names, columns
+    return table.column_names, columns, nested
 
 
 def read_json(
     path: Path, lists: Container[str] = ()
-) -> tuple[list[str], list[pa.ChunkedArray], list[str], str]:
-    """Return names, columns, the place of each row and the encoding of JSON lines, or of one list of objects.
+) -> tuple[list[str], list[pa.ChunkedArray], list[str], str, tuple[str, ...]]:
+    """Return names, columns, places of rows and encoding of JSON lines, or of one list of objects.
 
-    Cells of the columns `lists` may be lists of text.
+    And the names of what is no column of cells: lists and objects are left out, but for the columns `lists`, whose
+    cells may be lists of text.
 
     Raises
     ------
     DataError
-        If a line is no object, or holds a list, an object or half of a character; with the line.
+        If a line is no object, holds half of a character, or a list or an object where others hold a cell; with the
+        line.
     """
     content, encoding = read_text_file(path)
     whole = content.lstrip()[:1] == b"["
     documents, places = _listed(path, content, lists) if whole else _lines(path, content, lists)
     names = list(dict.fromkeys(name for document in documents for name in document))
+    nested = tuple(name for name in names if _is_nested(path, name, documents, places))
+    names = [name for name in names if name not in nested]
     columns = []
     for name in names:
         cells = [document.get(name) for document in documents]
@@ -57,7 +70,7 @@ def read_json(
             raise DataError(
                 f"{path}: {places[row]}: column {name!r} holds half of a character, {cells[row]!r}; write the whole one"
             ) from error
-    return names, columns, places, encoding
+    return names, columns, places, encoding, nested
 
 
 def _lines(path: Path, content: bytes, lists: Container[str]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -97,11 +110,20 @@ def _object(path: Path, place: str, document: Any, lists: Container[str]) -> dic
     for name, cell in document.items():
         if name in lists and isinstance(cell, list) and all(isinstance(entry, str) for entry in cell):
             document[name] = json.dumps(cell, ensure_ascii=False)
-        elif isinstance(cell, list | dict):
-            raise DataError(f"{path}: {place}: {name!r} must be text or a number; found {repr(cell)[:80]}")
         if _is_half(name):
             raise DataError(f"{path}: {place}: the column name {name!r} holds half of a character")
     return document
+
+
+def _is_nested(path: Path, name: str, documents: Sequence[dict[str, Any]], places: Sequence[str]) -> bool:
+    """Return whether all that is said under a name are lists or objects; raises DataError where only some are."""
+    rows = [row for row, document in enumerate(documents) if isinstance(document.get(name), list | dict)]
+    if rows and any(not isinstance(document.get(name), list | dict | None) for document in documents):
+        cell = documents[rows[0]][name]
+        raise DataError(
+            f"{path}: {places[rows[0]]}: {name!r} must be text or a number; found {repr(cell)[:80]}"
+        )
+    return bool(rows)
 
 
 def _is_list_of_text(kind: pa.DataType) -> bool:

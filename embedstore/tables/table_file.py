@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ ENDINGS = (*_DELIMITED, *_PARQUET, *_JSON)
 # Names that pandas gives to an index without one.
 _INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")
 TABLE = "table"
+_OF_PROGRAMS = (".xlsx", ".xls", ".xlsm", ".ods", ".sav", ".dta", ".rds", ".sas7bdat", ".feather", ".xml")
+_SAVE_AS = ". Save it as CSV from its own program"
 
 
 def read_rows(path: Path, rules: CellRules | None = None, *, lists: Container[str] = ()) -> Rows:
@@ -51,6 +53,7 @@ def read_rows(path: Path, rules: CellRules | None = None, *, lists: Container[st
     if suffix not in ENDINGS:
         raise DataError(
             f"{path}: a table must end in {', '.join(ENDINGS)}; found {path.suffix or 'no ending'!r}"
+            f"{_SAVE_AS if suffix in _OF_PROGRAMS else ''}"
         )
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; name the table's file")
@@ -80,13 +83,23 @@ def _suffix_of(path: Path) -> str:
 
 def _read(path: Path, suffix: str, lists: Container[str]) -> _Found:
     if suffix in _PARQUET:
-        names, columns = read_parquet(path, lists)
-        return _Found(names, columns, "row {}".format)
+        names, columns, nested = read_parquet(path, lists)
+        return _Found(names, columns, "row {}".format, _without_nested(nested))
     if suffix in _JSON:
-        names, columns, places, encoding = read_json(path, lists)
-        return _Found(names, columns, places.__getitem__, (f"{encoding} text",) if encoding else ())
+        names, columns, places, encoding, nested = read_json(path, lists)
+        words = (f"{encoding} text",) if encoding else ()
+        return _Found(names, columns, places.__getitem__, words + _without_nested(nested))
     text = read_delimited(path)
     return _Found(list(text.header), list(text.columns), text.place, text.words, text.separator != ",")
+
+
+def _without_nested(names: Sequence[str]) -> tuple[str, ...]:
+    """Say which columns were left out because their cells are lists or structures."""
+    return (
+        (f"{counted(len(names), 'column')} of lists or structures left out ({some_of(names)})",)
+        if names
+        else ()
+    )
 
 
 def _named_rows(path: Path, found: _Found) -> Rows:

@@ -201,8 +201,13 @@ def test_a_measurement_is_not_taken_for_a_label(tmp_path):
         ("images.parquet", b"PAR1 no", "cannot be read as parquet"),
         ("images.jsonl", b'{"path": "1.png"}\n{"path"\n', "line 2: must be one JSON object"),
         ("images.jsonl", b"[1]\n", "line 1: must be one JSON object"),
-        ("images.jsonl", b'{"path": ["1.png"]}\n', "line 1: 'path' must be text or a number"),
-        ("images.xlsx", b"PK", r"must end in .csv, .*.jsonl, .*; found '.xlsx'"),
+        (
+            "images.jsonl",
+            b'{"path": "1.png"}\n{"path": ["1.png"]}\n',
+            "line 2: 'path' must be text or a number",
+        ),
+        ("images.jsonl", b'{"path": ["1.png"], "label": 1}\n', "needs the column 'path'; found label"),
+        ("images.xlsx", b"PK", r"must end in .csv, .*.jsonl, .*; found '.xlsx'. Save it as CSV"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, name, content, message):
@@ -228,10 +233,22 @@ def test_a_column_of_file_names_is_pointed_out_where_the_path_is_missing(tmp_pat
         Table().read(table)
 
 
-def test_a_column_that_cannot_become_text_is_refused(tmp_path):
-    pq.write_table(pa.table({"path": ["1.png"], "boxes": [[1, 2]]}), tmp_path / "images.parquet")
-    with pytest.raises(DataError, match=r"column 'boxes' must hold text or numbers; found list"):
-        Table().read(tmp_path / "images.parquet")
+def test_columns_of_lists_and_structures_are_left_out_and_said(tmp_path):
+    boxes, header = [[1, 2], None], [{"kvp": 80}, {"kvp": 90}]
+    pq.write_table(
+        pa.table({"path": ["1.png", "2.png"], "boxes": boxes, "header": header, "age": [51, 52]}),
+        tmp_path / "images.parquet",
+    )
+    documents = [
+        {"path": f"{row + 1}.png", "boxes": boxes[row], "header": header[row], "age": 51 + row}
+        for row in range(2)
+    ]
+    (tmp_path / "images.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    for name in ("images.parquet", "images.jsonl"):
+        found = Table().read(tmp_path / name)
+        assert found.manifest.column("age") == [51, 52]
+        assert not {"boxes", "header"} & set(found.manifest.table.column_names)
+        assert "2 columns of lists or structures left out ('boxes', 'header')" in str(dict(found.summary))
 
 
 def test_impossible_options_are_refused():
