@@ -168,7 +168,8 @@ class _Batch:
         """Take what a block of rows adds to the nearest."""
         numbers = np.arange(block.start, block.stop) if isinstance(block, slice) else block
         at, query = scores.that_may_reach(self._reached(numbers, scores))
-        if len(at) > len(self.queries) * max(8 * self.k, 64):
+        # Widening the block costs as much as the cosines of half of its rows, one by one.
+        if len(at) > max(len(numbers) // 2, len(self.queries) * max(8 * self.k, 64)):
             scores = self.search.scores_in_float64(block, self.queries)
             at, query = scores.that_may_reach(self._reached(numbers, scores))
         kept = ~self._left_out(numbers[at], query)
