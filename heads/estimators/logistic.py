@@ -22,7 +22,7 @@ from heads.solvers.logistic_rows import Normalisation, Precision, working_copy
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 
 # Standard errors by which the held-out loss of a strength must exceed the least for weaker ones to be left out.
-_DOUBT = 4.0
+_DOUBT = 3.0
 # Standard errors of fewer patients say too little; so few rows are solved at every strength in no time.
 _DOUBTED_PATIENTS = 100
 

@@ -28,6 +28,8 @@ TOLERANCE = 1e-8
 _ROUGH = 1e-5
 # Strengths whose mean loss exceeds the least by no more may be chosen.
 _MARGIN = 0.005
+# A fall of the mean loss from one strength to the next that is worth another one.
+_VISIBLE = 1e-4
 # With many rows, only weak regularisation on nearly separable classes needs more: such points never win.
 _PRODUCTS = 40
 _SMALL_PRODUCTS = 400
@@ -160,7 +162,7 @@ class _Walk:
         wanted = []
         for target in range(self.solved.shape[1]):
             total = self.losses[:, target].sum(axis=1)
-            margin = _MARGIN * self.grid.weights[self.path.training.row_of_unit, target].sum()
+            margin = _MARGIN * self._weight(target)
             wanted += [(int(s), target) for s in np.flatnonzero(total <= total.min() + margin)]
         self.solve(wanted, self.grid.solution, {pair: pair[0] for pair in wanted}, tolerance=TOLERANCE)
 
@@ -180,11 +182,25 @@ class _Walk:
             wanted = [pair for target in range(n_targets) for pair in self._beyond(target)]
 
     def _beyond(self, target: int) -> list[tuple[int, int]]:
-        """Return the neighbour of the best strength that has not been tried."""
-        tried = np.asarray(np.isfinite(self.losses[:, target]).all(axis=1))
+        """Return the neighbour of the best strength that was not tried, where the loss still falls towards it."""
+        total = self.losses[:, target].sum(axis=1)
+        tried = np.asarray(np.isfinite(total))
         best = self.best(target)
-        around = [s for s in (best - 1, best + 1) if 0 <= s < len(tried)]
-        return [(s, target) for s in around if not tried[s] and not self.solved[s, target]]
+        visible = _VISIBLE * self._weight(target)
+        around = [
+            (best + step, best - step)
+            for step in (-1, 1)
+            if 0 <= best + step < len(tried) and not tried[best + step]
+        ]
+        return [
+            (new, target)
+            for new, other in around
+            if not 0 <= other < len(tried) or total[other] - total[best] > visible
+        ]
+
+    def _weight(self, target: int) -> float:
+        """Return the sum of the units' weights."""
+        return float(self.grid.weights[self.path.training.row_of_unit, target].sum())
 
     def best(self, target: int) -> int:
         """Return the strength of the least loss."""

@@ -52,7 +52,9 @@ class Problems:
             weights=self.weights[kept],
             truth=self.truth[kept],
             penalty=self.penalty[self.per_column(kept)],
-            sizes=tuple(int(part.sum()) for part in torch.split(kept, self.sizes)) if self.sizes else (),
+            sizes=tuple(int(part.sum()) for part in torch.split(kept, list(self.sizes)))
+            if self.sizes
+            else (),
         )
 
     def scores(self, coefficients: Tensor) -> Tensor:
@@ -72,8 +74,8 @@ class Problems:
         return torch.addcmul(product, self.penalty, coefficients)
 
     @property
-    def _lengths(self) -> tuple[int, ...]:
-        return tuple(size * self.columns for size in self.sizes)
+    def _lengths(self) -> list[int]:
+        return [size * self.columns for size in self.sizes]
 
     def prior(self) -> tuple[Tensor, Tensor]:
         """Return the coefficients of the best constant, and the loss's curvature there (as `curvature`)."""

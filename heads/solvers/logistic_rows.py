@@ -20,7 +20,8 @@ from heads.torch_threads import one_thread
 Normalisation = Literal["none", "standardise", "l2"]
 Precision = Literal["by size", "single"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
-_GRAM_ROWS = 1 << 16
+# Rows, spread over all, of which the eigenbasis is: more take longer and precondition no better.
+_GRAM_ROWS = 1 << 14
 _SPREAD_ROWS = 1 << 10
 # Up to this rank the whole eigenbasis takes some milliseconds; above, that of so many directions.
 _EXACT_RANK = 256
