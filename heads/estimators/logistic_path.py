@@ -26,6 +26,7 @@ from heads.torch_threads import one_thread
 # loss; of the others, which are only compared, the third.
 TOLERANCE = 1e-8
 _ROUGH = 1e-5
+_CLOSE = 1e-6
 # Strengths whose mean loss exceeds the least by no more may be chosen.
 _MARGIN = 0.005
 # A fall of the mean loss from one strength to the next that is worth another one.
@@ -76,40 +77,49 @@ class Path:
             Where to write.
         """
         with one_thread(only_if=self.training.X.size <= SMALL_CELLS):
+            found = None
+            for rows in self._levels():
+                some = replace(self, training=_rows_of(self.training, rows), folds=self.folds[rows])
+                found = _Walk.begin(some, working.take(rows), None).to_best(found, _CLOSE)
             walk = _Walk.begin(self, working, scores)
-            tried = self._tried() if np.isfinite(self.doubt) else None
-            if tried is None:
-                walk.descend(self.doubt)
-                if np.isfinite(self.doubt):
-                    walk.refine()
-            else:
-                some = replace(
-                    self,
-                    training=_rows_of(self.training, tried),
-                    folds=self.folds[tried],
-                )
-                first = _Walk.begin(some, working.take(tried), None)
-                first.descend(self.doubt)
-                walk.finish(first)
+            walk.to_best(found, _CLOSE)
+            if np.isfinite(self.doubt):
+                walk.refine(_MARGIN if found is None else 0.0)
         # The scores of an unsolved problem are no estimate of its strength.
         for strength, target in zip(*np.nonzero(~walk.solved), strict=True):
             scores[strength, :, target] = np.nan
 
-    def _tried(self) -> npt.NDArray[np.int64] | None:
-        """Return the rows of some patients; None where all are few, or some would lack patients of a class."""
+    def _levels(self) -> list[npt.NDArray[np.int64]]:
+        """Return the rows of ever more patients; none where all are few, or some would lack patients of a class."""
         training = self.training
-        if len(training.X) < 3 * _TRIED_ROWS:
-            return None
+        if len(training.X) < 3 * _TRIED_ROWS or not np.isfinite(self.doubt):
+            return []
         _, patient = np.unique(training.groups, return_inverse=True)
         rank = np.random.default_rng(0).permutation(int(patient.max()) + 1)[patient]
         order = np.sort(rank, kind="stable")
-        rows = np.flatnonzero(rank <= order[_TRIED_ROWS])
-        for target in range(training.y.shape[1]):
-            for k in range(training.n_classes):
-                found = np.unique(patient[rows[training.y[rows, target] == k]])
-                if len(found) < _TRIED_PATIENTS:
-                    return None
-        return rows
+        levels = []
+        wanted = _TRIED_ROWS
+        while 3 * wanted <= len(rank):
+            levels.append(np.flatnonzero(rank <= order[wanted]))
+            wanted *= 4
+        return levels if self._has_classes(levels[0], patient) else []
+
+    def _has_classes(self, rows: npt.NDArray[np.int64], patient: npt.NDArray[np.int64]) -> bool:
+        y = self.training.y[rows]
+        return all(
+            len(np.unique(patient[rows[y[:, target] == k]])) >= _TRIED_PATIENTS
+            for target in range(y.shape[1])
+            for k in range(self.training.n_classes)
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What some patients say: solutions to start from, which of them were reached, and each target's best strength."""
+
+    solution: Solution
+    solved: npt.NDArray[np.bool_]  # (strengths, targets)
+    best: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +155,14 @@ class _Walk:
             losses=np.full((*shape, int(patient.max()) + 1), np.inf),
         )
 
+    def to_best(self, found: _Found | None, tolerance: float) -> _Found:
+        """Solve the strengths among which the best is, from what fewer patients said if that is known."""
+        if found is None:
+            self.descend(self.path.doubt)
+        else:
+            self.finish(found, tolerance)
+        return _Found(self.grid.solution, self.solved, [self.best(t) for t in range(self.solved.shape[1])])
+
     def descend(self, doubt: float) -> None:
         """Solve waves of strengths, the strongest regularisation first, until the loss of every target rises."""
         count = len(self.path.strengths)
@@ -159,29 +177,29 @@ class _Walk:
             if not targets:
                 return
 
-    def refine(self) -> None:
-        """Solve the strengths that may be chosen to the last digit that is reported."""
+    def refine(self, excess: float) -> None:
+        """Solve strengths whose mean loss exceeds the least by no more to the last digit that is reported."""
         wanted = []
         for target in range(self.solved.shape[1]):
             total = self.losses[:, target].sum(axis=1)
-            margin = _MARGIN * self._weight(target)
+            margin = excess * self._weight(target)
             near = self.solved[:, target] & (total <= total.min() + margin)
             wanted += [(int(s), target) for s in np.flatnonzero(near)]
         self.solve(wanted, self.grid.solution, {pair: pair[0] for pair in wanted}, tolerance=TOLERANCE)
 
-    def finish(self, first: _Walk) -> None:
-        """Solve on all rows the best strength of some, its neighbours, and more while the best is at an end."""
+    def finish(self, found: _Found, tolerance: float) -> None:
+        """Solve the best strength of fewer patients, its weaker neighbour, and more while the best is at an end."""
         count, n_targets = self.solved.shape
-        nearest = first.solved
-        wanted = []
-        for target in range(n_targets):
-            best = first.best(target)
-            wanted += [(s, target) for s in range(max(best - 1, 0), min(best + 2, count))]
-        start = first.grid.solution
+        wanted = [
+            (strength, target)
+            for target, best in enumerate(found.best)
+            for strength in range(best, min(best + 2, count))
+        ]
+        start, solved = found.solution, found.solved
         while wanted:
-            begin = {(s, t): _nearest(nearest[:, t], s) for s, t in wanted}
-            self.solve(wanted, start, begin, tolerance=TOLERANCE)
-            start, nearest = self.grid.solution, self.solved
+            begin = {(s, t): _nearest(solved[:, t], s) for s, t in wanted}
+            self.solve(wanted, start, begin, tolerance=tolerance)
+            start, solved = self.grid.solution, self.solved
             wanted = [pair for target in range(n_targets) for pair in self._beyond(target)]
 
     def _beyond(self, target: int) -> list[tuple[int, int]]:
@@ -201,7 +219,8 @@ class _Walk:
         return [
             (new, target)
             for new, other in around
-            if not 0 <= other < len(tried) or total[other] - total[best] > visible
+            if not (0 <= other < len(tried) and self.solved[other, target])
+            or total[other] - total[best] > visible
         ]
 
     def _weight(self, target: int) -> float:
@@ -286,7 +305,8 @@ def _rows_of(training: Training, rows: npt.NDArray[np.int64]) -> Training:
     units, unit_of_row = np.unique(training.unit_of_row[rows], return_inverse=True)
     return replace(
         training,
-        X=training.X[rows],
+        # The solver reads the working copy: this array has the shape of the vectors and takes no memory.
+        X=np.broadcast_to(np.float32(0), (len(rows), training.X.shape[1])),
         y=training.y[rows],
         sample_weight=training.sample_weight[rows],
         groups=training.groups[rows],
