@@ -80,6 +80,12 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help=f"A published protocol in place of --head: {', '.join(preset_names())}.",
 )
 @click.option(
+    "--shots",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Learn from so many units only, one of each patient, the same ones in every store of them.  [default: all]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Run folder; with --head all the folder that holds one for each.  [default: runs/TASK-HEAD, and what "

@@ -20,7 +20,7 @@ from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
 from embedstore.view import View
 from heads.base import HeadFamily
-from heads.estimators.presets import preset_family
+from heads.estimators.presets import preset, preset_family
 from heads.inputs.input_ways import all_inputs
 from heads.inputs.metadata import require_metadata_columns
 from heads.protocol.decided_by import decided_by, id_of
@@ -247,7 +247,12 @@ def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None
         raise UsageError(
             f"preset={options.preset!r} brings its own head, {head!r}; leave head={options.head!r} out"
         )
-    return replace(options, head=head), family
+    shots = preset(options.preset).shots
+    if shots is not None and options.shots not in (None, shots):
+        raise UsageError(
+            f"preset={options.preset!r} learns from {shots} units; leave `shots={options.shots}` out"
+        )
+    return replace(options, head=head, shots=options.shots if shots is None else shots), family
 
 
 def family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:
