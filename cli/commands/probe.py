@@ -28,6 +28,7 @@ from cli.options import (
     project_of,
     require,
     stores_option,
+    subgroups_option,
 )
 from cli.printing.head_table import comparison_document, print_finished, print_head_table
 from cli.printing.probe_progress import shown_stages
@@ -104,6 +105,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     multiple=True,
     help="Manifest column (anatomy, ...) that the head gets beside the vector; may be given several times.",
 )
+@subgroups_option
 @click.option(
     "--select-inputs",
     is_flag=True,
@@ -218,6 +220,7 @@ def _job(
     prompts: Path | None,
     key_file: Path | None,
     fit_device: str,
+    subgroups: tuple[str, ...],
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -241,4 +244,5 @@ def _job(
         encoder=encoder,
         prompts=prompts,
         key_file=key_file,
+        subgroups=subgroups,
     )

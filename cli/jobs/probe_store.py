@@ -61,6 +61,8 @@ class ProbeJob:
         File of prompts for such heads.
     key_file
         Key of stores whose paths are hidden, for their pictures.
+    subgroups
+        Manifest columns by which results are split, beside those that the task names.
     """
 
     stores: Sequence[StrPath]
@@ -73,6 +75,7 @@ class ProbeJob:
     encoder: str | None = None
     prompts: StrPath | None = None
     key_file: StrPath | None = None
+    subgroups: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,8 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
     require_metadata_columns(columns)
     with stage("loading the vectors"):
         stores = [open_store(Path(path)) for path in job.stores]
-        view = options.take(load_views(stores, job.task, with_columns=columns))
+        loaded = load_views(stores, job.task, with_columns=columns, subgroups=job.subgroups)
+        view = options.take(loaded)
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
     return OpenedProbe(job=job, options=options, family=family, stores=stores, view=view)

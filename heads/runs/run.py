@@ -51,6 +51,8 @@ class Run(Brief):
         `evaluated`.
     label_noise
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
+    units
+        Arrow table of what the units are (`heads.runs.unit_table`); None in runs from before it was kept.
     timing
         When it was made (``created``) and how long each step took (``seconds``); empty where nobody kept it.
     """
@@ -64,6 +66,7 @@ class Run(Brief):
     learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table
+    units: pa.Table | None = None
     timing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
