@@ -15,6 +15,7 @@ from embedstore.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds, OutOfFold, Training
+    from heads.comparing.comparison_table import ComparisonTable, comparison_table
     from heads.estimators.boosted import BoostedHead
     from heads.estimators.logistic import LogisticHead
     from heads.estimators.mlp import MlpHead
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BoostedHead",
     "Comparison",
+    "ComparisonTable",
     "Estimate",
     "FamilyDefaults",
     "Head",
@@ -54,6 +56,7 @@ __all__ = [
     "Training",
     "ZeroShotHead",
     "compare",
+    "comparison_table",
     "head_class",
     "head_names",
     "learning_curve",
@@ -79,6 +82,7 @@ _NAMES_OF_MODULE = {
         "OutOfFold",
         "Training",
     ],
+    "heads.comparing.comparison_table": ["ComparisonTable", "comparison_table"],
     "heads.estimators.boosted": ["BoostedHead"],
     "heads.estimators.logistic": ["LogisticHead"],
     "heads.estimators.mlp": ["MlpHead"],
