@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from heads.protocol.probe import probe
     from heads.protocol.probe_result import ProbeResult
     from heads.registry import head_class, head_names
+    from heads.reporting.comparison_page import save_comparison
     from heads.reporting.page import save_report
     from heads.runs.answers import predict_units
     from heads.runs.comparison import Comparison, compare
@@ -67,6 +68,7 @@ __all__ = [
     "preset_family",
     "preset_names",
     "probe",
+    "save_comparison",
     "save_report",
     "save_run",
     "zeroshot_head",
@@ -94,6 +96,7 @@ _NAMES_OF_MODULE = {
     "heads.protocol.probe": ["probe"],
     "heads.protocol.probe_result": ["ProbeResult"],
     "heads.registry": ["head_class", "head_names"],
+    "heads.reporting.comparison_page": ["save_comparison"],
     "heads.reporting.page": ["save_report"],
     "heads.runs.answers": ["predict_units"],
     "heads.runs.comparison": ["Comparison", "compare"],

@@ -142,4 +142,4 @@ def _too_few(matched: MatchedUnits, members: npt.NDArray[np.int64], classes: Seq
     if not counts:
         return "no label"
     fewest, name = min(counts, key=lambda entry: entry[0])
-    return f"{fewest} patients of {name}" if fewest < FEW_PATIENTS else ""
+    return f"{fewest} patient{'' if fewest == 1 else 's'} of {name}" if fewest < FEW_PATIENTS else ""

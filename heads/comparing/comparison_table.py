@@ -174,6 +174,8 @@ def comparison_table(
     draws, seed = settings["draws"] if draws is None else draws, settings["seed"] if seed is None else seed
     require_whole_number("draws", draws)
     require_whole_number("seed", seed)
+    if draws < 1 or seed < 0:
+        raise UsageError(f"draws must be 1 or more and seed 0 or more; found draws={draws}, seed={seed}")
     names = compared_names(loaded)
     columns = _columns(loaded[position], names[position], subgroups)
     matched = match_units(loaded, names, baseline=position)
@@ -237,8 +239,8 @@ def _columns(run: Run, name: str, wanted: Sequence[str] | None) -> list[str]:
     for column in wanted or ():
         if column not in kept:
             raise UsageError(
-                f"`subgroups`: {name} keeps no column {column!r}; it keeps {', '.join(kept) or 'none'}"
-                f"{did_you_mean(column, kept)}. Probe again and name it there too"
+                f"`subgroups`: {name} keeps no column {column!r}; it keeps {', '.join(kept) or 'none'}: "
+                f"name it when probing, too{did_you_mean(column, kept)}"
             )
     return kept if wanted is None else list(wanted)
 

@@ -83,12 +83,13 @@ def match_units(runs: Sequence[Run], names: Sequence[str], *, baseline: int = 0)
     common = sorted(set.intersection(*(set(run.evaluated.unit_ids.tolist()) for run in runs)))
     kept, other_images = _of_the_same_images(runs, common)
     if not kept:
+        why = _why_none(runs, other_images)
         raise UsageError(
-            f"runs must have evaluated units in common; found none in {', '.join(names)}{_why_none(runs, other_images)}. "
-            "Probe stores of the same images"
+            f"runs must have evaluated units in common; found none in {', '.join(names)}{why}. Probe stores of the "
+            "same images"
         )
     if other_images:
-        notes.append(f"{other_images:,} units of one id have other images in another run and are left out")
+        notes.append(f"left out because their images are not the same in every run: {other_images:,} units")
     rows = [_rows_of(run.evaluated, kept) for run in runs]
     left_out = tuple(len(run.evaluated.unit_ids) - len(kept) for run in runs)
     notes += [
@@ -232,7 +233,9 @@ def _why_none(runs: Sequence[Run], other_images: int) -> str:
     for run in runs:
         if run.units is not None:
             facts = unit_facts(run.units)
-            contents.append({str(facts.content[facts.row_of[unit]]) for unit in run.evaluated.unit_ids.tolist()})
+            contents.append(
+                {str(facts.content[facts.row_of[unit]]) for unit in run.evaluated.unit_ids.tolist()}
+            )
     alike = set.intersection(*contents) - {""} if len(contents) == len(runs) else set()
     return f"; {len(alike):,} have the same images under other ids (another key or table?)" if alike else ""
 

@@ -23,7 +23,7 @@ COLUMNS = ("anatomy", "age")
 
 def view_by(encoder: str, *, noise: float = 0.0, **changes: Any) -> View:
     """Return the studies as an encoder of this name sees them: the same vectors, more or less clearly."""
-    view = make_view(patients=90)
+    view = make_view(patients=150)
     generator = np.random.default_rng(len(encoder))
     ages = np.random.default_rng(5).integers(20, 75, len(view.unit_ids))
     seen = replace(

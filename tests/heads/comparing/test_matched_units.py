@@ -82,7 +82,7 @@ def test_a_unit_with_other_images_is_not_the_same_unit(sharp: Run, blurred: Run)
     found = match(sharp, replaced)
     assert unit not in found.unit_ids
     assert len(found.unit_ids) == len(sharp.evaluated.unit_ids) - 1
-    assert found.notes[0] == "1 units of one id have other images in another run and are left out"
+    assert found.notes[0] == "left out because their images are not the same in every run: 1 units"
     # Imported vectors have no pixels, and old runs no table: the id decides.
     unknown = units_table(blurred, "content_sha256", only(unit, "content_sha256", None))
     for run in (unknown, replace(blurred, units=None)):
@@ -135,7 +135,9 @@ def test_many_differing_units_are_counted_and_three_are_shown(sharp: Run, blurre
 
 def test_one_split_and_cross_validation_are_not_compared(sharp: Run, blurred: Run) -> None:
     crossed = documented(blurred, "settings", mode="outer cross-validation")
-    with pytest.raises(UsageError, match="found official split in sharp, .* and outer cross-validation in blur"):
+    with pytest.raises(
+        UsageError, match=r"found official split in sharp, .* and outer cross-validation in blur"
+    ):
         match(sharp, crossed)
 
 
@@ -143,7 +145,9 @@ def test_runs_of_other_targets_are_refused_and_of_more_targets_compared_in_the_c
     sharp: Run, blurred: Run
 ) -> None:
     other = documented(changed(blurred, "target", lambda row: "effusion"), "task", targets=["effusion"])
-    with pytest.raises(UsageError, match="found finding in sharp, logistic and effusion in blurred, logistic"):
+    with pytest.raises(
+        UsageError, match="found finding in sharp, logistic and effusion in blurred, logistic"
+    ):
         match(sharp, other)
     both = pa.concat_tables([blurred.predictions, other.predictions])
     wider = documented(replace(blurred, predictions=both), "task", targets=["finding", "effusion"])
@@ -180,5 +184,7 @@ def test_other_outer_folds_are_said_and_other_numbers_of_the_same_folds_are_not(
 
 
 def test_another_task_is_refused(sharp: Run, blurred: Run) -> None:
-    with pytest.raises(UsageError, match="must be of one task; found 'phantom' .* and 'fracture' .* Take those"):
+    with pytest.raises(
+        UsageError, match=r"must be of one task; found 'phantom' .* and 'fracture' .* Take those"
+    ):
         match(sharp, documented(blurred, "task", name="fracture"))
