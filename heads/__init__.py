@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from heads.estimators.neighbors import NeighborsHead
     from heads.estimators.presets import preset_family, preset_names
     from heads.estimators.zeroshot import ZeroShotHead, zeroshot_head
+    from heads.lumbar.rsna_score import for_rsna_score, from_rsna_score, rsna_score
+    from heads.lumbar.submission import Submission, read_submission, write_submission
     from heads.protocol.learning_curve import LearningCurve, learning_curve
     from heads.protocol.options import ProbeOptions
     from heads.protocol.probe import probe
@@ -54,10 +56,13 @@ __all__ = [
     "ProbeOptions",
     "ProbeResult",
     "Run",
+    "Submission",
     "Training",
     "ZeroShotHead",
     "compare",
     "comparison_table",
+    "for_rsna_score",
+    "from_rsna_score",
     "head_class",
     "head_names",
     "learning_curve",
@@ -68,9 +73,12 @@ __all__ = [
     "preset_family",
     "preset_names",
     "probe",
+    "read_submission",
+    "rsna_score",
     "save_comparison",
     "save_report",
     "save_run",
+    "write_submission",
     "zeroshot_head",
 ]
 
@@ -91,6 +99,8 @@ _NAMES_OF_MODULE = {
     "heads.estimators.neighbors": ["NeighborsHead"],
     "heads.estimators.presets": ["preset_family", "preset_names"],
     "heads.estimators.zeroshot": ["ZeroShotHead", "zeroshot_head"],
+    "heads.lumbar.rsna_score": ["for_rsna_score", "from_rsna_score", "rsna_score"],
+    "heads.lumbar.submission": ["Submission", "read_submission", "write_submission"],
     "heads.protocol.learning_curve": ["LearningCurve", "learning_curve"],
     "heads.protocol.options": ["ProbeOptions"],
     "heads.protocol.probe": ["probe"],

@@ -14,7 +14,6 @@ from heads.runs.answers import NOTICE
 from heads.runs.comparison import p_value_in_words
 from heads.runs.run_warnings import FEW_PATIENTS
 from heads.statistics.bootstrap import Estimate
-from heads.statistics.metrics import shown_in
 
 _COLUMN = 24
 _DIFFERENCE = 26
@@ -31,7 +30,7 @@ def print_comparison(table: ComparisonTable) -> None:
         click.echo(f"mean over {', '.join(table.targets)}")
     for line in table.notes:
         click.echo(f"note: {line}")
-    columns = list(dict.fromkeys((table.metric, *shown_in("heads"))))
+    columns = table.columns
     width = max(len(entry.name) for entry in table.runs) + 2
     headings = "".join(f"{name:<{_COLUMN}}" for name in columns)
     difference = f"{table.metric}, to baseline"

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from embedstore.files import StrPath, write_durable
 from embedstore.task import units_in_words
 from heads.comparing.comparison_table import ComparisonTable
+from heads.lumbar.rsna_score import RSNA_SCORES
 from heads.reporting.charts import forest_chart
 from heads.reporting.words import PHANTOM, data_in_words, estimate_text
 from heads.runs.comparison import p_value_in_words
@@ -46,7 +47,7 @@ def render_comparison(table: ComparisonTable) -> str:
         units=units_in_words(table.unit),
         differences=_differences(table),
         cells=_cells(table),
-        columns=list(dict.fromkeys((table.metric, *shown_in("heads"), *shown_in("tiles")))),
+        columns=list(dict.fromkeys((*table.columns, *shown_in("tiles")))),
         forest=_forest(table),
         forest_of_differences=_forest_of_differences(table),
         phantoms=bool(sources) and any(source["phantom"] for source in sources),
@@ -76,7 +77,7 @@ def _differences(table: ComparisonTable) -> list[dict[str, Any]]:
             "p": p_value_in_words(entry.differences[name].p_value, entry.differences[name]),
             "corrected": p_value_in_words(entry.corrected_p[name], entry.differences[name]),
         }
-        for name in computed_in("comparison")
+        for name in (*computed_in("comparison"), *RSNA_SCORES)
         for entry in (table.runs[position] for position in table.best_first)
         if name in entry.differences
     ]

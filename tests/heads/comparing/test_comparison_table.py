@@ -11,10 +11,13 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from embedstore.errors import DataError, UsageError
+from embedstore.lumbar.levels import CLASS_WEIGHTS, CLASSES, TARGETS
 from heads.comparing.comparison_table import comparison_table
+from heads.lumbar.rsna_score import for_rsna_score, rsna_score
 from heads.runs.comparison import compare
 from heads.runs.run import Run
-from tests.heads.comparing.encoder_runs import changed, of_units
+from tests.heads.comparing.encoder_runs import changed, of_units, run_of
+from tests.views import make_view
 
 DRAWS = 40
 
@@ -159,3 +162,30 @@ def test_runs_from_before_their_units_were_kept_are_compared_without_subgroups(
 def test_a_folder_that_holds_no_run_is_named(sharp: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a run"):
         comparison_table([sharp, tmp_path])
+
+
+def test_runs_of_the_lumbar_competition_have_its_score_too(tmp_path: Path) -> None:
+    view = make_view(patients=40, classes=CLASSES, targets=TARGETS)
+    task = replace(view.task, class_weights=CLASS_WEIGHTS, ordered=True, primary_metric="log_loss")
+    run = run_of(replace(view, task=task), tmp_path / "one")
+    # Nearer to saying nothing, so that the score differs.
+    duller = replace(
+        changed(run, "prob_Severe", lambda row: row["prob_Severe"] / 2 + 1 / 6), folder=tmp_path / "other"
+    )
+    for name in ("prob_Normal/Mild", "prob_Moderate"):
+        duller = changed(duller, name, lambda row, name=name: row[name] / 2 + 1 / 6)
+    table = comparison_table([run, duller], draws=DRAWS)
+    for entry, of in zip(table.runs, (run, duller), strict=True):
+        evaluated = of.evaluated
+        said = for_rsna_score(evaluated.probabilities)
+        expected = rsna_score(evaluated.y, said, patients=evaluated.patients, draws=DRAWS)["rsna_score"]
+        assert entry.metrics["rsna_score"].value == pytest.approx(expected.value, abs=1e-12)
+        assert "rsna_score_as_given" in entry.metrics
+    base, other = table.runs
+    difference = other.differences["rsna_score"].estimate
+    assert difference.value == pytest.approx(
+        other.metrics["rsna_score"].value - base.metrics["rsna_score"].value, abs=1e-12
+    )
+    assert other.corrected_p["rsna_score"] == other.differences["rsna_score"].p_value
+    assert "rsna_score" in table.columns
+    assert "rsna_score_as_given" in table.to_json()["runs"][1]["differences"]
