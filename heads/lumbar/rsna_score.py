@@ -104,7 +104,7 @@ def rsna_score(
     >>> y[1] = 2
     >>> prior = np.tile([0.7, 0.2, 0.1], (2, 25, 1))
     >>> round(heads.rsna_score(y, heads.for_rsna_score(prior), draws=50)["rsna_score"].value, 3)
-    1.188
+    1.187
     """
     truth, said = np.asarray(y), np.asarray(submitted, np.float64)
     if truth.ndim != 2 or said.shape != (*truth.shape, len(CLASSES)):

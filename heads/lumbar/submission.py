@@ -108,6 +108,8 @@ def read_submission(path: StrPath) -> Submission:
 
     Examples
     --------
+    >>> prior = np.tile([0.7, 0.2, 0.1], (2, 25, 1))
+    >>> heads.write_submission("submission.csv", ["44036939", "44036940"], heads.for_rsna_score(prior))
     >>> found = heads.read_submission("submission.csv")
     >>> found.study_ids.tolist(), found.probabilities[0, 0].round(3).tolist()
     (['44036939', '44036940'], [0.467, 0.267, 0.267])
