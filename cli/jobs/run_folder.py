@@ -52,6 +52,8 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
         ("weights", options.class_weights, usual.class_weights),
         ("shots", None if options.shots == of_preset else options.shots, usual.shots),
         ("folds", options.folds, usual.folds),
+        ("final", options.final, usual.final),
+        ("repeats", options.repeats, usual.repeats),
         ("coverage", options.coverage, usual.coverage),
         ("seed", options.seed, usual.seed),
         ("prompts", prompts and _listed([prompts]), None),
