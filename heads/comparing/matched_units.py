@@ -1,4 +1,7 @@
-"""The units that runs have in common: the same by id, images, patient, label and split, never by the order of rows."""
+"""The units that runs have in common: the same by id, images, patient, label and split, never by the order of rows.
+
+Where ids of two runs have nothing in common (other keys, other tables), images alone say which unit is which.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError, and_more
 from embedstore.view import MISSING
+from heads.comparing.renamed_units import by_content
 from heads.protocol.predictions import Predictions
 from heads.runs.comparison import require_one_task
 from heads.runs.run import Run
@@ -75,15 +79,17 @@ def match_units(runs: Sequence[Run], names: Sequence[str], *, baseline: int = 0)
                 f"{', '.join(run.targets)} in {name}" for run, name in zip(runs, names, strict=True)
             )
         )
-    of_baseline = _Compared(runs[baseline], names[baseline], targets)
     notes = _targets_left_out(runs, names, targets)
+    runs, renamed = _with_common_ids(runs, names, baseline)
+    notes += renamed
+    of_baseline = _Compared(runs[baseline], names[baseline], targets)
     for position, (run, name) in enumerate(zip(runs, names, strict=True)):
         if position != baseline:
             notes += _checked(of_baseline, _Compared(run, name, targets))
     common = sorted(set.intersection(*(set(run.evaluated.unit_ids.tolist()) for run in runs)))
     kept, other_images = _of_the_same_images(runs, common)
     if not kept:
-        why = _why_none(runs, other_images)
+        why = f"; {other_images:,} of one id have other images" if other_images else ""
         raise UsageError(
             f"runs must have evaluated units in common; found none in {', '.join(names)}{why}. Probe stores of the "
             "same images"
@@ -225,19 +231,15 @@ def _of_the_same_images(runs: Sequence[Run], common: Sequence[str]) -> tuple[lis
     return [name for name in common if name not in differing], len(differing)
 
 
-def _why_none(runs: Sequence[Run], other_images: int) -> str:
-    """Return what hints at the reason why no unit is common: other images of one id, or other ids of one image."""
-    if other_images:
-        return f"; {other_images:,} of one id have other images"
-    contents = []
-    for run in runs:
-        if run.units is not None:
-            facts = unit_facts(run.units)
-            contents.append(
-                {str(facts.content[facts.row_of[unit]]) for unit in run.evaluated.unit_ids.tolist()}
-            )
-    alike = set.intersection(*contents) - {""} if len(contents) == len(runs) else set()
-    return f"; {len(alike):,} have the same images under other ids (another key or table?)" if alike else ""
+def _with_common_ids(runs: Sequence[Run], names: Sequence[str], baseline: int) -> tuple[list[Run], list[str]]:
+    """Return the runs with the baseline's ids where theirs have nothing in common with it, and what is to be said."""
+    found, notes = list(runs), []
+    for position, (run, name) in enumerate(zip(runs, names, strict=True)):
+        renamed = by_content(run, runs[baseline]) if position != baseline else None
+        if renamed is not None:
+            found[position] = renamed
+            notes.append(f"{name}: no id is one of {names[baseline]}; units are matched by their images")
+    return found, notes
 
 
 def _targets_left_out(runs: Sequence[Run], names: Sequence[str], targets: tuple[str, ...]) -> list[str]:
