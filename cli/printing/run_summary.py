@@ -58,6 +58,7 @@ def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
         unsolved = "; not solved to the end" if entry["converged"] is False else ""
         click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
     _print_metrics(document)
+    _print_rsna_score(document)
     print_warnings(document)
     _print_sets(document)
     _print_curve(document)
@@ -147,6 +148,16 @@ def _print_metrics(document: Mapping[str, Any]) -> None:
         click.echo("no image: the prevalence of training, said of every unit")
         for name in (name for name in names if name in document["without_image"]):
             click.echo(f"{name:<{width}} {_estimate(document['without_image'][name])}")
+
+
+def _print_rsna_score(document: Mapping[str, Any]) -> None:
+    """Print the score of the RSNA lumbar competition, of runs that have one."""
+    scores = document.get("rsna_score", {})
+    if scores:
+        click.echo("\nRSNA 2024 lumbar score, of probabilities times (1, 2, 4); smaller is better")
+    width = max(map(len, scores), default=0)
+    for name, entry in scores.items():
+        click.echo(f"{name:<{width}} {_estimate(entry)}")
 
 
 def _print_sets(document: Mapping[str, Any]) -> None:

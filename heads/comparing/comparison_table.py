@@ -15,7 +15,7 @@ from embedstore.files import StrPath
 from heads.comparing.compared_cells import ComparedCell, cell_parts, compared_cells, kept_columns
 from heads.comparing.compared_names import compared_names, encoder_differences, encoder_names, head_name
 from heads.comparing.matched_units import MatchedUnits, match_units
-from heads.lumbar.rsna_score import RSNA_SCORES, draw_corrected_score, is_of_the_competition
+from heads.lumbar.rsna_score import RUN_SCORES, draw_run_score, is_of_the_competition
 from heads.runs.comparison import leading_metric
 from heads.runs.run import Run
 from heads.runs.run_files import load_run
@@ -95,7 +95,7 @@ class ComparisonTable(Brief):
     @property
     def columns(self) -> tuple[str, ...]:
         """The metrics to show where there is no room for all: the leading one, those of heads, and the RSNA score."""
-        names = dict.fromkeys((self.metric, *shown_in("heads"), *RSNA_SCORES[:1]))
+        names = dict.fromkeys((self.metric, *shown_in("heads"), *RUN_SCORES[:1]))
         return tuple(name for name in names if any(name in entry.metrics for entry in self.runs))
 
     @property
@@ -192,7 +192,7 @@ def comparison_table(
     drawn: list[Mapping[str, Drawn]] = [draw_metrics(of_run, wanted) for of_run in scored]
     if is_of_the_competition(matched.targets, loaded[0].classes):
         drawn = [
-            {**of_run, **draw_corrected_score(of, matched.targets)}
+            {**of_run, **draw_run_score(of, matched.targets)}
             for of_run, of in zip(drawn, scored, strict=True)
         ]
     differences = _differences(drawn, position)
@@ -286,7 +286,7 @@ def _differences(drawn: Sequence[Mapping[str, Drawn]], baseline: int) -> list[di
                 (of_run[name].drawn, base[name].drawn),
                 n=of_run[name].n,
             )
-            for name in (*computed_in("comparison"), *RSNA_SCORES)
+            for name in (*computed_in("comparison"), *RUN_SCORES)
             if name in of_run and np.isfinite([of_run[name].value, base[name].value]).all()
         }
         if position != baseline
@@ -298,7 +298,7 @@ def _differences(drawn: Sequence[Mapping[str, Drawn]], baseline: int) -> list[di
 def _corrected(differences: Sequence[Mapping[str, Difference]]) -> list[dict[str, float]]:
     """Return, for each run, metric -> p-value corrected for the number of runs that are compared in it."""
     corrected: list[dict[str, float]] = [{} for _ in differences]
-    for name in (*computed_in("comparison"), *RSNA_SCORES):
+    for name in (*computed_in("comparison"), *RUN_SCORES):
         compared = [position for position, of_run in enumerate(differences) if name in of_run]
         p_values = holm([differences[position][name].p_value for position in compared])
         for position, p in zip(compared, p_values, strict=True):

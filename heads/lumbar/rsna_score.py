@@ -25,10 +25,10 @@ from heads.statistics.evaluation import Drawn, Scored
 
 SCORE = "rsna_score"
 AS_GIVEN = "rsna_score_as_given"
-# Of calibrated probabilities, times (1, 2, 4) and as they are.
-RSNA_SCORES = (SCORE, AS_GIVEN)
 ANY_SEVERE = "any_severe_spinal"
 PARTS = (*SCORED_CONDITIONS, ANY_SEVERE)
+# Of a run: the score of its probabilities times (1, 2, 4) with its parts, and that of its probabilities as they are.
+RUN_SCORES = (SCORE, *(f"rsna_{part}" for part in PARTS), AS_GIVEN)
 # scikit-learn's `log_loss`, by which the competition scores, cuts probabilities there.
 _FLOOR = float(np.finfo(np.float64).eps)
 _SPINAL, _SEVERE = "spinal", CLASSES.index("Severe")
@@ -151,10 +151,11 @@ def draw_rsna_score(
     return {SCORE: score, **drawn}
 
 
-def draw_corrected_score(scored: Scored, targets: Sequence[str]) -> dict[str, Drawn]:
-    """Return the score of calibrated probabilities after and before their correction, `SCORE` and `AS_GIVEN`."""
-    said = {SCORE: for_rsna_score(scored.probabilities), AS_GIVEN: scored.probabilities}
-    return {name: draw_rsna_score(scored.y, of, scored.draws, targets)[SCORE] for name, of in said.items()}
+def draw_run_score(scored: Scored, targets: Sequence[str]) -> dict[str, Drawn]:
+    """Return `RUN_SCORES` of the calibrated probabilities of a run, on all studies and in each draw."""
+    corrected = draw_rsna_score(scored.y, for_rsna_score(scored.probabilities), scored.draws, targets)
+    as_given = draw_rsna_score(scored.y, scored.probabilities, scored.draws, targets)
+    return dict(zip(RUN_SCORES, (*corrected.values(), as_given[SCORE]), strict=True))
 
 
 def is_of_the_competition(targets: Sequence[str], classes: Sequence[str]) -> bool:

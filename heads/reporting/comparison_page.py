@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from embedstore.files import StrPath, write_durable
 from embedstore.task import units_in_words
 from heads.comparing.comparison_table import ComparisonTable
-from heads.lumbar.rsna_score import RSNA_SCORES
+from heads.lumbar.rsna_score import RUN_SCORES
 from heads.reporting.charts import forest_chart
 from heads.reporting.words import PHANTOM, data_in_words, estimate_text
 from heads.runs.comparison import p_value_in_words
@@ -77,7 +77,7 @@ def _differences(table: ComparisonTable) -> list[dict[str, Any]]:
             "p": p_value_in_words(entry.differences[name].p_value, entry.differences[name]),
             "corrected": p_value_in_words(entry.corrected_p[name], entry.differences[name]),
         }
-        for name in (*computed_in("comparison"), *RSNA_SCORES)
+        for name in (*computed_in("comparison"), *RUN_SCORES)
         for entry in (table.runs[position] for position in table.best_first)
         if name in entry.differences
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from cli.printing.run_summary import print_run
 from embedstore.errors import DataError, UsageError
 from embedstore.lumbar.levels import CLASS_WEIGHTS, CLASSES, TARGETS
 from heads.comparing.comparison_table import comparison_table
@@ -164,7 +165,9 @@ def test_a_folder_that_holds_no_run_is_named(sharp: Run, tmp_path: Path) -> None
         comparison_table([sharp, tmp_path])
 
 
-def test_runs_of_the_lumbar_competition_have_its_score_too(tmp_path: Path) -> None:
+def test_runs_of_the_lumbar_competition_have_its_score_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     view = make_view(patients=40, classes=CLASSES, targets=TARGETS)
     task = replace(view.task, class_weights=CLASS_WEIGHTS, ordered=True, primary_metric="log_loss")
     run = run_of(replace(view, task=task), tmp_path / "one")
@@ -180,7 +183,15 @@ def test_runs_of_the_lumbar_competition_have_its_score_too(tmp_path: Path) -> No
         said = for_rsna_score(evaluated.probabilities)
         expected = rsna_score(evaluated.y, said, patients=evaluated.patients, draws=DRAWS)["rsna_score"]
         assert entry.metrics["rsna_score"].value == pytest.approx(expected.value, abs=1e-12)
-        assert "rsna_score_as_given" in entry.metrics
+        of_conditions = rsna_score(evaluated.y, said, patients=evaluated.patients, draws=DRAWS)
+        assert entry.metrics["rsna_foraminal"].value == pytest.approx(of_conditions["foraminal"].value)
+        as_given = rsna_score(evaluated.y, evaluated.probabilities, draws=DRAWS)["rsna_score"]
+        assert entry.metrics["rsna_score_as_given"].value == pytest.approx(as_given.value)
+    kept = run.document["rsna_score"]
+    assert kept["rsna_score"]["value"] == pytest.approx(table.runs[0].metrics["rsna_score"].value)
+    assert kept.keys() == {name for name in table.runs[0].metrics if name.startswith("rsna_")}
+    print_run(run)
+    assert "rsna_any_severe_spinal" in capsys.readouterr().out
     base, other = table.runs
     difference = other.differences["rsna_score"].estimate
     assert difference.value == pytest.approx(

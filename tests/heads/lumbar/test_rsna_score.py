@@ -13,9 +13,10 @@ from embedstore.lumbar.levels import CLASS_WEIGHTS, CLASSES, LEVELS, TARGETS
 from heads.lumbar.rsna_score import (
     AS_GIVEN,
     PARTS,
+    RUN_SCORES,
     SCORE,
-    draw_corrected_score,
     draw_rsna_score,
+    draw_run_score,
     for_rsna_score,
     from_rsna_score,
     is_of_the_competition,
@@ -140,7 +141,11 @@ def test_the_correction_is_undone_by_its_inverse(probabilities) -> None:
 
 
 def test_runs_have_both_scores_of_their_probabilities() -> None:
-    found = draw_corrected_score(Scored(Y, SAID, draw_patients(np.array(STUDIES), draws=3, seed=0)), TARGETS)
+    found = draw_run_score(Scored(Y, SAID, draw_patients(np.array(STUDIES), draws=3, seed=0)), TARGETS)
+    assert tuple(found) == RUN_SCORES
+    for part in PARTS:
+        expected = SCORED["after_times_1_2_4_and_renormalise"][part]
+        assert found[f"rsna_{part}"].value == pytest.approx(expected, abs=1e-9)
     assert found[AS_GIVEN].value == pytest.approx(SCORED["as_given"]["score"], abs=1e-9)
     assert found[SCORE].value == pytest.approx(SCORED["after_times_1_2_4_and_renormalise"]["score"], abs=1e-9)
 
