@@ -1,0 +1,138 @@
+"""The rows that may be among the nearest of some queries, by one pass over a scan.
+
+Each query has a cosine that `k` rows are known to reach. The first block of rows gives one, and every pair that passes
+it may raise it: after a few blocks the rest of the pass is one comparison for each score. Where a scan cannot tell the
+rows apart (near duplicates everywhere), the pairs of a query are given up, to be asked of a scan that can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.similarity.scan import BlockScores, Floats, Rows, Scores
+
+# (queries, rows) -> which of these pairs are left out; both arrays broadcast.
+LeftOut = Callable[[Rows, Rows], npt.NDArray[np.bool_]]
+
+_BLOCK_CELLS = 1 << 17  # scores at once, which stay in a core's cache with both planes of their product
+_LEAST_ROWS, _MOST_ROWS = 512, 1 << 15
+# How much longer than at the end the list of a query may be on the way, when fewer rows are known to be excluded.
+_ON_THE_WAY = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Queries and rows whose cosine is between two numbers, (pairs,) each."""
+
+    queries: Rows
+    rows: Rows
+    least: Floats
+    most: Floats
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def taken(self, some: npt.NDArray[np.bool_] | Rows) -> Pairs:
+        """Return some of them."""
+        return Pairs(self.queries[some], self.rows[some], self.least[some], self.most[some])
+
+    def of_rows(self, numbers: Rows) -> Pairs:
+        """Return them with the number of each row in place of its place."""
+        return replace(self, rows=numbers[self.rows])
+
+
+class Candidates:
+    """Candidates of (count,) queries, more and more of them excluded.
+
+    Parameters
+    ----------
+    count
+        Queries.
+    k
+        How many rows are looked for.
+    limit
+        Rows beyond which a query is given up at the end.
+    """
+
+    def __init__(self, count: int, k: int, *, limit: int) -> None:
+        self.k = k
+        self.limit = limit
+        self.reached = np.full(count, -np.inf)
+        self.given_up = np.zeros(count, bool)
+        self._parts: list[Pairs] = []
+        self._held, self._room = 0, 0
+
+    def scan(self, scores: Scores, rows: int, left_out: LeftOut | None) -> Pairs:
+        """Return the pairs that may be among the nearest, those of a query together.
+
+        Parameters
+        ----------
+        scores
+            Of the queries.
+        rows
+            How many rows the scan has.
+        left_out
+            Which pairs cannot be found, if any.
+        """
+        everyone = np.arange(len(self.reached))[:, None]
+        for block in blocks(rows, len(self.reached)):
+            found = scores.of_rows(block)
+            if np.isneginf(self.reached).any():
+                hidden = None if left_out is None else left_out(everyone, np.arange(block.start, block.stop))
+                np.maximum(self.reached, found.surely_reached(self.k, hidden), out=self.reached)
+            self._add(found, block.start, left_out)
+        return self._excluded(self.limit)
+
+    def _add(self, found: BlockScores, start: int, left_out: LeftOut | None) -> None:
+        queries, rows = found.that_may_reach(self.reached)
+        if left_out is not None:
+            kept = ~left_out(queries, rows + start)
+            queries, rows = queries[kept], rows[kept]
+        if not len(queries):
+            return
+        self._parts.append(Pairs(queries, rows + start, *found.of_pairs(queries, rows)))
+        self._held += len(queries)
+        if self._held > self._room:
+            pairs = self._excluded(_ON_THE_WAY * self.limit)
+            self._parts, self._held = [pairs], len(pairs)
+            self._room = 2 * len(pairs) + len(self.reached) * max(self.k, 32)
+
+    def _excluded(self, limit: int) -> Pairs:
+        """Raise what is reached, and return the pairs which still may reach it, in order of their queries."""
+        if not self._parts:
+            nothing = np.zeros(0, np.int64)
+            return Pairs(nothing, nothing, np.zeros(0), np.zeros(0))
+        pairs = Pairs(*(np.concatenate([getattr(part, name) for part in self._parts]) for name in _FIELDS))
+        count = len(self.reached)
+        pairs = pairs.taken(np.argsort(pairs.queries.astype(np.int16), kind="stable"))
+        counts = np.bincount(pairs.queries, minlength=count)
+        enough = counts >= self.k
+        if enough.any():
+            first = np.cumsum(counts) - counts
+            width = int(counts.max())
+            least = np.full((count, width), -np.inf)
+            least[pairs.queries, np.arange(len(pairs)) - first[pairs.queries]] = pairs.least
+            kth = np.partition(least, width - self.k, axis=1)[:, width - self.k]
+            np.maximum(self.reached, kth, out=self.reached, where=enough)
+        pairs = pairs.taken(pairs.most >= self.reached[pairs.queries])
+        many = np.bincount(pairs.queries, minlength=count) > limit
+        if many.any():
+            self.given_up |= many
+            # Nothing reaches it: a query that is given up costs no more than its part of the scan.
+            self.reached[many] = np.inf
+            pairs = pairs.taken(~many[pairs.queries])
+        return pairs
+
+
+_FIELDS = ("queries", "rows", "least", "most")
+
+
+def blocks(rows: int, queries: int) -> Iterator[slice]:
+    """Yield rows in blocks whose scores for so many queries stay in a cache."""
+    step = min(max(_BLOCK_CELLS // max(1, queries), _LEAST_ROWS), _MOST_ROWS)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
