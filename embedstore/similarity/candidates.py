@@ -66,15 +66,15 @@ class Candidates:
         self._parts: list[Pairs] = []
         self._held, self._room = 0, 0
 
-    def scan(self, scores: Scores, rows: int, left_out: LeftOut | None) -> Pairs:
-        """Return the pairs that may be among the nearest, those of a query together.
+    def scan(self, scores: Scores, rows: slice, left_out: LeftOut | None) -> None:
+        """Add the pairs of some rows that may be among the nearest.
 
         Parameters
         ----------
         scores
             Of the queries.
         rows
-            How many rows the scan has.
+            Of the scan.
         left_out
             Which pairs cannot be found, if any.
         """
@@ -85,6 +85,15 @@ class Candidates:
                 hidden = None if left_out is None else left_out(everyone, np.arange(block.start, block.stop))
                 np.maximum(self.reached, found.surely_reached(self.k, hidden), out=self.reached)
             self._add(found, block.start, left_out)
+
+    def join(self, other: Candidates) -> None:
+        """Add the candidates of the same queries among other, later rows."""
+        self._parts += other._parts
+        self.given_up |= other.given_up
+        np.maximum(self.reached, other.reached, out=self.reached)
+
+    def pairs(self) -> Pairs:
+        """Return the pairs that may be among the nearest, those of a query together and in order of their rows."""
         return self._excluded(self.limit)
 
     def _add(self, found: BlockScores, start: int, left_out: LeftOut | None) -> None:
@@ -131,8 +140,8 @@ class Candidates:
 _FIELDS = ("queries", "rows", "least", "most")
 
 
-def blocks(rows: int, queries: int) -> Iterator[slice]:
+def blocks(rows: slice, queries: int) -> Iterator[slice]:
     """Yield rows in blocks whose scores for so many queries stay in a cache."""
     step = min(max(_BLOCK_CELLS // max(1, queries), _LEAST_ROWS), _MOST_ROWS)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))

@@ -23,7 +23,8 @@ from embedstore.similarity.threads import on_threads, thread_count
 _BATCH = 128
 # Processor time for a row, in microseconds: of coding it, of reading it for a batch, of its product with a query.
 _CODING, _READING, _PRODUCT = 10.0, 3.0, 0.05
-_QUERIES_OF_A_THREAD = 32  # fewer are faster by one product on all threads
+_QUERIES_OF_A_THREAD = 32  # of fewer, the product is slower
+_ROWS_OF_A_THREAD = 4096
 # Candidates of a query from which on a product in float64 costs less than their cosines, one by one.
 _LEAST_LIMIT = 64
 _LIMIT_SHARE = 64
@@ -151,26 +152,42 @@ class _Question:
         """Answer some queries by a scan, and return those that it leaves unclear."""
         if self.among is not None:
             scan = scan.taken(self.among)
-        if len(which) < threads * _QUERIES_OF_A_THREAD:
-            threads = 1
-        step = max(1, min(_BATCH, -(-len(which) // threads), _MOST_PAIRS // max(1, limit)))
+        # Where there are few queries, threads share the rows.
+        by_query = len(which) >= threads * _QUERIES_OF_A_THREAD
+        step = -(-len(which) // threads) if by_query else len(which)
+        step = max(1, min(_BATCH, step, _MOST_PAIRS // max(1, limit)))
         batches = [which[start : start + step] for start in range(0, len(which), step)]
-        unclear = on_threads(lambda some: self._batch(scan, some, limit), batches, threads=threads)
+        if by_query:
+            unclear = on_threads(lambda some: self._batch(scan, some, limit, 1), batches, threads=threads)
+        else:
+            unclear = [self._batch(scan, some, limit, threads) for some in batches]
         return np.concatenate([np.zeros(0, np.int64), *unclear])
 
-    def _batch(self, scan: Scan, which: Rows, limit: int) -> Rows:
+    def _batch(self, scan: Scan, which: Rows, limit: int, threads: int) -> Rows:
         queries: Floats = self.queries[which].astype(np.float64)
         if not self.search.unit:
             lengths = lengths_of(queries)[:, None]
             np.divide(queries, lengths, out=queries, where=lengths > 0)
-        size = len(self.search) if self.among is None else len(self.among)
-        candidates = Candidates(len(which), self.k, limit=limit)
         left_out = _LeftOut(self, which) if self.outside is not self.without else None
-        pairs = candidates.scan(scan.scores_of(queries), size, left_out)
+
+        def scanned(rows: slice) -> Candidates:
+            candidates = Candidates(len(which), self.k, limit=limit)
+            candidates.scan(scan.scores_of(queries), rows, left_out)
+            return candidates
+
+        size = len(self.search) if self.among is None else len(self.among)
+        step = max(_ROWS_OF_A_THREAD, -(-size // threads))
+        pieces = [slice(start, min(start + step, size)) for start in range(0, max(size, 1), step)]
+        candidates, *others = on_threads(scanned, pieces, threads=threads)
+        for other in others:
+            candidates.join(other)
+        pairs = candidates.pairs()
         if self.among is not None:
             pairs = pairs.of_rows(self.among)
-        rows, cosines = nearest_of(pairs, self.search.vectors, queries, self.k, unit=self.search.unit)
-        self.rows[which], self.cosines[which] = rows, cosines
+        unit = self.search.unit
+        self.rows[which], self.cosines[which] = nearest_of(
+            pairs, self.search.vectors, queries, self.k, unit=unit
+        )
         return which[candidates.given_up]
 
 

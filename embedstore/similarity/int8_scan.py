@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.similarity.scan import BlockScores, Floats, Rows
+from embedstore.similarity.threads import on_threads, thread_count
 
 _LARGEST = 127
 _SECOND_PLANE = 2 * _LARGEST  # steps of the second plane in one of the first, where the sums allow it
@@ -165,7 +166,8 @@ def int8_scan(vectors: npt.NDArray[np.floating], *, unit: bool = False) -> Int8S
     weight = torch.clamp(spread, min=1e-3 * float(spread.max())).float() if spread.any() else torch.ones(dim)
     codes = torch.empty((n, dim), dtype=torch.int8)
     scale, left, length = (torch.empty(n) for _ in range(3))
-    for start in range(0, n, _ROWS):
+
+    def code(start: int) -> None:
         rows = slice(start, start + _ROWS)
         away = units(vectors[rows]).sub_(mean)
         whitened = away / weight
@@ -176,6 +178,8 @@ def int8_scan(vectors: npt.NDArray[np.floating], *, unit: bool = False) -> Int8S
         rounded.mul_(scale[rows, None])
         length[rows] = torch.linalg.vector_norm(rounded, dim=1)
         left[rows] = torch.linalg.vector_norm(away.sub_(rounded.mul_(weight)), dim=1)
+
+    on_threads(code, range(0, n, _ROWS), threads=thread_count())
     # A sum of `dim` squares in single precision is off by a share of this, a unit vector by as much.
     rounding = (dim + 8) * 2.0**-24
     length, left = length * (1 + rounding), left * (1 + rounding) + 2 * rounding
