@@ -1,7 +1,7 @@
 """The rows that may be among the nearest of some queries, by one pass over a scan.
 
-Each query has a cosine that `k` rows are known to reach. The first block of rows gives one, and every pair that passes
-it may raise it: after a few blocks the rest of the pass is one comparison for each score. Where a scan cannot tell the
+Each query has a cosine that `k` rows are known to reach. A sample of the rows gives one, and every pair that passes it
+may raise it: after a few blocks the rest of the pass is one comparison for each score. Where a scan cannot tell most
 rows apart (near duplicates everywhere), the pairs of a query are given up, to be asked of a scan that can.
 """
 
@@ -20,8 +20,6 @@ LeftOut = Callable[[Rows, Rows], npt.NDArray[np.bool_]]
 
 _BLOCK_CELLS = 1 << 17  # scores at once, which stay in a core's cache with both planes of their product
 _LEAST_ROWS, _MOST_ROWS = 512, 1 << 15
-# How much longer than at the end the list of a query may be on the way, when fewer rows are known to be excluded.
-_ON_THE_WAY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +42,12 @@ class Pairs:
         """Return them with the number of each row in place of its place."""
         return replace(self, rows=numbers[self.rows])
 
+    def with_those(self, others: Pairs, queries: Rows) -> Pairs:
+        """Return them and pairs of other queries, given by (n,) numbers, those of a query together."""
+        others = replace(others, queries=queries[others.queries])
+        both = Pairs(*(np.concatenate([getattr(self, name), getattr(others, name)]) for name in _FIELDS))
+        return both.taken(np.argsort(both.queries, kind="stable"))
+
 
 class Candidates:
     """Candidates of (count,) queries, more and more of them excluded.
@@ -54,17 +58,24 @@ class Candidates:
         Queries.
     k
         How many rows are looked for.
-    limit
-        Rows beyond which a query is given up at the end.
+    most
+        Rows beyond which a query is given up.
     """
 
-    def __init__(self, count: int, k: int, *, limit: int) -> None:
+    def __init__(self, count: int, k: int, *, most: int) -> None:
         self.k = k
-        self.limit = limit
+        self.most = most
         self.reached = np.full(count, -np.inf)
         self.given_up = np.zeros(count, bool)
         self._parts: list[Pairs] = []
         self._held, self._room = 0, 0
+
+    def expect(self, sample: Scores, rows: Rows, left_out: LeftOut | None) -> None:
+        """Learn from a sample of (n,) rows what the nearest reach, so that the first rows of a scan can be excluded."""
+        everyone = np.arange(len(self.reached))[:, None]
+        found = sample.of_rows(slice(0, len(rows)))
+        hidden = None if left_out is None else left_out(everyone, rows)
+        np.maximum(self.reached, found.surely_reached(self.k, hidden), out=self.reached)
 
     def scan(self, scores: Scores, rows: slice, left_out: LeftOut | None) -> None:
         """Add the pairs of some rows that may be among the nearest.
@@ -94,7 +105,7 @@ class Candidates:
 
     def pairs(self) -> Pairs:
         """Return the pairs that may be among the nearest, those of a query together and in order of their rows."""
-        return self._excluded(self.limit)
+        return self._excluded()
 
     def _add(self, found: BlockScores, start: int, left_out: LeftOut | None) -> None:
         queries, rows = found.that_may_reach(self.reached)
@@ -106,11 +117,11 @@ class Candidates:
         self._parts.append(Pairs(queries, rows + start, *found.of_pairs(queries, rows)))
         self._held += len(queries)
         if self._held > self._room:
-            pairs = self._excluded(_ON_THE_WAY * self.limit)
+            pairs = self._excluded()
             self._parts, self._held = [pairs], len(pairs)
             self._room = 2 * len(pairs) + len(self.reached) * max(self.k, 32)
 
-    def _excluded(self, limit: int) -> Pairs:
+    def _excluded(self) -> Pairs:
         """Raise what is reached, and return the pairs which still may reach it, in order of their queries."""
         if not self._parts:
             nothing = np.zeros(0, np.int64)
@@ -128,7 +139,7 @@ class Candidates:
             kth = np.partition(least, width - self.k, axis=1)[:, width - self.k]
             np.maximum(self.reached, kth, out=self.reached, where=enough)
         pairs = pairs.taken(pairs.most >= self.reached[pairs.queries])
-        many = np.bincount(pairs.queries, minlength=count) > limit
+        many = np.bincount(pairs.queries, minlength=count) > self.most
         if many.any():
             self.given_up |= many
             # Nothing reaches it: a query that is given up costs no more than its part of the scan.

@@ -6,14 +6,13 @@ and always in the same order, so that equal vectors have equal cosines. Of equal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError, require_whole_number
-from embedstore.similarity.candidates import Candidates
+from embedstore.similarity.candidates import Candidates, LeftOut, Pairs
 from embedstore.similarity.int8_scan import DIMS, int8_scan, is_exact_here
 from embedstore.similarity.plain_scan import PlainScan, WideScan
 from embedstore.similarity.ranking import nearest_of
@@ -25,10 +24,12 @@ _BATCH = 128
 _CODING, _READING, _PRODUCT = 10.0, 3.0, 0.05
 _QUERIES_OF_A_THREAD = 32  # of fewer, the product is slower
 _ROWS_OF_A_THREAD = 4096
-# Candidates of a query from which on a product in float64 costs less than their cosines, one by one.
-_LEAST_LIMIT = 64
-_LIMIT_SHARE = 64
+_SAMPLE = 1024
 _MOST_PAIRS = 1 << 22  # candidates at once: 130 MB
+# From so many candidates of a query on, a product in float64 may cost less than their cosines, one by one: microseconds
+# of a row that is widened, of its product with a query, and of a cosine.
+_CROWD = 256
+_WIDENED, _WIDE_PRODUCT, _COSINE = 2.5, 0.04, 3.0
 
 
 class ExactSearch:
@@ -140,42 +141,40 @@ class _Question:
 
     def answer(self) -> None:
         """Fill in rows and cosines."""
-        search, count = self.search, len(self.queries)
-        size = len(search) if self.among is None else len(self.among)
+        search = self.search
         scan, threads = search.scan
-        limit = max(_LEAST_LIMIT, 8 * self.k, size // _LIMIT_SHARE)
-        unclear = self._ask(scan, np.arange(count), limit=limit, threads=threads)
-        if len(unclear):
-            self._ask(WideScan(search.vectors, search.unit), unclear, limit=size, threads=1)
-
-    def _ask(self, scan: Scan, which: Rows, *, limit: int, threads: int) -> Rows:
-        """Answer some queries by a scan, and return those that it leaves unclear."""
         if self.among is not None:
             scan = scan.taken(self.among)
+        size = len(search) if self.among is None else len(self.among)
+        sample = np.arange(0, size, max(1, size // _SAMPLE))
+        sampled = (scan.taken(sample), sample)
         # Where there are few queries, threads share the rows.
-        by_query = len(which) >= threads * _QUERIES_OF_A_THREAD
-        step = -(-len(which) // threads) if by_query else len(which)
-        step = max(1, min(_BATCH, step, _MOST_PAIRS // max(1, limit)))
-        batches = [which[start : start + step] for start in range(0, len(which), step)]
+        count = len(self.queries)
+        by_query = count >= threads * _QUERIES_OF_A_THREAD
+        step = max(1, min(_BATCH, -(-count // threads) if by_query else count))
+        batches = [slice(start, min(start + step, count)) for start in range(0, count, step)]
         if by_query:
-            unclear = on_threads(lambda some: self._batch(scan, some, limit, 1), batches, threads=threads)
+            on_threads(lambda some: self._batch(scan, sampled, some, 1), batches, threads=threads)
         else:
-            unclear = [self._batch(scan, some, limit, threads) for some in batches]
-        return np.concatenate([np.zeros(0, np.int64), *unclear])
+            for some in batches:
+                self._batch(scan, sampled, some, threads)
 
-    def _batch(self, scan: Scan, which: Rows, limit: int, threads: int) -> Rows:
-        queries: Floats = self.queries[which].astype(np.float64)
-        if not self.search.unit:
+    def _batch(self, scan: Scan, sampled: tuple[Scan, Rows], some: slice, threads: int) -> None:
+        """Fill in what some queries find."""
+        search, which = self.search, np.arange(some.start, some.stop)
+        queries: Floats = self.queries[some].astype(np.float64)
+        if not search.unit:
             lengths = lengths_of(queries)[:, None]
             np.divide(queries, lengths, out=queries, where=lengths > 0)
-        left_out = _LeftOut(self, which) if self.outside is not self.without else None
+        left_out = self._left_out(which, self.among)
 
         def scanned(rows: slice) -> Candidates:
-            candidates = Candidates(len(which), self.k, limit=limit)
+            candidates = Candidates(len(which), self.k, most=_MOST_PAIRS // len(which))
+            candidates.expect(sampled[0].scores_of(queries), sampled[1], left_out)
             candidates.scan(scan.scores_of(queries), rows, left_out)
             return candidates
 
-        size = len(self.search) if self.among is None else len(self.among)
+        size = len(search) if self.among is None else len(self.among)
         step = max(_ROWS_OF_A_THREAD, -(-size // threads))
         pieces = [slice(start, min(start + step, size)) for start in range(0, max(size, 1), step)]
         candidates, *others = on_threads(scanned, pieces, threads=threads)
@@ -184,29 +183,53 @@ class _Question:
         pairs = candidates.pairs()
         if self.among is not None:
             pairs = pairs.of_rows(self.among)
-        unit = self.search.unit
-        self.rows[which], self.cosines[which] = nearest_of(
-            pairs, self.search.vectors, queries, self.k, unit=unit
+        pairs = self._told_apart(pairs, candidates.given_up, which, queries)
+        self.rows[some], self.cosines[some] = nearest_of(
+            pairs, search.vectors, queries, self.k, unit=search.unit
         )
-        return which[candidates.given_up]
 
+    def _told_apart(
+        self, pairs: Pairs, given_up: npt.NDArray[np.bool_], which: Rows, queries: Floats
+    ) -> Pairs:
+        """Exclude by a product in float64 what a cheaper one could not, where that costs less than what it saves."""
+        counts = np.bincount(pairs.queries, minlength=len(which))
+        crowded = np.flatnonzero((counts > max(_CROWD, 4 * self.k)) & ~given_up)
+        if len(crowded):
+            theirs = np.isin(pairs.queries, crowded)
+            rows = np.unique(pairs.rows[theirs])
+            if len(rows) * (_WIDENED + _WIDE_PRODUCT * len(crowded)) < _COSINE * np.count_nonzero(theirs):
+                left = self._in_float64(rows, crowded, which, queries)
+                pairs = pairs.taken(~theirs).with_those(left, crowded)
+        everyone = np.arange(len(self.search)) if self.among is None else self.among
+        lost = np.flatnonzero(given_up)
+        few = max(1, _MOST_PAIRS // max(1, len(everyone)))
+        for start in range(0, len(lost), few):
+            some = lost[start : start + few]
+            pairs = pairs.with_those(self._in_float64(everyone, some, which, queries), some)
+        return pairs
 
-@dataclass(frozen=True, eq=False)
-class _LeftOut:
-    """What some queries of a question cannot find."""
+    def _in_float64(self, rows: Rows, some: Rows, which: Rows, queries: Floats) -> Pairs:
+        """Return what a product in float64 leaves of (n,) rows for some of the queries, which count from 0."""
+        candidates = Candidates(len(some), self.k, most=len(rows))
+        scan = WideScan(self.search.vectors, self.search.unit, rows)
+        left_out = self._left_out(which[some], rows)
+        candidates.scan(scan.scores_of(queries[some]), slice(0, len(rows)), left_out)
+        return candidates.pairs().of_rows(rows)
 
-    question: _Question
-    which: Rows
+    def _left_out(self, which: Rows, numbers: Rows | None) -> LeftOut | None:
+        """Return what queries cannot find, of rows that have these numbers."""
+        if self.outside is None and self.without is None:
+            return None
 
-    def __call__(self, queries: Rows, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Return whether each query cannot find each row; both are numbers of the scan, and broadcast."""
-        asked, which = self.question, self.which[queries]
-        if asked.among is not None:
-            rows = asked.among[rows]
-        left_out = np.zeros(np.broadcast_shapes(rows.shape, queries.shape), bool)
-        if asked.without is not None:
-            left_out |= rows == asked.without[which]
-        if asked.outside is not None and asked.search.groups is not None:
-            groups = asked.outside[which]
-            left_out |= (asked.search.groups[rows] == groups) & (groups >= 0)
+        def left_out(queries: Rows, rows: Rows) -> npt.NDArray[np.bool_]:
+            rows = rows if numbers is None else numbers[rows]
+            asked = which[queries]
+            hidden = np.zeros(np.broadcast_shapes(rows.shape, asked.shape), bool)
+            if self.without is not None:
+                hidden |= rows == self.without[asked]
+            if self.outside is not None and self.search.groups is not None:
+                groups = self.outside[asked]
+                hidden |= (self.search.groups[rows] == groups) & (groups >= 0)
+            return hidden
+
         return left_out

@@ -35,7 +35,7 @@ class PlainScan:
 
     def taken(self, rows: Rows) -> PlainScan:
         """Return a scan of some rows."""
-        return replace(self, rows=rows)
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
     def scores_of(self, queries: Floats) -> _PlainScores:
         """Prepare (m, dim) queries of length 1 or 0."""
@@ -95,7 +95,7 @@ class WideScan:
 
     def taken(self, rows: Rows) -> WideScan:
         """Return a scan of some rows."""
-        return replace(self, rows=rows)
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
     def scores_of(self, queries: Floats) -> _WideScores:
         """Prepare (m, dim) queries of length 1 or 0."""

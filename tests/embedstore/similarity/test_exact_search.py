@@ -141,7 +141,11 @@ def test_every_combination_of_options_is_that_of_brute_force(data):
     search._plain_work = data.draw(st.sampled_from([0, 1000]))  # which scan is taken
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact_search, "_BATCH", data.draw(st.sampled_from([3, 128])))
-        patch.setattr(exact_search, "_LEAST_LIMIT", data.draw(st.sampled_from([1, 64])))
+        patch.setattr(exact_search, "_CROWD", data.draw(st.sampled_from([0, 256])))
+        patch.setattr(exact_search, "_COSINE", data.draw(st.sampled_from([3.0, 1e9])))
+        patch.setattr(exact_search, "_MOST_PAIRS", data.draw(st.sampled_from([20, 1 << 22])))
+        patch.setattr(exact_search, "_SAMPLE", data.draw(st.sampled_from([2, 1024])))
+        patch.setattr(exact_search, "_ROWS_OF_A_THREAD", 50)
         patch.setattr(exact_search, "thread_count", lambda: data.draw(st.sampled_from([1, 3])))
         patch.setattr(candidates, "_BLOCK_CELLS", data.draw(st.sampled_from([1 << 7, 1 << 17])))
         patch.setattr(candidates, "_LEAST_ROWS", 16)

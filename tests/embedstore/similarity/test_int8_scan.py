@@ -66,11 +66,13 @@ def test_vectors_of_length_one_are_taken_as_they_are(kind, make):
 @pytest.mark.parametrize("make", [PlainScan, WideScan, int8_scan])
 def test_a_scan_of_some_rows_is_that_of_all(make):
     vectors, queries, _ = cosines_of("as encoders make them")
-    some = np.array([5, 7, 1000])
+    some = np.array([5, 10, 1000])
     scan = make(vectors)
     of_all = scan.scores_of(queries).of_rows(slice(0, 3000)).values[:, some].copy()
-    of_some = scan.taken(some).scores_of(queries).of_rows(slice(0, 3)).values
-    np.testing.assert_allclose(of_some, of_all, rtol=1e-5)
+    of_some = (
+        scan.taken(np.arange(0, 3000, 5)).taken(some // 5).scores_of(queries).of_rows(slice(0, 3)).values
+    )
+    np.testing.assert_allclose(of_some, of_all, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_that_may_reach_a_cosine_are_all_that_do():
