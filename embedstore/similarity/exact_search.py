@@ -146,10 +146,11 @@ class _Question:
         if self.among is not None:
             scan = scan.taken(self.among)
         size = len(search) if self.among is None else len(self.among)
-        sample = np.arange(0, size, max(1, size // _SAMPLE))
+        count = len(self.queries)
+        # Few queries have room for all the rows that the first blocks cannot exclude.
+        sample = np.arange(0, size if count > _QUERIES_OF_A_THREAD else 0, max(1, size // _SAMPLE))
         sampled = (scan.taken(sample), sample)
         # Where there are few queries, threads share the rows.
-        count = len(self.queries)
         by_query = count >= threads * _QUERIES_OF_A_THREAD
         step = max(1, min(_BATCH, -(-count // threads) if by_query else count))
         batches = [slice(start, min(start + step, count)) for start in range(0, count, step)]
@@ -170,7 +171,8 @@ class _Question:
 
         def scanned(rows: slice) -> Candidates:
             candidates = Candidates(len(which), self.k, most=_MOST_PAIRS // len(which))
-            candidates.expect(sampled[0].scores_of(queries), sampled[1], left_out)
+            if len(sampled[1]):
+                candidates.expect(sampled[0].scores_of(queries), sampled[1], left_out)
             candidates.scan(scan.scores_of(queries), rows, left_out)
             return candidates
 
