@@ -1,12 +1,12 @@
 """What a binned calibration error (ECE) says of the true one: without its bias, and between which limits.
 
-The absolute deviations of bins add up, so noise makes an ECE larger and never smaller: a perfectly calibrated head shows
-one above 0 (Bröcker 2012, doi 10.1007/s00382-011-1191-1; Kumar, Liang & Ma 2019, arXiv 1909.10155; Roelofs et al. 2022,
-arXiv 2012.08668), and percentiles of draws, which have that noise twice, exclude the truth. Here the signed deviation of
-each bin is drawn, by patient, which gives the noise of all bins with its correlations. A true error of size c with a
-given pattern over the bins would show ``sum |c pattern + noise|``; the interval holds the c that would show the observed
-error, neither among their smallest nor their largest values (inversion of a test). Its coverage is simulated
-(``benchmarks/simulations.py``; the table stands in ``docs/protocols.md``).
+The absolute deviations of bins add up, so noise makes an ECE larger and never smaller: a perfectly calibrated
+head shows one above 0 (Bröcker 2012, doi 10.1007/s00382-011-1191-1; Kumar, Liang & Ma 2019, arXiv 1909.10155;
+Roelofs et al. 2022, arXiv 2012.08668), and percentiles of draws, which have that noise twice, exclude the truth.
+Here the signed deviation of each bin is drawn, by patient, which gives the noise of all bins with its correlations.
+A true error of size c with a given pattern over the bins would show ``sum |c pattern + noise|``; the interval holds
+every c for which the observed error is neither among the smallest nor among the largest of these (inversion of a
+test). Its coverage is simulated (``benchmarks/simulations.py``; the table stands in ``docs/protocols.md``).
 """
 
 from __future__ import annotations

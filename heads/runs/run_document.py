@@ -20,7 +20,7 @@ from heads.runs.run_tables import class_shares
 from heads.runs.run_warnings import warnings_of
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
-from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
+from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins, left_out_metrics
 
 FORMAT_VERSION = 5
 # The formats that are read: without `run_id` and `timing.json`, which it has in itself, version 4 is as this one.
@@ -70,6 +70,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             "patients_evaluated": len(np.unique(result.evaluated.patients)),
         },
         "excluded": dict(result.excluded),
+        "left_out_metrics": left_out_metrics(len(view.task.classes), ordered=view.task.ordered),
         "left_out_targets": {target: entry.to_json() for target, entry in result.left_out.items()},
         "warnings": warnings_of(result),
         "versions": {

@@ -158,7 +158,13 @@ def draw_patients(patients: npt.NDArray[np.str_], *, draws: int = DRAWS, seed: i
 
 
 def estimate(
-    value: float, drawn: npt.NDArray[np.float64], *, n: int, level: float = LEVEL, patients: int = 0
+    value: float,
+    drawn: npt.NDArray[np.float64],
+    *,
+    n: int,
+    level: float = LEVEL,
+    patients: int = 0,
+    fall: float = 1.0,
 ) -> Estimate:
     """Return `value` with the percentile interval of its draws.
 
@@ -174,14 +180,16 @@ def estimate(
         Coverage that the interval aims at.
     patients
         Patients that a rate stands on: one of 0 or 1, which all draws agree on, has the interval of so many.
+    fall
+        How many times further from its end a metric falls than that rate.
     """
     defined = drawn[np.isfinite(drawn)]
     undefined = len(drawn) - len(defined)
     alike = np.abs(defined - value).max(initial=0) <= _ALIKE
     if patients and alike and min(abs(value), abs(value - 1)) <= _ALIKE:
-        return Estimate(
-            float(value), *rule_of_three(value, patients, level=level), n, undefined, patients=patients
-        )
+        low, high = rule_of_three(value, patients, level=level)
+        low, high = (max(1 - fall * (1 - low), -1.0), high) if value > 0.5 else (low, high)
+        return Estimate(float(value), low, high, n, undefined, patients=patients)
     # Nor is there an interval around nothing, as that of a slope that only the draws have.
     if len(defined) < _DEFINED_SHARE * len(drawn) or not np.isfinite(value):
         return Estimate(float(value), np.nan, np.nan, n, undefined)

@@ -66,6 +66,8 @@ class Drawn:
         Number of units.
     stands_on
         Patients that a rate of 0 or 1 stands on (`Metric.stands_on`); 0 where there is none.
+    fall
+        As `heads.statistics.bootstrap.estimate`.
     binned
         The bins of a calibration error; None for other metrics.
     """
@@ -74,12 +76,13 @@ class Drawn:
     drawn: Floats
     n: int
     stands_on: int = 0
+    fall: float = 1.0
     binned: BinnedError | None = None
 
     def estimate(self) -> Estimate:
         """Return the value with its interval."""
         if self.binned is None or not np.isfinite(self.value):
-            return estimate(self.value, self.drawn, n=self.n, patients=self.stands_on)
+            return estimate(self.value, self.drawn, n=self.n, patients=self.stands_on, fall=self.fall)
         found = estimate_error(
             self.binned.bins, self.binned.drawn, patients=self.binned.patients, level=LEVEL
         )
@@ -178,6 +181,7 @@ def _mean(targets: Sequence[Drawn]) -> Drawn:
         np.asarray(np.mean([entry.drawn for entry in targets], axis=0), np.float64),
         sum(entry.n for entry in targets),
         min(entry.stands_on for entry in targets),
+        max(entry.fall for entry in targets),
         binned,
     )
 
@@ -200,10 +204,10 @@ def _of_target(scored: Scored, target: int, rows: Sequence[Metric], threshold: f
                 of_all, of_draws = of_cases[None], weights * of_cases
             value = float(row.values(y, probabilities, decisions, of_all)[0])
             drawn = row.values(y, probabilities, decisions, of_draws)
-            counted = (
-                _stands_on(row, y, decisions, probabilities.shape[1], patients) if value in (0, 1) else 0
-            )
-            found[row.name] = Drawn(value, drawn, len(y), counted)
+            at_end = (0, 1.0)
+            if value in (0, 1):
+                at_end = _at_the_end(row, y, decisions, probabilities.shape[1], patients)
+            found[row.name] = Drawn(value, drawn, len(y), *at_end)
     return found
 
 
@@ -225,14 +229,19 @@ def _binned(
     )
 
 
-def _stands_on(
+def _at_the_end(
     row: Metric,
     y: npt.NDArray[np.int64],
     decisions: npt.NDArray[np.int64],
     n_classes: int,
     patients: npt.NDArray[np.int64],
-) -> int:
-    """Return how many patients a rate of 0 or 1 stands on: of several classes those of the rarest."""
+) -> tuple[int, float]:
+    """Return how many patients a metric of 0 or 1 stands on, of several classes those of the rarest, and its fall."""
+    if row.stands_on == "kappa":
+        # 1 - kappa is the share of wrong decisions over that of chance, which follows from the classes' shares.
+        by_chance = 1 - float(((np.bincount(y) / len(y)) ** 2).sum())
+        right = bool((decisions == y).all())
+        return (len(np.unique(patients)), 1 / by_chance) if right and by_chance > 0 else (0, 1.0)
     classes = [1] if n_classes == 2 else range(n_classes)
     among: dict[StandsOn, list[npt.NDArray[np.bool_]]] = {
         "nobody": [],
@@ -242,4 +251,4 @@ def _stands_on(
         "others": [y != k for k in classes],
         "decided": [decisions == k for k in classes],
     }
-    return min((len(np.unique(patients[units])) for units in among[row.stands_on]), default=0)
+    return min((len(np.unique(patients[units])) for units in among[row.stands_on]), default=0), 1.0

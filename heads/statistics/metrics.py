@@ -24,7 +24,7 @@ Computed = Literal["subgroups", "thresholds", "uncalibrated", "comparison", "lea
 # Shown where there is no room for all: `embed probe`, the columns of `embed probe --head all`, the tiles of the report,
 # its columns of subgroups and targets, and its columns of thresholds.
 Shown = Literal["summary", "heads", "tiles", "cells", "decisions"]
-StandsOn = Literal["nobody", "all", "every class", "class", "others", "decided"]
+StandsOn = Literal["nobody", "all", "every class", "class", "others", "decided", "kappa"]
 
 # An observed share of fewer units says nothing about a probability: with a unit in each bin the error is the
 # mean of |y - p|, whatever the calibration.
@@ -61,7 +61,8 @@ class Metric:
     stands_on
         Whose patients the interval of a rate (or AUROC) of 0 or 1 counts (`heads.intervals.rule_of_three`): of all,
         of the rarest of all classes, or, of the positive one of two and of several the rarest, its own, the others'
-        or those decided for it. Nobody's for metrics that then have no interval.
+        or those decided for it; of a kappa those of all, whose share of right decisions it is made from. Nobody's for
+        metrics that then have no interval.
     binned
         A sum over bins to which noise only ever adds: its interval is that of `heads.intervals.calibration_error`.
     chance
@@ -116,6 +117,15 @@ def metric(name: str) -> Metric:
             f"metric must be one of {', '.join(METRICS)}; found {name!r}{did_you_mean(name, METRICS)}"
         )
     return METRICS[name]
+
+
+def left_out_metrics(n_classes: int, *, ordered: bool) -> dict[str, str]:
+    """Return the metrics that would say something of so many classes and are not computed, with the reason."""
+    return {
+        name: "the task does not say that its classes are grades, from the least to the gravest"
+        for name, row in METRICS.items()
+        if row.needs_order and not ordered and row.speaks(n_classes)
+    }
 
 
 def metric_label(name: str) -> str:
@@ -186,6 +196,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS | {"uncalibrated", "comparison"},
             shown=frozenset({"summary", "heads", "tiles", "cells", "decisions"}),
+            stands_on="kappa",
         ),
         Metric(
             name="quadratic_kappa",
@@ -195,6 +206,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS,
             needs_order=True,
+            shown=frozenset({"summary"}),
         ),
         Metric(
             name="accuracy",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from embedstore.errors import DataError
-from embedstore.labels.class_order import order_classes, says_nothing_found
+from embedstore.labels.class_order import order_classes
+from embedstore.labels.label_words import says_nothing_found
 
 
 @pytest.mark.parametrize(

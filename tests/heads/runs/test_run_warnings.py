@@ -100,10 +100,15 @@ def test_a_negative_class_that_is_never_said_is_named_too(result: ProbeResult) -
 
 
 def test_a_kappa_that_cannot_vary_is_said(result: ProbeResult) -> None:
-    right = np.where(truth(result) == 1, 0.9, 0.1)
-    assert of_kind(saying(result, right), CONSTANT) == (
-        "kappa is 1.000 whoever is drawn, so no interval can be stated"
-    )
+    said = saying(result, noisy(result, 1), patients=np.full(len(truth(result)), "the only one"))
+    value = said.evaluation.overall["kappa"].value
+    assert of_kind(said, CONSTANT) == (f"kappa is {value:.3f} whoever is drawn, so no interval can be stated")
+
+
+def test_a_kappa_of_1_has_an_interval_and_needs_no_warning(result: ProbeResult) -> None:
+    said = saying(result, np.where(truth(result) == 1, 0.9, 0.1))
+    assert CONSTANT not in kinds(said)
+    assert 0 < said.evaluation.overall["kappa"].low < said.evaluation.overall["kappa"].high == 1
 
 
 @pytest.mark.parametrize(("patients", "expected"), [(9, True), (10, False)])
