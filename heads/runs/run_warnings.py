@@ -94,8 +94,8 @@ def _never_said(
         return None
     if len(classes) > 2:
         listed = ", ".join(
-            f"{classes[k]!r} ({int((y == k).sum())} of {len(y)} units have it; its largest probability is "
-            f"{probabilities[:, k].max():.2f})"
+            f"{classes[k]!r} ({int((y == k).sum())} of {len(y)} units have it; a threshold of its own of "
+            f"{probabilities[:, k].max():.3f} or less would, its largest probability)"
             for k in absent
         )
         constant = ", and kappa is 0 whoever is drawn" if len(np.unique(decisions)) == 1 else ""

@@ -138,7 +138,7 @@ def test_of_many_targets_three_are_written_out_and_the_others_named() -> None:
     assert warnings_in_words(one) == ["slope of a"]
 
 
-def test_a_third_class_that_is_never_the_likeliest_is_named_with_its_largest_probability() -> None:
+def test_a_third_class_that_is_never_the_likeliest_is_named_with_the_threshold_that_would() -> None:
     view = make_view(patients=150, classes=("mild", "moderate", "severe"), valid_share=0.5)
     result = probed(view, draws=20)
     probabilities = np.tile(np.array([0.5, 0.3, 0.2]), (len(result.evaluated.y), 1, 1))
@@ -150,5 +150,6 @@ def test_a_third_class_that_is_never_the_likeliest_is_named_with_its_largest_pro
     )
     text = of_kind(said, NEVER_SAID)
     severe = int((evaluated.y == 2).sum())
-    assert f"'severe' ({severe} of {len(evaluated.y)} units have it; its largest probability is 0.25)" in text
+    own = "a threshold of its own of 0.250 or less would, its largest probability"
+    assert f"'severe' ({severe} of {len(evaluated.y)} units have it; {own})" in text
     assert "'moderate'" not in text
