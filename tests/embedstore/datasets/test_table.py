@@ -206,7 +206,7 @@ def test_a_measurement_is_not_taken_for_a_label(tmp_path):
             b'{"path": "1.png"}\n{"path": ["1.png"]}\n',
             "line 2: 'path' must be text or a number",
         ),
-        ("images.jsonl", b'{"path": ["1.png"], "label": 1}\n', "needs the column 'path'; found label"),
+        ("images.jsonl", b'{"path": ["1.png"], "label": 1}\n', "the table: 'path' must hold text or numbers"),
         ("images.xlsx", b"PK", r"must end in .csv, .*.jsonl, .*; found '.xlsx'. Save it as CSV"),
     ],
 )
