@@ -158,7 +158,7 @@ def _print_metrics(document: Mapping[str, Any]) -> None:
         absent = f"needs {least} units" if least > 1 else "undefined"
         entry = document["metrics"][name]
         click.echo(f"{name:<{width}} {_estimate(entry, absent=absent)}")
-        if METRICS[name].binned:
+        if METRICS[name].binned and entry["value"] is not None:
             click.echo(f"{'':<{width}} {binned_in_words(entry)}")
     for name, reason in document.get("left_out_metrics", {}).items():
         click.echo(f"{name:<{width}} left out: {reason} ({SAY_ORDER})")

@@ -143,8 +143,8 @@ def read_label_table(
     near = likely_typing_errors(counts)
     said = {f"{name}: typing errors?": near} if near else {}
     if not classes and (grades := grades_in_words(task.classes)):
-        advice = "" if ordered else "; `ordered` takes them so, and quadratic kappa is stated"
-        said[f"{name}: grades?"] = f"{grades}{advice}"
+        advice = "" if ordered else "; `ordered` takes this order, and quadratic kappa is stated"
+        said[f"{name}: order of grades"] = f"{grades}{advice}"
     return task, {**describe_remarks(rows.remarks), **said}
 
 

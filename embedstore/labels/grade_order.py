@@ -109,7 +109,7 @@ def grades_in_words(classes: Sequence[str]) -> str | None:
     """
     found = grade_order(classes) if len(classes) > 2 else None
     return (
-        f"{', '.join(found.labels)}, by {found.scale}" if found and found.labels == tuple(classes) else None
+        f"{' < '.join(found.labels)}, by {found.scale}" if found and found.labels == tuple(classes) else None
     )
 
 

@@ -166,7 +166,7 @@ def _of_label(rules: LabelRules, column: str, table: LabelTable) -> _Draft:
     classes = order_classes(cells, chosen, where=where)
     number = np.array([classes.index(cell) for cell in cells], np.int16)
     codes = np.where(of_row < 0, np.int16(-1), number[of_row])[:, None]
-    facts: Facts = {f"{name}: grades?": grades} if (grades := grades_in_words(classes)) else {}
+    facts: Facts = {f"{name}: order of grades": grades} if (grades := grades_in_words(classes)) else {}
     counts = np.bincount(of_row[of_row >= 0], minlength=len(cells)).tolist()
     if near := likely_typing_errors(dict(zip(cells, counts, strict=True))):
         facts[f"{name}: typing errors?"] = near

@@ -78,6 +78,8 @@ def _slope(slope: Estimate | None) -> str | None:
     if slope is None or not (slope.low > 1 or slope.high < 1):
         return None
     meaning = "too near to the prevalence" if slope.low > 1 else "too extreme"
+    if slope.value <= 0:
+        meaning = "larger where the class is rarer, or say nothing of it"
     return (
         f"calibration slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}], where 1 is right: probabilities are "
         f"{meaning}"

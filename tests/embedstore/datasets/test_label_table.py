@@ -123,12 +123,13 @@ def test_words_for_grades_stand_in_the_clinical_order_and_it_is_said(tmp_path):
     clinical = ("normal", "mild", "moderate", "severe")
     task, said = read_label_table(path, name="t", unit="study")
     assert (task.classes, task.ordered, task.positive) == (clinical, False, None)
-    assert said["t: grades?"] == (
-        "normal, mild, moderate, severe, by words of severity; `ordered` takes them so, and quadratic kappa is stated"
+    order = "normal < mild < moderate < severe, by words of severity"
+    assert said["t: order of grades"] == (
+        f"{order}; `ordered` takes this order, and quadratic kappa is stated"
     )
     task, said = read_label_table(path, name="t", unit="study", ordered=True)
     assert (task.classes, task.ordered) == (clinical, True)
-    assert said["t: grades?"] == "normal, mild, moderate, severe, by words of severity"
+    assert said["t: order of grades"] == order
     named = read_label_table(path, name="t", unit="study", classes=clinical[::-1])
     assert (named[0].classes, named[1]) == (clinical[::-1], {})
 

@@ -76,6 +76,6 @@ def test_the_scale_is_named() -> None:
 
 
 def test_a_line_is_said_of_three_grades_or_more_that_stand_in_their_order() -> None:
-    assert grades_in_words(("KL 1", "KL 2", "KL 3")) == "KL 1, KL 2, KL 3, by Kellgren-Lawrence"
+    assert grades_in_words(("KL 1", "KL 2", "KL 3")) == "KL 1 < KL 2 < KL 3, by Kellgren-Lawrence"
     assert grades_in_words(("KL 3", "KL 2", "KL 1")) is None
     assert grades_in_words(("mild", "severe")) is None

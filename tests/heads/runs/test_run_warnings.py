@@ -75,6 +75,12 @@ def test_a_slope_that_excludes_1_is_said_with_its_direction(result: ProbeResult)
     assert dull.endswith("probabilities are too near to the prevalence")
 
 
+def test_a_slope_below_0_is_no_matter_of_being_too_extreme(result: ProbeResult) -> None:
+    text = of_kind(saying(result, 1 - noisy(result, 1)), SLOPE)
+    assert text.startswith("calibration slope -")
+    assert text.endswith("probabilities are larger where the class is rarer, or say nothing of it")
+
+
 def test_a_class_that_is_never_said_comes_with_the_threshold_that_says_it(result: ProbeResult) -> None:
     said = saying(result, 0.4 * noisy(result, 1), youden=0.2)
     text = of_kind(said, NEVER_SAID)
