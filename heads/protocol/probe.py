@@ -201,10 +201,10 @@ def _require_usable(view: View) -> None:
 
 
 def _sets(view: View, rows: UnitImages, fitted: Fitted, coverage: float) -> tuple[ConformalSets, ...]:
-    """Find the bars of each target on the out-of-fold probabilities, per patient."""
+    """Find the bars of each target on what was said of the units learned from, per patient."""
     return tuple(
         conformal_sets(
-            fitted.out_of_fold_probabilities[:, index],
+            fitted.cut_probabilities[:, index],
             rows.y[:, index],
             rows.groups,
             classes=view.task.classes,
