@@ -13,8 +13,8 @@ import numpy.typing as npt
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from heads.intervals.calibration_error import equal_mass_bins
 from heads.scores import Floats
-from heads.statistics.metric_functions import equal_mass_bins
 
 # Stand-ins that no chart uses otherwise; the page's style sheet gives them their colour, light or dark.
 _INK, _MUTED = "#010203", "#040506"

@@ -94,8 +94,9 @@ class Run(Brief):
 
     @property
     def positive(self) -> str | None:
-        """The class that one acts on, or None; in runs from before tasks named it, the last class is."""
-        positive: str | None = self.document["task"].get("positive", self.classes[-1])
+        """The class that one acts on, or None; in runs from before tasks named it, the second of two classes is."""
+        of_old = self.classes[1] if len(self.classes) == 2 else None
+        positive: str | None = self.document["task"].get("positive", of_old)
         return positive
 
     @property

@@ -22,7 +22,7 @@ from heads.runs.run_tables import class_shares
 from heads.runs.run_warnings import warnings_of
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
-from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
+from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins, left_out_metrics
 
 FORMAT_VERSION = 6
 # The formats that are read: without ensembles (`members` of a head), version 5 is as this one; version 4 also lacks
@@ -74,6 +74,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         },
         **_rsna_score(result),
         "excluded": dict(result.excluded),
+        "left_out_metrics": left_out_metrics(len(view.task.classes), ordered=view.task.ordered),
         "left_out_targets": {target: entry.to_json() for target, entry in result.left_out.items()},
         "warnings": warnings_of(result),
         "versions": {

@@ -80,6 +80,12 @@ def test_the_summary_says_which_class_is_positive_and_how_to_swap(tmp_path):
     assert (swapped.classes, swapped.positive) == (("abnormal", "normal"), "normal")
 
 
+def test_words_for_grades_stand_in_their_order_and_the_summary_says_it(tmp_path):
+    collection = read(tmp_path, "path,grade\n1.png,KL 2\n2.png,KL 10\n3.png,normal\n", label="grade")
+    assert collection.tasks[0].classes == ("normal", "KL 2", "KL 10")
+    assert collection.summary["grade: order of grades"] == "normal < KL 2 < KL 10, by Kellgren-Lawrence"
+
+
 def test_a_positive_class_may_belong_to_one_of_several_columns(tmp_path):
     text = "path,a,b,grade\n1.png,yes,yes,1\n2.png,no,no,2\n3.png,no,no,3\n"
     tasks = read(tmp_path, text, label=["a", "b", "grade"], positive=["b=no", "3"]).tasks
