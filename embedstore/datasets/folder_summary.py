@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from embedstore.errors import DataError, first_few
-from embedstore.manifest import Manifest
+from embedstore.manifest import Manifest, count_distinct
 
 _SHOWN_ENTRIES = 5
 
@@ -18,7 +16,7 @@ def count_records(manifest: Manifest) -> dict[str, str | int]:
     """Count images, and patients, studies and series where the manifest knows them; then images per split."""
     counts: dict[str, str | int] = {"images": len(manifest)}
     for column, name in (("patient_id", "patients"), ("study_id", "studies"), ("series_id", "series")):
-        distinct = pc.count_distinct(manifest.table.column(column)).as_py()
+        distinct = count_distinct(manifest.table.column(column))
         if distinct:
             counts[name] = int(distinct)
     for entry in manifest.table.column("split").value_counts().to_pylist():

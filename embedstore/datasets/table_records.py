@@ -16,8 +16,9 @@ from embedstore.datasets.table_images import Modalities, describe_contents, one_
 from embedstore.errors import DataError
 from embedstore.headers.file_frames import FileContent, frame_id, look_into
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
+from embedstore.paths.found_files import FoundFiles, find_files
+from embedstore.paths.path_search import PathRefused
 from embedstore.tables.cell_rules import CellRules, numbers_or_text, text_of
-from embedstore.tables.file_paths import FoundFiles, PathRefused, find_files
 from embedstore.tables.manifest_columns import (
     join_image_ids,
     match_columns,

@@ -63,6 +63,7 @@ DOUBTFUL_WORDS = frozenset(
     )
 )
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_WHOLE_NUMBER = r"^[+-]?[0-9]+$"
 _DECIMAL_COMMA = r"^[+-]?(0|[1-9][0-9]*)(,[0-9]+)?$"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z?$"
 _MIDNIGHT = r"[ T]00:00:00(\.0+)?Z?$"
@@ -265,11 +266,12 @@ def map_values(cells: pa.ChunkedArray, change: Callable[[Any], str | None]) -> p
 
 
 def _as_numbers(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return cells.cast(pa.int64())
-    except pa.ArrowInvalid:
-        pass
-    digits = pc.utf8_length(pc.replace_substring_regex(cells, r"[eE].*|[^0-9]", ""))
+    if _all_match(cells, _WHOLE_NUMBER):
+        try:
+            return cells.cast(pa.int64())
+        except pa.ArrowInvalid:  # of more than 64 bits
+            pass
+    digits = pc.utf8_length(pc.replace_substring_regex(pc.unique(cells), r"[eE].*|[^0-9]", ""))
     if (pc.max(digits).as_py() or 0) > 17:  # more than a float holds: an accession number, a hash
         return cells
     numbers = pc.cast(pc.replace_substring_regex(cells, r"^\+", ""), pa.float64())

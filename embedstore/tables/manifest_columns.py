@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.errors import DataError, did_you_mean
-from embedstore.manifest import FIXED_COLUMNS, SPLITS
+from embedstore.manifest import FIXED_COLUMNS, SPLITS, count_distinct
 from embedstore.tables.cell_rules import CellRules, about, map_values, text_of
 from embedstore.tables.id_rules import read_ids, require_one_spelling
 from embedstore.tables.parents import join_within_parent
@@ -123,10 +123,10 @@ def join_image_ids(rows: Rows, own: Mapping[str, str], rules: CellRules) -> Rows
     if name is None or parent is None or name in rules.as_written:
         return rows
     ids, parents = rows.column(name), rows.column(parent)
-    if pc.count_distinct(ids).as_py() == len(ids) or ids.null_count or parents.null_count:
+    if ids.null_count or parents.null_count or count_distinct(ids) == len(ids):
         return rows
     joined = pc.binary_join_element_wise(parents, ids, "/")
-    if pc.count_distinct(joined).as_py() != len(ids):
+    if count_distinct(joined) != len(ids):
         return rows
     words = (
         f"{counted(len(ids), 'id')} numbered anew within {parent}, joined with it as {joined[0].as_py()!r}"
@@ -176,7 +176,7 @@ def require_unique(rows: Rows, image_ids: pa.ChunkedArray) -> None:
     if image_ids.null_count:
         row = pc.index(image_ids.is_null(), True).as_py()
         raise DataError(f"{rows.where(row)}: the image_id is empty; every row needs one")
-    if pc.count_distinct(image_ids).as_py() == len(image_ids):
+    if count_distinct(image_ids) == len(image_ids):
         return
     seen: dict[str, int] = {}
     for row, image_id in enumerate(image_ids.to_pylist()):
