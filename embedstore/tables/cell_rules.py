@@ -5,6 +5,7 @@ They are the same for every column of a kind, are stated in ``docs/data.md``, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,8 @@ class CellRules:
     as_written
         Columns whose cells are taken letter by letter; only an empty cell is missing.
     within_parent
-        Manifest columns (``study_id``, ``series_id``) whose ids are numbered anew within each patient or study.
+        Manifest columns (``study_id``, ``series_id``) whose ids are numbered anew within each patient or study;
+        ``patient_id=COLUMN`` where patients are, within each place that the column names.
     """
 
     missing: tuple[str, ...] = ()
@@ -91,8 +93,17 @@ class CellRules:
     within_parent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if strange := sorted(set(self.within_parent) - {"study_id", "series_id"}):
-            raise UsageError(f"`within_parent` takes study_id and series_id; found {strange[0]!r}")
+        for name in self.within_parent:
+            if name not in ("study_id", "series_id") and not re.fullmatch("patient_id=.+", name):
+                raise UsageError(
+                    f"`within_parent` takes study_id, series_id and patient_id=COLUMN; found {name!r}"
+                )
+
+    @property
+    def patients_within(self) -> str | None:
+        """The column within which patients are numbered anew, if any."""
+        ways = [name.partition("=")[2] for name in self.within_parent if name.startswith("patient_id=")]
+        return ways[-1] if ways else None
 
 
 def about(name: str) -> str:

@@ -27,6 +27,37 @@ _UTF8_LETTER = re.compile(
     rb"[\xc3-\xf4](?:(?<=[\xc3-\xdf])[\x80-\xbf]|(?<=[\xe0-\xef])[\x80-\xbf]{2}|(?<=[\xf0-\xf4])[\x80-\xbf]{3})"
 )
 
+_KINDS = {
+    "Parquet": re.compile(rb"PAR1"),
+    "JSON": re.compile(rb'(\[\s*)?\{\s*["}]|\[\s*[\["]'),
+    "HTML or XML": re.compile(rb"<(!doctype|html|table|\?xml)", re.IGNORECASE),
+    "a spreadsheet or an archive": re.compile(rb"PK\x03\x04|\xd0\xcf\x11\xe0"),
+    "Arrow (Feather)": re.compile(rb"ARROW1"),
+    "an SQLite database": re.compile(rb"SQLite format 3"),
+}
+
+
+def kind_of_content(path: Path) -> str | None:
+    """Return what a file holds by its first bytes, or None where these may be any text.
+
+    That is ``"Parquet"``, ``"JSON"``, ``"HTML or XML"``, ``"a spreadsheet or an archive"``, ``"Arrow (Feather)"``
+    or ``"an SQLite database"``.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_LOOKED_AT)
+    if head[:2] == b"\x1f\x8b":
+        head = zlib.decompressobj(wbits=31).decompress(head, _LOOKED_AT)
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    for kind, begins in _KINDS.items():
+        if begins.match(text):
+            return kind
+    return None
+
 
 def read_text_file(path: Path) -> tuple[bytes, str]:
     """Return a text file as UTF-8 without byte order mark, and its encoding in words; ``""`` for UTF-8.

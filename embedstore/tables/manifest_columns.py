@@ -12,7 +12,7 @@ from embedstore.errors import DataError, did_you_mean
 from embedstore.manifest import FIXED_COLUMNS, SPLITS, count_distinct
 from embedstore.tables.cell_rules import CellRules, about, map_values, text_of
 from embedstore.tables.id_rules import read_ids, require_one_spelling
-from embedstore.tables.parents import join_within_parent
+from embedstore.tables.parents import join_patients_of_places, join_within_parent
 from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
 
@@ -100,13 +100,17 @@ def read_id_columns(rows: Rows, own: Mapping[str, str], rules: CellRules) -> Row
     for name in rules.as_written:
         require_column(rows, name, "as_written")
     for name in rules.within_parent:
-        require_column(rows, own.get(name, name), "within_parent")
+        column, _, place = name.partition("=")
+        require_column(rows, own.get(column, column), "within_parent")
+        if place:
+            require_column(rows, place, "within_parent")
     for name in _IDS:
         if name in own:
             rows = read_ids(rows, own[name], rules)
     patient, study, series = (own.get(name) for name in _IDS[1:])
     if patient:
         require_one_spelling(rows, patient, rules)
+        rows = join_patients_of_places(rows, patient, rules)
     for name, child, parent in (("study_id", study, patient), ("series_id", series, study or patient)):
         if child:
             require_one_spelling(rows, child, rules, parent=parent)
@@ -193,7 +197,7 @@ def _split_of(word: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"^#|[\s_-]+", "", name).casefold()
 
 
 def _listed(rows: Rows) -> str:
