@@ -303,7 +303,7 @@ def _check_two_classes(codes: Codes, draft: _Draft, facts: Facts, table: LabelTa
     if len(found) < 2:
         named = STATE_CLASSES[found[0]] if found else "no label"
         said = "".join(f"; {name.partition(': ')[2]}: {fact}" for name, fact in facts.items())
-        ticked = found == [YES] and any(fact.endswith("empty cells") for fact in facts)
+        ticked = found == [YES] and any("empty" in fact for fact in facts)
         advice = (
             ". Where only what is found is ticked, `empty='negative'` takes empty cells as 0"
             if ticked

@@ -25,6 +25,8 @@ from embedstore.tables.remarks import Remark, some_of
 # What is no plain relative path, though it may name a file as it is.
 _ODD = r"\\|//|(?:^|/)\.{1,2}(?:/|$)|^/|^file:|^[A-Za-z]:[\\/]|/$"
 
+_LOOKED_AT = 100
+
 
 @dataclass
 class FoundFiles:
@@ -84,6 +86,9 @@ def _cause(root: Path, found: FoundFiles, total: int) -> tuple[Remark, ...]:
     """Say why files may be absent, where most are."""
     if len(found.absent) * 2 <= total:
         return ()
+    folders = [number for number in found.absent[:_LOOKED_AT] if (root / found.paths[number]).is_dir()]
+    if folders:
+        return (Remark(PATHS, f"{found.paths[folders[0]]!r} is a folder: a row names one file"),)
     firsts = Counter(
         found.paths[number].partition("/")[0] for number in found.absent if "/" in found.paths[number]
     )

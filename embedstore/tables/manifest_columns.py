@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +26,18 @@ _SPLIT_WORDS = {
     "dev": "valid",
     "testing": "test",
 }
+
+# What a column is often called that holds what the manifest has under another name, without blanks and signs.
+_LIKE = {
+    "patient_id": (
+        "subjectid", "subject", "patient", "patientnumber", "patientno", "participantid", "participant", "pid", "mrn",
+        "case", "caseid", "personid",
+    ),
+    "study_id": ("studyinstanceuid", "studyuid", "study", "accessionnumber", "accession", "examid", "exam"),
+    "split": ("set", "subset", "partition", "datasplit", "datasetsplit", "fold"),
+}  # fmt: skip
+_ROW = "\0row"
+_SHOWN_CELLS = 3
 
 
 def match_columns(
@@ -62,7 +74,31 @@ def match_columns(
     if "path" not in found:
         _require_path(rows)
     words = [Remark("columns", f"{', '.join(said)}")] if said else []
-    return rows.saying(*words), found
+    return rows.saying(*words, *_not_taken(rows, found, taken)), found
+
+
+def _not_taken(rows: Rows, found: Mapping[str, str], taken: set[str]) -> Iterator[Remark]:
+    """Point out columns that seem to hold ids or splits which the table lacks under the manifest's names."""
+    free = {_plain(name): name for name in rows.table.column_names if name not in {*taken, *found.values()}}
+    for name, words in _LIKE.items():
+        own = next((free[word] for word in words if word in free), None)
+        if name not in found and own is not None:
+            yield Remark("columns", f"no {name}; if {own!r} holds it: `column='{name}={own}'`")
+
+
+def without_copies(rows: Rows, path: str) -> Rows:
+    """Return the rows without those that equal an earlier one in every cell; a list of paths alone stays as it is."""
+    if rows.table.num_columns < 2 or count_distinct(rows.column(path)) == len(rows):
+        return rows
+    names = rows.table.column_names
+    numbered = rows.table.append_column(_ROW, pa.array(range(len(rows)), pa.int64()))
+    first = numbered.group_by(names, use_threads=False).aggregate([(_ROW, "min")])
+    kept = first.column(f"{_ROW}_min").combine_chunks()
+    kept = kept.take(pc.sort_indices(kept))
+    if len(kept) == len(rows):
+        return rows
+    words = f"{counted(len(rows) - len(kept), 'row')} left out, equal to an earlier one in every cell"
+    return rows.take(kept).saying(Remark("table", words))
 
 
 def _require_path(rows: Rows) -> None:
@@ -152,7 +188,8 @@ def read_splits(rows: Rows, name: str) -> Rows:
         if split not in SPLITS:
             row = pc.index(cells, word).as_py()
             raise DataError(
-                f"{rows.where(row)}: split must be {', '.join(SPLITS)} or empty; found {word!r}. Rename it."
+                f"{rows.where(row)}: split must be {', '.join(SPLITS)} or empty; found {word!r}. Rename it, or the "
+                "column if it is no official split."
             )
     changed = [f"{word} as {split}" for word, split in words.items() if word != split]
     remarks = [Remark(about(name), f"read {some_of(changed)}")] if changed else []
@@ -186,14 +223,27 @@ def require_unique(rows: Rows, image_ids: pa.ChunkedArray) -> None:
     for row, image_id in enumerate(image_ids.to_pylist()):
         if image_id in seen:
             raise DataError(
-                f"{rows.where(row)}: image_id {image_id!r} stands on {rows.place_of(seen[image_id])} already; "
-                "ids must differ. Give a column image_id if one file has several rows."
+                f"{rows.where(row)}: image_id {image_id!r} stands on {rows.place_of(seen[image_id])} already"
+                f"{_difference(rows, seen[image_id], row)}; ids must differ. Give a column image_id if one file has "
+                "several rows."
             )
         seen[image_id] = row
 
 
+def _difference(rows: Rows, one: int, other: int) -> str:
+    """Say in which cells two rows differ."""
+    cells = {name: [rows.columns[name][row] for row in (one, other)] for name in rows.table.column_names}
+    differing = [
+        f"{name} {before!r} there and {here!r} here"
+        for name, (before, here) in cells.items()
+        if before != here
+    ]
+    return f" ({', '.join(differing[:_SHOWN_CELLS])})" if differing else ""
+
+
 def _split_of(word: str) -> str:
-    return _SPLIT_WORDS.get(word.casefold(), word.casefold())
+    plain = re.sub(r"[\s_-]+(set|split|data)$", "", word.casefold())
+    return _SPLIT_WORDS.get(plain, plain)
 
 
 def _plain(name: str) -> str:

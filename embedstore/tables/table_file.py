@@ -63,6 +63,7 @@ def read_rows(path: Path, rules: CellRules | None = None, *, lists: Container[st
     rows = _named_rows(path, found)
     if not len(rows):
         raise DataError(f"{path}: the table has no rows; found columns {rows.table.column_names}")
+    rows = _without_repeated_headers(rows)
     return _without_empty_rows(_trimmed(rows, rules or CellRules(), commas=found.commas))
 
 
@@ -192,6 +193,24 @@ def _trimmed(rows: Rows, rules: CellRules, *, commas: bool) -> Rows:
             )
         rows = rows.with_column(name, trimmed, *remarks)
     return rows
+
+
+def _without_repeated_headers(rows: Rows) -> Rows:
+    """Leave out rows whose cells are the names of their columns: files that were put one behind the other."""
+    repeated = None
+    for name in rows.table.column_names:
+        cells = rows.column(name)
+        same = pc.equal(cells, name) if pa.types.is_string(cells.type) else None
+        if same is None or not pc.any(same).as_py():
+            return rows
+        repeated = same if repeated is None else pc.and_(repeated, same)
+    kept = pc.indices_nonzero(pc.invert(pc.fill_null(repeated, False)))
+    count = len(rows) - len(kept)
+    if not count or not len(kept) or rows.table.num_columns < 2:
+        return rows
+    return rows.take(kept).saying(
+        Remark(TABLE, f"{counted(count, 'row')} left out that repeat{'s' * (count == 1)} the header")
+    )
 
 
 def _without_empty_rows(rows: Rows) -> Rows:
