@@ -213,6 +213,25 @@ def test_a_group_of_columns_is_one_task(tmp_path, options, labels):
     assert collection.manifest.extra_columns == []
 
 
+@pytest.mark.parametrize(
+    ("yes", "no"), [("Checked", "Unchecked"), ("x", "no"), ("\u2713", "\u2610"), ("Ja", "nein")]
+)
+def test_ticked_boxes_are_findings(tmp_path, yes, no):
+    text = f"path,a,b\n1.png,{yes},{no}\n2.png,{no},{yes}\n3.png,{no},\n"
+    (task,) = read(tmp_path, text, label_group="g=a,b").tasks
+    assert list(labels_of(task).values()) == [["1", "0"], ["0", "1"], ["0", None]]
+
+
+def test_where_only_what_is_found_is_ticked_it_is_said_how_to_read_empty_cells(tmp_path):
+    text = "path,a\n1.png,x\n2.png,\n"
+    with pytest.raises(DataError, match=r"found 1 only; .*`empty='negative'` takes empty cells as 0"):
+        read(tmp_path, text, label_group="g=a")
+    with pytest.raises(DataError, match="`label_group='a=a'` with `empty='negative'` in place of `label`"):
+        read(tmp_path, text, label="a")
+    (task,) = read(tmp_path, text, label_group="g=a", empty="negative").tasks
+    assert list(labels_of(task).values()) == [["1"], ["0"]]
+
+
 def test_uncertain_and_certain_rows_of_a_study_are_a_disagreement(tmp_path):
     text = "path,study_id,a\n1.png,s,1\n2.png,s,-1\n3.png,t,0\n"
     with pytest.raises(DataError, match=r"'s' \(1 on line 2; uncertain on line 3\)"):
