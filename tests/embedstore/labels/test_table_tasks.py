@@ -154,7 +154,7 @@ def test_lists_may_be_those_of_parquet_and_json(tmp_path, kind):
         path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
     task = Table(label="x", label_separator=",").read(path).tasks[0]
     assert labels_of(task) == {"1.png": ["1", "1"], "2.png": [None, None], "3.png": ["0", "0"]}
-    with pytest.raises(DataError, match="'x' must hold text or numbers.*`label_separator=','`"):
+    with pytest.raises(DataError, match=r"'x' must hold text or numbers.*`label_separator=','`"):
         Table(label="x").read(path)
 
 
