@@ -16,7 +16,7 @@ from heads.folds import assign_folds, require_classes
 from heads.inputs.class_weights import ClassWeights, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import UnitImages
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
 from heads.scores import Floats
 from heads.stages import stage
@@ -51,7 +51,7 @@ class Fitted:
         scores are NaN where a unit has no image for the target.
     """
 
-    predictor: Predictor
+    predictor: Predictor | BlendedPredictor
     inputs: HeadInputs
     trials: tuple[Trial, ...]
     points: tuple[Mapping[str, Any], ...]
@@ -109,7 +109,9 @@ def fit(
         tried = select_inputs(labelled, inputs, grid, seed=seed)
     best = min(tried, key=lambda selected: selected.trial.log_loss)
     with stage("calibration"):
-        calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
+        calibrations, thresholds, probabilities = calibrate_units(
+            best.scores, rows.y, fold_of_unit, n_classes
+        )
     with stage("fit on all"):
         refitted = _refitted(labelled, best, grid, seed)
     predictor = Predictor(
@@ -142,10 +144,22 @@ def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -
     return [heads[target] for target in sorted(heads)]
 
 
-def _calibrated(
+def calibrate_units(
     scores: Floats, y: npt.NDArray[np.int64], fold_of_unit: npt.NDArray[np.int64], n_classes: int
 ) -> tuple[tuple[Calibration, ...], tuple[Mapping[str, float], ...], Floats]:
-    """Return calibrations and thresholds by target, and cross-fitted (n_units, targets, n_classes) probabilities."""
+    """Return calibrations and thresholds by target, and cross-fitted (n_units, targets, n_classes) probabilities.
+
+    Parameters
+    ----------
+    scores
+        (n_units, targets, columns) out-of-fold scores.
+    y
+        (n_units, targets) int64, `MISSING` where there is no label; such a unit's probabilities are NaN.
+    fold_of_unit
+        (n_units,) int64.
+    n_classes
+        Number of classes.
+    """
     calibrations, thresholds = [], []
     probabilities = np.full((*y.shape, n_classes), np.nan)
     for target in range(y.shape[1]):

@@ -6,7 +6,7 @@ A unit stands there once for each target. A new column is a line each in `schema
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,6 +121,34 @@ class Predictions:
             ),
             members=np.stack([_members(part.column("conformal_set"), classes) for part in by_target], axis=1),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerFolds:
+    """What was said out of fold while an outer fold was left out: the evidence that its head was calibrated on.
+
+    Whatever is learned from several heads' scores, and judged in the outer folds, is learned from these.
+
+    Parameters
+    ----------
+    folds
+        (outer folds, n_units) int64: the inner fold of each unit; `NO_FOLD` where it was left out.
+    log_odds
+        (outer folds, n_units, targets, columns) float32, of cross-fitted calibrated probabilities
+        (`heads.scores.log_odds_of`); NaN where a unit was left out or has no label.
+    """
+
+    folds: npt.NDArray[np.int64]
+    log_odds: npt.NDArray[np.float32]
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what safetensors can hold."""
+        return {"folds": self.folds, "log_odds": self.log_odds}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> InnerFolds:
+        """Build it again; raises KeyError where an array is missing."""
+        return cls(folds=arrays["folds"], log_odds=arrays["log_odds"])
 
 
 def schema(classes: Sequence[str]) -> pa.Schema:

@@ -23,9 +23,10 @@ from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.learnable_targets import LeftOut, learnable_targets
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
-from heads.protocol.predictions import NO_FOLD, Predictions
+from heads.protocol.predictions import NO_FOLD, InnerFolds, Predictions
 from heads.protocol.probe_result import ProbeResult, Settings
 from heads.protocol.splits import Split, split_units
+from heads.scores import log_odds_of
 from heads.stages import counted, stage
 from heads.statistics.conformal import UNKNOWN, ConformalSets, conformal_sets
 from heads.statistics.outliers import learn_outliers
@@ -75,8 +76,8 @@ def probe(
         learned = (rows.X, rows.unit_of_row, rows.groups)
         outliers = learn_outliers(*learned, seed=asked.seed) if asked.bank else None
     with _timed(seconds, "predict"):
-        evaluated = (
-            _predict(plan, fitted, sets, split.evaluated)
+        evaluated, inner = (
+            (_predict(plan, fitted, sets, split.evaluated), None)
             if split.mode == "official split"
             else _cross_validate(plan, fitted)
         )
@@ -102,6 +103,7 @@ def probe(
         learning_curve=curve,
         left_out=plan.left_out,
         decided_by=plan.decided_by,
+        inner=inner,
     )
 
 
@@ -251,10 +253,15 @@ def _predict(
     )
 
 
-def _cross_validate(plan: _Plan, fitted: Fitted) -> Predictions:
-    """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit."""
+def _cross_validate(plan: _Plan, fitted: Fitted) -> tuple[Predictions, InnerFolds]:
+    """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit.
+
+    Returned with it is what each fold's head was calibrated on.
+    """
     units = plan.split.fitted
     indices = np.flatnonzero(units)
+    inner_folds = np.full((plan.asked.folds, len(indices)), NO_FOLD)
+    log_odds = np.full((plan.asked.folds, *fitted.out_of_fold_scores.shape), np.nan, np.float32)
     parts = []
     for fold in counted("outer fold", range(plan.asked.folds)):
         inside, left_out = np.zeros_like(units), np.zeros_like(units)
@@ -262,6 +269,8 @@ def _cross_validate(plan: _Plan, fitted: Fitted) -> Predictions:
         left_out[indices[fitted.folds == fold]] = True
         inner = plan.everyone.take(inside)
         outer = _fit(inner, plan, seed=plan.asked.seed + 1 + fold)
+        inner_folds[fold, fitted.folds != fold] = outer.folds
+        log_odds[fold, fitted.folds != fold] = log_odds_of(outer.out_of_fold_probabilities)
         part = _predict(plan, outer, _sets(plan.view, inner, outer, plan.asked.coverage), left_out)
         parts.append((np.flatnonzero(left_out), replace(part, fold=np.full(int(left_out.sum()), fold))))
     order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
@@ -269,4 +278,5 @@ def _cross_validate(plan: _Plan, fitted: Fitted) -> Predictions:
     def joined(name: str) -> Any:
         return np.concatenate([getattr(part, name) for _, part in parts])[order]
 
-    return Predictions(**{name: joined(name) for name in Predictions.__dataclass_fields__})
+    predictions = Predictions(**{name: joined(name) for name in Predictions.__dataclass_fields__})
+    return predictions, InnerFolds(folds=inner_folds, log_odds=log_odds)

@@ -19,8 +19,8 @@ from embedstore.identity import Identity
 from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells
 from heads.inputs.pooling import unit_numbers
-from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, InnerFolds, Predictions
+from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.scores import Floats
 from heads.statistics.conformal import ConformalSets
 from heads.statistics.outliers import Outliers
@@ -53,18 +53,21 @@ class Run(Brief):
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
     timing
         When it was made (``created``) and how long each step took (``seconds``); empty where nobody kept it.
+    inner
+        What the inner folds of an outer cross-validation said; None where an official split evaluated.
     """
 
     folder: Path
     document: Mapping[str, Any]
     identity: Identity
-    predictor: Predictor
+    predictor: Predictor | BlendedPredictor
     conformal: tuple[ConformalSets, ...]
     outliers: Outliers | None
     learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table
     timing: Mapping[str, Any] = field(default_factory=dict)
+    inner: InnerFolds | None = None
 
     @property
     def run_id(self) -> str:

@@ -18,6 +18,7 @@ from heads.protocol.probe_result import Evaluation, ProbeResult
 from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
 from heads.runs.run_warnings import warnings_of
+from heads.runs.saved_predictor import head_values, holds_vectors
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
 from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
@@ -44,6 +45,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "inputs": _inputs(result.fitted),
         "images": _images(result),
         "heads": [_head(result, index, target) for index, target in enumerate(view.task.targets)],
+        **({"parts": list(result.parts)} if result.parts else {}),
         **_measured(result.evaluation),
         "ece_bins": {
             target: ece_bins(int((result.evaluated.y[:, index] != MISSING).sum()))
@@ -59,7 +61,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         # Whoever gets the folder gets these with it.
         "patient_vectors": {
             "bank": len(result.outliers.bank) if result.outliers else 0,
-            "head": result.fitted.predictor.heads[0].needs.holds_vectors,
+            "head": holds_vectors(result.fitted.predictor),
         },
         **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),
         "counts": {
@@ -74,7 +76,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "warnings": warnings_of(result),
         "versions": {
             "python": platform.python_version(),
-            **versions_of(settings.options.head, _LIBRARIES),
+            **versions_of([part["head"] for part in result.parts] or [settings.options.head], _LIBRARIES),
         },
     }
 
@@ -122,19 +124,16 @@ def _images(result: ProbeResult) -> dict[str, Any]:
 
 def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
     fitted = result.fitted
-    head = fitted.predictor.heads[index]
     return {
         "target": target,
         "point": dict(fitted.points[index]),
-        "params": head.get_params(),
-        "training_weights": list(fitted.predictor.training_weights[index]),
+        **head_values(fitted.predictor, index),
         "out_of_fold_log_loss": float(fitted.losses[:, index].min()),
         "calibration": fitted.calibrations[index].calibrator.kind,
         "calibration_log_loss": dict(fitted.calibrations[index].losses),
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
-        "converged": head.converged_,
     }
 
 

@@ -7,6 +7,7 @@ head.safetensors     one head per target; an array that several share is there o
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
+inner.safetensors    what the inner folds of an outer cross-validation said: what a blend of this head learns from
 predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
@@ -39,26 +40,22 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import identity_from_json
-from heads.inputs.metadata import metadata_from_json
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictions import InnerFolds
 from heads.protocol.probe_result import ProbeResult
-from heads.registry import head_class
 from heads.runs.patient_vectors import OUTLIERS_FILE, left_out_by_choice
 from heads.runs.run import Run
 from heads.runs.run_document import READ_VERSIONS, learned_mask, run_document, timing
 from heads.runs.run_tables import label_noise_table, predictions_table
-from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
-from heads.statistics.calibration import calibrator_from_json
+from heads.runs.saved_predictor import CALIBRATOR_FILE, HEAD_FILE, load_predictor, predictor_files
 from heads.statistics.conformal import conformal_sets_from_json
 from heads.statistics.outliers import Outliers
 
 RUN_FILE = "run.json"
 TIMING_FILE = "timing.json"
-HEAD_FILE = "head.safetensors"
-CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
+INNER_FILE = "inner.safetensors"  # only of an outer cross-validation
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
 
 
@@ -78,22 +75,21 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         )
     folder = Path(folder)
     make_folder_durable(folder)
-    for name in (RUN_FILE, OUTLIERS_FILE):  # the latter may not be written anew
+    for name in (RUN_FILE, OUTLIERS_FILE, INNER_FILE):  # the latter may not be written anew
         (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
     learned_images = _learned_images(result)
     files = {
-        HEAD_FILE: arrays_to_bytes([head.to_arrays() for head in result.fitted.predictor.heads]),
-        CALIBRATOR_FILE: canonical_json(
-            {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
-        ),
+        **predictor_files(result.fitted.predictor),
         PREDICTIONS_FILE: parquet_bytes(predictions),
         LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
     }
     if result.outliers is not None:
         files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
+    if result.inner is not None:
+        files[INNER_FILE] = bytes(safetensors.numpy.save(result.inner.to_arrays()))
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     seconds = timing(result)
@@ -113,6 +109,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         predictions=predictions,
         label_noise=label_noise,
         timing=seconds,
+        inner=result.inner,
     )
 
 
@@ -135,23 +132,7 @@ def load_run(folder: StrPath) -> Run:
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
     try:
-        head = head_class(document["settings"]["head"])
-        arrays = arrays_from_bytes(payloads[HEAD_FILE], len(document["heads"]))
-        heads = [
-            head.from_arrays(of_head, entry["params"])
-            for of_head, entry in zip(arrays, document["heads"], strict=True)
-        ]
-        calibrators = [
-            calibrator_from_json(entry, source=str(folder / CALIBRATOR_FILE))
-            for entry in json.loads(payloads[CALIBRATOR_FILE])["calibrators"]
-        ]
-        predictor = Predictor(
-            heads=heads,
-            calibrators=calibrators,
-            pooling=document["settings"]["pooling"],
-            training_weights=tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
-            blocks=metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
-        )
+        predictor = load_predictor(document, payloads, folder=folder)
         conformal = tuple(
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
             for entry in document["heads"]
@@ -159,6 +140,8 @@ def load_run(folder: StrPath) -> Run:
         bank = payloads.get(OUTLIERS_FILE)
         outliers = None if bank is None else Outliers.from_arrays(safetensors.numpy.load(bank))
         learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
+        inside = payloads.get(INNER_FILE)
+        inner = None if inside is None else InnerFolds.from_arrays(safetensors.numpy.load(inside))
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
@@ -174,6 +157,7 @@ def load_run(folder: StrPath) -> Run:
         predictions=predictions,
         label_noise=label_noise,
         timing=_timing(folder, document),
+        inner=inner,
     )
 
 
