@@ -15,6 +15,7 @@ from embedstore.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds, OutOfFold, Training
+    from heads.blending.blend import blend
     from heads.estimators.boosted import BoostedHead
     from heads.estimators.logistic import LogisticHead
     from heads.estimators.mlp import MlpHead
@@ -53,6 +54,7 @@ __all__ = [
     "Run",
     "Training",
     "ZeroShotHead",
+    "blend",
     "compare",
     "head_class",
     "head_names",
@@ -79,6 +81,7 @@ _NAMES_OF_MODULE = {
         "OutOfFold",
         "Training",
     ],
+    "heads.blending.blend": ["blend"],
     "heads.estimators.boosted": ["BoostedHead"],
     "heads.estimators.logistic": ["LogisticHead"],
     "heads.estimators.mlp": ["MlpHead"],

@@ -1,4 +1,4 @@
-"""Every installed head on one task: a run for each, how they compare, and one report about all of them."""
+"""Every installed head on one task, and their blend: a run for each, how they compare, and one report about them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.jobs.notify import Notify, ignore
+from cli.jobs.probe_blend import blend_into
 from cli.jobs.probe_store import (
     OpenedProbe,
     ProbeJob,
@@ -18,6 +19,7 @@ from cli.jobs.probe_store import (
 from cli.jobs.run_folder import existing_run, require_run_folder
 from cli.project import shown
 from embedstore.errors import EmbedError
+from heads.blending.blend import BLEND
 from heads.registry import head_names
 from heads.reporting.page import save_report
 from heads.runs.comparison import Comparison, compare_runs
@@ -57,7 +59,7 @@ def _unseen(name: str, run: Run) -> None:
 def probe_all(
     job: ProbeJob, *, notify: Notify = ignore, finished: Callable[[str, Run], None] = _unseen
 ) -> ComparedHeads:
-    """Probe with every installed head, on vectors that are loaded once.
+    """Probe with every installed head, on vectors that are loaded once, and join those that could run.
 
     A head whose run is there already, whole and of equal inputs, options and versions, is not fitted again: what was
     stopped goes on where it was.
@@ -79,16 +81,22 @@ def probe_all(
     opened = open_probe(job, notify=notify)
     place_of = opened.place if job.out is None else Path(job.out).joinpath
     report = place_of(COMPARISON).with_name(f"{place_of(COMPARISON).name}.html")
-    names = head_names()
+    names = [*head_names(), BLEND]
     for name in names:
         require_run_folder(place_of(name))
     runs: dict[str, Run] = {}
     skipped: dict[str, Exception] = {}
     try:
         for number, name in enumerate(names, start=1):
+            if name == BLEND and not runs:
+                break
             with stage(f"head {number} of {len(names)}: {name}"):
                 try:
-                    runs[name] = _probed(name, place_of(name), opened, notify)
+                    runs[name] = (
+                        blend_into(place_of(name), opened, runs, notify=notify)
+                        if name == BLEND
+                        else _probed(name, place_of(name), opened, notify)
+                    )
                 except (EmbedError, ImportError) as error:
                     skipped[name] = error
                     continue

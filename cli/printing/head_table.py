@@ -1,4 +1,4 @@
-"""``embed probe --head all``: every installed head on one task, in one table."""
+"""``embed probe --head all``: every installed head on one task, and their blend, in one table."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from heads.runs.comparison import Comparison, best_first, leading_metric, p_valu
 from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.statistics.metrics import shown_in
+
+# Targets whose weights are written out.
+_WRITTEN_OUT = 3
 
 
 def print_finished(name: str, run: Run) -> None:
@@ -51,6 +54,8 @@ def print_head_table(compared: ComparedHeads, *, stores: Sequence[StrPath] = ())
         click.echo("\ninputs chosen by out-of-fold log loss")
         for name in order:
             click.echo(f"{name:<10}{inputs_in_words(runs[name].document['inputs']['chosen'])}")
+    for line in _weights(runs):
+        click.echo(line)
     click.echo()
     print_left_out(first.document)
     for name in order:
@@ -96,6 +101,19 @@ def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
         ],
         "report": str(compared.report),
     }
+
+
+def _weights(runs: Mapping[str, Run]) -> list[str]:
+    """Return how much each head counts in a blend, by target; of many targets those of the first."""
+    lines = []
+    for name, run in runs.items():
+        entries = run.document["heads"] if run.document.get("parts") else []
+        for entry in entries[:_WRITTEN_OUT]:
+            weights = ", ".join(f"{part} {weight:.2f}" for part, weight in entry["point"].items())
+            lines.append(f"weights in {name}, {entry['target']}: {weights}")
+        if others := len(entries) - _WRITTEN_OUT:
+            lines += [f"weights of {others} more targets stand in run.json of {name}"] if others > 0 else []
+    return lines
 
 
 def _interval(entry: Mapping[str, Any] | None) -> str:

@@ -61,10 +61,9 @@ def blend(view: View, parts: Sequence[ProbeResult | Run], options: ProbeOptions 
 
     Examples
     --------
-    >>> options = heads.ProbeOptions(draws=50)
-    >>> parts = [heads.probe(view, replace(options, head=name)) for name in ("logistic", "knn")]
-    >>> list(heads.blend(view, parts, options).fitted.points[0])
-    ['logistic', 'knn']
+    >>> parts = [heads.probe(view, heads.ProbeOptions(head=name, draws=50)) for name in ("knn", "logistic")]
+    >>> list(heads.blend(view, parts, heads.ProbeOptions(draws=50)).fitted.points[0])
+    ['knn', 'logistic']
     """
     started = time.perf_counter()
     asked = replace(options or ProbeOptions(), head=BLEND, preset=None)

@@ -42,14 +42,19 @@ def test_heads_are_compared_on_vectors_that_are_loaded_once(
     assert [(name, run.folder) for name, run in compared.runs.items()] == [
         ("knn", Path("heads/knn")),
         ("logistic", Path("heads/logistic")),
+        ("blend", Path("heads/blend")),
     ]
-    assert {run.document["settings"]["head"] for run in compared.runs.values()} == {"knn", "logistic"}
+    assert {run.document["settings"]["head"] for run in compared.runs.values()} == {
+        "knn",
+        "logistic",
+        "blend",
+    }
     assert list(compared.skipped) == ["nothing"]
     assert "no head named 'nothing'" in str(compared.skipped["nothing"])
-    # By each metric one of the two is the best, and the other differs from it.
+    # By each metric one of the three is the best, and the others differ from it.
     metrics = [metric for _, metric in compared.differences]
     assert "auroc" in metrics
-    assert len(metrics) == len(set(metrics))
+    assert len(metrics) == 2 * len(set(metrics))
     assert compared.report == Path("heads/comparison.html")
     assert compared.report.is_file()
 
@@ -83,7 +88,7 @@ def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
     finished: list[str] = []
     compared = probe_all(job, notify=said.append, finished=lambda name, _run: finished.append(name))
     assert fitted == ["knn", "logistic", "logistic"]
-    assert finished == list(compared.runs) == ["knn", "logistic"]
+    assert finished == list(compared.runs) == ["knn", "logistic", "blend"]
     assert said[1].startswith("knn: kept, equal inputs made the run of 20")
     # Other options are another run.
     other = ProbeJob(stores=[store], options=ProbeOptions(draws=21), out="heads")

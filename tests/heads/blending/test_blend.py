@@ -61,9 +61,10 @@ def plain_weights(log_odds, y, patients):
 
     def loss(weights):
         scores = log_odds @ weights
-        return np.logaddexp(0, np.where(y == 1, -scores, scores)).mean() + ridge / 2 * (
-            (weights - 1 / len(weights)) ** 2
-        ).sum()
+        return (
+            np.logaddexp(0, np.where(y == 1, -scores, scores)).mean()
+            + ridge / 2 * ((weights - 1 / len(weights)) ** 2).sum()
+        )
 
     start = np.full(log_odds.shape[1], 0.5)
     return minimize(loss, start, method="SLSQP", bounds=[(0, None)] * len(start), options={"ftol": 1e-14}).x
@@ -125,7 +126,9 @@ def test_weights_of_an_outer_fold_come_from_what_inner_folds_said(crossed):
             scores = fitted.predictor.scores(others.X, others.unit_of_row, n_units=others.n_units)
             asked.append(odds(fitted.predictor.probabilities(scores)[:, 0]))
         weights = plain_weights(np.stack(said, 1), rows.y[:, 0], rows.groups)
-        assert result.evaluated.scores[left_out, 0, 0] == pytest.approx(np.stack(asked, 1) @ weights, abs=1e-3)
+        assert result.evaluated.scores[left_out, 0, 0] == pytest.approx(
+            np.stack(asked, 1) @ weights, abs=1e-3
+        )
 
 
 def test_out_of_fold_scores_come_from_weights_of_the_other_folds(view, parts):
@@ -158,7 +161,9 @@ def test_a_blend_of_heads_that_know_nothing_knows_nothing():
 
 
 def test_several_classes_targets_and_images_that_speak_for_some(tmp_path):
-    view = make_view(patients=150, classes=("none", "some", "all"), targets=("left", "right"), valid_share=0.3)
+    view = make_view(
+        patients=150, classes=("none", "some", "all"), targets=("left", "right"), valid_share=0.3
+    )
     y = view.y.copy()
     speaks = np.ones((len(view.image_ids), 2), np.bool_)
     speaks[view.unit_of_image % 7 == 0, 1] = False
