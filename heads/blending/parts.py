@@ -67,7 +67,7 @@ class Part:
     saved: Mapping[str, Any]
 
     def out_of_fold_log_odds(self) -> Floats:
-        """Return (n_units, targets, columns) log odds of the units learned from, cross-fitted where there are labels."""
+        """Return (n_units, targets, columns) log odds of the units learned from, cross-fitted where labelled."""
         probabilities = self.out_of_fold.probabilities.copy()
         unlabelled = np.isnan(probabilities).all(axis=2)
         stated = calibrated(self.predictor.calibrators, self.out_of_fold.scores)
