@@ -23,9 +23,10 @@ from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
 from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
 
-FORMAT_VERSION = 5
-# The formats that are read: without `run_id` and `timing.json`, which it has in itself, version 4 is as this one.
-READ_VERSIONS = (4, FORMAT_VERSION)
+FORMAT_VERSION = 6
+# The formats that are read: without ensembles (`members` of a head), version 5 is as this one; version 4 also lacks
+# `run_id`, and has in itself what is in `timing.json` now.
+READ_VERSIONS = (4, 5, FORMAT_VERSION)
 _LIBRARIES = ("embedstore", "numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
 
 
@@ -128,6 +129,7 @@ def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
         "target": target,
         "point": dict(fitted.points[index]),
         **head_values(fitted.predictor, index),
+        "reliability": fitted.ensemble.reliability[index] if fitted.ensemble else None,
         "out_of_fold_log_loss": float(fitted.losses[:, index].min()),
         "calibration": fitted.calibrations[index].calibrator.kind,
         "calibration_log_loss": dict(fitted.calibrations[index].losses),

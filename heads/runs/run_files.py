@@ -3,7 +3,7 @@
 ```
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
 timing.json          when the run was made and how long each step took; decides nothing, so it has no digest
-head.safetensors     one head per target; an array that several share is there once (`heads.runs.shared_arrays`)
+head.safetensors     a head or an ensemble per target; shared arrays are there once (`heads.runs.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.files import canonical_json
-from heads.base import Head
+from heads.base import FittedHead
+from heads.ensemble import EnsembleHead
 from heads.inputs.metadata import metadata_from_json
 from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.registry import head_class
@@ -37,12 +38,14 @@ def head_values(predictor: Predictor | BlendedPredictor, index: int) -> dict[str
         said = [part.heads[index].converged_ for part in predictor.parts.values()]
         return {
             "params": {},
+            "members": [],
             "training_weights": [],
             "converged": False if False in said else None if None in said else True,
         }
     head = predictor.heads[index]
     return {
         "params": head.get_params(),
+        "members": head.own_params() if isinstance(head, EnsembleHead) else [],
         "training_weights": list(predictor.training_weights[index]),
         "converged": head.converged_,
     }
@@ -111,10 +114,13 @@ def _predictor(
     arrays: Sequence[Arrays],
     calibrators: Sequence[Calibrator],
 ) -> Predictor:
-    """Build the heads of all targets again."""
+    """Build the heads of all targets again; an entry without members, as all of earlier formats, is a single one."""
     kind = head_class(name)
-    heads: list[Head] = [
-        kind.from_arrays(of_head, entry["params"]) for of_head, entry in zip(arrays, entries, strict=True)
+    heads: list[FittedHead] = [
+        EnsembleHead.from_arrays(kind, of_head, entry["params"], members)
+        if (members := entry.get("members"))
+        else kind.from_arrays(of_head, entry["params"])
+        for of_head, entry in zip(arrays, entries, strict=True)
     ]
     return Predictor(
         heads=heads,
