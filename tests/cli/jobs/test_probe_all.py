@@ -37,7 +37,7 @@ def test_heads_are_compared_on_vectors_that_are_loaded_once(
     monkeypatch.setattr("cli.jobs.probe_store.open_store", opens)
     monkeypatch.setattr("cli.jobs.probe_store.load_views", loads)
     heads(monkeypatch, ["knn", "logistic", "nothing"])
-    compared = probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads"))
+    compared = probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads"))
     assert counts == {"opened": 1, "loaded": 1}
     assert [(name, run.folder) for name, run in compared.runs.items()] == [
         ("knn", Path("heads/knn")),
@@ -64,7 +64,7 @@ def test_where_no_head_can_run_the_first_reason_is_raised(
 ) -> None:
     heads(monkeypatch, ["first", "second"])
     with pytest.raises(UsageError, match="no head named 'first'"):
-        probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20)))
+        probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3)))
 
 
 def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
@@ -80,7 +80,7 @@ def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
 
     monkeypatch.setattr("cli.jobs.probe_store.probe", fits)
     heads(monkeypatch, ["knn", "logistic"])
-    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads")
+    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads")
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         probe_all(job, notify=said.append)
@@ -91,7 +91,7 @@ def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
     assert finished == list(compared.runs) == ["knn", "logistic", "blend"]
     assert said[1].startswith("knn: kept, equal inputs made the run of 20")
     # Other options are another run.
-    other = ProbeJob(stores=[store], options=ProbeOptions(draws=21), out="heads")
+    other = ProbeJob(stores=[store], options=ProbeOptions(draws=21, folds=3), out="heads")
     probe_all(other, notify=said.append)
     assert fitted[3:] == ["knn", "logistic"]
     assert said[2].startswith("replaces the run of 20")
@@ -113,7 +113,7 @@ def test_a_command_stopped_in_its_first_head_keeps_nothing(
 
 def test_a_damaged_run_is_not_taken_for_finished(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heads(monkeypatch, ["knn"])
-    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads")
+    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads")
     probe_all(job)
     Path("heads/knn/predictions.parquet").write_bytes(b"")
     said: list[str] = []

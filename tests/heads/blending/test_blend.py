@@ -26,7 +26,7 @@ from heads.runs.run_files import load_run, save_run
 from tests.views import make_view
 
 PARTS = ("knn", "logistic")
-OPTIONS = ProbeOptions(draws=20, folds=3)
+OPTIONS = ProbeOptions(draws=20, folds=3, repeats=2)
 
 
 def probe_parts(view, options=OPTIONS, names=PARTS):
@@ -40,7 +40,8 @@ def view():
 
 @pytest.fixture(scope="module")
 def parts(view):
-    return probe_parts(view)
+    """Two heads that are refitted, and the mean of several."""
+    return probe_parts(view, names=(*PARTS, "xgboost"))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def test_a_run_answers_alone_as_it_was_evaluated_bit_for_bit(view, parts, tmp_pa
         found.append(run.predict(view.X[images], owners))
     assert np.array_equal(np.concatenate(found), result.evaluated.probabilities)
     assert run.document["metrics"]["auroc"]["value"] == result.evaluation.overall["auroc"].value
-    assert [part["head"] for part in run.document["parts"]] == list(PARTS)
-    assert list(run.document["heads"][0]["point"]) == list(PARTS)
+    assert [part["head"] for part in run.document["parts"]] == [*PARTS, "xgboost"]
+    assert list(run.document["heads"][0]["point"]) == [*PARTS, "xgboost"]
     assert run.document["settings"]["head"] == "blend"
     assert run.document["patient_vectors"]["head"] is True  # those of knn
     assert "knn" in render_report([run])
@@ -145,7 +146,7 @@ def test_out_of_fold_scores_come_from_weights_of_the_other_folds(view, parts):
 
 
 def test_a_blend_of_one_head_is_that_head(view, parts):
-    result = blend(view, parts[1:], OPTIONS)
+    result = blend(view, parts[1:2], OPTIONS)
     assert result.fitted.points == ({"logistic": 1.0},)
     assert result.evaluated.scores[:, 0, 0] == pytest.approx(odds(parts[1].evaluated.probabilities[:, 0]))
     found, alone = (each.evaluation.overall for each in (result, parts[1]))
