@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def probe_all(
     try:
         for number, name in enumerate(names, start=1):
             if name == BLEND and not runs:
-                break
+                raise next(iter(skipped.values()))
             with stage(f"head {number} of {len(names)}: {name}"):
                 try:
                     runs[name] = (
@@ -101,17 +101,12 @@ def probe_all(
                     skipped[name] = error
                     continue
             finished(name, runs[name])
+        differences = _differences(list(runs.values()), opened)
+        with stage("report"):
+            save_report(report, list(runs.values()))
     except KeyboardInterrupt:
         notify(_kept(runs))
         raise
-    if not runs:
-        raise next(iter(skipped.values()))
-    found = list(runs.values())
-    save_report(report, found)
-    differences = {
-        (found[entry.run].document["settings"]["head"], entry.metric): entry
-        for entry in compare_runs(found, draws=opened.options.draws, seed=opened.options.seed)
-    }
     return ComparedHeads(runs=runs, skipped=skipped, differences=differences, report=report)
 
 
@@ -124,6 +119,16 @@ def _probed(name: str, folder: Path, opened: OpenedProbe, notify: Notify) -> Run
         notify(f"{name}: kept, equal inputs made {existing_run(folder)}")
         return found
     return probe_into(folder, opened, options, family, notify=notify)
+
+
+def _differences(runs: Sequence[Run], opened: OpenedProbe) -> dict[tuple[str, str], Comparison]:
+    """Return the differences by head and metric."""
+    draws = opened.options.draws
+    with stage(f"differences between {len(runs)} heads, {draws:,} draws of patients"):
+        return {
+            (runs[entry.run].document["settings"]["head"], entry.metric): entry
+            for entry in compare_runs(runs, draws=draws, seed=opened.options.seed)
+        }
 
 
 def _kept(runs: Mapping[str, Run]) -> str:

@@ -182,10 +182,12 @@ def keep_result(folder: Path, opened: OpenedProbe, result: ProbeResult, *, notif
     A run that is there already is replaced, and it is said whether the new one is the same.
     """
     before, described = _document(folder), existing_run(folder)
-    run = save_run(folder, result)
+    with stage("saving"):
+        run = save_run(folder, result)
     if described:
         notify(_compared(run, before, described))
-    _save_page(run, opened, same=before.get("run_id") == run.document["run_id"], notify=notify)
+    with stage("report"):
+        _save_page(run, opened, same=before.get("run_id") == run.document["run_id"], notify=notify)
     return run
 
 
