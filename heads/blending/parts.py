@@ -12,7 +12,7 @@ from embedstore.errors import UsageError
 from embedstore.view import View
 from heads.protocol.decided_by import id_of, question_of
 from heads.protocol.options import ProbeOptions
-from heads.protocol.predictions import NO_FOLD, InnerFolds, Predictions
+from heads.protocol.predictions import NO_FOLD, Evidence, Predictions
 from heads.protocol.predictor import BlendedPredictor, Predictor, calibrated
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.run import Run
@@ -47,7 +47,7 @@ class Part:
         Its head.
     predictor
         Heads and calibrators.
-    out_of_fold, evaluated, inner
+    out_of_fold, evaluated, evidence
         As `heads.protocol.probe_result.ProbeResult`.
     outliers
         Distances of the units learned from; None where no vector of them may be kept.
@@ -61,7 +61,7 @@ class Part:
     predictor: Predictor
     out_of_fold: Predictions
     evaluated: Predictions
-    inner: InnerFolds | None
+    evidence: Evidence
     outliers: Outliers | None
     decided_by: Mapping[str, Any]
     saved: Mapping[str, Any]
@@ -92,7 +92,7 @@ def part_of(found: ProbeResult | Run) -> Part:
         predictor=predictor,
         out_of_fold=found.out_of_fold,
         evaluated=found.evaluated,
-        inner=found.inner,
+        evidence=found.evidence,
         outliers=found.outliers,
         decided_by=decided,
         saved={
@@ -141,7 +141,7 @@ def require_one_question(parts: Sequence[Part], view: View, options: ProbeOption
                 f"part {part.name!r} must be a probe of this view with these options; it differs in "
                 f"{', '.join(differing)}: probe again, or give what it was made with"
             )
-        if part.inner is None and (part.evaluated.fold != NO_FOLD).any():
+        if part.evidence.inner is None and (part.evaluated.fold != NO_FOLD).any():
             raise UsageError(
                 f"part {part.name!r} was cross-validated and lacks what its inner folds said: probe again"
             )

@@ -19,7 +19,7 @@ from embedstore.identity import Identity
 from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells
 from heads.inputs.pooling import unit_numbers
-from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, InnerFolds, Predictions
+from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Evidence, Predictions
 from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.scores import Floats
 from heads.statistics.conformal import ConformalSets
@@ -53,8 +53,8 @@ class Run(Brief):
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
     timing
         When it was made (``created``) and how long each step took (``seconds``); empty where nobody kept it.
-    inner
-        What the inner folds of an outer cross-validation said; None where an official split evaluated.
+    evidence
+        What else was said out of fold, from which a blend learns.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Run(Brief):
     predictions: pa.Table
     label_noise: pa.Table
     timing: Mapping[str, Any] = field(default_factory=dict)
-    inner: InnerFolds | None = None
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def run_id(self) -> str:

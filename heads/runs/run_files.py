@@ -7,7 +7,7 @@ head.safetensors     a head or an ensemble per target; shared arrays are there o
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
-inner.safetensors    what the inner folds of an outer cross-validation said: what a blend of this head learns from
+evidence.safetensors what else was said out of fold, from which a blend learns; not of every run
 predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
@@ -40,7 +40,7 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import identity_from_json
-from heads.protocol.predictions import InnerFolds
+from heads.protocol.predictions import Evidence
 from heads.protocol.probe_result import ProbeResult
 from heads.runs.patient_vectors import OUTLIERS_FILE, left_out_by_choice
 from heads.runs.run import Run
@@ -55,7 +55,7 @@ TIMING_FILE = "timing.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
-INNER_FILE = "inner.safetensors"  # only of an outer cross-validation
+EVIDENCE_FILE = "evidence.safetensors"  # only of an outer cross-validation or an ensemble
 FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
 
 
@@ -75,7 +75,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         )
     folder = Path(folder)
     make_folder_durable(folder)
-    for name in (RUN_FILE, OUTLIERS_FILE, INNER_FILE):  # the latter may not be written anew
+    for name in (RUN_FILE, OUTLIERS_FILE, EVIDENCE_FILE):  # the latter may not be written anew
         (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
@@ -88,8 +88,8 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
     }
     if result.outliers is not None:
         files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
-    if result.inner is not None:
-        files[INNER_FILE] = bytes(safetensors.numpy.save(result.inner.to_arrays()))
+    if evidence := result.evidence.to_arrays():
+        files[EVIDENCE_FILE] = bytes(safetensors.numpy.save(evidence))
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     seconds = timing(result)
@@ -109,7 +109,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         predictions=predictions,
         label_noise=label_noise,
         timing=seconds,
-        inner=result.inner,
+        evidence=result.evidence,
     )
 
 
@@ -140,8 +140,8 @@ def load_run(folder: StrPath) -> Run:
         bank = payloads.get(OUTLIERS_FILE)
         outliers = None if bank is None else Outliers.from_arrays(safetensors.numpy.load(bank))
         learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
-        inside = payloads.get(INNER_FILE)
-        inner = None if inside is None else InnerFolds.from_arrays(safetensors.numpy.load(inside))
+        said = payloads.get(EVIDENCE_FILE)
+        evidence = Evidence.from_arrays({} if said is None else safetensors.numpy.load(said))
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
@@ -157,7 +157,7 @@ def load_run(folder: StrPath) -> Run:
         predictions=predictions,
         label_noise=label_noise,
         timing=_timing(folder, document),
-        inner=inner,
+        evidence=evidence,
     )
 
 

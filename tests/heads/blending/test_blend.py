@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +18,13 @@ from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions
+from heads.protocol.predictions import Evidence
 from heads.protocol.probe import probe
 from heads.registry import head_family
 from heads.reporting.page import render_report
 from heads.runs.run_files import load_run, save_run
+from heads.statistics.calibration import fit_calibrator
+from heads.statistics.thresholds import choose_thresholds
 from tests.views import make_view
 
 PARTS = ("knn", "logistic")
@@ -233,7 +235,7 @@ def test_parts_that_do_not_belong_together_are_refused(view, parts, crossed, tmp
     for found, options, message in refused:
         with pytest.raises(UsageError, match=message):
             blend(view, found, options)
-    old = replace(crossed[1][0], inner=None)
+    old = replace(crossed[1][0], evidence=Evidence())
     with pytest.raises(UsageError, match="lacks what its inner folds said: probe again"):
         blend(crossed[0], [old], OPTIONS)
     run = save_run(tmp_path / "run", parts[0])
@@ -251,11 +253,30 @@ def test_the_split_may_be_passed_over(view):
     assert np.array_equal(result.evaluated.probabilities, same.evaluated.probabilities)
 
 
-def test_a_folder_of_a_run_loses_inner_folds_of_the_run_before(crossed, view, parts, tmp_path: Path):
+def test_thresholds_and_bars_are_cut_where_an_ensemble_is_as_wide_as_its_final_head(view, parts):
+    part = parts[2]
+    assert part.evidence.cut is not None
+    result = blend(view, [part], OPTIONS)
+    y, folds = result.out_of_fold.y[:, 0], result.out_of_fold.fold
+    kind = result.fitted.calibrations[0].calibrator.kind
+    # One head has the weight 1: scores are its log odds, and calibrators are fitted on those of the other folds.
+    steep, wide = odds(part.out_of_fold.probabilities[:, 0]), part.evidence.cut[:, 0, 0].astype(np.float64)
+    assert not np.allclose(steep, wide)
+    for fold in range(3):
+        others, own = folds != fold, folds == fold
+        calibrator = fit_calibrator(kind, steep[others, None], y[others])
+        found = result.fitted.cut_probabilities[own, 0]
+        assert found == pytest.approx(calibrator(wide[own, None]))
+    cut = result.fitted.cut_probabilities[:, 0]
+    assert result.fitted.thresholds[0] == choose_thresholds(y, cut[:, 1])
+
+
+def test_a_run_of_its_own_folder_loses_the_evidence_of_the_run_before(crossed, view, parts, tmp_path):
     save_run(tmp_path / "run", crossed[1][0])
-    inner = tmp_path / "run" / "inner.safetensors"
-    assert inner.is_file()
-    assert np.array_equal(load_run(tmp_path / "run").inner.folds, crossed[1][0].inner.folds)
+    evidence = tmp_path / "run" / "evidence.safetensors"
+    assert evidence.is_file()
+    loaded = load_run(tmp_path / "run").evidence
+    assert np.array_equal(loaded.inner.folds, crossed[1][0].evidence.inner.folds)
     save_run(tmp_path / "run", parts[0])
-    assert not inner.exists()
-    assert load_run(tmp_path / "run").inner is None
+    assert not evidence.exists()
+    assert load_run(tmp_path / "run").evidence == Evidence()

@@ -54,8 +54,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def blended(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A cross-validated blend of one head, whose run lies beside it."""
     view, folder = make_view(patients=60, valid_share=0), tmp_path_factory.mktemp("blended")
-    part = save_run(folder / "part", probed(view, draws=20, folds=2))
-    return save_run(folder / "blend", blend(view, [part], ProbeOptions(draws=20, folds=2)))
+    options = {"draws": 20, "folds": 2, "final": "ensemble", "repeats": 2}
+    part = save_run(folder / "part", probed(view, **options))
+    return save_run(folder / "blend", blend(view, [part], ProbeOptions(**options)))
 
 
 def test_every_file_of_a_run_is_listed(run: Run, blended: Run) -> None:
@@ -68,8 +69,8 @@ def test_every_key_of_a_part_is_listed(blended: Run) -> None:
     assert named("Each entry of `parts`").keys() == parts[0].keys()
     of_heads = rows("Each entry of `parts`")[-1][2]
     assert set(re.findall(r"`([^`]+)`", of_heads)) == parts[0]["heads"][0].keys()
-    arrays = safetensors.numpy.load_file(blended.folder.parent / "part" / "inner.safetensors")
-    assert {name: array.dtype.name for name, array in arrays.items()} == named("`inner.safetensors`, in")
+    arrays = safetensors.numpy.load_file(blended.folder.parent / "part" / "evidence.safetensors")
+    assert {name: array.dtype.name for name, array in arrays.items()} == named("`evidence.safetensors`, log")
 
 
 @pytest.mark.parametrize(
