@@ -28,6 +28,7 @@ from cli.options import (
     project_of,
     require,
     stores_option,
+    subgroups_option,
 )
 from cli.printing.head_table import comparison_document, print_finished, print_head_table
 from cli.printing.probe_progress import shown_stages
@@ -37,7 +38,8 @@ from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
 from heads.estimators.presets import preset_names
 from heads.inputs.class_weights import CLASS_WEIGHTS
-from heads.protocol.options import ProbeOptions
+from heads.protocol.fitting import FINALS
+from heads.protocol.options import LEAST_REPEATS, MOST_REPEATS, ProbeOptions
 from heads.stages import watched
 
 _ALL = "all"
@@ -80,6 +82,12 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help=f"A published protocol in place of --head: {', '.join(preset_names())}.",
 )
 @click.option(
+    "--shots",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Learn from so many units only, one of each patient, the same ones in every store of them.  [default: all]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Run folder; with --head all the folder that holds one for each.  [default: runs/TASK-HEAD, and what "
@@ -98,6 +106,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     multiple=True,
     help="Manifest column (anatomy, ...) that the head gets beside the vector; may be given several times.",
 )
+@subgroups_option
 @click.option(
     "--select-inputs",
     is_flag=True,
@@ -116,6 +125,18 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     default=_USUAL.folds,
     show_default=True,
     help=_FOLDS,
+)
+@click.option(
+    "--final",
+    type=click.Choice(FINALS),
+    default=_USUAL.final,
+    show_default=True,
+    help="What answers: one head refitted on all, or the mean of the heads of several partitions into folds.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(LEAST_REPEATS, MOST_REPEATS),
+    help="Partitions of an ensemble.  [default: 4, and 2 for many images]",
 )
 @click.option(
     "--draws",
@@ -212,6 +233,7 @@ def _job(
     prompts: Path | None,
     key_file: Path | None,
     fit_device: str,
+    subgroups: tuple[str, ...],
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -235,4 +257,5 @@ def _job(
         encoder=encoder,
         prompts=prompts,
         key_file=key_file,
+        subgroups=subgroups,
     )

@@ -26,6 +26,7 @@ _ELSEWHERE = frozenset(
     {
         "targets",
         "cross_validate",
+        "shots",
         "with_columns",
         "pooling",
         "select_inputs",

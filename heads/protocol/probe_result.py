@@ -38,6 +38,8 @@ class Settings:
         The splits it learned from and was evaluated on; ``()`` and ``""`` in cross-validation.
     folds_asked
         Number of folds that was asked for; the options hold that which was possible.
+    repeats
+        Partitions of the ensemble that answers; 0 where the heads were refitted.
     """
 
     options: ProbeOptions
@@ -46,9 +48,10 @@ class Settings:
     fit_splits: tuple[str, ...]
     evaluation_split: str
     folds_asked: int
+    repeats: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, as ``run.json`` keeps them; ``preset`` is ``""`` where there was none."""
+        """Return plain JSON values, as ``run.json`` keeps them; without a preset it is ``""``, without shots 0."""
         options = self.options
         return {
             "head": options.head,
@@ -57,8 +60,11 @@ class Settings:
             "evaluation_split": self.evaluation_split,
             "pooling": self.inputs.pooling,
             "class_weights": options.class_weights,
+            "shots": options.shots or 0,
             "folds": options.folds,
             "folds_asked": self.folds_asked,
+            "final": "ensemble" if self.repeats else "refit",
+            "repeats": self.repeats,
             "draws": options.draws,
             "seed": options.seed,
             "coverage": options.coverage,

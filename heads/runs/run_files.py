@@ -3,11 +3,12 @@
 ```
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
 timing.json          when the run was made and how long each step took; decides nothing, so it has no digest
-head.safetensors     one head per target; an array that several share is there once (`heads.runs.shared_arrays`)
+head.safetensors     a head or an ensemble per target; shared arrays are there once (`heads.runs.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
 predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
+units.parquet        what the units are, whatever encoder saw them (`heads.runs.unit_table`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
 ```
@@ -16,7 +17,7 @@ report.html          written by `heads.reporting.page`; can be made again from t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import identity_from_json
+from heads.base import FittedHead
+from heads.ensemble import EnsembleHead
 from heads.inputs.metadata import metadata_from_json
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
@@ -48,6 +51,7 @@ from heads.runs.run import Run
 from heads.runs.run_document import READ_VERSIONS, learned_mask, run_document, timing
 from heads.runs.run_tables import label_noise_table, predictions_table
 from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
+from heads.runs.unit_table import unit_table
 from heads.statistics.calibration import calibrator_from_json
 from heads.statistics.conformal import conformal_sets_from_json
 from heads.statistics.outliers import Outliers
@@ -59,7 +63,16 @@ CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
-FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
+UNITS_FILE = "units.parquet"
+FILES = (
+    HEAD_FILE,
+    CALIBRATOR_FILE,
+    PREDICTIONS_FILE,
+    OUTLIERS_FILE,
+    LEARNED_FILE,
+    LABEL_NOISE_FILE,
+    UNITS_FILE,
+)
 
 
 def save_run(folder: StrPath, result: ProbeResult) -> Run:
@@ -82,6 +95,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
+    units = unit_table(result.view)
     learned_images = _learned_images(result)
     files = {
         HEAD_FILE: arrays_to_bytes([head.to_arrays() for head in result.fitted.predictor.heads]),
@@ -91,6 +105,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         PREDICTIONS_FILE: parquet_bytes(predictions),
         LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
+        UNITS_FILE: parquet_bytes(units),
     }
     if result.outliers is not None:
         files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
@@ -112,6 +127,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        units=units,
         timing=seconds,
     )
 
@@ -135,12 +151,8 @@ def load_run(folder: StrPath) -> Run:
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
     try:
-        head = head_class(document["settings"]["head"])
         arrays = arrays_from_bytes(payloads[HEAD_FILE], len(document["heads"]))
-        heads = [
-            head.from_arrays(of_head, entry["params"])
-            for of_head, entry in zip(arrays, document["heads"], strict=True)
-        ]
+        heads = _heads(document, arrays)
         calibrators = [
             calibrator_from_json(entry, source=str(folder / CALIBRATOR_FILE))
             for entry in json.loads(payloads[CALIBRATOR_FILE])["calibrators"]
@@ -161,6 +173,7 @@ def load_run(folder: StrPath) -> Run:
         learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
+        units = table_of_parquet(payloads[UNITS_FILE]) if UNITS_FILE in payloads else None
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
     return Run(
@@ -173,8 +186,20 @@ def load_run(folder: StrPath) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        units=units,
         timing=_timing(folder, document),
     )
+
+
+def _heads(document: Mapping[str, Any], arrays: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[FittedHead]:
+    """Return the head of each target; an entry without members, as all of earlier formats, is a single one."""
+    kind = head_class(document["settings"]["head"])
+    return [
+        EnsembleHead.from_arrays(kind, of_head, entry["params"], members)
+        if (members := entry.get("members"))
+        else kind.from_arrays(of_head, entry["params"])
+        for of_head, entry in zip(arrays, document["heads"], strict=True)
+    ]
 
 
 def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:
@@ -224,7 +249,8 @@ def read_document(folder: Path) -> dict[str, Any]:
     needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
     needed |= {"ece_bins", "classes"}
     missing = needed - set(document)
-    lacking = set(FILES) - set(document.get("files", ())) - left_out_by_choice(document)
+    # Runs from before it was kept are read; they are compared by names alone.
+    lacking = set(FILES) - {UNITS_FILE} - set(document.get("files", ())) - left_out_by_choice(document)
     if missing or lacking:
         raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
     digest = content_sha256(document)
