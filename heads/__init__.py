@@ -15,6 +15,7 @@ from embedstore.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds, OutOfFold, Training
+    from heads.blending.blend import blend
     from heads.comparing.comparison_table import ComparisonTable, comparison_table
     from heads.estimators.boosted import BoostedHead
     from heads.estimators.logistic import LogisticHead
@@ -59,6 +60,7 @@ __all__ = [
     "Submission",
     "Training",
     "ZeroShotHead",
+    "blend",
     "compare",
     "comparison_table",
     "for_rsna_score",
@@ -93,6 +95,7 @@ _NAMES_OF_MODULE = {
         "Training",
     ],
     "heads.comparing.comparison_table": ["ComparisonTable", "comparison_table"],
+    "heads.blending.blend": ["blend"],
     "heads.estimators.boosted": ["BoostedHead"],
     "heads.estimators.logistic": ["LogisticHead"],
     "heads.estimators.mlp": ["MlpHead"],

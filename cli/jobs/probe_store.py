@@ -26,6 +26,7 @@ from heads.inputs.metadata import require_metadata_columns
 from heads.protocol.decided_by import decided_by, id_of
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
+from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.reporting.pictures import pictures_on_page
@@ -63,6 +64,8 @@ class ProbeJob:
         Key of stores whose paths are hidden, for their pictures.
     subgroups
         Manifest columns by which results are split, beside those that the task names.
+    parts
+        Heads of a blend (`cli.jobs.probe_blend`); all that can run by default.
     """
 
     stores: Sequence[StrPath]
@@ -76,6 +79,7 @@ class ProbeJob:
     prompts: StrPath | None = None
     key_file: StrPath | None = None
     subgroups: Sequence[str] = ()
+    parts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +143,15 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
             family = family_of(opened, opened.options, notify)
             return probe_into(folder, opened, opened.options, family, notify=notify)
     except KeyboardInterrupt:
-        stays = existing_run(folder)
-        nothing = f"nothing is kept in {shown(folder)}; run again to start over"
-        notify(f"{stays} stays as it was" if stays else nothing)
+        say_what_stays(folder, notify)
         raise
+
+
+def say_what_stays(folder: Path, notify: Notify) -> None:
+    """Say what a stopped command leaves in its folder."""
+    stays = existing_run(folder)
+    nothing = f"nothing is kept in {shown(folder)}; run again to start over"
+    notify(f"{stays} stays as it was" if stays else nothing)
 
 
 def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
@@ -167,16 +176,22 @@ def probe_into(
     *,
     notify: Notify = ignore,
 ) -> Run:
-    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`.
+    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`."""
+    return keep_result(folder, opened, probe(opened.view, options, family=family), notify=notify)
+
+
+def keep_result(folder: Path, opened: OpenedProbe, result: ProbeResult, *, notify: Notify = ignore) -> Run:
+    """Leave a result as the run in `folder`, with its report.
 
     A run that is there already is replaced, and it is said whether the new one is the same.
     """
-    result = probe(opened.view, options, family=family)
     before, described = _document(folder), existing_run(folder)
-    run = save_run(folder, result)
+    with stage("saving"):
+        run = save_run(folder, result)
     if described:
         notify(_compared(run, before, described))
-    _save_page(run, opened, same=before.get("run_id") == run.document["run_id"], notify=notify)
+    with stage("report"):
+        _save_page(run, opened, same=before.get("run_id") == run.document["run_id"], notify=notify)
     return run
 
 
@@ -184,12 +199,17 @@ def finished_run(
     folder: Path, opened: OpenedProbe, options: ProbeOptions, family: HeadFamily | None
 ) -> Run | None:
     """Return the run in `folder` if it is whole and equal inputs, options and versions made it; else None."""
+    return kept_run(folder, opened, decided_by(opened.view, options, options.grid(family)))
+
+
+def kept_run(folder: Path, opened: OpenedProbe, decided: Mapping[str, Any]) -> Run | None:
+    """Return the run in `folder` if it is whole and rests on what is given (`heads.protocol.decided_by`); else None."""
     document = _document(folder)
-    if options.strict_targets and document.get("left_out_targets"):
+    if opened.options.strict_targets and document.get("left_out_targets"):
         return None
     if document.get("sources") != [source.to_json() for source in opened.view.sources]:
         return None
-    if document.get("run_id") != id_of(decided_by(opened.view, options, options.grid(family))):
+    if document.get("run_id") != id_of(decided):
         return None
     try:
         found = load_run(folder)

@@ -1,4 +1,4 @@
-"""``embed probe --head all``: every installed head on one task, in one table."""
+"""``embed probe --head all``: every installed head on one task, and their blend, in one table."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ from heads.runs.comparison import Comparison, best_first, leading_metric, p_valu
 from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.statistics.metrics import shown_in
+
+# Targets whose weights are written out.
+_WRITTEN_OUT = 3
 
 
 def print_finished(name: str, run: Run) -> None:
@@ -62,6 +65,8 @@ def print_head_table(compared: ComparedHeads, *, stores: Sequence[StrPath] = ())
         click.echo("\ninputs chosen by out-of-fold log loss")
         for name in order:
             click.echo(f"{name:<10}{inputs_in_words(runs[name].document['inputs']['chosen'])}")
+    for line in _weights(runs):
+        click.echo(line)
     click.echo()
     print_left_out(first.document)
     for name in order:
@@ -116,6 +121,19 @@ def _print_of_ece(of_head: Mapping[str, Mapping[str, Any] | None]) -> None:
             f"{name} {words}" for name, entry in of_head.items() if (words := binned_text(entry))
         )
         click.echo(f"ece: {OF_ECE}{f'; {told}' if told else ''}")
+
+
+def _weights(runs: Mapping[str, Run]) -> list[str]:
+    """Return how much each head counts in a blend, by target; of many targets those of the first."""
+    lines = []
+    for name, run in runs.items():
+        entries = run.document["heads"] if run.document.get("parts") else []
+        for entry in entries[:_WRITTEN_OUT]:
+            weights = ", ".join(f"{part} {weight:.2f}" for part, weight in entry["point"].items())
+            lines.append(f"weights in {name}, {entry['target']}: {weights}")
+        if others := len(entries) - _WRITTEN_OUT:
+            lines += [f"weights of {others} more targets stand in run.json of {name}"] if others > 0 else []
+    return lines
 
 
 def _interval(entry: Mapping[str, Any] | None) -> str:

@@ -58,6 +58,7 @@ def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
     _print_inputs(document["inputs"])
     for entry in document["heads"]:
         chosen = ", ".join(f"{name} {_number(value)}" for name, value in entry["point"].items())
+        chosen = f"weights {chosen}" if document.get("parts") else chosen
         unsolved = "; not solved to the end" if entry["converged"] is False else ""
         click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
     _print_metrics(document)

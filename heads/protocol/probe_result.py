@@ -13,7 +13,7 @@ from heads.protocol.fitting import Fitted
 from heads.protocol.learnable_targets import LeftOut
 from heads.protocol.learning_curve import LearningCurve
 from heads.protocol.options import ProbeOptions
-from heads.protocol.predictions import Predictions
+from heads.protocol.predictions import Evidence, Predictions
 from heads.protocol.splits import Mode
 from heads.statistics.abstention import Answered
 from heads.statistics.bootstrap import Estimate
@@ -142,6 +142,10 @@ class ProbeResult(Brief):
         Target -> why it is not in the view: too few patients to learn it from.
     decided_by
         What the result rests on (`heads.protocol.decided_by`); its digest is the id of the run.
+    evidence
+        What else was said out of fold, from which a blend learns.
+    parts
+        Of a blend: head, ``run_id``, inputs and heads of each part, as ``run.json`` keeps them.
     """
 
     view: View
@@ -157,6 +161,8 @@ class ProbeResult(Brief):
     learning_curve: LearningCurve | None = None
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     decided_by: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
+    parts: Sequence[Mapping[str, Any]] = ()
 
     def _facts(self) -> dict[str, Any]:
         return {

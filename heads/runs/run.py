@@ -19,8 +19,8 @@ from embedstore.identity import Identity
 from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells
 from heads.inputs.pooling import unit_numbers
-from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Evidence, Predictions
+from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.scores import Floats
 from heads.statistics.conformal import ConformalSets
 from heads.statistics.outliers import Outliers
@@ -55,12 +55,14 @@ class Run(Brief):
         Arrow table of what the units are (`heads.runs.unit_table`); None in runs from before it was kept.
     timing
         When it was made (``created``) and how long each step took (``seconds``); empty where nobody kept it.
+    evidence
+        What else was said out of fold, from which a blend learns.
     """
 
     folder: Path
     document: Mapping[str, Any]
     identity: Identity
-    predictor: Predictor
+    predictor: Predictor | BlendedPredictor
     conformal: tuple[ConformalSets, ...]
     outliers: Outliers | None
     learned_images: npt.NDArray[np.uint8]
@@ -68,6 +70,7 @@ class Run(Brief):
     label_noise: pa.Table
     units: pa.Table | None = None
     timing: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def run_id(self) -> str:

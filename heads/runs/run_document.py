@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
-from heads.ensemble import EnsembleHead
 from heads.lumbar.rsna_score import draw_run_score, is_of_the_competition
 from heads.protocol.decided_by import id_of, versions_of
 from heads.protocol.fitting import Fitted
@@ -20,6 +19,7 @@ from heads.protocol.probe_result import Evaluation, ProbeResult
 from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
 from heads.runs.run_warnings import warnings_of
+from heads.runs.saved_predictor import head_values, holds_vectors
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
 from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins, left_out_metrics
@@ -47,6 +47,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "inputs": _inputs(result.fitted),
         "images": _images(result),
         "heads": [_head(result, index, target) for index, target in enumerate(view.task.targets)],
+        **({"parts": list(result.parts)} if result.parts else {}),
         **_measured(result.evaluation),
         "ece_bins": {
             target: ece_bins(int((result.evaluated.y[:, index] != MISSING).sum()))
@@ -62,7 +63,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         # Whoever gets the folder gets these with it.
         "patient_vectors": {
             "bank": len(result.outliers.bank) if result.outliers else 0,
-            "head": result.fitted.predictor.heads[0].needs.holds_vectors,
+            "head": holds_vectors(result.fitted.predictor),
         },
         **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),
         "counts": {
@@ -79,7 +80,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "warnings": warnings_of(result),
         "versions": {
             "python": platform.python_version(),
-            **versions_of(settings.options.head, _LIBRARIES),
+            **versions_of([part["head"] for part in result.parts] or [settings.options.head], _LIBRARIES),
         },
     }
 
@@ -137,22 +138,17 @@ def _images(result: ProbeResult) -> dict[str, Any]:
 
 def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
     fitted = result.fitted
-    head = fitted.predictor.heads[index]
-    members = head.own_params() if isinstance(head, EnsembleHead) else []
     return {
         "target": target,
         "point": dict(fitted.points[index]),
-        "params": head.get_params(),
-        "members": members,
+        **head_values(fitted.predictor, index),
         "reliability": fitted.ensemble.reliability[index] if fitted.ensemble else None,
-        "training_weights": list(fitted.predictor.training_weights[index]),
         "out_of_fold_log_loss": float(fitted.losses[:, index].min()),
         "calibration": fitted.calibrations[index].calibrator.kind,
         "calibration_log_loss": dict(fitted.calibrations[index].losses),
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
-        "converged": head.converged_,
     }
 
 
