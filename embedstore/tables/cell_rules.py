@@ -141,9 +141,9 @@ def _without_single_quotes(name: str, cells: pa.ChunkedArray) -> tuple[pa.Chunke
     words = pc.is_in(pc.utf8_lower(given), value_set=pa.array(["null"]))
     if not _count(quoted) or pc.all(pc.or_(quoted, words)).as_py() is False:
         return cells, ()
-    said = Remark(
-        about(name), f"{counted(_count(quoted), 'value')} stood in single quotes or behind one, taken off"
-    )
+    closed = pc.any(pc.match_substring_regex(given, "'$")).as_py()
+    how = "stood in single quotes" if closed else "stood behind an apostrophe"
+    said = Remark(about(name), f"{counted(_count(quoted), 'value')} {how}, taken off")
     return pc.replace_substring_regex(cells, "^'([^']*)'?$", r"\1"), (said,)
 
 
