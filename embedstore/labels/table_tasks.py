@@ -13,6 +13,7 @@ import pyarrow as pa
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.labels.class_order import are_numbers, order_classes
 from embedstore.labels.finding_lists import looks_like_lists, read_finding_lists
+from embedstore.labels.grade_order import grades_in_words
 from embedstore.labels.label_rules import LabelRules
 from embedstore.labels.states import (
     FINDING_CLASSES,
@@ -174,7 +175,7 @@ def _of_label(rules: LabelRules, column: str, table: LabelTable) -> _Draft:
     classes = order_classes(cells, chosen, where=where)
     number = np.array([classes.index(cell) for cell in cells], np.int16)
     codes = np.where(of_row < 0, np.int16(-1), number[of_row])[:, None]
-    facts: Facts = {}
+    facts: Facts = {f"{name}: order of grades": grades} if (grades := grades_in_words(classes)) else {}
     counts = np.bincount(of_row[of_row >= 0], minlength=len(cells)).tolist()
     if near := likely_typing_errors(dict(zip(cells, counts, strict=True))):
         facts[f"{name}: typing errors?"] = near

@@ -139,6 +139,11 @@ def require_column(rows: Rows, name: str, what: str) -> None:
     """Refuse a table without a column, naming those that it has."""
     if name in rows.table.column_names:
         return
+    if name in rows.nested:
+        hint = ". For lists of findings: `label_separator=','`" if what == "label" else ""
+        raise DataError(
+            f"{rows.path}: {what}: {name!r} must hold text or numbers; its cells are lists or structures{hint}"
+        )
     hint = did_you_mean(name, rows.table.column_names)
     raise DataError(f"{rows.path}: {what} needs the column {name!r}; found {_listed(rows)}{hint}")
 

@@ -97,6 +97,7 @@ class _Found:
     place: Callable[[int], str]
     words: tuple[str, ...] = ()
     commas: bool = False  # whether cells may hold decimal commas
+    nested: tuple[str, ...] = ()  # columns of lists or structures, which are left out
 
 
 def _suffix_of(path: Path) -> str:
@@ -107,10 +108,10 @@ def _suffix_of(path: Path) -> str:
 def _read(path: Path, suffix: str, lists: Container[str]) -> _Found:
     if suffix in _PARQUET:
         names, columns, nested = read_parquet(path, lists)
-        return _Found(names, columns, "row {}".format, _without_nested(nested))
+        return _Found(names, columns, "row {}".format, _without_nested(nested), nested=nested)
     if suffix in _JSON:
         names, columns, places, words, nested = read_json(path, lists)
-        return _Found(names, columns, places.__getitem__, words + _without_nested(nested))
+        return _Found(names, columns, places.__getitem__, words + _without_nested(nested), nested=nested)
     text = read_delimited(path)
     return _Found(list(text.header), list(text.columns), text.place, text.words, text.separator != ",")
 
@@ -140,7 +141,7 @@ def _named_rows(path: Path, found: _Found) -> Rows:
     kept, more = _without_twins(path, names, found, kept)
     columns = {names[number]: found.columns[number] for number in kept}
     remarks = tuple(Remark(TABLE, word) for word in [*words, *more])
-    return Rows(path, pa.table(columns), found.place, remarks=remarks)
+    return Rows(path, pa.table(columns), found.place, remarks=remarks, nested=found.nested)
 
 
 def _is_index(cells: pa.ChunkedArray) -> bool:

@@ -206,7 +206,7 @@ def test_a_measurement_is_not_taken_for_a_label(tmp_path):
             b'{"path": "1.png"}\n{"path": ["1.png"]}\n',
             "line 2: 'path' must be text or a number",
         ),
-        ("images.jsonl", b'{"path": ["1.png"], "label": 1}\n', "needs the column 'path'; found label"),
+        ("images.jsonl", b'{"path": ["1.png"], "label": 1}\n', "the table: 'path' must hold text or numbers"),
         ("images.csv", b"PAR1 no", "its ending is .csv, and it holds Parquet: rename it to images.parquet"),
         ("images.csv", b'[{"path": "1.png"}]', "it holds JSON: rename it to images.json"),
         ("images.csv", b"<table><tr>", "it holds HTML or XML. Save it as CSV"),

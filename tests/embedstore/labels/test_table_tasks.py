@@ -80,6 +80,12 @@ def test_the_summary_says_which_class_is_positive_and_how_to_swap(tmp_path):
     assert (swapped.classes, swapped.positive) == (("abnormal", "normal"), "normal")
 
 
+def test_words_for_grades_stand_in_their_order_and_the_summary_says_it(tmp_path):
+    collection = read(tmp_path, "path,grade\n1.png,KL 2\n2.png,KL 10\n3.png,normal\n", label="grade")
+    assert collection.tasks[0].classes == ("normal", "KL 2", "KL 10")
+    assert collection.summary["grade: order of grades"] == "normal < KL 2 < KL 10, by Kellgren-Lawrence"
+
+
 def test_a_positive_class_may_belong_to_one_of_several_columns(tmp_path):
     text = "path,a,b,grade\n1.png,yes,yes,1\n2.png,no,no,2\n3.png,no,no,3\n"
     tasks = read(tmp_path, text, label=["a", "b", "grade"], positive=["b=no", "3"]).tasks
@@ -148,7 +154,7 @@ def test_lists_may_be_those_of_parquet_and_json(tmp_path, kind):
         path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
     task = Table(label="x", label_separator=",").read(path).tasks[0]
     assert labels_of(task) == {"1.png": ["1", "1"], "2.png": [None, None], "3.png": ["0", "0"]}
-    with pytest.raises(DataError, match=r"'x' must (be|hold) text or (a number|numbers)"):
+    with pytest.raises(DataError, match=r"'x' must hold text or numbers.*`label_separator=','`"):
         Table(label="x").read(path)
 
 
