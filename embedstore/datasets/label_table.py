@@ -13,16 +13,17 @@ import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.labels.class_order import are_numbers, order_classes, sort_classes
+from embedstore.labels.finding_lists import looks_like_lists
 from embedstore.labels.grade_order import grade_order, grades_in_words
 from embedstore.labels.label_rules import LabelRules, label_rules
-from embedstore.labels.states import FINDING_CLASSES, UNCERTAIN, state_of
+from embedstore.labels.states import FINDING_CLASSES, UNCERTAIN, YES, state_of
 from embedstore.labels.table_tasks import LabelTable, build_finding_task
 from embedstore.labels.typing_errors import likely_typing_errors
 from embedstore.labels.unit_labels import Units
 from embedstore.tables.cell_rules import CellRules, text_of
 from embedstore.tables.id_rules import read_ids
 from embedstore.tables.label_rules import read_labels
-from embedstore.tables.manifest_columns import require_column
+from embedstore.tables.manifest_columns import require_column, with_plain_names, without_copies
 from embedstore.tables.parents import ids_as_known
 from embedstore.tables.remarks import describe_remarks
 from embedstore.tables.rows import Rows, as_text
@@ -99,6 +100,8 @@ def read_label_table(
     if prepare is not None:
         rows = prepare(rows)
     key = unit_key(unit)
+    rows = with_plain_names(rows, (*key, *((_PATIENT,) if key == (_STUDY,) else ())))
+    rows = without_copies(rows, key[0]) if key[0] in rows.table.column_names else rows
     rows = _ids_read(rows, key, known, rules)
     parents = (_PATIENT,) if key == (_STUDY,) else ()
     wanted = list(targets) or [column for column in rows.columns if column not in (*key, *parents)]
@@ -139,13 +142,25 @@ def read_label_table(
         ordered=ordered,
         positive=positive,
     )
+    return task, {**describe_remarks(rows.remarks), **_pointed_out(task, labels, classes, ordered)}
+
+
+def _pointed_out(
+    task: Task, labels: Mapping[str, Sequence[str | None]], classes: Sequence[str], ordered: bool
+) -> dict[str, str | int]:
+    """Return what may be otherwise than it was read."""
     counts = Counter(label for cells in labels.values() for label in cells if label is not None)
-    near = likely_typing_errors(counts)
-    said = {f"{name}: typing errors?": near} if near else {}
+    said: dict[str, str | int] = {}
+    if near := likely_typing_errors(counts):
+        said[f"{task.name}: typing errors?"] = near
+    if separator := looks_like_lists(list(counts)):
+        said[f"{task.name}: labels that look like lists"] = (
+            f"`label_separator='{separator}'` makes a target of each finding"
+        )
     if not classes and (grades := grades_in_words(task.classes)):
         advice = "" if ordered else "; `ordered` takes this order, and quadratic kappa is stated"
-        said[f"{name}: order of grades"] = f"{grades}{advice}"
-    return task, {**describe_remarks(rows.remarks), **said}
+        said[f"{task.name}: order of grades"] = f"{grades}{advice}"
+    return said
 
 
 def _ids_read(rows: Rows, key: Sequence[str], known: Set[str], rules: CellRules) -> Rows:
@@ -211,6 +226,12 @@ def _in_order(path: Path, labels: set[str], positive: str | None, ordered: bool)
 
 
 def _check_labels(path: Path, found: Mapping[str, set[str]], classes: Sequence[str]) -> None:
+    every = sorted(set().union(*found.values()))
+    if len(every) == 1 and state_of(every[0]) == YES and not are_numbers(every):
+        raise DataError(
+            f"{path}: the only label is {every[0]!r}; where only what is found is ticked, `empty='negative'` takes "
+            "empty cells as 0"
+        )
     for column, labels in found.items():
         if not labels:
             raise DataError(f"{path}: column {column!r} holds no label")
@@ -228,5 +249,6 @@ def _check_labels(path: Path, found: Mapping[str, set[str]], classes: Sequence[s
         if not found[one] & found[other]:
             raise DataError(
                 f"{path}: columns {one!r} and {other!r} share no class ({sorted(found[one])[:3]}, "
-                f"{sorted(found[other])[:3]}); the targets of a task have the same classes: make a task of each"
+                f"{sorted(found[other])[:3]}); the targets of a task have the same classes: make a task of each, "
+                "or name those that are labels by `targets`"
             )

@@ -13,7 +13,7 @@ from embedstore.labels.label_words import NOTHING_FOUND, label_words
 _NEGATIVE = frozenset({
     "no", "n", "0", "false", "neg", "not", "without", "benign", "absent", "absence", "control", "controls",
     "healthy control", "background", "free", "unaffected", "uninfected", "unchanged", "disease free",
-    "wild type", "wildtype", "norm",
+    "wild type", "wildtype", "norm", "unchecked", "unticked", "\u2610",
     "nein", "nicht", "kein", "keine", "non", "negativ", "negativo", "negativa", "negatif", "négatif",
     "negative control", "benigno", "benigna", "benigne", "bénin", "gutartig", "ausente", "sain", "saine",
 })  # fmt: skip

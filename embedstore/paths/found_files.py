@@ -25,7 +25,8 @@ from embedstore.tables.remarks import Remark, some_of
 # What is no plain relative path, though it may name a file as it is.
 _ODD = r"\\|//|(?:^|/)\.{1,2}(?:/|$)|^/|^file:|^[A-Za-z]:[\\/]|/$"
 
-_LOOKED_AT = 100
+_LOOKED_AT, _FEW = 100, 5
+_ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
 
 
 @dataclass
@@ -89,6 +90,10 @@ def _cause(root: Path, found: FoundFiles, total: int) -> tuple[Remark, ...]:
     folders = [number for number in found.absent[:_LOOKED_AT] if (root / found.paths[number]).is_dir()]
     if folders:
         return (Remark(PATHS, f"{found.paths[folders[0]]!r} is a folder: a row names one file"),)
+    if other := _other_ending(root, found):
+        return (
+            Remark(PATHS, f"{other[0]!r} is absent, and {other[1]!r} is there: mend the ending in the table"),
+        )
     firsts = Counter(
         found.paths[number].partition("/")[0] for number in found.absent if "/" in found.paths[number]
     )
@@ -101,3 +106,14 @@ def _cause(root: Path, found: FoundFiles, total: int) -> tuple[Remark, ...]:
             f"{root.name or root} has no folder {some_of(gone)}" if gone else "most folders lack their files"
         )
     return (Remark(PATHS, f"{words}: if the images lie elsewhere, name their folder with `images_root`"),)
+
+
+def _other_ending(root: Path, found: FoundFiles) -> tuple[str, str] | None:
+    """Return an absent path, and a file beside it of the same name with another ending."""
+    for number in found.absent[:_FEW]:
+        path = root / found.paths[number]
+        if path.suffix and path.parent.is_dir():
+            for ending in _ENDINGS:
+                if path.with_suffix(ending).is_file():
+                    return found.paths[number], path.with_suffix(ending).name
+    return None

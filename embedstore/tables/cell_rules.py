@@ -135,14 +135,16 @@ def trim(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.Chunke
 
 
 def _without_single_quotes(name: str, cells: pa.ChunkedArray) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
-    """Take off ``'...'`` around texts, where every text of the column has it (as SQL writes texts)."""
+    """Take off ``'...'`` around texts, or ``'`` in front, where every text of the column has it (as SQL, as sheets)."""
     given = cells.filter(pc.not_equal(cells, ""))
-    quoted = pc.match_substring_regex(given, "^'[^']*'$")
+    quoted = pc.match_substring_regex(given, "^'[^']*'?$")
     words = pc.is_in(pc.utf8_lower(given), value_set=pa.array(["null"]))
     if not _count(quoted) or pc.all(pc.or_(quoted, words)).as_py() is False:
         return cells, ()
-    said = Remark(about(name), f"{counted(_count(quoted), 'value')} stood in single quotes, taken off")
-    return pc.replace_substring_regex(cells, "^'([^']*)'$", r"\1"), (said,)
+    closed = pc.any(pc.match_substring_regex(given, "'$")).as_py()
+    how = "stood in single quotes" if closed else "stood behind an apostrophe"
+    said = Remark(about(name), f"{counted(_count(quoted), 'value')} {how}, taken off")
+    return pc.replace_substring_regex(cells, "^'([^']*)'?$", r"\1"), (said,)
 
 
 def tidy(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -77,6 +78,17 @@ def match_columns(
     return rows.saying(*words, *_not_taken(rows, found, taken)), found
 
 
+def with_plain_names(rows: Rows, names: Sequence[str]) -> Rows:
+    """Return the rows with columns of these names, where one differs from it in case, blanks and signs only."""
+    for name in names:
+        near = [own for own in rows.table.column_names if _plain(own) == _plain(name)]
+        if name not in near and len(near) == 1:
+            own = rows.table.column_names
+            renamed = rows.table.rename_columns([name if column == near[0] else column for column in own])
+            rows = replace(rows, table=renamed).saying(Remark("columns", f"{near[0]!r} as {name}"))
+    return rows
+
+
 def _not_taken(rows: Rows, found: Mapping[str, str], taken: set[str]) -> Iterator[Remark]:
     """Point out columns that seem to hold ids or splits which the table lacks under the manifest's names."""
     free = {_plain(name): name for name in rows.table.column_names if name not in {*taken, *found.values()}}
@@ -86,9 +98,15 @@ def _not_taken(rows: Rows, found: Mapping[str, str], taken: set[str]) -> Iterato
             yield Remark("columns", f"no {name}; if {own!r} holds it: `column='{name}={own}'`")
 
 
-def without_copies(rows: Rows, path: str) -> Rows:
-    """Return the rows without those that equal an earlier one in every cell; a list of paths alone stays as it is."""
-    if rows.table.num_columns < 2 or count_distinct(rows.column(path)) == len(rows):
+def without_copies(rows: Rows, name: str) -> Rows:
+    """Return the rows without those that equal an earlier one in every cell; a list of ids alone stays as it is.
+
+    Parameters
+    ----------
+    name
+        A column in which such rows are equal; where all its cells differ, no other is looked at.
+    """
+    if rows.table.num_columns < 2 or count_distinct(rows.column(name)) == len(rows):
         return rows
     names = rows.table.column_names
     numbered = rows.table.append_column(_ROW, pa.array(range(len(rows)), pa.int64()))

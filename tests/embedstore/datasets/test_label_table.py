@@ -32,6 +32,7 @@ def test_a_table_becomes_a_task_with_its_classes_sorted_as_numbers(tmp_path):
         ("study_id,grade\na,1\na,2\n", "line 3: study_id 'a' is empty or stands twice"),
         ("study_id,grade\na,1\n,2\n", "line 3: study_id None is empty"),
         ("study_id,grade\na,1\nb,1\n", "two or more different classes"),
+        ("study_id,mass\na,x\nb,\n", "the only label is 'x'; .*`empty='negative'` takes empty cells as 0"),
     ],
 )
 def test_a_wrong_table_is_refused_with_the_place(tmp_path, text, message):
@@ -39,6 +40,23 @@ def test_a_wrong_table_is_refused_with_the_place(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_label_task(path, name="t", unit="study")
+
+
+def test_columns_of_nearly_the_name_and_rows_that_are_there_twice_are_taken_and_said(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("Study ID,mass\na,Checked\nb,Unchecked\na,Checked\n")
+    task, said = read_label_table(path, name="t", unit="study")
+    assert task.labels.to_pydict() == {"unit_id": ["a", "b"], "mass": ["Checked", "Unchecked"]}
+    assert (task.classes, task.positive) == (("Unchecked", "Checked"), "Checked")
+    assert said["columns"] == "'Study ID' as study_id"
+    assert said["table"] == "1 row left out, equal to an earlier one in every cell"
+
+
+def test_labels_that_look_like_lists_are_pointed_out(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("study_id,finding\na,mass|nodule\nb,mass\nc,nodule\n")
+    _, said = read_label_table(path, name="t", unit="study")
+    assert said["t: labels that look like lists"] == "`label_separator='|'` makes a target of each finding"
 
 
 def test_label_adds_a_task_to_a_store_and_refuses_a_table_of_strangers(tmp_path, capsys):

@@ -60,3 +60,8 @@ def test_patients_on_both_sides_of_the_split_are_counted(tmp_path):
 def test_a_table_of_folders_says_so(tmp_path):
     (tmp_path / "study").mkdir()
     assert read(tmp_path, "path,n\nstudy,1\n").summary["paths"] == "'study' is a folder: a row names one file"
+
+
+def test_files_of_another_ending_are_named_where_the_table_s_are_absent(tmp_path):
+    summary = read(tmp_path, "path,n\n0.jpg,1\n1.jpg,2\n").summary
+    assert summary["paths"] == "'0.jpg' is absent, and '0.png' is there: mend the ending in the table"
