@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from simulated_blends import JOINS, blend_of_final_heads
 from simulated_images import TASK, World
 
 from heads.base import HeadFamily
@@ -166,8 +167,14 @@ def every_head_and_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case
     return [Case(head=head, size=size) for head in heads for size in sizes]
 
 
+def one_blend_of_each_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case]:
+    """Return a case of the blend of all heads at each size."""
+    return [Case(head=JOINS.join(heads), size=size) for size in sizes]
+
+
 SIMULATIONS = {
     "slope": Simulation(one_set=slope_of_final_heads, cases=every_head_and_size, sets=40),
+    "blend": Simulation(one_set=blend_of_final_heads, cases=one_blend_of_each_size, sets=40),
 }
 
 
