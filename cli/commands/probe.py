@@ -29,6 +29,7 @@ from cli.options import (
     project_of,
     require,
     stores_option,
+    subgroups_option,
 )
 from cli.printing.head_table import comparison_document, print_finished, print_head_table
 from cli.printing.probe_progress import shown_stages
@@ -88,6 +89,12 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help=f"A published protocol in place of --head: {', '.join(preset_names())}.",
 )
 @click.option(
+    "--shots",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Learn from so many units only, one of each patient, the same ones in every store of them.  [default: all]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Run folder; with --head all the folder that holds one for each.  [default: runs/TASK-HEAD, and what "
@@ -106,6 +113,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     multiple=True,
     help="Manifest column (anatomy, ...) that the head gets beside the vector; may be given several times.",
 )
+@subgroups_option
 @click.option(
     "--select-inputs",
     is_flag=True,
@@ -235,6 +243,7 @@ def _job(
     key_file: Path | None,
     fit_device: str,
     parts: str | None,
+    subgroups: tuple[str, ...],
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -261,6 +270,7 @@ def _job(
         prompts=prompts,
         key_file=key_file,
         parts=[] if parts is None else _listed(parts),
+        subgroups=subgroups,
     )
 
 

@@ -20,7 +20,7 @@ from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
 from embedstore.view import View
 from heads.base import HeadFamily
-from heads.estimators.presets import preset_family
+from heads.estimators.presets import preset, preset_family
 from heads.inputs.input_ways import all_inputs
 from heads.inputs.metadata import require_metadata_columns
 from heads.protocol.decided_by import decided_by, id_of
@@ -64,6 +64,8 @@ class ProbeJob:
         Key of stores whose paths are hidden, for their pictures.
     parts
         Heads of a blend (`cli.jobs.probe_blend`); all that can run by default.
+    subgroups
+        Manifest columns by which results are split, beside those that the task names.
     """
 
     stores: Sequence[StrPath]
@@ -77,6 +79,7 @@ class ProbeJob:
     prompts: StrPath | None = None
     key_file: StrPath | None = None
     parts: Sequence[str] = ()
+    subgroups: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +161,8 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
     require_metadata_columns(columns)
     with stage("loading the vectors"):
         stores = [open_store(Path(path)) for path in job.stores]
-        view = options.take(load_views(stores, job.task, with_columns=columns))
+        loaded = load_views(stores, job.task, with_columns=columns, subgroups=job.subgroups)
+        view = options.take(loaded)
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
     return OpenedProbe(job=job, options=options, family=family, stores=stores, view=view)
@@ -267,7 +271,12 @@ def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None
         raise UsageError(
             f"preset={options.preset!r} brings its own head, {head!r}; leave head={options.head!r} out"
         )
-    return replace(options, head=head), family
+    shots = preset(options.preset).shots
+    if shots is not None and options.shots not in (None, shots):
+        raise UsageError(
+            f"preset={options.preset!r} learns from {shots} units; leave `shots={options.shots}` out"
+        )
+    return replace(options, head=head, shots=options.shots if shots is None else shots), family
 
 
 def family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:

@@ -13,6 +13,7 @@ from typing import Any
 from cli.project import shown
 from embedstore.errors import UsageError, first_few
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
+from heads.estimators.presets import preset
 from heads.protocol.options import ProbeOptions
 from heads.reporting.page import REPORT_FILE
 from heads.runs.run_files import EVIDENCE_FILE, FILES, RUN_FILE, TIMING_FILE
@@ -38,6 +39,7 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
         Name of the file of prompts.
     """
     usual = ProbeOptions()
+    of_preset = None if options.preset is None else preset(options.preset).shots
     several = (("on", stores), ("target", options.targets), ("with", options.with_columns))
     flags = (
         ("select", options.select_inputs),
@@ -48,6 +50,7 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
     settings = (
         ("pool", options.pooling, usual.pooling),
         ("weights", options.class_weights, usual.class_weights),
+        ("shots", None if options.shots == of_preset else options.shots, usual.shots),
         ("folds", options.folds, usual.folds),
         ("final", options.final, usual.final),
         ("repeats", options.repeats, usual.repeats),

@@ -103,8 +103,10 @@ def blend(view: View, parts: Sequence[ProbeResult | Run], options: ProbeOptions 
 def blend_decided_by(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what decides a blend: what decided each of its parts, and how hard equal weights pull."""
     first = parts[0]
+    ways = [way for part in parts for way in part["inputs"]]
     return {
         **first,
+        "inputs": [way for index, way in enumerate(ways) if way not in ways[:index]],
         "options": {**first["options"], "head": BLEND, "preset": None},
         "grid": {"class": "Blend", "shrinkage": SHRINKAGE, "parts": [id_of(part) for part in parts]},
         "versions": {name: found for part in parts for name, found in part["versions"].items()},

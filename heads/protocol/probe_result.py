@@ -51,7 +51,7 @@ class Settings:
     repeats: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, as ``run.json`` keeps them; ``preset`` is ``""`` where there was none."""
+        """Return plain JSON values, as ``run.json`` keeps them; without a preset it is ``""``, without shots 0."""
         options = self.options
         return {
             "head": options.head,
@@ -60,6 +60,7 @@ class Settings:
             "evaluation_split": self.evaluation_split,
             "pooling": self.inputs.pooling,
             "class_weights": options.class_weights,
+            "shots": options.shots or 0,
             "folds": options.folds,
             "folds_asked": self.folds_asked,
             "final": "ensemble" if self.repeats else "refit",

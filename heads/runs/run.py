@@ -51,6 +51,8 @@ class Run(Brief):
         `evaluated`.
     label_noise
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
+    units
+        Arrow table of what the units are (`heads.runs.unit_table`); None in runs from before it was kept.
     timing
         When it was made (``created``) and how long each step took (``seconds``); empty where nobody kept it.
     evidence
@@ -66,6 +68,7 @@ class Run(Brief):
     learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table
+    units: pa.Table | None = None
     timing: Mapping[str, Any] = field(default_factory=dict)
     evidence: Evidence = field(default_factory=Evidence)
 
@@ -94,8 +97,9 @@ class Run(Brief):
 
     @property
     def positive(self) -> str | None:
-        """The class that one acts on, or None; in runs from before tasks named it, the last class is."""
-        positive: str | None = self.document["task"].get("positive", self.classes[-1])
+        """The class that one acts on, or None; in runs from before tasks named it, the second of two classes is."""
+        of_old = self.classes[1] if len(self.classes) == 2 else None
+        positive: str | None = self.document["task"].get("positive", of_old)
         return positive
 
     @property

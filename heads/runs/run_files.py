@@ -9,6 +9,7 @@ outliers.safetensors distances of the units learned from (`heads.statistics.outl
 learned.safetensors  digests of the images learned from
 evidence.safetensors what else was said out of fold, from which a blend learns; not of every run
 predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
+units.parquet        what the units are, whatever encoder saw them (`heads.runs.unit_table`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
 ```
@@ -47,6 +48,7 @@ from heads.runs.run import Run
 from heads.runs.run_document import READ_VERSIONS, learned_mask, run_document, timing
 from heads.runs.run_tables import label_noise_table, predictions_table
 from heads.runs.saved_predictor import CALIBRATOR_FILE, HEAD_FILE, load_predictor, predictor_files
+from heads.runs.unit_table import unit_table
 from heads.statistics.conformal import conformal_sets_from_json
 from heads.statistics.outliers import Outliers
 
@@ -56,7 +58,16 @@ PREDICTIONS_FILE = "predictions.parquet"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
 EVIDENCE_FILE = "evidence.safetensors"  # only of an outer cross-validation or an ensemble
-FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
+UNITS_FILE = "units.parquet"
+FILES = (
+    HEAD_FILE,
+    CALIBRATOR_FILE,
+    PREDICTIONS_FILE,
+    OUTLIERS_FILE,
+    LEARNED_FILE,
+    LABEL_NOISE_FILE,
+    UNITS_FILE,
+)
 
 
 def save_run(folder: StrPath, result: ProbeResult) -> Run:
@@ -79,12 +90,14 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
+    units = unit_table(result.view)
     learned_images = _learned_images(result)
     files = {
         **predictor_files(result.fitted.predictor),
         PREDICTIONS_FILE: parquet_bytes(predictions),
         LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
+        UNITS_FILE: parquet_bytes(units),
     }
     if result.outliers is not None:
         files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
@@ -108,6 +121,7 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        units=units,
         timing=seconds,
         evidence=result.evidence,
     )
@@ -144,6 +158,7 @@ def load_run(folder: StrPath) -> Run:
         evidence = Evidence.from_arrays({} if said is None else safetensors.numpy.load(said))
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
+        units = table_of_parquet(payloads[UNITS_FILE]) if UNITS_FILE in payloads else None
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
     return Run(
@@ -156,6 +171,7 @@ def load_run(folder: StrPath) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        units=units,
         timing=_timing(folder, document),
         evidence=evidence,
     )
@@ -208,7 +224,8 @@ def read_document(folder: Path) -> dict[str, Any]:
     needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
     needed |= {"ece_bins", "classes"}
     missing = needed - set(document)
-    lacking = set(FILES) - set(document.get("files", ())) - left_out_by_choice(document)
+    # Runs from before it was kept are read; they are compared by names alone.
+    lacking = set(FILES) - {UNITS_FILE} - set(document.get("files", ())) - left_out_by_choice(document)
     if missing or lacking:
         raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
     digest = content_sha256(document)

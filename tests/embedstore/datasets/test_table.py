@@ -207,6 +207,12 @@ def test_a_measurement_is_not_taken_for_a_label(tmp_path):
             "line 2: 'path' must be text or a number",
         ),
         ("images.jsonl", b'{"path": ["1.png"], "label": 1}\n', "the table: 'path' must hold text or numbers"),
+        ("images.csv", b"PAR1 no", "its ending is .csv, and it holds Parquet: rename it to images.parquet"),
+        ("images.csv", b'[{"path": "1.png"}]', "it holds JSON: rename it to images.json"),
+        ("images.csv", b"<table><tr>", "it holds HTML or XML. Save it as CSV"),
+        ("images.parquet", b"path\n1.png\n", "is no Parquet.* rename it to images.csv"),
+        ("images.jsonl", b"path\n1.png\n", "line 1: .* rename it to images.csv"),
+        ("images.dat", b"path\n1.png\n", "found '.dat'. If it is separated text, rename it to images.csv"),
         ("images.xlsx", b"PK", r"must end in .csv, .*.jsonl, .*; found '.xlsx'. Save it as CSV"),
     ],
 )

@@ -99,14 +99,14 @@ def columns_of(found: pa.Schema) -> dict[str, str]:
     """Return column -> type, with the classes' own columns under one name."""
     types = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "double"}
     return {
-        re.sub(r"^(prob|score)_(normal|abnormal)$", r"\1_CLASS", field.name): types.get(
-            field.type, "list of string"
-        )
+        re.sub(r"^(prob|score)_(normal|abnormal)$", r"\1_CLASS", field.name).replace(
+            "_anatomy", "_COLUMN"
+        ): types.get(field.type, "list of string")
         for field in found
     }
 
 
-@pytest.mark.parametrize("name", ["predictions.parquet", "label_noise.parquet"])
+@pytest.mark.parametrize("name", ["predictions.parquet", "label_noise.parquet", "units.parquet"])
 def test_every_column_is_listed_with_its_type(run: Run, name: str) -> None:
     written = columns_of(pq.read_schema(run.folder / name))
     listed = named(f"## `{name}`")
