@@ -242,8 +242,8 @@ def _job(
     prompts: Path | None,
     key_file: Path | None,
     fit_device: str,
-    parts: str | None,
     subgroups: tuple[str, ...],
+    parts: str | None,
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -269,8 +269,8 @@ def _job(
         encoder=encoder,
         prompts=prompts,
         key_file=key_file,
-        parts=[] if parts is None else _listed(parts),
         subgroups=subgroups,
+        parts=[] if parts is None else _listed(parts),
     )
 
 

@@ -62,10 +62,10 @@ class ProbeJob:
         File of prompts for such heads.
     key_file
         Key of stores whose paths are hidden, for their pictures.
-    parts
-        Heads of a blend (`cli.jobs.probe_blend`); all that can run by default.
     subgroups
         Manifest columns by which results are split, beside those that the task names.
+    parts
+        Heads of a blend (`cli.jobs.probe_blend`); all that can run by default.
     """
 
     stores: Sequence[StrPath]
@@ -78,8 +78,8 @@ class ProbeJob:
     encoder: str | None = None
     prompts: StrPath | None = None
     key_file: StrPath | None = None
-    parts: Sequence[str] = ()
     subgroups: Sequence[str] = ()
+    parts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

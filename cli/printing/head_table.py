@@ -115,6 +115,14 @@ def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
     }
 
 
+def _print_of_ece(of_head: Mapping[str, Mapping[str, Any] | None]) -> None:
+    if any(of_head.values()):
+        told = ", ".join(
+            f"{name} {words}" for name, entry in of_head.items() if (words := binned_text(entry))
+        )
+        click.echo(f"ece: {OF_ECE}{f'; {told}' if told else ''}")
+
+
 def _weights(runs: Mapping[str, Run]) -> list[str]:
     """Return how much each head counts in a blend, by target; of many targets those of the first."""
     lines = []
@@ -126,14 +134,6 @@ def _weights(runs: Mapping[str, Run]) -> list[str]:
         if others := len(entries) - _WRITTEN_OUT:
             lines += [f"weights of {others} more targets stand in run.json of {name}"] if others > 0 else []
     return lines
-
-
-def _print_of_ece(of_head: Mapping[str, Mapping[str, Any] | None]) -> None:
-    if any(of_head.values()):
-        told = ", ".join(
-            f"{name} {words}" for name, entry in of_head.items() if (words := binned_text(entry))
-        )
-        click.echo(f"ece: {OF_ECE}{f'; {told}' if told else ''}")
 
 
 def _interval(entry: Mapping[str, Any] | None) -> str:

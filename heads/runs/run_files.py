@@ -57,8 +57,8 @@ TIMING_FILE = "timing.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
-EVIDENCE_FILE = "evidence.safetensors"  # only of an outer cross-validation or an ensemble
 UNITS_FILE = "units.parquet"
+EVIDENCE_FILE = "evidence.safetensors"  # only of an outer cross-validation or an ensemble
 FILES = (
     HEAD_FILE,
     CALIBRATOR_FILE,
