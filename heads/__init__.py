@@ -4,7 +4,7 @@ The names below are the public ones; modules underneath may move in any release.
 
 >>> import heads
 >>> heads.head_names()
-['knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
+['attention', 'knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from embedstore.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds, OutOfFold, Training
+    from heads.estimators.attention import AttentionHead
     from heads.estimators.boosted import BoostedHead
     from heads.estimators.logistic import LogisticHead
     from heads.estimators.mlp import MlpHead
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from heads.statistics.measure import measure, metric_names
 
 __all__ = [
+    "AttentionHead",
     "BoostedHead",
     "Comparison",
     "Estimate",
@@ -79,6 +81,7 @@ _NAMES_OF_MODULE = {
         "OutOfFold",
         "Training",
     ],
+    "heads.estimators.attention": ["AttentionHead"],
     "heads.estimators.boosted": ["BoostedHead"],
     "heads.estimators.logistic": ["LogisticHead"],
     "heads.estimators.mlp": ["MlpHead"],
