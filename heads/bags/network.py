@@ -177,7 +177,7 @@ def unit_softmax(logits: Floats, unit_of_row: npt.NDArray[np.int64], n_units: in
 def unit_sums(values: Floats, unit_of_row: npt.NDArray[np.int64], n_units: int) -> Floats:
     """Return (n_units,) sums; each is the same in any order of its rows, and whatever other units there are."""
     order = np.lexsort((values, unit_of_row))
-    return np.bincount(unit_of_row[order], values[order], n_units)
+    return np.asarray(np.bincount(unit_of_row[order], values[order], n_units), np.float64)
 
 
 def ordered_scores(scores: Floats, bias: npt.NDArray[np.float32]) -> Floats:

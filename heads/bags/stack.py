@@ -90,8 +90,8 @@ class Stack:
             folds=self.folds[folds],
             members=self.members[members],
             recipes=[
-                [self.recipes[fold][member] for member in np.flatnonzero(members)]
-                for fold in np.flatnonzero(folds)
+                [self.recipes[fold][member] for member in np.flatnonzero(members).tolist()]
+                for fold in np.flatnonzero(folds).tolist()
             ],
             tensors=some(self.tensors),
             first=some(self.first),

@@ -252,5 +252,5 @@ class _Block:
 def _part_of(drops: Tensor, position: Indices, batch: Batch) -> Tensor:
     """Return the (folds, u, width) factors of the units of a part, which begin at a position of each fold's batch."""
     at = position[:, None] + np.arange(batch.units.shape[1])
-    at = torch.from_numpy(np.minimum(at, drops.shape[1] - 1))
-    return torch.stack([of_fold[own] for of_fold, own in zip(drops, at, strict=True)])
+    within = torch.from_numpy(np.minimum(at, drops.shape[1] - 1))
+    return torch.stack([of_fold[own] for of_fold, own in zip(drops, within, strict=True)])
