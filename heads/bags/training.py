@@ -21,7 +21,7 @@ from heads.bags.stack import Stack, forward, losses
 from heads.bags.starting import started
 from heads.base import Training
 from heads.stages import counted
-from heads.torch_threads import SMALL_CELLS, one_thread
+from heads.torch_threads import one_thread
 
 # Cells of the features of folds that are trained side by side: 1 GiB.
 _BLOCK_CELLS = 1 << 28
@@ -51,7 +51,8 @@ def train(training: Training, folds: Sequence[Fold]) -> list[list[Trained]]:
     recipe = folds[0].members[0].recipe
     width = min(recipe.components, training.X.shape[1] - recipe.positions) + recipe.positions
     step = max(1, _BLOCK_CELLS // max(1, len(training.X) * width))
-    with one_thread(only_if=training.X.size <= SMALL_CELLS):
+    # A step is short whatever the number of rows: threads would wait for each other.
+    with one_thread():
         found: list[list[Trained]] = []
         for start in range(0, len(folds), step):
             found += _Block.create(training, folds[start : start + step]).train()
