@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from heads.exact_products import reproducible_product
 from heads.scores import Floats
 from heads.solvers.mlp_network import normaliser
 
@@ -30,14 +29,12 @@ _LEAST_VARIANCE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """How vectors become features, as learned from the images of training.
+    """How vectors are standardised, as learned from the images of training.
 
     Parameters
     ----------
     mean, factor
         (dim,) float32: columns are used as ``(x - mean) * factor``.
-    axes
-        (components, dim) float32, orthonormal; none where all columns are kept.
     position_factor
         (1,) float32: what the last columns are multiplied by.
     positions
@@ -48,10 +45,40 @@ class Features:
 
     mean: npt.NDArray[np.float32]
     factor: npt.NDArray[np.float32]
-    axes: npt.NDArray[np.float32]
     position_factor: npt.NDArray[np.float32]
     positions: int
     layer_norm: bool
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return len(self.mean) + self.positions
+
+    def exact(self, X: npt.NDArray[np.float32]) -> Floats:
+        """Return (n, width) float64 features; each row has the same bits in every batch."""
+        dim = len(self.mean)
+        rows = np.ascontiguousarray((X[:, :dim].astype(np.float64) - self.mean) * self.factor)
+        if self.layer_norm:
+            rows -= rows.mean(axis=1, keepdims=True)
+            rows /= np.sqrt(np.square(rows).mean(axis=1, keepdims=True) + _EPSILON)
+        positions = X[:, dim:].astype(np.float64) * self.position_factor.astype(np.float64)
+        return np.concatenate([rows, positions], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedFeatures:
+    """Features along some axes, which networks are trained on; a trained network is of the features themselves.
+
+    Parameters
+    ----------
+    features
+        The features.
+    axes
+        (components, dim) float32, orthonormal; none where all columns are kept.
+    """
+
+    features: Features
+    axes: npt.NDArray[np.float32]
 
     @classmethod
     def fit(
@@ -63,7 +90,7 @@ class Features:
         positions: int,
         layer_norm: bool,
         seed: int,
-    ) -> Features:
+    ) -> ProjectedFeatures:
         """Learn from some rows of (n, dim + positions) float32 vectors.
 
         Parameters
@@ -80,54 +107,49 @@ class Features:
             Of the images that the axes are found from, where there are many.
         """
         dim = X.shape[1] - positions
-        vectors = X[:, :dim]
-        mean, factor = normaliser(vectors, rows, np.ones(len(rows), np.float32), "standardise")
+        mean, factor = normaliser(X[:, :dim], rows, np.ones(len(rows), np.float32), "standardise")
         largest = float(np.abs(X[rows, dim:]).max(initial=0.0))
-        found = cls(
+        features = Features(
             mean=mean,
             factor=factor,
-            axes=np.zeros((0, dim), np.float32),
             position_factor=np.array([dim**0.5 / largest if largest else 1.0], np.float32),
             positions=positions,
             layer_norm=layer_norm,
         )
+        found = cls(features=features, axes=np.zeros((0, dim), np.float32))
         if dim <= components:
             return found
         if len(rows) > _AXES_ROWS:
             rows = np.sort(np.random.default_rng(seed).choice(rows, _AXES_ROWS, replace=False))
-        axes = _axes(found.quick(torch.from_numpy(X[rows]))[:, :dim], components)
-        return replace(found, axes=axes)
+        return replace(found, axes=_axes(found(torch.from_numpy(X[rows]))[:, :dim], components))
 
     @property
     def width(self) -> int:
-        """Number of features."""
-        return (len(self.axes) or len(self.mean)) + self.positions
+        """Number of projected features."""
+        return (len(self.axes) or len(self.features.mean)) + self.features.positions
 
-    def quick(self, X: Tensor) -> Tensor:
-        """Return (n, width) float32 features of (n, dim + positions) float32 vectors, for training."""
-        dim = len(self.mean)
-        features = torch.empty(len(X), self.width)
-        mean, factor, axes = map(torch.from_numpy, (self.mean, self.factor, self.axes))
+    def __call__(self, X: Tensor) -> Tensor:
+        """Return (n, width) float32 projected features of (n, dim + positions) float32 vectors."""
+        own = self.features
+        dim, positions = len(own.mean), own.positions
+        projected = torch.empty(len(X), self.width)
+        mean, factor, axes = map(torch.from_numpy, (own.mean, own.factor, self.axes))
         for start in range(0, len(X), _ROWS):
             some = slice(start, start + _ROWS)
             rows = (X[some, :dim] - mean) * factor
-            if self.layer_norm:
+            if own.layer_norm:
                 rows = torch.nn.functional.layer_norm(rows, (dim,), eps=_EPSILON)
-            features[some, : self.width - self.positions] = rows @ axes.T if len(axes) else rows
-            features[some, self.width - self.positions :] = X[some, dim:] * float(self.position_factor[0])
-        return features
+            projected[some, : self.width - positions] = rows @ axes.T if len(axes) else rows
+            projected[some, self.width - positions :] = X[some, dim:] * float(own.position_factor[0])
+        return projected
 
-    def exact(self, X: npt.NDArray[np.float32]) -> Floats:
-        """Return the same in float64; each row has the same bits in every batch."""
-        dim = len(self.mean)
-        rows = np.ascontiguousarray((X[:, :dim].astype(np.float64) - self.mean) * self.factor)
-        if self.layer_norm:
-            rows -= rows.mean(axis=1, keepdims=True)
-            rows /= np.sqrt(np.square(rows).mean(axis=1, keepdims=True) + _EPSILON)
-        if len(self.axes):
-            rows = reproducible_product(rows, self.axes.astype(np.float64))
-        positions = X[:, dim:].astype(np.float64) * self.position_factor.astype(np.float64)
-        return np.concatenate([rows, positions], axis=1)
+    def weights_of_features(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (features, k) weights that give of the features what (width, k) ones give of the projected."""
+        if not len(self.axes):
+            return weights
+        axes = self.axes.astype(np.float64)
+        along = axes.T @ weights[: len(axes)].astype(np.float64)
+        return np.concatenate([along.astype(np.float32), weights[len(axes) :]])
 
 
 def _axes(rows: Tensor, components: int) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from heads.bags.features import Features
+from heads.bags.features import ProjectedFeatures
 from heads.bags.network import AttentionNetwork, AttentionRecipe
 from heads.solvers.mlp_training import adamw
 
@@ -148,15 +148,15 @@ class Stack:
                 steps=self.steps.clamp_min(1),
             )
 
-    def network(self, fold: int, member: int, features: Features) -> AttentionNetwork:
+    def network(self, fold: int, member: int, features: ProjectedFeatures) -> AttentionNetwork:
         """Return one of the networks, by its place in this stack."""
         weight, gate_bias, query, bias = (
             tensor[fold, :, member].detach().numpy().copy() for tensor in self.tensors
         )
         gates = 2 * self.recipe.hidden
-        own = weight[: features.width]
+        own = features.weights_of_features(weight[: features.width])
         return AttentionNetwork(
-            features=features,
+            features=features.features,
             gate=np.ascontiguousarray(own[:, :gates]),
             gate_bias=gate_bias[0],
             query=query,

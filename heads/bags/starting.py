@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from heads.bags.batches import Bags, Fold
-from heads.bags.features import Features
+from heads.bags.features import ProjectedFeatures
 from heads.bags.mean_pooling import mean_pooling, thresholds
 from heads.bags.network import AttentionRecipe
 from heads.bags.stack import Stack
@@ -25,7 +25,7 @@ def started(
     folds: Sequence[Fold],
     *,
     images: Tensor,
-    features: Sequence[Features],
+    features: Sequence[ProjectedFeatures],
     bags: Bags,
     truth: npt.NDArray[np.int64],
     weights: npt.NDArray[np.float32],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from heads.bags.batches import Bags, Batch, Feed, Fold, Indices, parts
-from heads.bags.features import Features
+from heads.bags.features import ProjectedFeatures
 from heads.bags.network import AttentionNetwork
 from heads.bags.stack import Stack, forward, losses
 from heads.bags.starting import started
@@ -67,7 +67,7 @@ class _Block:
     folds: Sequence[Fold]
     bags: Bags
     first_row: Indices  # (units,) a row of each unit
-    features: list[Features]
+    features: list[ProjectedFeatures]
     images: Tensor  # (folds, n, width) features of all images
     weights: npt.NDArray[np.float32]  # (folds, units, members): summing to 1 in each network
     truth: Indices  # (folds, units, members)
@@ -81,7 +81,7 @@ class _Block:
         features = [cls._features(training, bags, fold) for fold in folds]
         images = torch.zeros(len(folds), len(training.X), max(of_fold.width for of_fold in features))
         for place, of_fold in enumerate(features):
-            images[place, :, : of_fold.width] = of_fold.quick(vectors)
+            images[place, :, : of_fold.width] = of_fold(vectors)
         members = [fold.members for fold in folds]
         weights = np.zeros((len(folds), training.n_units, len(members[0])), np.float32)
         truth = np.zeros(weights.shape, np.int64)
@@ -235,9 +235,9 @@ class _Block:
         ]
 
     @staticmethod
-    def _features(training: Training, bags: Bags, fold: Fold) -> Features:
+    def _features(training: Training, bags: Bags, fold: Fold) -> ProjectedFeatures:
         recipe = fold.members[0].recipe
-        return Features.fit(
+        return ProjectedFeatures.fit(
             training.X,
             bags.rows(fold.units),
             components=recipe.components,

@@ -8,21 +8,22 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils.validation import check_consistent_length
 
 from embedstore.errors import DataError
 from heads.bags.batches import Fold, Member
 from heads.bags.features import Features
 from heads.bags.network import AttentionNetwork, AttentionRecipe, network_from_arrays
 from heads.bags.training import Trained, train
-from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training, learnable
+from heads.bags.units import put_into_units, unit_labels
+from heads.base import CrossFit, FamilyDefaults, Final, Head, HeadFamily, OutOfFold, Training, learnable
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
+from heads.folds import repeat_seed
 from heads.scores import Floats, columns_of
 from heads.solvers.early_stopping import hold_out, usual_stop
 
 _NOBODY = np.zeros(0, np.int64)
 _NETWORK = ("gate", "gate_bias", "query", "value", "bias")
-_FEATURES = ("mean", "factor", "axes", "position_factor")
+_FEATURES = ("mean", "factor", "position_factor")
 
 
 class AttentionHead(EmbeddingClassifier):
@@ -155,7 +156,8 @@ class AttentionHead(EmbeddingClassifier):
             If the input is not finite, lengths differ, there is one class only, or the images of a unit have different
             labels, weights or groups.
         """
-        training = self._bags(self._training(X, y, sample_weight, groups), unit_of_row, groups is None)
+        rows = self._training(X, y, sample_weight, groups)
+        training = put_into_units(rows, unit_of_row, units_are_groups=groups is None)
         units = unit_labels(training)
         learned = np.flatnonzero(learnable(units, 0))
         member = self.member(units, 0, learned)
@@ -242,28 +244,6 @@ class AttentionHead(EmbeddingClassifier):
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
         return self.network_.scores(X, np.arange(len(X)), len(X))
 
-    def _bags(self, training: Training, unit_of_row: Any, units_are_groups: bool) -> Training:
-        """Put the rows into their units, which must agree on what is known of them."""
-        if unit_of_row is None:
-            return training
-        check_consistent_length(training.X, unit_of_row)
-        names, units = np.unique(np.asarray(unit_of_row), return_inverse=True)
-        found = replace(training, unit_of_row=units.astype(np.int64), n_units=len(names))
-        if units_are_groups:
-            found = replace(found, groups=found.unit_of_row)
-        first = found.row_of_unit[found.unit_of_row]
-        for what, values in (
-            ("labels", found.y),
-            ("weights", found.sample_weight),
-            ("groups", found.groups[:, None]),
-        ):
-            apart = (values != values[first]).any(axis=1)
-            if apart.any():
-                raise ValueError(
-                    f"all images of a unit must have the same {what}; unit {names[units[apart.argmax()]]!r} has several"
-                )
-        return found
-
     def _set_learned(self, trained: Trained, classes: npt.NDArray[Any]) -> Self:
         self.n_iter_ = max(1, trained.best_round)
         return self._set_network(trained.network, classes)
@@ -285,6 +265,7 @@ class AttentionFamily(FamilyDefaults):
     """
 
     scores_units: ClassVar[bool] = True
+    final: ClassVar[Final] = "ensemble"
 
     points: tuple[Mapping[str, Any], ...] = ({"l2": 0.01}, {"l2": 0.1}, {"l2": 1.0})
 
@@ -298,17 +279,8 @@ class AttentionFamily(FamilyDefaults):
         heads = [self._head(point, training, seed) for point in self.points]
         for alike in _alike(heads):
             places = [(point, target) for target in range(shape[2]) for point in alike]
-            todo = []
-            for fold in np.unique(fold_of_unit):
-                outside = fold_of_unit != fold
-                members = [
-                    heads[point].member(units, target, np.flatnonzero(outside & learnable(units, target)))
-                    for point, target in places
-                ]
-                scored = np.flatnonzero(~outside)
-                todo.append(
-                    Fold(units=np.flatnonzero(outside), scored=scored, members=tuple(members), seed=seed)
-                )
+            own = [(heads[point], target) for point, target in places]
+            todo = [_fold(units, fold_of_unit == fold, own, seed) for fold in np.unique(fold_of_unit)]
             for fold_trained, of_fold in zip(train(training, todo), todo, strict=True):
                 for (point, target), trained in zip(places, fold_trained, strict=True):
                     scores[point, of_fold.scored, target] = trained.scores
@@ -329,32 +301,66 @@ class AttentionFamily(FamilyDefaults):
         units = unit_labels(training)
         heads = [self._head(params, training, seed) for params in params_of_target]
         for alike in _alike(heads):
-            members = [
-                heads[target].member(units, target, np.flatnonzero(learnable(units, target)))
-                for target in alike
-            ]
-            everyone = Fold(
-                units=np.arange(training.n_units), scored=_NOBODY, members=tuple(members), seed=seed
-            )
-            (found,) = train(training, [everyone])
+            own = [(heads[target], target) for target in alike]
+            (found,) = train(training, [_fold(units, np.zeros(units.n_units, np.bool_), own, seed)])
             for target, trained in zip(alike, found, strict=True):
                 heads[target]._set_learned(trained, np.arange(training.n_classes))
         return list(heads)
+
+    def cross_fit(
+        self,
+        training: Training,
+        folds: npt.NDArray[np.int64],
+        params_of_target: Sequence[Mapping[str, Any]],
+        *,
+        seed: int,
+    ) -> CrossFit:
+        """Train the networks of every partition, fold and target in one batched pass; each stops by itself."""
+        units, classes = unit_labels(training), np.arange(training.n_classes)
+        fold_of_unit = folds[:, training.row_of_unit]
+        places = [
+            (repeat, fold)
+            for repeat, of_unit in enumerate(fold_of_unit)
+            for fold in np.unique(of_unit).tolist()
+        ]
+        seeds = [repeat_seed(seed, repeat, fold) for repeat, fold in places]
+        heads = [[self._head(params, training, own) for params in params_of_target] for own in seeds]
+        shape = (len(folds), training.n_units, len(params_of_target), training.columns)
+        scores = np.zeros(shape, np.float32)
+        for alike in _alike(heads[0]):
+            todo = [
+                _fold(
+                    units, fold_of_unit[repeat] == fold, [(of_place[target], target) for target in alike], own
+                )
+                for (repeat, fold), of_place, own in zip(places, heads, seeds, strict=True)
+            ]
+            for place, found in enumerate(train(training, todo)):
+                for target, trained in zip(alike, found, strict=True):
+                    scores[places[place][0], todo[place].scored, target] = trained.scores
+                    heads[place][target]._set_learned(trained, classes)
+        of_target = [[of_place[target] for of_place in heads] for target in range(shape[2])]
+        return CrossFit(heads=of_target, scores=scores)
 
     @staticmethod
     def _head(params: Mapping[str, Any], training: Training, seed: int) -> AttentionHead:
         return AttentionHead(**{"positions": training.metadata_columns, **params, "random_state": seed})
 
 
-def unit_labels(training: Training) -> Training:
-    """Return the labels, weights and groups of units, as rows without a vector."""
-    first = training.row_of_unit
-    return Training.of_rows(
-        np.zeros((training.n_units, 0), np.float32),
-        training.y[first],
-        sample_weight=training.sample_weight[first],
-        groups=training.groups[first],
-        n_classes=training.n_classes,
+def _fold(
+    units: Training,
+    inside: npt.NDArray[np.bool_],
+    heads: Sequence[tuple[AttentionHead, int]],
+    seed: int,
+) -> Fold:
+    """Return a fold, whose networks (heads with their target) learn from all other units."""
+    return Fold(
+        units=np.flatnonzero(~inside),
+        scored=np.flatnonzero(inside),
+        members=tuple(
+            head.member(units, target, np.flatnonzero(~inside & learnable(units, target)))
+            for head, target in heads
+        ),
+        seed=seed,
     )
 
 
