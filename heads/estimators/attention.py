@@ -15,7 +15,17 @@ from heads.bags.features import Features
 from heads.bags.network import AttentionNetwork, AttentionRecipe, network_from_arrays
 from heads.bags.training import Trained, train
 from heads.bags.units import put_into_units, unit_labels
-from heads.base import CrossFit, FamilyDefaults, Final, Head, HeadFamily, OutOfFold, Training, learnable
+from heads.base import (
+    CrossFit,
+    FamilyDefaults,
+    Final,
+    Head,
+    HeadFamily,
+    HeadNeeds,
+    OutOfFold,
+    Training,
+    learnable,
+)
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.folds import repeat_seed
 from heads.scores import Floats, columns_of
@@ -90,6 +100,8 @@ class AttentionHead(EmbeddingClassifier):
     >>> head.image_weights(X[:3], np.zeros(3, int), 1).argmax()
     np.int64(2)
     """
+
+    needs: ClassVar[HeadNeeds] = HeadNeeds(images=True)
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from embedstore.view import View, take_targets, without_split
 from heads.base import HeadFamily
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
+from heads.inputs.pooling import IMAGES
 from heads.registry import head_family, head_needs
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
@@ -157,7 +158,11 @@ class ProbeOptions:
         UsageError
             As `heads.inputs.input_ways.named_inputs`.
         """
-        return named_inputs(view, self.pooling, all_inputs(view) if self.select_inputs else self.inputs)
+        inputs, pooling = all_inputs(view) if self.select_inputs else self.inputs, self.pooling
+        pooled_by_task = inputs is None and pooling is None and view.task.pooling != IMAGES
+        if pooled_by_task and head_needs(self.head).images:
+            pooling = IMAGES
+        return named_inputs(view, pooling, inputs)
 
     def grid(self, family: HeadFamily | None) -> HeadFamily:
         """Return the grid to search, on its device: `family`, or by default the head's own.
