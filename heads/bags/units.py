@@ -58,6 +58,6 @@ def put_into_units(training: Training, unit_of_row: Any, *, units_are_groups: bo
         apart = (values != values[first]).any(axis=1)
         if apart.any():
             raise ValueError(
-                f"all images of a unit must have the same {what}; unit {names[units[apart.argmax()]]!r} has several"
+                f"all images of a unit must have the same {what}; unit {names[units[apart.argmax()]].item()!r} has several"
             )
     return found
