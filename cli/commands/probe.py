@@ -37,7 +37,8 @@ from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
 from heads.estimators.presets import preset_names
 from heads.inputs.class_weights import CLASS_WEIGHTS
-from heads.protocol.options import ProbeOptions
+from heads.protocol.fitting import FINALS
+from heads.protocol.options import LEAST_REPEATS, MOST_REPEATS, ProbeOptions
 from heads.stages import watched
 
 _ALL = "all"
@@ -116,6 +117,18 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     default=_USUAL.folds,
     show_default=True,
     help=_FOLDS,
+)
+@click.option(
+    "--final",
+    type=click.Choice(FINALS),
+    default=_USUAL.final,
+    show_default=True,
+    help="What answers: one head refitted on all, or the mean of the heads of several partitions into folds.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(LEAST_REPEATS, MOST_REPEATS),
+    help="Partitions of an ensemble.  [default: 4, and 2 for many images]",
 )
 @click.option(
     "--draws",

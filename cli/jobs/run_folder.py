@@ -49,6 +49,8 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
         ("pool", options.pooling, usual.pooling),
         ("weights", options.class_weights, usual.class_weights),
         ("folds", options.folds, usual.folds),
+        ("final", options.final, usual.final),
+        ("repeats", options.repeats, usual.repeats),
         ("coverage", options.coverage, usual.coverage),
         ("seed", options.seed, usual.seed),
         ("prompts", prompts and _listed([prompts]), None),

@@ -1,27 +1,62 @@
-"""Select, calibrate and refit on the training units; nothing here sees another unit."""
+"""Select, calibrate and fit on the training units; nothing here sees another unit.
+
+A family whose `final` is ``ensemble`` answers with the mean of the heads of several partitions into folds. Its out-
+of-fold scores are of the same kind, the mean of those heads that never saw the unit's patient, drawn together by what
+the smaller number of heads adds in noise (`heads.reliability`); calibrator, thresholds and whatever else is learned
+from out-of-fold scores therefore hold for the head that answers.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.task import Task
 from embedstore.view import MISSING
-from heads.base import Head, HeadFamily
-from heads.folds import assign_folds, require_classes
-from heads.inputs.class_weights import ClassWeights, training_weights
+from heads.base import FittedHead, HeadFamily
+from heads.ensemble import EnsembleHead
+from heads.folds import assign_folds, partitions, repeat_seed, require_classes
+from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.predictor import Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
+from heads.protocol.select_point import pooled_scores
+from heads.reliability import drawn_together, reliability_ratio
 from heads.scores import Floats
 from heads.stages import stage
 from heads.statistics.calibration import Calibration, calibrate
 from heads.statistics.thresholds import choose_thresholds
+
+AskedFinal = Literal["auto", "refit", "ensemble"]
+FINALS: tuple[AskedFinal, ...] = ("auto", "refit", "ensemble")
+# Of fewer rows than this, heads are cheap, and more of them make a steadier mean.
+_FEW_ROWS = 5_000
+_REPEATS_OF_FEW = 4
+_REPEATS_OF_MANY = 2
+# Points of an ensemble's grid are compared on this many rows at most: the heads of its partitions cost more.
+_SELECTION_ROWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """What an ensemble was made of.
+
+    Parameters
+    ----------
+    repeats
+        Partitions into folds.
+    reliability
+        By target: the ratio by which out-of-fold scores were drawn together (`heads.reliability.reliability_ratio`).
+    """
+
+    repeats: int
+    reliability: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +74,8 @@ class Fitted:
     points
         Chosen grid point of each target.
     losses
-        (points, targets) out-of-fold log loss at the unit.
+        (points, targets) out-of-fold log loss at the unit, by single heads; of an ensemble with many rows on some of
+        the patients.
     calibrations
         Chosen calibrator of each target with its evidence.
     thresholds
@@ -49,6 +85,8 @@ class Fitted:
     out_of_fold_scores, out_of_fold_probabilities
         (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label;
         scores are NaN where a unit has no image for the target.
+    ensemble
+        What the heads were made of; None where they were refitted.
     """
 
     predictor: Predictor
@@ -61,6 +99,12 @@ class Fitted:
     folds: npt.NDArray[np.int64]
     out_of_fold_scores: Floats
     out_of_fold_probabilities: Floats
+    ensemble: Ensemble | None = None
+
+
+def usual_repeats(rows: int) -> int:
+    """Return how many partitions an ensemble has by default: fewer where each of its heads is slow."""
+    return _REPEATS_OF_FEW if rows < _FEW_ROWS else _REPEATS_OF_MANY
 
 
 def fit(
@@ -72,8 +116,10 @@ def fit(
     folds: int,
     class_weights: ClassWeights,
     seed: int,
+    final: AskedFinal = "auto",
+    repeats: int | None = None,
 ) -> Fitted:
-    """Select, calibrate and refit one head per target.
+    """Select, calibrate and fit one head per target.
 
     Parameters
     ----------
@@ -92,6 +138,10 @@ def fit(
         Weights of training.
     seed
         Of folds and heads.
+    final
+        What answers; ``auto`` is the grid's own (`final` of `heads.base.HeadFamily`).
+    repeats
+        Partitions of an ensemble, 2 or more; by default `usual_repeats`.
 
     Raises
     ------
@@ -105,15 +155,23 @@ def fit(
     fold_of_unit = assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
     weights = training_weights(rows.y, task, class_weights)
     labelled = Labelled(images=rows, weights=weights, folds=fold_of_unit, n_classes=n_classes)
+    is_ensemble = (grid.final if final == "auto" else final) == "ensemble"
     with stage("selection"):
-        tried = select_inputs(labelled, inputs, grid, seed=seed)
+        tried = select_inputs(
+            _for_selection(labelled, folds, seed) if is_ensemble else labelled, inputs, grid, seed=seed
+        )
     best = min(tried, key=lambda selected: selected.trial.log_loss)
+    answering = (
+        _ensembles(labelled, best, grid, folds, seed, repeats or usual_repeats(len(rows.X)))
+        if is_ensemble
+        else _refitted(labelled, best, grid, seed)
+    )
     with stage("calibration"):
-        calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
-    with stage("fit on all"):
-        refitted = _refitted(labelled, best, grid, seed)
+        calibrations, thresholds, probabilities = _calibrated(
+            answering.scores, rows.y, fold_of_unit, n_classes
+        )
     predictor = Predictor(
-        heads=refitted,
+        heads=answering.heads,
         calibrators=[calibration.calibrator for calibration in calibrations],
         pooling=best.choice.inputs.pooling,
         training_weights=weights,
@@ -128,18 +186,81 @@ def fit(
         calibrations=calibrations,
         thresholds=thresholds,
         folds=fold_of_unit,
-        out_of_fold_scores=best.scores,
+        out_of_fold_scores=answering.scores,
         out_of_fold_probabilities=probabilities,
+        ensemble=answering.ensemble,
     )
 
 
-def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -> list[Head]:
+@dataclass(frozen=True)
+class _Answering:
+    """The heads that answer, by target, and (n_units, targets, columns) out-of-fold scores of the same kind."""
+
+    heads: Sequence[FittedHead]
+    scores: Floats
+    ensemble: Ensemble | None = None
+
+
+def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -> _Answering:
     """Fit one head per target on all rows, together for the targets that have the same images."""
-    heads: dict[int, Head] = {}
-    for targets, _, part in labelled.by_images():
-        params = [best.params[target] for target in targets]
-        heads |= zip(targets, grid.refit(part.training(best.choice), params, seed=seed), strict=True)
-    return [heads[target] for target in sorted(heads)]
+    heads: dict[int, FittedHead] = {}
+    with stage("fit on all"):
+        for targets, _, part in labelled.by_images():
+            params = [best.params[target] for target in targets]
+            heads |= zip(targets, grid.refit(part.training(best.choice), params, seed=seed), strict=True)
+    return _Answering([heads[target] for target in sorted(heads)], best.scores)
+
+
+def _ensembles(
+    labelled: Labelled, best: Selected, grid: HeadFamily, folds: int, seed: int, repeats: int
+) -> _Answering:
+    """Fit the heads of all partitions, together for the targets that have the same images."""
+    images = labelled.images
+    of_unit = partitions(
+        images.y, images.groups, folds=folds, n_classes=labelled.n_classes, seed=seed, repeats=repeats
+    )
+    columns = 1 if labelled.n_classes == 2 else labelled.n_classes
+    scores = np.full((*images.y.shape, columns), np.nan)
+    heads: dict[int, FittedHead] = {}
+    ratios: dict[int, float] = {}
+    with stage(f"heads of {repeats} x {folds} folds"):
+        for targets, units, part in labelled.by_images():
+            training = part.training(best.choice)
+            params = [grid.points[best.points[target]] for target in targets]
+            found = grid.cross_fit(training, of_unit[:, units][:, training.unit_of_row], params, seed=seed)
+            unit_of_score = np.arange(training.n_units) if grid.scores_units else training.unit_of_row
+            for column, target in enumerate(targets):
+                heads[target] = EnsembleHead(found.heads[column])
+                of_target = found.scores[:, :, [column]] - class_weight_shift(labelled.weights[target])
+                pooled = np.stack(
+                    [pooled_scores(each, unit_of_score, n_units=training.n_units)[:, 0] for each in of_target]
+                )
+                known = part.images.y[:, column] != MISSING
+                ratios[target] = reliability_ratio(pooled[:, known], heads=repeats * folds)
+                scores[units, target] = drawn_together(pooled, ratios[target])
+    order = sorted(heads)
+    ensemble = Ensemble(repeats=repeats, reliability=tuple(ratios[target] for target in order))
+    return _Answering([heads[target] for target in order], scores, ensemble)
+
+
+def _for_selection(labelled: Labelled, folds: int, seed: int) -> Labelled:
+    """Return some of the patients where rows are many: as many of each class as there are folds, at least."""
+    images = labelled.images
+    for parts in range(math.ceil(len(images.X) / _SELECTION_ROWS), 1, -1):
+        part = assign_folds(
+            images.y, images.groups, folds=parts, n_classes=labelled.n_classes, seed=repeat_seed(seed, 0, 1)
+        )
+        some = images.take(part == 0)
+        if _patients_of_rarest_class(some, labelled.n_classes) >= folds:
+            own = assign_folds(some.y, some.groups, folds=folds, n_classes=labelled.n_classes, seed=seed)
+            return replace(labelled, images=some, folds=own)
+    return labelled
+
+
+def _patients_of_rarest_class(images: UnitImages, n_classes: int) -> int:
+    return min(
+        len(np.unique(images.groups[of_target == k])) for of_target in images.y.T for k in range(n_classes)
+    )
 
 
 def _calibrated(

@@ -143,6 +143,8 @@ def learning_curve(
                     folds=asked.folds,
                     class_weights=asked.class_weights,
                     seed=asked.seed + repeat,
+                    final=asked.final,
+                    repeats=asked.repeats,
                 )
                 scored = Scored(
                     evaluated_rows.y,

@@ -12,9 +12,12 @@ from heads.base import HeadFamily
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
 from heads.inputs.pooling import IMAGES
+from heads.protocol.fitting import FINALS, AskedFinal
 from heads.registry import head_family, head_needs
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
+
+LEAST_REPEATS, MOST_REPEATS = 2, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,11 @@ class ProbeOptions:
         no target could be learned otherwise.
     draws
         Bootstrap draws of patients; 1 or more.
+    final
+        What answers: one head ``refit`` on all rows, or an ``ensemble`` of the heads of several partitions into folds;
+        ``auto`` is what suits the head.
+    repeats
+        Partitions of an ensemble, 2 or more; by default 4, and 2 for many rows. A refitted head has none.
     coverage
         Rate at which conformal sets shall hold the true class; above 0 and below 1.
     learning_curve
@@ -87,6 +95,8 @@ class ProbeOptions:
     strict_targets: bool = False
     class_weights: ClassWeights = "none"
     folds: int = 5
+    final: AskedFinal = "auto"
+    repeats: int | None = None
     draws: int = DRAWS
     coverage: float = COVERAGE
     learning_curve: bool = False
@@ -105,12 +115,22 @@ class ProbeOptions:
             raise UsageError(
                 f"draws must be 1 or more and folds 2 or more; found draws={self.draws}, folds={self.folds}"
             )
+        if self.repeats is not None:
+            require_whole_number("repeats", self.repeats)
+            if not LEAST_REPEATS <= self.repeats <= MOST_REPEATS:
+                raise UsageError(
+                    f"repeats must be {LEAST_REPEATS} to {MOST_REPEATS}: how much they differ says how noisy a head's "
+                    f"score is; found {self.repeats}"
+                )
+            if self.final == "refit":
+                raise UsageError(f"`final='refit'` has no repeats; leave repeats={self.repeats} out")
         for name, names in (("targets", self.targets), ("with_columns", self.with_columns)):
             # Of a string alone, every letter would be taken for a name.
             if isinstance(names, str):
                 raise UsageError(f"{name} must be a sequence of names; found {names!r}: write [{names!r}]")
         self._require_known("pooling", self.pooling, (None, *POOLINGS))
         self._require_known("class_weights", self.class_weights, CLASS_WEIGHTS)
+        self._require_known("final", self.final, FINALS)
         choice = "select_inputs=True" if self.select_inputs else "inputs" if self.inputs is not None else ""
         if choice and self.pooling is not None:
             raise UsageError(f"{choice} chooses the pooling; leave pooling={self.pooling!r} out")
@@ -148,6 +168,14 @@ class ProbeOptions:
             raise UsageError(
                 f"`head={self.head!r}` is made of the vectors that it learned from; a run without a bank of vectors "
                 "needs another head"
+            )
+
+    def require_final(self) -> None:
+        """Refuse an ensemble of heads that are made of the vectors that they learned from; raises UsageError."""
+        if self.final == "ensemble" and head_needs(self.head).holds_vectors:
+            raise UsageError(
+                f"`head={self.head!r}` keeps the vectors that it learned from, which an ensemble would keep many "
+                "times; leave `final='ensemble'` out"
             )
 
     def ways(self, view: View) -> tuple[HeadInputs, ...]:

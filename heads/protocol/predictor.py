@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
-from heads.base import Head
+from heads.base import FittedHead
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import head_rows
 from heads.inputs.metadata import Cells, MetadataBlocks
@@ -33,12 +33,12 @@ class Predictor:
         As `heads.inputs.pooling`.
     training_weights
         (n_classes,) class weights that the heads were trained with, by target; all 1 where there were none.
-        Their effect on the scores is undone (`heads.base.Head.unit_scores`).
+        Their effect on the scores is undone (`heads.base.FittedHead.unit_scores`).
     blocks
         How metadata columns become numbers; None where the heads get vectors alone.
     """
 
-    heads: Sequence[Head]
+    heads: Sequence[FittedHead]
     calibrators: Sequence[Calibrator]
     pooling: str
     training_weights: tuple[tuple[float, ...], ...]

@@ -65,6 +65,7 @@ def probe(
         )
     seconds: dict[str, float] = {}
     options_of(options).require_no_vectors()
+    options_of(options).require_final()
     with _timed(seconds, "fit"):
         plan = _plan(view, options_of(options), family)
         view, asked, split = plan.view, plan.asked, plan.split
@@ -153,6 +154,8 @@ def _fit(rows: UnitImages, plan: _Plan, *, seed: int) -> Fitted:
         folds=plan.asked.folds,
         class_weights=plan.asked.class_weights,
         seed=seed,
+        final=plan.asked.final,
+        repeats=plan.asked.repeats,
     )
 
 
@@ -172,6 +175,7 @@ def _settings(plan: _Plan, fitted: Fitted) -> Settings:
         fit_splits=plan.split.fit_names,
         evaluation_split=plan.split.evaluation_name,
         folds_asked=plan.folds_asked,
+        repeats=fitted.ensemble.repeats if fitted.ensemble else 0,
     )
 
 

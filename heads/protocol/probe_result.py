@@ -38,6 +38,8 @@ class Settings:
         The splits it learned from and was evaluated on; ``()`` and ``""`` in cross-validation.
     folds_asked
         Number of folds that was asked for; the options hold that which was possible.
+    repeats
+        Partitions of the ensemble that answers; 0 where the heads were refitted.
     """
 
     options: ProbeOptions
@@ -46,6 +48,7 @@ class Settings:
     fit_splits: tuple[str, ...]
     evaluation_split: str
     folds_asked: int
+    repeats: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as ``run.json`` keeps them; ``preset`` is ``""`` where there was none."""
@@ -59,6 +62,8 @@ class Settings:
             "class_weights": options.class_weights,
             "folds": options.folds,
             "folds_asked": self.folds_asked,
+            "final": "ensemble" if self.repeats else "refit",
+            "repeats": self.repeats,
             "draws": options.draws,
             "seed": options.seed,
             "coverage": options.coverage,

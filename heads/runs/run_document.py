@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
+from heads.ensemble import EnsembleHead
 from heads.protocol.decided_by import id_of, versions_of
 from heads.protocol.fitting import Fitted
 from heads.protocol.probe_result import Evaluation, ProbeResult
@@ -22,9 +23,10 @@ from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
 from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
 
-FORMAT_VERSION = 5
-# The formats that are read: without `run_id` and `timing.json`, which it has in itself, version 4 is as this one.
-READ_VERSIONS = (4, FORMAT_VERSION)
+FORMAT_VERSION = 6
+# The formats that are read: without ensembles (`members` of a head), version 5 is as this one; version 4 also lacks
+# `run_id`, and has in itself what is in `timing.json` now.
+READ_VERSIONS = (4, 5, FORMAT_VERSION)
 _LIBRARIES = ("embedstore", "numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
 
 
@@ -123,10 +125,13 @@ def _images(result: ProbeResult) -> dict[str, Any]:
 def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
     fitted = result.fitted
     head = fitted.predictor.heads[index]
+    members = head.own_params() if isinstance(head, EnsembleHead) else []
     return {
         "target": target,
         "point": dict(fitted.points[index]),
         "params": head.get_params(),
+        "members": members,
+        "reliability": fitted.ensemble.reliability[index] if fitted.ensemble else None,
         "training_weights": list(fitted.predictor.training_weights[index]),
         "out_of_fold_log_loss": float(fitted.losses[:, index].min()),
         "calibration": fitted.calibrations[index].calibrator.kind,

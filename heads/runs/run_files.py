@@ -3,7 +3,7 @@
 ```
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
 timing.json          when the run was made and how long each step took; decides nothing, so it has no digest
-head.safetensors     one head per target; an array that several share is there once (`heads.runs.shared_arrays`)
+head.safetensors     a head or an ensemble per target; shared arrays are there once (`heads.runs.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
@@ -16,7 +16,7 @@ report.html          written by `heads.reporting.page`; can be made again from t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import identity_from_json
+from heads.base import FittedHead
+from heads.ensemble import EnsembleHead
 from heads.inputs.metadata import metadata_from_json
 from heads.protocol.predictor import Predictor
 from heads.protocol.probe_result import ProbeResult
@@ -135,12 +137,8 @@ def load_run(folder: StrPath) -> Run:
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
     try:
-        head = head_class(document["settings"]["head"])
         arrays = arrays_from_bytes(payloads[HEAD_FILE], len(document["heads"]))
-        heads = [
-            head.from_arrays(of_head, entry["params"])
-            for of_head, entry in zip(arrays, document["heads"], strict=True)
-        ]
+        heads = _heads(document, arrays)
         calibrators = [
             calibrator_from_json(entry, source=str(folder / CALIBRATOR_FILE))
             for entry in json.loads(payloads[CALIBRATOR_FILE])["calibrators"]
@@ -175,6 +173,17 @@ def load_run(folder: StrPath) -> Run:
         label_noise=label_noise,
         timing=_timing(folder, document),
     )
+
+
+def _heads(document: Mapping[str, Any], arrays: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[FittedHead]:
+    """Return the head of each target; an entry without members, as all of earlier formats, is a single one."""
+    kind = head_class(document["settings"]["head"])
+    return [
+        EnsembleHead.from_arrays(kind, of_head, entry["params"], members)
+        if (members := entry.get("members"))
+        else kind.from_arrays(of_head, entry["params"])
+        for of_head, entry in zip(arrays, document["heads"], strict=True)
+    ]
 
 
 def _learned_images(result: ProbeResult) -> npt.NDArray[np.uint8]:

@@ -38,6 +38,8 @@ def test_without_options_nothing_stands_behind_task_and_head():
             "-on-a+b-weights-balanced-folds-3",
         ),
         ({"coverage": 0.8, "seed": 7, "learning_curve": True}, {}, "-curve-coverage-0.8-seed-7"),
+        ({"final": "refit"}, {}, "-final-refit"),
+        ({"head": "mlp", "repeats": 3}, {}, "-repeats-3"),
         ({}, {"prompts": "mine"}, "-prompts-mine"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_run_that_was_misspelt_is_guessed_from_its_neighbours(run: Run) -> Non
 def test_another_format_version_is_refused(run: Run) -> None:
     path = run.folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
-    with pytest.raises(DataError, match="format version must be one of 4, 5, found 3; probe again"):
+    with pytest.raises(DataError, match="format version must be one of 4, 5, 6, found 3; probe again"):
         load_run(run.folder)
 
 
