@@ -57,7 +57,6 @@ def put_into_units(training: Training, unit_of_row: Any, *, units_are_groups: bo
     for what, values in known.items():
         apart = (values != values[first]).any(axis=1)
         if apart.any():
-            raise ValueError(
-                f"all images of a unit must have the same {what}; unit {names[units[apart.argmax()]].item()!r} has several"
-            )
+            odd = names[units[apart.argmax()]].item()
+            raise ValueError(f"all images of a unit must have the same {what}; unit {odd!r} has several")
     return found
