@@ -23,8 +23,8 @@ from heads.base import Training
 from heads.stages import counted
 from heads.torch_threads import one_thread
 
-# Cells of the features of folds that are trained side by side: 1 GiB.
-_BLOCK_CELLS = 1 << 28
+# Features of folds that are trained side by side: as many cells as the vectors have, and 256 MB at least.
+_LEAST_CELLS = 1 << 26
 # Cells of the projected images of a part of a batch: few enough to stay in a core's cache.
 _PART_CELLS = 1 << 21
 
@@ -50,7 +50,8 @@ def train(training: Training, folds: Sequence[Fold]) -> list[list[Trained]]:
     """
     recipe = folds[0].members[0].recipe
     width = min(recipe.components, training.X.shape[1] - recipe.positions) + recipe.positions
-    step = max(1, _BLOCK_CELLS // max(1, len(training.X) * width))
+    held = max(_LEAST_CELLS, training.X.size)
+    step = max(1, held // max(1, len(training.X) * width))
     # A step is short whatever the number of rows: threads would wait for each other.
     with one_thread():
         found: list[list[Trained]] = []
