@@ -22,7 +22,8 @@ from heads.solvers.mlp_network import normaliser
 _EPSILON = 1e-5
 # Images that the axes are found from; more change nothing that matters.
 _AXES_ROWS = 1 << 14
-_ROWS = 4096
+# Rows whose features are held at once.
+ROWS = 4096
 # Axes with less of the largest axis's variance are rounding.
 _LEAST_VARIANCE = 1e-9
 
@@ -128,20 +129,37 @@ class ProjectedFeatures:
         """Number of projected features."""
         return (len(self.axes) or len(self.features.mean)) + self.features.positions
 
+    def whole(self, X: Tensor) -> Tensor:
+        """Return (n, features) float32 features of a few (n, dim + positions) float32 vectors."""
+        own, dim = self.features, len(self.features.mean)
+        rows = (X[:, :dim] - torch.from_numpy(own.mean)) * torch.from_numpy(own.factor)
+        if own.layer_norm:
+            rows = torch.nn.functional.layer_norm(rows, (dim,), eps=_EPSILON)
+        return torch.cat([rows, X[:, dim:] * float(own.position_factor[0])], 1)
+
+    def projected(self, whole: Tensor) -> Tensor:
+        """Return (n, width) projected features of (n, features) features."""
+        if not len(self.axes):
+            return whole
+        dim = len(self.features.mean)
+        return torch.cat([whole[:, :dim] @ torch.from_numpy(self.axes).T, whole[:, dim:]], 1)
+
     def __call__(self, X: Tensor) -> Tensor:
         """Return (n, width) float32 projected features of (n, dim + positions) float32 vectors."""
-        own = self.features
-        dim, positions = len(own.mean), own.positions
-        projected = torch.empty(len(X), self.width)
-        mean, factor, axes = map(torch.from_numpy, (own.mean, own.factor, self.axes))
-        for start in range(0, len(X), _ROWS):
-            some = slice(start, start + _ROWS)
-            rows = (X[some, :dim] - mean) * factor
-            if own.layer_norm:
-                rows = torch.nn.functional.layer_norm(rows, (dim,), eps=_EPSILON)
-            projected[some, : self.width - positions] = rows @ axes.T if len(axes) else rows
-            projected[some, self.width - positions :] = X[some, dim:] * float(own.position_factor[0])
-        return projected
+        found = torch.empty(len(X), self.width)
+        for start in range(0, len(X), ROWS):
+            found[start : start + ROWS] = self.projected(self.whole(X[start : start + ROWS]))
+        return found
+
+    def parts(
+        self, weights: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the part of (features, k) weights along the axes, as (width, k), and the (features, k) rest."""
+        if not len(self.axes):
+            return weights, np.zeros_like(weights)
+        axes, dim = self.axes.astype(np.float64), len(self.features.mean)
+        inside = np.concatenate([axes @ weights[:dim], weights[dim:]]).astype(np.float32)
+        return inside, weights - self.weights_of_features(inside)
 
     def weights_of_features(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return (features, k) weights that give of the features what (width, k) ones give of the projected."""

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 _ITERATIONS = 200
-# Of the loss's distance from its minimum, in nats: far below what a unit's score is known to.
+# Of what a step gains, in nats: far below what a held-out loss is known to.
 _TOLERANCE = 1e-7
 # Weight of a class that no unit has, as a share of a unit.
 _PSEUDO_COUNT = 1e-3
+_ROWS = 4096
+# Axes with less of the largest axis's variance are rounding.
+_LEAST_VALUE = 1e-10
 
 
 def mean_pooling(
@@ -25,13 +28,14 @@ def mean_pooling(
 ) -> tuple[Tensor, Tensor]:
     """Minimise ``sum(weight * log loss) + l2 / 2 * |w|**2`` for many problems on the same means.
 
-    The loss's curvature has a bound that does not move (Böhning & Lindsay 1988, doi 10.1007/BF00049423), so one
-    factorisation serves all steps; they are accelerated as Nesterov's, anew where a step turns back.
+    The loss's curvature has a bound that does not move (Böhning & Lindsay 1988, doi 10.1007/BF00049423), and one for
+    the largest weight of each unit bounds it in all problems: in its eigenbasis every problem's steps are divisions.
+    They are accelerated as Nesterov's, anew where a step turns back.
 
     Parameters
     ----------
     means
-        (units, width) float64 mean features.
+        (units, width) float32 mean features; used up.
     truth
         (units, problems) int64 classes; any where the weight is 0.
     weight
@@ -46,26 +50,33 @@ def mean_pooling(
     tuple of Tensor
         (problems, width, outputs) and (problems, outputs) float64.
     """
-    units, width = means.shape
-    rows = torch.cat([means, torch.ones(units, 1, dtype=torch.float64)], 1)
     shares = torch.from_numpy(weight)
-    penalty = torch.cat([l2[:, None].expand(-1, width), torch.zeros(len(l2), 1, dtype=torch.float64)], 1)
-    factors = _curvature(rows, shares, penalty, 0.25 if outputs == 1 else 0.5)
+    largest = shares.amax(1)
+    center = _weighted_mean(means, largest)
+    means -= center.float()
+    values, basis = _eigenbasis(means, largest)
+    along = _turned(means, basis.float())
+    bound = 0.25 if outputs == 1 else 0.5
+    curvature = torch.cat([values[None] * bound + l2[:, None], (bound * largest.sum()).expand(len(l2), 1)], 1)
+    penalty = torch.cat([l2[:, None].expand(-1, len(values)), torch.zeros(len(l2), 1)], 1)
     wanted = torch.from_numpy(truth.astype(np.float64))[..., None]
     if outputs > 1:
         wanted = torch.nn.functional.one_hot(torch.from_numpy(truth), outputs).double()
 
     def gradient(at: Tensor) -> Tensor:
-        scores = (rows @ at.transpose(0, 1).reshape(width + 1, -1)).view(units, len(l2), outputs)
+        flat = at[:, :-1].transpose(0, 1).reshape(len(values), -1)
+        scores = (along @ flat.float()).double().view(len(along), len(l2), outputs) + at[:, -1]
         found = torch.sigmoid(scores) if outputs == 1 else torch.softmax(scores, 2)
-        residual = ((found - wanted) * shares[..., None]).reshape(units, -1)
-        of_loss = (rows.T @ residual).view(width + 1, len(l2), outputs).transpose(0, 1)
-        return of_loss + penalty[..., None] * at
+        residual = (found - wanted) * shares[..., None]
+        of_loss = (along.T @ residual.reshape(len(along), -1).float()).double()
+        of_loss = of_loss.view(len(values), len(l2), outputs).transpose(0, 1)
+        return torch.cat([of_loss, residual.sum(0)[:, None]], 1) + penalty[..., None] * at
 
-    at = torch.zeros(len(l2), width + 1, outputs, dtype=torch.float64)
+    at = torch.zeros(len(l2), len(values) + 1, outputs, dtype=torch.float64)
     at[:, -1] = _prior(wanted, shares, outputs)
-    found = _accelerated(at, gradient, factors)
-    return found[:, :-1], found[:, -1]
+    found = _accelerated(at, gradient, curvature[..., None])
+    weights = basis @ found[:, :-1]
+    return weights, found[:, -1] - center @ weights
 
 
 def thresholds(
@@ -98,19 +109,42 @@ def thresholds(
     return np.asarray((low + high) / 2, np.float64)
 
 
-def _curvature(rows: Tensor, shares: Tensor, penalty: Tensor, bound: float) -> Tensor:
-    """Return (problems, width + 1, width + 1) Cholesky factors of the bound on the loss's curvature."""
-    products: dict[bytes, Tensor] = {}
-    factors = []
-    for problem in range(shares.shape[1]):
-        share = shares[:, problem]
-        key = share.numpy().tobytes()
-        if key not in products:
-            products[key] = bound * (rows * share[:, None]).T @ rows
-        # A constant column has no curvature but its penalty's; rounding must not make that negative.
-        rounding = 1e-12 * products[key].diagonal().max()
-        factors.append(torch.linalg.cholesky(products[key] + torch.diag(penalty[problem] + rounding)))
-    return torch.stack(factors)
+def _weighted_mean(rows: Tensor, weight: Tensor) -> Tensor:
+    """Return the (width,) float64 mean of float32 rows."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    for start in range(0, len(rows), _ROWS):
+        total += weight[start : start + _ROWS] @ rows[start : start + _ROWS].double()
+    return total / weight.sum()
+
+
+def _eigenbasis(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (k,) values and (width, k) orthonormal vectors of the weighted second moments of (n, width) rows.
+
+    Those with next to no value are left out: a penalised solution has nothing there.
+    """
+    root = weight.sqrt()[:, None]
+    few = len(rows) < rows.shape[1]
+    if few:
+        scaled = rows.double() * root
+        products = scaled @ scaled.T
+    else:
+        products = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS].double() * root[start : start + _ROWS]
+            products += some.T @ some
+    values, vectors = torch.linalg.eigh(products)
+    kept = values > _LEAST_VALUE * values[-1].clamp_min(torch.finfo(torch.float64).tiny)
+    values, vectors = values[kept], vectors[:, kept]
+    return values, (scaled.T @ vectors) / values.sqrt() if few else vectors
+
+
+def _turned(rows: Tensor, basis: Tensor) -> Tensor:
+    """Return (n, k) rows in a basis of (width, k), k at most width, in the memory of the (n, width) rows."""
+    k = basis.shape[1]
+    for start in range(0, len(rows), _ROWS):
+        some = slice(start, start + _ROWS)
+        rows[some, :k] = rows[some] @ basis
+    return rows[:, :k]
 
 
 def _prior(wanted: Tensor, shares: Tensor, outputs: int) -> Tensor:
@@ -122,13 +156,13 @@ def _prior(wanted: Tensor, shares: Tensor, outputs: int) -> Tensor:
     return torch.log(counts + little)
 
 
-def _accelerated(at: Tensor, gradient: Callable[[Tensor], Tensor], factors: Tensor) -> Tensor:
+def _accelerated(at: Tensor, gradient: Callable[[Tensor], Tensor], curvature: Tensor) -> Tensor:
     """Take steps of the bound's curvature with momentum until no problem's step changes its loss."""
     before, ahead = at, at
     momentum = torch.ones(len(at), 1, 1, dtype=torch.float64)
     for _ in range(_ITERATIONS):
         slope = gradient(ahead)
-        step = torch.cholesky_solve(slope, factors)
+        step = slope / curvature
         after = ahead - step
         if float((slope * step).sum((1, 2)).max()) < _TOLERANCE:
             return after

@@ -148,19 +148,24 @@ class Stack:
                 steps=self.steps.clamp_min(1),
             )
 
-    def network(self, fold: int, member: int, features: ProjectedFeatures) -> AttentionNetwork:
-        """Return one of the networks, by its place in this stack."""
+    def network(
+        self, fold: int, member: int, features: ProjectedFeatures, outside: npt.NDArray[np.float32]
+    ) -> AttentionNetwork:
+        """Return one of the networks, by its place in this stack; `outside` as `heads.bags.starting.Start`, its own."""
         weight, gate_bias, query, bias = (
             tensor[fold, :, member].detach().numpy().copy() for tensor in self.tensors
         )
         gates = 2 * self.recipe.hidden
         own = features.weights_of_features(weight[: features.width])
+        value = own[:, gates:].reshape(len(own), query.shape[1], -1) + outside[:, None] / np.float32(
+            query.shape[1]
+        )
         return AttentionNetwork(
             features=features.features,
             gate=np.ascontiguousarray(own[:, :gates]),
             gate_bias=gate_bias[0],
             query=query,
-            value=np.ascontiguousarray(own[:, gates:]).reshape(len(own), query.shape[1], -1),
+            value=value,
             bias=bias[0],
             ordered=self.recipe.ordered,
         )
@@ -170,7 +175,9 @@ class Stack:
         return torch.tensor(values, dtype=torch.float32)[:, None, :, None]
 
 
-def forward(stack: Stack, images: Tensor, lengths: Tensor, drops: Tensor | None = None) -> Tensor:
+def forward(
+    stack: Stack, images: Tensor, outside: Tensor | None, lengths: Tensor, drops: Tensor | None = None
+) -> Tensor:
     """Return (folds, u, members, columns) logits.
 
     Parameters
@@ -178,7 +185,9 @@ def forward(stack: Stack, images: Tensor, lengths: Tensor, drops: Tensor | None 
     stack
         The networks.
     images
-        (folds, n, width) features, unit after unit.
+        (folds, n, width) projected features, unit after unit.
+    outside
+        (folds, n, members, outputs) values beside those along the axes; None without.
     lengths
         (folds, u + 1) int64 images of each unit, and of what fills up at the end.
     drops
@@ -202,7 +211,10 @@ def forward(stack: Stack, images: Tensor, lengths: Tensor, drops: Tensor | None 
     with torch.no_grad():
         largest = _per_unit(logits, "max", flat)[segment]
     shares = torch.exp(logits - largest)
-    values = projected[..., 2 * hidden :].reshape(folds * n, members * queries, -1)
+    values = projected[..., 2 * hidden :].reshape(folds, n, members, queries, -1)
+    if outside is not None:
+        values = values + outside[:, :, :, None] / queries
+    values = values.reshape(folds * n, members * queries, -1)
     sums = _per_unit((shares[..., None] * values).flatten(1), "sum", flat)
     # The largest share of a unit is 1, so that only those without an image are below.
     total = _per_unit(shares, "sum", flat).clamp_min(0.5)

@@ -18,7 +18,7 @@ from heads.bags.batches import Bags, Batch, Feed, Fold, Indices, parts
 from heads.bags.features import ProjectedFeatures
 from heads.bags.network import AttentionNetwork
 from heads.bags.stack import Stack, forward, losses
-from heads.bags.starting import started
+from heads.bags.starting import Start, started
 from heads.base import Training
 from heads.stages import counted
 from heads.torch_threads import one_thread
@@ -50,6 +50,7 @@ def train(training: Training, folds: Sequence[Fold]) -> list[list[Trained]]:
     """
     recipe = folds[0].members[0].recipe
     width = min(recipe.components, training.X.shape[1] - recipe.positions) + recipe.positions
+    width += len(folds[0].members) * training.columns
     held = max(_LEAST_CELLS, training.X.size)
     step = max(1, held // max(1, len(training.X) * width))
     # A step is short whatever the number of rows: threads would wait for each other.
@@ -72,6 +73,7 @@ class _Block:
     images: Tensor  # (folds, n, width) features of all images
     weights: npt.NDArray[np.float32]  # (folds, units, members): summing to 1 in each network
     truth: Indices  # (folds, units, members)
+    start: Start
 
     @classmethod
     def create(cls, training: Training, folds: Sequence[Fold]) -> _Block:
@@ -100,19 +102,21 @@ class _Block:
             images=images,
             weights=weights,
             truth=truth,
+            start=started(
+                folds,
+                vectors=vectors,
+                images=images,
+                features=features,
+                bags=bags,
+                truth=truth,
+                weights=weights,
+                n_classes=training.n_classes,
+            ),
         )
 
     def train(self) -> list[list[Trained]]:
         """Train round by round; a network ends after its last, or when its loss has not fallen for its patience."""
-        stack = started(
-            self.folds,
-            images=self.images,
-            features=self.features,
-            bags=self.bags,
-            truth=self.truth,
-            weights=self.weights,
-            n_classes=self.training.n_classes,
-        )
+        stack = self.start.stack.copy()
         best_loss = self._held_out_losses(stack)
         best_round = np.zeros(best_loss.shape, np.int64)
         recipes = [[member.recipe for member in fold.members] for fold in self.folds]
@@ -165,11 +169,22 @@ class _Block:
 
     def _losses(self, stack: Stack, batch: Batch, drops: Tensor | None) -> Tensor:
         """Return (folds, u, members) log losses of the units of a batch."""
-        scores = forward(stack, self._gathered(stack, batch), torch.from_numpy(batch.lengths), drops)
+        scores = self._scores(stack, batch, drops)
         return losses(scores, torch.from_numpy(self._of_units(self.truth, stack, batch)))
 
+    def _scores(self, stack: Stack, batch: Batch, drops: Tensor | None = None) -> Tensor:
+        """Return (folds, u, members, columns) scores of the units of a batch."""
+        outside = self.start.of_images
+        if outside is not None:
+            rows = torch.from_numpy(batch.rows)
+            members = torch.from_numpy(stack.members)
+            outside = torch.stack(
+                [outside[fold][own][:, members] for fold, own in zip(stack.folds.tolist(), rows, strict=True)]
+            )
+        return forward(stack, self._gathered(stack, batch), outside, torch.from_numpy(batch.lengths), drops)
+
     def _gathered(self, stack: Stack, batch: Batch) -> Tensor:
-        """Return (folds, n, width) features of the images of a batch."""
+        """Return (folds, n, width) projected features of the images of a batch."""
         rows = torch.from_numpy(batch.rows)
         gathered = torch.empty(*batch.rows.shape, self.images.shape[2])
         for place, fold in enumerate(stack.folds):
@@ -227,11 +242,15 @@ class _Block:
         for some in parts(self.bags, [scored], self._part_rows(own)) if len(scored) else ():
             batch = Batch.of(self.bags, some)
             with torch.no_grad():
-                found = forward(own, self._gathered(own, batch), torch.from_numpy(batch.lengths), None)
+                found = self._scores(own, batch)
             scores[done : done + len(some[0])] = found[0].numpy()
             done += len(some[0])
         return [
-            Trained(own.network(0, index, self.features[fold]), scores[:, index], int(best_round[index]))
+            Trained(
+                own.network(0, index, self.features[fold], self.start.outside[fold][:, index]),
+                scores[:, index],
+                int(best_round[index]),
+            )
             for index in range(len(own.members))
         ]
 

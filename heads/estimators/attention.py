@@ -46,7 +46,8 @@ class AttentionHead(EmbeddingClassifier):
     hidden
         Width of the gates that weigh an image.
     components
-        Principal axes of the vectors that are used; all columns where there are no more.
+        Principal axes of the vectors along which a network learns; all columns where there are no more. Beside the
+        axes, what mean pooling's regression says of a vector stays as it is.
     layer_norm
         Bring each standardised vector to mean 0 and variance 1.
     positions
@@ -279,7 +280,7 @@ class AttentionFamily(FamilyDefaults):
     scores_units: ClassVar[bool] = True
     final: ClassVar[Final] = "ensemble"
 
-    points: tuple[Mapping[str, Any], ...] = ({"l2": 0.01}, {"l2": 0.1}, {"l2": 1.0})
+    points: tuple[Mapping[str, Any], ...] = tuple({"l2": l2} for l2 in (1e-4, 1e-3, 1e-2, 0.1, 1.0))
 
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every unit by networks that never saw its fold, nor stopped by it; the folds fix the last epoch."""

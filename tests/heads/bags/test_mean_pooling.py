@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from heads.bags.mean_pooling import mean_pooling, thresholds
 
 
+@pytest.mark.parametrize("width", [5, 120])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_it_is_the_ridge_penalised_regression_of_each_problem(n_classes: int) -> None:
+def test_it_is_the_ridge_penalised_regression_of_each_problem(n_classes: int, width: int) -> None:
     generator = np.random.default_rng(0)
-    means = generator.normal(size=(80, 5)) * [3, 2, 1, 1, 0.1]
+    means = 1 + generator.normal(size=(80, width)) * np.geomspace(3, 0.1, width)
     truth = generator.integers(0, n_classes, (80, 2))
     means[:, 0] += truth[:, 0]
     weight = generator.random((80, 2))
@@ -21,25 +23,31 @@ def test_it_is_the_ridge_penalised_regression_of_each_problem(n_classes: int) ->
     weight /= weight.sum(axis=0)
     l2 = torch.tensor([0.1, 0.01], dtype=torch.float64)
     outputs = 1 if n_classes == 2 else n_classes
-    values, biases = mean_pooling(torch.from_numpy(means), truth, weight, l2, outputs=outputs)
+    values, biases = mean_pooling(
+        torch.tensor(means, dtype=torch.float32), truth, weight, l2, outputs=outputs
+    )
     for problem in range(2):
         reference = LogisticRegression(C=1 / float(l2[problem]), tol=1e-10, max_iter=10_000)
         reference.fit(means, truth[:, problem], weight[:, problem])
-        expected = reference.predict_proba(means)
         scores = means @ values[problem].numpy() + biases[problem].numpy()
-        if n_classes == 2:
-            found = 1 / (1 + np.exp(-scores[:, 0]))
-            assert found == pytest.approx(expected[:, 1], abs=1e-3)
-        else:
-            odds = np.exp(scores)
-            assert odds / odds.sum(axis=1, keepdims=True) == pytest.approx(expected, abs=1e-3)
+        logits = np.concatenate([np.zeros((80, 1)), scores], axis=1) if n_classes == 2 else scores
+        found = softmax(logits, axis=1)
+
+        def objective(probabilities: np.ndarray, weights: np.ndarray, problem: int = problem) -> float:
+            losses = -np.log(probabilities[np.arange(80), truth[:, problem]])
+            return float(weight[:, problem] @ losses + l2[problem] / 2 * np.square(weights).sum())
+
+        expected = reference.predict_proba(means)
+        least = objective(expected, reference.coef_)
+        assert least <= objective(found, values[problem].numpy()) + 1e-6 < least + 2e-4
+        assert found == pytest.approx(expected, abs=1e-3 if width == 5 else 0.03)
 
 
 def test_a_class_that_no_unit_has_is_next_to_impossible() -> None:
-    means = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 3)))
+    means = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 3))).float()
     truth, weight = np.repeat([0, 2], 20)[:, None], np.full((40, 1), 1 / 40)
-    values, biases = mean_pooling(means, truth, weight, torch.ones(1, dtype=torch.float64), outputs=3)
-    scores = means @ values[0] + biases[0]
+    values, biases = mean_pooling(means.clone(), truth, weight, torch.ones(1, dtype=torch.float64), outputs=3)
+    scores = means.double() @ values[0] + biases[0]
     assert float(torch.softmax(scores, 1)[:, 1].max()) < 1e-3
 
 
