@@ -17,7 +17,7 @@ from heads.ensemble import EnsembleHead
 from heads.estimators.attention import AttentionFamily, AttentionHead
 from heads.testing import check_chance, check_family, check_head, make_training
 
-SMALL = {"hidden": 4, "epochs": 4, "minimum_steps": 40}
+SMALL = {"hidden": 3, "epochs": 2, "minimum_steps": 12}
 GRID = AttentionFamily((SMALL, SMALL | {"queries": 2, "ordered": True, "components": 6, "l2": 0.02}))
 # A row of weight w in one batch is not w rows scattered over batches: true of every stochastic training.
 WEIGHTS_ARE_NOT_COPIES = {
@@ -142,11 +142,11 @@ def test_an_image_whose_position_is_unknown_has_an_answer() -> None:
     learned, _ = make_positions(0)
     X = learned.X.copy()
     X[np.random.default_rng(0).random(900) < 0.3, 12:] = 0
-    head = AttentionHead(positions=3).fit(X, learned.y[:, 0], unit_of_row=learned.unit_of_row)
+    head = AttentionHead(**SMALL, positions=3).fit(X, learned.y[:, 0], unit_of_row=learned.unit_of_row)
     unknown = X[:6].copy()
     unknown[:, 12:] = 0
     assert np.isfinite(head.unit_scores(unknown, np.repeat([0, 1], 3), 2)).all()
-    nowhere = AttentionHead(positions=3).fit(
+    nowhere = AttentionHead(**SMALL, positions=3).fit(
         np.concatenate([X[:, :12], np.zeros((900, 3), np.float32)], axis=1), learned.y[:, 0]
     )
     assert np.isfinite(nowhere.decision_function(unknown)).all()
