@@ -5,7 +5,8 @@ score that endless repeats would give a unit and s2 the variance of one head abo
 units as var(t) + s2 / repeats, the second as var(t) + s2 / heads. A noisier score has a flatter relation to the
 outcome (regression dilution; Carroll et al. 2006, Measurement Error in Nonlinear Models, chapter 4), flatter by the
 ratio of these two. Drawing the out-of-fold scores together about their mean by that ratio makes the relation as steep
-as it is for the final score, so that what is learned from the one holds for the other.
+as it is for the final score, so that a calibrator learned from the one holds for the other. Drawn together by the
+root of the ratio they are as wide as the final scores, though flatter: that is what thresholds and bars are cut from.
 """
 
 from __future__ import annotations

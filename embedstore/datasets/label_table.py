@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.labels.class_order import are_numbers, order_classes, sort_classes
+from embedstore.labels.grade_order import grade_order, grades_in_words
 from embedstore.labels.label_rules import LabelRules, label_rules
 from embedstore.labels.states import FINDING_CLASSES, UNCERTAIN, state_of
 from embedstore.labels.table_tasks import LabelTable, build_finding_task
@@ -68,7 +69,8 @@ def read_label_table(
     positive
         The class that one acts on; of two classes the last by default, of more none.
     ordered
-        Whether the classes are grades, from the least to the gravest.
+        Whether the classes are grades, from the least to the gravest. Classes that are not named must then be numbers
+        or grades by their words (`embedstore.labels.grade_order`).
     separator
         What stands between findings in the one label column: each finding becomes a target.
     uncertain, empty
@@ -87,7 +89,7 @@ def read_label_table(
         If a column is missing or holds no label, an id is empty or stands twice, there are fewer than two classes
         or more than 64, `classes` lacks a label, two targets share no class, or `positive` is none of the classes.
     UsageError
-        If the classes are ordered and neither are they named in order nor are they numbers.
+        If the classes are ordered and neither are they named in order nor are they numbers or known words for grades.
     """
     require_unit(unit, where=f"task {name!r}")
     rules = CellRules(tuple(missing), tuple(as_written))
@@ -140,6 +142,9 @@ def read_label_table(
     counts = Counter(label for cells in labels.values() for label in cells if label is not None)
     near = likely_typing_errors(counts)
     said = {f"{name}: typing errors?": near} if near else {}
+    if not classes and (grades := grades_in_words(task.classes)):
+        advice = "" if ordered else "; `ordered` takes this order, and quadratic kappa is stated"
+        said[f"{name}: order of grades"] = f"{grades}{advice}"
     return task, {**describe_remarks(rows.remarks), **said}
 
 
@@ -197,10 +202,10 @@ def _check_ids(rows: Rows, ids: Mapping[str, Sequence[str | None]]) -> None:
 def _in_order(path: Path, labels: set[str], positive: str | None, ordered: bool) -> tuple[str, ...]:
     """Return classes that were not named in order."""
     found = sort_classes(labels)
-    if ordered and len(found) > 2 and not are_numbers(found):
+    if ordered and len(found) > 2 and not are_numbers(found) and grade_order(found) is None:
         raise UsageError(
-            f"ordered classes that are no numbers must be named from the least to the gravest (classes); found "
-            f"{', '.join(found)}"
+            f"ordered classes that are neither numbers nor known words for grades must be named from the least to the "
+            f"gravest by `classes`; found {', '.join(found)}"
         )
     return order_classes(found, positive, where=f"{path}: labels")
 

@@ -21,7 +21,7 @@ from heads.solvers.mlp_network import normaliser
 # Added to the variance of a row, as in torch.nn.LayerNorm.
 _EPSILON = 1e-5
 # Images that the axes are found from; more change nothing that matters.
-_AXES_ROWS = 1 << 14
+_AXES_ROWS = 1 << 13
 # Rows whose features are held at once.
 ROWS = 4096
 # Axes with less of the largest axis's variance are rounding.

@@ -23,8 +23,8 @@ from heads.base import Training
 from heads.stages import counted
 from heads.torch_threads import one_thread
 
-# Features of folds that are trained side by side: as many cells as the vectors have, and 256 MB at least.
-_LEAST_CELLS = 1 << 26
+# Features of folds that are trained side by side: as many cells as the vectors have, and 64 MB at least.
+_LEAST_CELLS = 1 << 24
 # Cells of the projected images of a part of a batch: few enough to stay in a core's cache.
 _PART_CELLS = 1 << 21
 

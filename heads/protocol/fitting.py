@@ -3,7 +3,8 @@
 A family whose `final` is ``ensemble`` answers with the mean of the heads of several partitions into folds. Its out-
 of-fold scores are of the same kind, the mean of those heads that never saw the unit's patient, drawn together by what
 the smaller number of heads adds in noise (`heads.reliability`); calibrator, thresholds and whatever else is learned
-from out-of-fold scores therefore hold for the head that answers.
+from out-of-fold scores therefore hold for the head that answers. Thresholds and conformal bars are cut where scores are
+drawn together half of that way, by which they are as wide as the final ones: bars of narrower scores hold too few.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from heads.folds import assign_folds, partitions, repeat_seed, require_classes
 from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import UnitImages
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
 from heads.protocol.select_point import pooled_scores
 from heads.reliability import drawn_together, reliability_ratio
 from heads.scores import Floats
 from heads.stages import stage
-from heads.statistics.calibration import Calibration, calibrate
+from heads.statistics.calibration import Calibration, calibrate, cross_fitted
 from heads.statistics.thresholds import choose_thresholds
 
 AskedFinal = Literal["auto", "refit", "ensemble"]
@@ -85,11 +86,14 @@ class Fitted:
     out_of_fold_scores, out_of_fold_probabilities
         (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label;
         scores are NaN where a unit has no image for the target.
+    cut_probabilities
+        (n_units, targets, n_classes), from which thresholds and conformal bars are cut: by the same calibrators, of
+        scores as wide as the final ones. Of refitted heads they are the out-of-fold probabilities.
     ensemble
         What the heads were made of; None where they were refitted.
     """
 
-    predictor: Predictor
+    predictor: Predictor | BlendedPredictor
     inputs: HeadInputs
     trials: tuple[Trial, ...]
     points: tuple[Mapping[str, Any], ...]
@@ -99,6 +103,7 @@ class Fitted:
     folds: npt.NDArray[np.int64]
     out_of_fold_scores: Floats
     out_of_fold_probabilities: Floats
+    cut_probabilities: Floats
     ensemble: Ensemble | None = None
 
 
@@ -167,12 +172,11 @@ def fit(
         else _refitted(labelled, best, grid, seed)
     )
     with stage("calibration"):
-        calibrations, thresholds, probabilities = _calibrated(
-            answering.scores, rows.y, fold_of_unit, n_classes
-        )
+        wide = None if answering.ensemble is None else answering.wide
+        calibrated = calibrate_units(answering.scores, rows.y, fold_of_unit, n_classes, wide=wide)
     predictor = Predictor(
         heads=answering.heads,
-        calibrators=[calibration.calibrator for calibration in calibrations],
+        calibrators=[calibration.calibrator for calibration in calibrated.calibrations],
         pooling=best.choice.inputs.pooling,
         training_weights=weights,
         blocks=best.choice.blocks,
@@ -183,21 +187,23 @@ def fit(
         trials=tuple(selected.trial for selected in tried),
         points=tuple(grid.points[point] for point in best.points),
         losses=best.losses,
-        calibrations=calibrations,
-        thresholds=thresholds,
+        calibrations=calibrated.calibrations,
+        thresholds=calibrated.thresholds,
         folds=fold_of_unit,
         out_of_fold_scores=answering.scores,
-        out_of_fold_probabilities=probabilities,
+        out_of_fold_probabilities=calibrated.probabilities,
+        cut_probabilities=calibrated.cut,
         ensemble=answering.ensemble,
     )
 
 
 @dataclass(frozen=True)
 class _Answering:
-    """The heads that answer, by target, and (n_units, targets, columns) out-of-fold scores of the same kind."""
+    """The heads that answer, by target, with (n_units, targets, columns) out-of-fold scores of the same kind."""
 
     heads: Sequence[FittedHead]
-    scores: Floats
+    scores: Floats  # as steep as those of the heads
+    wide: Floats  # as wide as those of the heads
     ensemble: Ensemble | None = None
 
 
@@ -208,7 +214,7 @@ def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -
         for targets, _, part in labelled.by_images():
             params = [best.params[target] for target in targets]
             heads |= zip(targets, grid.refit(part.training(best.choice), params, seed=seed), strict=True)
-    return _Answering([heads[target] for target in sorted(heads)], best.scores)
+    return _Answering([heads[target] for target in sorted(heads)], best.scores, best.scores)
 
 
 def _ensembles(
@@ -220,7 +226,7 @@ def _ensembles(
         images.y, images.groups, folds=folds, n_classes=labelled.n_classes, seed=seed, repeats=repeats
     )
     columns = 1 if labelled.n_classes == 2 else labelled.n_classes
-    scores = np.full((*images.y.shape, columns), np.nan)
+    scores, wide = np.full((2, *images.y.shape, columns), np.nan)
     heads: dict[int, FittedHead] = {}
     ratios: dict[int, float] = {}
     with stage(f"heads of {repeats} x {folds} folds"):
@@ -238,9 +244,10 @@ def _ensembles(
                 known = part.images.y[:, column] != MISSING
                 ratios[target] = reliability_ratio(pooled[:, known], heads=repeats * folds)
                 scores[units, target] = drawn_together(pooled, ratios[target])
+                wide[units, target] = drawn_together(pooled, math.sqrt(ratios[target]))
     order = sorted(heads)
     ensemble = Ensemble(repeats=repeats, reliability=tuple(ratios[target] for target in order))
-    return _Answering([heads[target] for target in order], scores, ensemble)
+    return _Answering([heads[target] for target in order], scores, wide, ensemble)
 
 
 def _for_selection(labelled: Labelled, folds: int, seed: int) -> Labelled:
@@ -263,18 +270,53 @@ def _patients_of_rarest_class(images: UnitImages, n_classes: int) -> int:
     )
 
 
-def _calibrated(
-    scores: Floats, y: npt.NDArray[np.int64], fold_of_unit: npt.NDArray[np.int64], n_classes: int
-) -> tuple[tuple[Calibration, ...], tuple[Mapping[str, float], ...], Floats]:
-    """Return calibrations and thresholds by target, and cross-fitted (n_units, targets, n_classes) probabilities."""
+@dataclass(frozen=True)
+class CalibratedUnits:
+    """What was learned from out-of-fold scores; `Fitted` says what each of it is."""
+
+    calibrations: tuple[Calibration, ...]
+    thresholds: tuple[Mapping[str, float], ...]
+    probabilities: Floats
+    cut: Floats
+
+
+def calibrate_units(
+    scores: Floats,
+    y: npt.NDArray[np.int64],
+    fold_of_unit: npt.NDArray[np.int64],
+    n_classes: int,
+    *,
+    wide: Floats | None = None,
+) -> CalibratedUnits:
+    """Learn calibrators and thresholds by target, and state cross-fitted probabilities of the labelled units.
+
+    Parameters
+    ----------
+    scores
+        (n_units, targets, columns) out-of-fold scores, as steep as those of the heads that answer.
+    y
+        (n_units, targets) int64, `MISSING` where there is no label.
+    fold_of_unit
+        (n_units,) int64.
+    n_classes
+        Number of classes.
+    wide
+        Scores as wide as those of the heads that answer; None where `scores` are.
+    """
     calibrations, thresholds = [], []
-    probabilities = np.full((*y.shape, n_classes), np.nan)
+    probabilities, cut = np.full((2, *y.shape, n_classes), np.nan)
     for target in range(y.shape[1]):
         labelled = y[:, target] != MISSING
-        known = y[labelled, target]
-        calibration = calibrate(scores[labelled, target], known, fold_of_unit[labelled])
-        probabilities[labelled, target] = calibration.probabilities
+        known, folds = y[labelled, target], fold_of_unit[labelled]
+        of_target = scores[labelled, target]
+        calibration = calibrate(of_target, known, folds)
+        probabilities[labelled, target] = cut[labelled, target] = calibration.probabilities
+        if wide is not None:
+            kind = calibration.calibrator.kind
+            cut[labelled, target] = cross_fitted(
+                kind, of_target, known, folds, applied_to=wide[labelled, target]
+            )
         calibrations.append(calibration)
         if n_classes == 2:
-            thresholds.append(choose_thresholds(known, calibration.probabilities[:, 1]))
-    return tuple(calibrations), tuple(thresholds), probabilities
+            thresholds.append(choose_thresholds(known, cut[labelled, target, 1]))
+    return CalibratedUnits(tuple(calibrations), tuple(thresholds), probabilities, cut)

@@ -101,9 +101,7 @@ def predict_units(
     outliers = run.outliers
     strangeness = outliers.p_values(vectors[seen], owners[seen], n_units=len(unit_ids)) if outliers else None
     stated = _metadata(run, metadata, owners, len(unit_ids))
-    weights = run.predictor.image_weights(
-        vectors, owners, n_units=len(unit_ids), metadata=metadata, image_of_target=image_of_target
-    )
+    weights = run.predictor.image_weights(vectors, owners, metadata=metadata, image_of_target=image_of_target)
     names = list(range(len(vectors))) if image_ids is None else list(image_ids)
     answers = [
         _with_heaviest(

@@ -132,7 +132,7 @@ def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibr
     folds
         (n,) int64; a patient is in one fold.
     """
-    found = {kind: _cross_fitted(kind, scores, y, folds) for kind in _kinds_for(scores, y, folds)}
+    found = {kind: cross_fitted(kind, scores, y, folds) for kind in _kinds_for(scores, y, folds)}
     losses = {kind: float(log_loss(y, probabilities)[0]) for kind, probabilities in found.items()}
     least = min(losses.values())
     chosen = next(kind for kind, loss in losses.items() if loss <= least + _NO_BETTER)
@@ -166,6 +166,28 @@ class Kind:
     def suits(self, n_classes: int) -> bool:
         """Whether it can be fitted with so many classes."""
         return self.classes == "any" or (self.classes == "two") == (n_classes == 2)
+
+
+def cross_fitted(
+    kind: str, scores: Floats, y: Labels, folds: npt.NDArray[np.int64], *, applied_to: Floats | None = None
+) -> Floats:
+    """Return (n, n_classes) probabilities of every case by a calibrator that never saw its fold.
+
+    Parameters
+    ----------
+    kind
+        As `fit_calibrator`.
+    scores, y, folds
+        As `calibrate`.
+    applied_to
+        (n, columns) scores that the calibrators map, in place of those that they are fitted on.
+    """
+    mapped = scores if applied_to is None else applied_to
+    probabilities = np.empty((len(y), _count_classes(scores)))
+    for fold in np.unique(folds):
+        left_out = folds == fold
+        probabilities[left_out] = fit_calibrator(kind, scores[~left_out], y[~left_out])(mapped[left_out])
+    return probabilities
 
 
 def fit_calibrator(kind: str, scores: Floats, y: Labels) -> Calibrator:
@@ -210,14 +232,6 @@ def _kinds_for(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> list[
 
 def _count_classes(scores: Floats) -> int:
     return 2 if scores.shape[1] == 1 else int(scores.shape[1])
-
-
-def _cross_fitted(kind: str, scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Floats:
-    probabilities = np.empty((len(y), _count_classes(scores)))
-    for fold in np.unique(folds):
-        left_out = folds == fold
-        probabilities[left_out] = fit_calibrator(kind, scores[~left_out], y[~left_out])(scores[left_out])
-    return probabilities
 
 
 def _never_certain(probabilities: Floats) -> Floats:

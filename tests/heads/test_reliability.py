@@ -48,3 +48,6 @@ def test_drawn_scores_are_as_steep_as_the_scores_of_all_heads() -> None:
     )
     assert slope_of_drawn == pytest.approx(slope_of_fresh, abs=0.02)
     assert slope_of_plain < slope_of_fresh - 0.2
+    # By the root of the ratio they are as wide.
+    ratio = reliability_ratio(out_of_fold, heads=repeats * folds)
+    assert drawn_together(out_of_fold, ratio**0.5).std() == pytest.approx(fresh.std(), rel=0.01)

@@ -71,7 +71,7 @@ def test_of_a_long_stack_the_heaviest_images_are_named(run: Run) -> None:
     (answer,) = predict_units(run, stack, np.zeros(5000, int), ["stack"])
     named = answer["targets"]["finding"]["image_weights"]
     assert len(named) == HEAVIEST
-    (weights,) = run.predictor.image_weights(stack, np.zeros(5000, np.int64), n_units=1)
+    (weights,) = run.predictor.image_weights(stack, np.zeros(5000, np.int64))
     assert weights is not None
     assert {entry["image"] for entry in named} == set(np.argsort(-weights)[:HEAVIEST].tolist())
     assert 0 < sum(entry["weight"] for entry in named) < 1
@@ -80,7 +80,7 @@ def test_of_a_long_stack_the_heaviest_images_are_named(run: Run) -> None:
 def test_an_image_that_does_not_speak_for_the_target_has_no_weight(run: Run, view: View) -> None:
     X, units = view.X[:6], np.array([0, 0, 1, 1, 2, 2])
     speaking = np.array([[True], [False], [True], [True], [False], [False]])
-    (weights,) = run.predictor.image_weights(X, units, n_units=3, image_of_target=speaking)
+    (weights,) = run.predictor.image_weights(X, units, image_of_target=speaking)
     assert weights is not None
     assert weights[[0, 1, 4, 5]].tolist() == [1.0, 0.0, 0.0, 0.0]
     assert weights[2:4].sum() == pytest.approx(1)
@@ -108,7 +108,7 @@ def test_it_gets_images_though_the_task_pools_vectors(view: View) -> None:
     assert [way.pooling for way in ProbeOptions(head="logistic").ways(pooled)] == ["mean-vector"]
     result = probed(view, "attention", family=GRID, draws=2, folds=3, repeats=2, pooling="mean-vector")
     units = np.arange(len(view.unit_ids))
-    assert result.fitted.predictor.image_weights(view.X[: len(units)], units, n_units=len(units)) == [None]
+    assert result.fitted.predictor.image_weights(view.X[: len(units)], units) == [None]
 
 
 def test_columns_say_where_images_lie_and_unknown_ones_are_answered(view: View, tmp_path: Path) -> None:
