@@ -35,7 +35,7 @@ from heads.statistics.metric_functions import auroc, calibration_slope, log_loss
 Floats = npt.NDArray[np.float64]
 PREVALENCES = (0.1, 0.3, 0.5)
 SIZES = (60, 250, 1000, 5000)
-HEADS = ("logistic", "knn", "xgboost", "mlp")
+HEADS = ("logistic", "knn", "xgboost", "mlp", "attention")
 FOLDS = 5
 _IMAGES_OF_STUDY = 2
 
