@@ -40,6 +40,9 @@ FINALS: tuple[AskedFinal, ...] = ("auto", "refit", "ensemble")
 _FEW_ROWS = 5_000
 _REPEATS_OF_FEW = 4
 _REPEATS_OF_MANY = 2
+# Calibrators that an ensemble does not choose from, with two and with more classes. A mean of scores is duller than each
+# of them, and with few units cross-fitting now and then says otherwise; nor does one factor know the prevalence.
+_NOT_OF_AN_ENSEMBLE = {"two": ("identity", "temperature", "dirichlet"), "several": ("identity",)}
 # Points of an ensemble's grid are compared on this many rows at most: the heads of its partitions cost more.
 _SELECTION_ROWS = 10_000
 
@@ -282,13 +285,14 @@ class _Calibrated:
 def _calibrated(
     answering: _Answering, y: npt.NDArray[np.int64], fold_of_unit: npt.NDArray[np.int64], n_classes: int
 ) -> _Calibrated:
+    without = _NOT_OF_AN_ENSEMBLE["two" if n_classes == 2 else "several"] if answering.ensemble else ()
     calibrations, thresholds = [], []
     probabilities, cut = np.full((2, *y.shape, n_classes), np.nan)
     for target in range(y.shape[1]):
         labelled = y[:, target] != MISSING
         known, folds = y[labelled, target], fold_of_unit[labelled]
         scores, wide = answering.scores[labelled, target], answering.wide[labelled, target]
-        calibration = calibrate(scores, known, folds)
+        calibration = calibrate(scores, known, folds, without=without)
         probabilities[labelled, target] = cut[labelled, target] = calibration.probabilities
         if answering.ensemble is not None:
             kind = calibration.calibrator.kind
