@@ -40,6 +40,9 @@ FINALS: tuple[AskedFinal, ...] = ("auto", "refit", "ensemble")
 _FEW_ROWS = 5_000
 _REPEATS_OF_FEW = 4
 _REPEATS_OF_MANY = 2
+# Calibrators that an ensemble does not choose from, with two and with more classes. A mean of scores is duller than each
+# of them, and with few units cross-fitting now and then says otherwise; nor does one factor know the prevalence.
+_NOT_OF_AN_ENSEMBLE = {"two": ("identity", "temperature", "dirichlet"), "several": ("identity",)}
 # Points of an ensemble's grid are compared on this many rows at most: the heads of its partitions cost more.
 _SELECTION_ROWS = 10_000
 
@@ -303,13 +306,14 @@ def calibrate_units(
     wide
         Scores as wide as those of the heads that answer; None where `scores` are.
     """
+    without = () if wide is None else _NOT_OF_AN_ENSEMBLE["two" if n_classes == 2 else "several"]
     calibrations, thresholds = [], []
     probabilities, cut = np.full((2, *y.shape, n_classes), np.nan)
     for target in range(y.shape[1]):
         labelled = y[:, target] != MISSING
         known, folds = y[labelled, target], fold_of_unit[labelled]
         of_target = scores[labelled, target]
-        calibration = calibrate(of_target, known, folds)
+        calibration = calibrate(of_target, known, folds, without=without)
         probabilities[labelled, target] = cut[labelled, target] = calibration.probabilities
         if wide is not None:
             kind = calibration.calibrator.kind

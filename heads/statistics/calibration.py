@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -117,7 +117,9 @@ class Calibration:
     probabilities: Floats
 
 
-def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibration:
+def calibrate(
+    scores: Floats, y: Labels, folds: npt.NDArray[np.int64], *, without: Container[str] = ()
+) -> Calibration:
     """Choose and fit a calibrator on out-of-fold scores.
 
     Each kind is fitted on the other folds' scores and scored on the fold left out; the smallest log loss wins
@@ -131,8 +133,11 @@ def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibr
         (n,) int64.
     folds
         (n,) int64; a patient is in one fold.
+    without
+        Kinds that are not tried.
     """
-    found = {kind: cross_fitted(kind, scores, y, folds) for kind in _kinds_for(scores, y, folds)}
+    kinds = [kind for kind in _kinds_for(scores, y, folds) if kind not in without]
+    found = {kind: cross_fitted(kind, scores, y, folds) for kind in kinds}
     losses = {kind: float(log_loss(y, probabilities)[0]) for kind, probabilities in found.items()}
     least = min(losses.values())
     chosen = next(kind for kind, loss in losses.items() if loss <= least + _NO_BETTER)
