@@ -96,7 +96,7 @@ def one_by_one(search: ExactSearch, flat: faiss.Index, wide: np.ndarray) -> dict
 def all_at_once(search: ExactSearch, flat: faiss.Index, wide: np.ndarray) -> dict[str, Ask]:
     """Return the ways to ask for many queries."""
     ways: dict[str, Ask] = {"ours": lambda some: search.search(some, K)[0]}
-    for batch in (64, 256, ALL):
+    for batch in (256, ALL):
         for threads in sorted({1, CORES}):
             name = f"FAISS flat, {threads} thread{'s' * (threads > 1)}, {batch:,} at a time"
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from simulated_blends import JOINS, blend_of_final_heads
 from simulated_images import TASK, World
 from simulated_intervals import SIMULATIONS as OF_INTERVALS
 from simulated_sets import null_labels, sets_of_final_heads
@@ -34,7 +35,7 @@ from heads.statistics.metric_functions import auroc, calibration_slope, log_loss
 Floats = npt.NDArray[np.float64]
 PREVALENCES = (0.1, 0.3, 0.5)
 SIZES = (60, 250, 1000, 5000)
-HEADS = ("logistic", "knn", "xgboost", "mlp")
+HEADS = ("logistic", "knn", "xgboost", "mlp", "attention")
 FOLDS = 5
 _IMAGES_OF_STUDY = 2
 
@@ -168,6 +169,11 @@ def every_head_and_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case
     return [Case(head=head, size=size) for head in heads for size in sizes]
 
 
+def one_blend_of_each_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case]:
+    """Return a case of the blend of all heads at each size."""
+    return [Case(head=JOINS.join(heads), size=size) for size in sizes]
+
+
 def without_signal(heads: Sequence[str], sizes: Sequence[int]) -> list[Case]:
     """Return a case of each head at each size, where labels have nothing to do with the images."""
     return [replace(case, world=World(signal=0.0)) for case in every_head_and_size(heads, sizes)]
@@ -181,6 +187,7 @@ def every_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case]:
 
 SIMULATIONS = {
     "slope": Simulation(one_set=slope_of_final_heads, cases=every_head_and_size, sets=40),
+    "blend": Simulation(one_set=blend_of_final_heads, cases=one_blend_of_each_size, sets=40),
     "sets": Simulation(one_set=sets_of_final_heads, cases=every_head_and_size, sets=40),
     "null labels": Simulation(one_set=null_labels, cases=without_signal, sets=40),
 } | {name: Simulation(one_set=one_set, cases=every_size, sets=400) for name, one_set in OF_INTERVALS.items()}

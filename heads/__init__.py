@@ -4,7 +4,7 @@ The names below are the public ones; modules underneath may move in any release.
 
 >>> import heads
 >>> heads.head_names()
-['knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
+['attention', 'knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds, OutOfFold, Training
     from heads.blending.blend import blend
     from heads.comparing.comparison_table import ComparisonTable, comparison_table
+    from heads.estimators.attention import AttentionHead
     from heads.estimators.boosted import BoostedHead
     from heads.estimators.logistic import LogisticHead
     from heads.estimators.mlp import MlpHead
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from heads.statistics.measure import measure, metric_names
 
 __all__ = [
+    "AttentionHead",
     "BoostedHead",
     "Comparison",
     "ComparisonTable",
@@ -94,6 +96,7 @@ _NAMES_OF_MODULE = {
         "OutOfFold",
         "Training",
     ],
+    "heads.estimators.attention": ["AttentionHead"],
     "heads.comparing.comparison_table": ["ComparisonTable", "comparison_table"],
     "heads.blending.blend": ["blend"],
     "heads.estimators.boosted": ["BoostedHead"],

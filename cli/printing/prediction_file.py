@@ -172,6 +172,7 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "decision": answer["decision"],
         "threshold": answer.get("threshold"),
         "conformal_set": answer["conformal_set"],
+        **_heaviest(answer),
         **{f"prevalence_{name}": share for name, share in assumed.items()},
         "source_of_prevalence": answer["prevalence"]["source"],
         **{f"ood_p_{method}": p for method, p in entry["ood_p_value"].items()},
@@ -181,3 +182,11 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "learned_from": entry["learned_from"],
         "run_id": entry["run_id"],
     }
+
+
+def _heaviest(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the image that had most to say and its weight, from a head that weighs images."""
+    if "image_weights" not in answer:
+        return {}
+    first = next(iter(answer["image_weights"]), {"image": None, "weight": None})
+    return {"heaviest_image": first["image"], "image_weight": first["weight"]}

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING, View
+from heads.blending.joining import Joined, Said, cut_log_odds, join
 from heads.blending.parts import Part, part_of, require_one_question
-from heads.blending.weights import SHRINKAGE, fit_weights, ridge_of
+from heads.blending.weights import SHRINKAGE
 from heads.inputs.input_ways import HeadInputs
 from heads.protocol.decided_by import id_of
 from heads.protocol.evaluate_units import evaluate_units
-from heads.protocol.fitting import CalibratedUnits, Fitted, calibrate_units
+from heads.protocol.fitting import Fitted
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.learnable_targets import LeftOut, learnable_targets
 from heads.protocol.options import ProbeOptions
@@ -32,7 +33,6 @@ from heads.protocol.splits import Split, split_units
 from heads.runs.run import Run
 from heads.scores import Floats, blended, log_odds_of, probabilities_from_scores
 from heads.stages import counted, stage
-from heads.statistics.calibration import Calibrator
 from heads.statistics.conformal import ConformalSets, conformal_sets
 from heads.statistics.metric_functions import log_loss
 
@@ -69,7 +69,7 @@ def blend(view: View, parts: Sequence[ProbeResult | Run], options: ProbeOptions 
     asked = replace(options or ProbeOptions(), head=BLEND, preset=None)
     plan = _plan(view, [part_of(part) for part in parts], asked)
     with stage("weights and calibration"):
-        answer = _join(plan.said, plan.n_classes)
+        answer = join(plan.said, plan.n_classes)
         sets = _sets(plan, answer, plan.said)
     if plan.split.mode == "official split":
         evaluated = _predicted(plan, answer, sets, slice(None))
@@ -103,27 +103,14 @@ def blend(view: View, parts: Sequence[ProbeResult | Run], options: ProbeOptions 
 def blend_decided_by(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what decides a blend: what decided each of its parts, and how hard equal weights pull."""
     first = parts[0]
+    ways = [way for part in parts for way in part["inputs"]]
     return {
         **first,
+        "inputs": [way for index, way in enumerate(ways) if way not in ways[:index]],
         "options": {**first["options"], "head": BLEND, "preset": None},
         "grid": {"class": "Blend", "shrinkage": SHRINKAGE, "parts": [id_of(part) for part in parts]},
         "versions": {name: found for part in parts for name, found in part["versions"].items()},
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Said:
-    """What the parts said out of fold of units that may be learned from, with their labels, groups and folds.
-
-    Log odds are (n_units, parts, targets, columns): as steep as those of the parts' final heads, and (`cut`) as wide;
-    None where no part tells the two apart.
-    """
-
-    y: Labels
-    groups: Labels
-    folds: Labels
-    log_odds: Floats
-    cut: Floats | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +123,7 @@ class _Plan:
     split: Split
     parts: Sequence[Part]
     left_out: Mapping[str, LeftOut]
-    said: _Said
+    said: Said
     evaluated: Floats
 
     @property
@@ -151,12 +138,12 @@ def _plan(view: View, parts: Sequence[Part], asked: ProbeOptions) -> _Plan:
     found = learnable_targets(view, groups, folds=asked.folds, seed=asked.seed, strict=asked.strict_targets)
     split = split_units(found.view)
     log_odds = [part.out_of_fold_log_odds() for part in parts]
-    said = _Said(
+    said = Said(
         y=found.view.y[split.fitted],
         groups=groups[split.fitted],
         folds=parts[0].out_of_fold.fold,
         log_odds=np.stack(log_odds, axis=1),
-        cut=_cut([part.evidence.cut for part in parts], log_odds),
+        cut=cut_log_odds([part.evidence.cut for part in parts], log_odds),
     )
     return _Plan(
         view=found.view,
@@ -170,58 +157,7 @@ def _plan(view: View, parts: Sequence[Part], asked: ProbeOptions) -> _Plan:
     )
 
 
-def _cut(own: Sequence[npt.NDArray[np.float32] | None], log_odds: Sequence[Floats]) -> Floats | None:
-    """Return log odds as wide as the final ones: a part's own, or those that it has beside."""
-    if all(of_part is None for of_part in own):
-        return None
-    pairs = zip(own, log_odds, strict=True)
-    return np.stack([steep if wide is None else wide for wide, steep in pairs], axis=1).astype(np.float64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Joined:
-    """A blend that was learned from some units.
-
-    `weights` (by target, one for each part) are of all units, `scores` (n_units, targets, columns) out of fold.
-    """
-
-    weights: tuple[tuple[float, ...], ...]
-    scores: Floats
-    calibrated: CalibratedUnits
-
-    @property
-    def calibrators(self) -> list[Calibrator]:
-        return [calibration.calibrator for calibration in self.calibrated.calibrations]
-
-
-def _join(said: _Said, n_classes: int) -> _Joined:
-    """Learn weights, those of each fold from the others, and calibrate the scores that these give out of fold."""
-    y, log_odds = said.y, said.log_odds
-    weights = tuple(
-        _weights(said, target, y[:, target] != MISSING, n_classes) for target in range(y.shape[1])
-    )
-    scores = blended(log_odds, weights)
-    wide = None if said.cut is None else blended(said.cut, weights)
-    for target in range(y.shape[1]):
-        labelled = y[:, target] != MISSING
-        for fold in np.unique(said.folds[labelled]):
-            inside = labelled & (said.folds == fold)
-            of_fold = [_weights(said, target, labelled & (said.folds != fold), n_classes)]
-            scores[inside, target] = blended(log_odds[inside][:, :, [target]], of_fold)[:, 0]
-            if wide is not None and said.cut is not None:
-                wide[inside, target] = blended(said.cut[inside][:, :, [target]], of_fold)[:, 0]
-    calibrated_units = calibrate_units(scores, y, said.folds, n_classes, wide=wide)
-    return _Joined(weights=weights, scores=scores, calibrated=calibrated_units)
-
-
-def _weights(said: _Said, target: int, units: npt.NDArray[np.bool_], n_classes: int) -> tuple[float, ...]:
-    """Return the weights of one target by labelled units of a mask."""
-    y = said.y[units, target]
-    ridge = ridge_of(y, said.groups[units], n_classes=n_classes)
-    return tuple(fit_weights(said.log_odds[units, :, target], y, ridge=ridge).tolist())
-
-
-def _sets(plan: _Plan, answer: _Joined, said: _Said) -> tuple[ConformalSets, ...]:
+def _sets(plan: _Plan, answer: Joined, said: Said) -> tuple[ConformalSets, ...]:
     """Find the bars of each target on what was said of the units learned from."""
     return tuple(
         conformal_sets(
@@ -236,7 +172,7 @@ def _sets(plan: _Plan, answer: _Joined, said: _Said) -> tuple[ConformalSets, ...
 
 
 def _predicted(
-    plan: _Plan, answer: _Joined, sets: Sequence[ConformalSets], units: slice | npt.NDArray[np.bool_]
+    plan: _Plan, answer: Joined, sets: Sequence[ConformalSets], units: slice | npt.NDArray[np.bool_]
 ) -> Predictions:
     """Return what the blend says of some of the evaluated units."""
     scores = blended(plan.evaluated[units], answer.weights)
@@ -262,7 +198,7 @@ def _cross_validated(plan: _Plan) -> Predictions:
     members = np.empty_like(found.members)
     for fold in counted("outer fold", range(plan.asked.folds)):
         said = _said_inside(plan, fold)
-        answer = _join(said, plan.n_classes)
+        answer = join(said, plan.n_classes)
         left_out = plan.said.folds == fold
         part = _predicted(plan, answer, _sets(plan, answer, said), left_out)
         scores[left_out], probabilities[left_out] = part.scores, part.probabilities
@@ -270,21 +206,23 @@ def _cross_validated(plan: _Plan) -> Predictions:
     return replace(found, scores=scores, probabilities=probabilities, members=members)
 
 
-def _said_inside(plan: _Plan, fold: int) -> _Said:
+def _said_inside(plan: _Plan, fold: int) -> Said:
     """Return what the parts said in the inner folds while an outer fold was left out."""
     inside = plan.said.folds != fold
     inner = [part.evidence.inner for part in plan.parts if part.evidence.inner is not None]
     log_odds = [of_part.log_odds[fold, inside].astype(np.float64) for of_part in inner]
-    return _Said(
+    return Said(
         y=plan.said.y[inside],
         groups=plan.said.groups[inside],
         folds=inner[0].folds[fold, inside],
         log_odds=np.stack(log_odds, axis=1),
-        cut=_cut([None if of_part.cut is None else of_part.cut[fold, inside] for of_part in inner], log_odds),
+        cut=cut_log_odds(
+            [None if of_part.cut is None else of_part.cut[fold, inside] for of_part in inner], log_odds
+        ),
     )
 
 
-def _fitted(plan: _Plan, answer: _Joined) -> Fitted:
+def _fitted(plan: _Plan, answer: Joined) -> Fitted:
     names = [part.name for part in plan.parts]
     losses = []
     for target, y in enumerate(plan.said.y.T):

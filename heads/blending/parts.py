@@ -33,7 +33,7 @@ _KEPT = (
     "converged",
 )
 # Of what decided a run: a blend is of heads that had all of these in common, and all options but some.
-_COMMON = ("identity", "task", "data", "inputs")
+_COMMON = ("identity", "task", "data")
 _OWN = ("head", "preset")
 
 
@@ -119,8 +119,8 @@ def require_one_question(parts: Sequence[Part], view: View, options: ProbeOption
     Raises
     ------
     UsageError
-        If there is none, a head is there twice, vectors, labels, patients, inputs or options differ, or a part lacks
-        what its inner folds said.
+        If there is none, a head is there twice, vectors, labels, patients or options differ, or a part lacks what its
+        inner folds said.
     """
     if not parts:
         raise UsageError("parts must be one head or more; found none")

@@ -60,13 +60,14 @@ def decided_by(view: View, options: ProbeOptions, grid: HeadFamily) -> dict[str,
     """
     return {
         **question_of(view, options),
+        "inputs": [way.to_json() for way in options.ways(view)],
         "grid": _plain(grid),
         "versions": versions_of([options.head], _LIBRARIES),
     }
 
 
 def question_of(view: View, options: ProbeOptions) -> dict[str, Any]:
-    """Return what decides the result whatever head answers: `decided_by` without ``grid`` and ``versions``."""
+    """Return what decides the result whatever head answers and whatever it gets: a part of `decided_by`."""
     task = {key: entry for key, entry in view.task.to_json().items() if key != "pooling"}
     return {
         "identity": view.identity.sha256,
@@ -77,7 +78,6 @@ def question_of(view: View, options: ProbeOptions) -> dict[str, Any]:
             for field in fields(options)
             if field.name not in _ELSEWHERE
         },
-        "inputs": [way.to_json() for way in options.ways(view)],
     }
 
 

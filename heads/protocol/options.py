@@ -12,6 +12,7 @@ from heads.base import HeadFamily
 from heads.few_shots import few_shots
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
+from heads.inputs.pooling import IMAGES
 from heads.protocol.fitting import FINALS, AskedFinal
 from heads.protocol.leakage import leakage_groups
 from heads.registry import head_family, head_needs
@@ -197,7 +198,11 @@ class ProbeOptions:
         UsageError
             As `heads.inputs.input_ways.named_inputs`.
         """
-        return named_inputs(view, self.pooling, all_inputs(view) if self.select_inputs else self.inputs)
+        inputs, pooling = all_inputs(view) if self.select_inputs else self.inputs, self.pooling
+        pooled_by_task = inputs is None and pooling is None and view.task.pooling != IMAGES
+        if pooled_by_task and head_needs(self.head).images:
+            pooling = IMAGES
+        return named_inputs(view, pooling, inputs)
 
     def grid(self, family: HeadFamily | None) -> HeadFamily:
         """Return the grid to search, on its device: `family`, or by default the head's own.

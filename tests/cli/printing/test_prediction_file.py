@@ -59,6 +59,17 @@ def test_a_table_for_a_spreadsheet_has_a_row_per_unit_and_target(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_image_that_had_most_to_say_has_two_columns(tmp_path: Path) -> None:
+    heard, silent = answer("a", 0.5), answer("b", 0.5, silent=True)
+    weights = [{"image": "2.png", "weight": 0.75}, {"image": "1.png", "weight": 0.25}]
+    heard["targets"] = {"left": {**heard["targets"]["left"], "image_weights": weights}}
+    silent["targets"] = {"left": {**silent["targets"]["left"], "image_weights": []}}
+    with open_predictions(tmp_path / "answers.parquet") as write:
+        write([heard, silent])
+    rows = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert [(row["heaviest_image"], row["image_weight"]) for row in rows] == [("2.png", 0.75), (None, None)]
+
+
 def test_compact_tables_keep_what_one_looks_at_first(tmp_path: Path) -> None:
     for name in ("a.csv", "a.parquet"):
         with open_predictions(tmp_path / name, "compact") as write:

@@ -197,21 +197,11 @@ def test_parts_may_get_other_metadata_and_poolings(tmp_path):
         view,
         metadata={"side": np.where(np.arange(len(view.image_ids)) % 2, "left", "right")},
     )
-    ways = [HeadInputs("mean-probability", ("side",)), HeadInputs("mean-vector"), HeadInputs("max-vector")]
-    options = replace(OPTIONS, inputs=ways)
-    # In force: each part has a way of its own.
-    of_part = [
-        replace(part, fitted=one.fitted, out_of_fold=one.out_of_fold, evaluated=one.evaluated)
-        for part, one in zip(
-            probe_parts(view, options),
-            [
-                probe(view, replace(OPTIONS, head=name, inputs=[way]))
-                for name, way in zip(PARTS, ways, strict=False)
-            ],
-            strict=True,
-        )
+    ways = [HeadInputs("mean-probability", ("side",)), HeadInputs("mean-vector")]
+    parts = [
+        probe(view, replace(OPTIONS, head=name, inputs=[way])) for name, way in zip(PARTS, ways, strict=True)
     ]
-    result = blend(view, of_part, options)
+    result = blend(view, parts, OPTIONS)
     assert result.settings.inputs == HeadInputs("mean-probability, mean-vector", ("side",))
     save_run(tmp_path / "run", result)
     run = load_run(tmp_path / "run")
