@@ -40,8 +40,8 @@ FINALS: tuple[AskedFinal, ...] = ("auto", "refit", "ensemble")
 _FEW_ROWS = 5_000
 _REPEATS_OF_FEW = 4
 _REPEATS_OF_MANY = 2
-# Calibrators that an ensemble does not choose from, with two and with more classes. A mean of scores is duller than each
-# of them, and with few units cross-fitting now and then says otherwise; nor does one factor know the prevalence.
+# Calibrators that an ensemble does not choose from, with two and with more classes. A mean of scores is duller than
+# each of them, and with few units cross-fitting now and then says otherwise; nor does one factor know the prevalence.
 _NOT_OF_AN_ENSEMBLE = {"two": ("identity", "temperature", "dirichlet"), "several": ("identity",)}
 # Points of an ensemble's grid are compared on this many rows at most: the heads of its partitions cost more.
 _SELECTION_ROWS = 10_000
