@@ -19,7 +19,7 @@ from typing import Any
 
 from table import parse, show
 
-HEADS = "logistic,mlp,xgboost,knn"
+HEADS = "logistic,mlp,xgboost,knn,attention"
 
 
 def main() -> None:

@@ -14,12 +14,15 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from simulated_blends import JOINS, blend_of_final_heads
 from simulated_images import TASK, World
+from simulated_intervals import SIMULATIONS as OF_INTERVALS
+from simulated_sets import null_labels, sets_of_final_heads
 
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
@@ -32,7 +35,7 @@ from heads.statistics.metric_functions import auroc, calibration_slope, log_loss
 Floats = npt.NDArray[np.float64]
 PREVALENCES = (0.1, 0.3, 0.5)
 SIZES = (60, 250, 1000, 5000)
-HEADS = ("logistic", "knn", "xgboost", "mlp")
+HEADS = ("logistic", "knn", "xgboost", "mlp", "attention")
 FOLDS = 5
 _IMAGES_OF_STUDY = 2
 
@@ -73,8 +76,8 @@ class Case:
         prevalence = (
             self.prevalences[seed % len(self.prevalences)] if self.prevalences else self.world.prevalence
         )
-        # Ten positive studies at least: two for each fold.
-        prevalence = max(prevalence, min(0.5, 10 / self.size))
+        # Twenty positive studies on the mean, so that hardly a data set has fewer positive patients than folds.
+        prevalence = max(prevalence, min(0.5, 20 / self.size))
         world = World(**{**vars(self.world), "prevalence": prevalence, "seed": seed})
         return (
             world.draw(_IMAGES_OF_STUDY * self.size, seed=1),
@@ -166,9 +169,28 @@ def every_head_and_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case
     return [Case(head=head, size=size) for head in heads for size in sizes]
 
 
+def one_blend_of_each_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case]:
+    """Return a case of the blend of all heads at each size."""
+    return [Case(head=JOINS.join(heads), size=size) for size in sizes]
+
+
+def without_signal(heads: Sequence[str], sizes: Sequence[int]) -> list[Case]:
+    """Return a case of each head at each size, where labels have nothing to do with the images."""
+    return [replace(case, world=World(signal=0.0)) for case in every_head_and_size(heads, sizes)]
+
+
+def every_size(heads: Sequence[str], sizes: Sequence[int]) -> list[Case]:
+    """Return a case of each number of patients, of no head: scores are drawn."""
+    del heads
+    return [Case(head="none", size=size) for size in sizes]
+
+
 SIMULATIONS = {
     "slope": Simulation(one_set=slope_of_final_heads, cases=every_head_and_size, sets=40),
-}
+    "blend": Simulation(one_set=blend_of_final_heads, cases=one_blend_of_each_size, sets=40),
+    "sets": Simulation(one_set=sets_of_final_heads, cases=every_head_and_size, sets=40),
+    "null labels": Simulation(one_set=null_labels, cases=without_signal, sets=40),
+} | {name: Simulation(one_set=one_set, cases=every_size, sets=400) for name, one_set in OF_INTERVALS.items()}
 
 
 @dataclass(frozen=True)
@@ -207,7 +229,7 @@ def main() -> None:
             found = simulate(simulation, case, sets=sets, first_seed=options.seed)
             print(f"{name}, {case.head}, {case.size:,} studies, {time.perf_counter() - started:.0f} s")
             for label, summary in found.items():
-                print(f"    {label:<24} {summary}", flush=True)
+                print(f"    {label:<52} {summary}", flush=True)
             kept.append(
                 {"simulation": name, "head": case.head, "size": case.size, "sets": sets}
                 | {"numbers": {label: vars(summary) for label, summary in found.items()}}

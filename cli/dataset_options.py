@@ -110,8 +110,9 @@ def table_options(function: F) -> F:
         click.option(
             "--within-parent",
             multiple=True,
-            type=click.Choice(["study_id", "series_id"]),
-            help="table: these ids are numbered anew in each patient or study; repeatable.",
+            metavar="ID",
+            help="table: study_id or series_id where each patient or study numbers its own, patient_id=COLUMN where "
+            "each site does; repeatable.",
         ),
     )
     return _added(function, options)

@@ -47,11 +47,14 @@ class HeadNeeds:
         Whether its grid is made with the text tower of the store's encoder (`Head.family_of_text`).
     holds_vectors
         Whether what is kept of it is the vectors that it learned from.
+    images
+        Whether it is to have a unit's images, and not one pooled vector, whatever the task's pooling.
     """
 
     libraries: tuple[str, ...] = ()
     text_tower: bool = False
     holds_vectors: bool = False
+    images: bool = False
 
 
 class FittedHead(Protocol):
@@ -102,6 +105,22 @@ class FittedHead(Protocol):
             (n_units, columns) float64 logits. A unit's bits depend on its own rows only.
         """
 
+    def image_weights(
+        self, X: npt.NDArray[np.float32], unit_of_row: npt.NDArray[np.int64], n_units: int
+    ) -> Floats | None:
+        """Return how much each row has to say in its unit; None from a head that hears all alike.
+
+        Parameters
+        ----------
+        X, unit_of_row, n_units
+            As `unit_scores`.
+
+        Returns
+        -------
+        ndarray or None
+            (n,) float64, 0 or more, summing to 1 in each unit. A unit's bits depend on its own rows only.
+        """
+
     def predict_proba(self, X: Any) -> Floats:
         """Return (n, n_classes) probabilities."""
 
@@ -115,7 +134,8 @@ class FittedHead(Protocol):
 class Head(FittedHead, Protocol):
     """A fitted or unfitted scikit-learn classifier that can be kept as plain arrays.
 
-    `HeadDefaults` has `needs`, `converged_`, `unit_scores` and `family_of_text` for heads that inherit it.
+    `HeadDefaults` has `needs`, `converged_`, `unit_scores`, `image_weights` and `family_of_text` for heads that inherit
+    it.
     """
 
     needs: ClassVar[HeadNeeds]
@@ -154,7 +174,7 @@ class _ScoresRows(Protocol):
 
 
 class HeadDefaults:
-    """What a head inherits: no needs, and units that have the mean of their rows' probabilities."""
+    """What a head inherits: no needs, and units with the mean of their rows' probabilities, which all weigh alike."""
 
     needs: ClassVar[HeadNeeds] = HeadNeeds()
     converged_: bool | None = None
@@ -170,6 +190,13 @@ class HeadDefaults:
         """Return (n_units, columns) scores of the mean of each unit's row probabilities (`Head.unit_scores`)."""
         scores = np.asarray(self.decision_function(X), np.float64).reshape(len(X), -1)
         return pool_scores(scores - shift, unit_of_row, n_units=n_units)
+
+    def image_weights(
+        self, X: npt.NDArray[np.float32], unit_of_row: npt.NDArray[np.int64], n_units: int
+    ) -> Floats | None:
+        """Return None: no row has more to say than another (`FittedHead.image_weights`)."""
+        del X, unit_of_row, n_units
+        return None
 
     @classmethod
     def family_of_text(cls, task: Task, text: TextTower, *, prompts: Path | None) -> HeadFamily:

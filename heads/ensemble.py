@@ -75,6 +75,14 @@ class EnsembleHead:
             [member.unit_scores(X, unit_of_row, n_units, shift=shift) for member in self.members]
         )
 
+    def image_weights(
+        self, X: npt.NDArray[np.float32], unit_of_row: npt.NDArray[np.int64], n_units: int
+    ) -> Floats | None:
+        """Return the (n,) means of the members' weights of images; None where a member has none."""
+        weights = [member.image_weights(X, unit_of_row, n_units) for member in self.members]
+        known = [of_member for of_member in weights if of_member is not None]
+        return self._mean(known) if len(known) == len(weights) else None
+
     def predict_proba(self, X: Any) -> Floats:
         """Return (n, n_classes) probabilities."""
         scores = self.decision_function(X)

@@ -178,6 +178,18 @@ def _check_units_stand_alone(head: Head, X: Rows) -> None:
         bool((moved[:, -1] <= probabilities_from_scores(whole)[:, -1]).all()),
         "unit_scores must subtract the shift: one for the last class must not raise its probability",
     )
+    weights = head.image_weights(X, unit_of_row, n_units)
+    if weights is not None:
+        sums = np.bincount(unit_of_row, weights)
+        require(
+            weights.shape == (len(X),)
+            and bool((weights >= 0).all())
+            and bool(np.allclose(sums, 1, atol=1e-9)),
+            "image_weights must return None, or a weight of each row, 0 or more, that sum to 1 in each unit",
+        )
+        own = head.image_weights(X[some], (unit_of_row[some] == 4).astype(np.int64), 2)
+        require(own is not None, "image_weights must be None always or never")
+        require_same(np.asarray(own), weights[some], "image weights of two units without the others")
 
 
 def _check_arrays(head: Head, X: Rows) -> None:

@@ -30,6 +30,8 @@ class Training:
         Number of units.
     targets
         Positions of these targets in the task, for a family that knows the task's; None for all of them, in order.
+    metadata_columns
+        How many of the last columns of `X` are metadata (`heads.inputs.metadata`).
     """
 
     X: npt.NDArray[np.float32]
@@ -40,6 +42,7 @@ class Training:
     unit_of_row: npt.NDArray[np.int64]
     n_units: int
     targets: tuple[int, ...] | None = None
+    metadata_columns: int = 0
 
     @classmethod
     def of_rows(

@@ -13,8 +13,9 @@ from typing import IO, Any
 
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
+from heads.lumbar.submitted_studies import SubmittedStudies
 
-COMPACT, FULL = "compact", "full"
+COMPACT, FULL, SUBMISSION = "compact", "full", "submission"
 STDOUT = Path("-")
 _ENDINGS = (".jsonl", ".csv", ".parquet")
 _SHORT_DIGITS = 4
@@ -25,8 +26,12 @@ Answers = Sequence[Mapping[str, Any]]
 Write = Callable[[Answers], None]
 
 
-def require_prediction_file(path: StrPath) -> None:
+def require_prediction_file(path: StrPath, form: str = FULL) -> None:
     """Refuse a name that says no known format, or whose folder is not there; raises UsageError."""
+    if form == SUBMISSION and Path(path).suffix != ".csv":
+        raise UsageError(
+            f"--format submission needs a file to write, --out submission.csv; found --out {path}"
+        )
     if Path(path) != STDOUT and Path(path).suffix not in _ENDINGS:
         raise UsageError(
             f"--out: the suffix must be {', '.join(_ENDINGS)}, or the name - for stdout; found {Path(path).suffix!r}"
@@ -47,15 +52,21 @@ def open_predictions(path: StrPath, form: str = FULL) -> Iterator[Write]:
         ``-`` for JSON lines on stdout, or a file by whose ending its format is known: ``.jsonl``, ``.csv`` and
         ``.parquet`` (a row for each unit and target).
     form
-        ``full``, or ``compact``: what one looks at first, rounded.
+        ``full``; ``compact``: what one looks at first, rounded; or ``submission``: the file of the RSNA 2024 Lumbar
+        Spine competition (`heads.lumbar.submitted_studies`), written when the last answer has come.
 
     Raises
     ------
     UsageError
         As `require_prediction_file`.
     """
-    require_prediction_file(path)
+    require_prediction_file(path, form)
     place = Path(path)
+    if form == SUBMISSION:
+        studies = SubmittedStudies()
+        yield studies.add
+        studies.write(place)
+        return
     if place == STDOUT:
         yield lambda answers: _write_lines(sys.stdout, answers, form)
         return
@@ -161,6 +172,7 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "decision": answer["decision"],
         "threshold": answer.get("threshold"),
         "conformal_set": answer["conformal_set"],
+        **_heaviest(answer),
         **{f"prevalence_{name}": share for name, share in assumed.items()},
         "source_of_prevalence": answer["prevalence"]["source"],
         **{f"ood_p_{method}": p for method, p in entry["ood_p_value"].items()},
@@ -170,3 +182,11 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "learned_from": entry["learned_from"],
         "run_id": entry["run_id"],
     }
+
+
+def _heaviest(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the image that had most to say and its weight, from a head that weighs images."""
+    if "image_weights" not in answer:
+        return {}
+    first = next(iter(answer["image_weights"]), {"image": None, "weight": None})
+    return {"heaviest_image": first["image"], "image_weight": first["weight"]}

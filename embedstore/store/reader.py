@@ -94,6 +94,11 @@ class Store(Brief):
         ]
 
     @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, sorted."""
+        return task_names(self.path)
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """What the parts were made from, each data set once, without the paths of the machine that made it."""
         name, plans = self.path.absolute().name, [part.plan for part in self.parts]
@@ -252,7 +257,7 @@ class Store(Brief):
             "encoder": self.identity.encoder,
             "dim": self.identity.dim,
             "dtype": str(self.dtype),
-            "tasks": task_names(self.path),
+            "tasks": self.tasks,
         }
 
 
@@ -304,11 +309,8 @@ class StoredArray:
         runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
         rows = np.flatnonzero(status == VALID)
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            filled = pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs)
-            for _ in filled:
-                pass
-        done_valid = (status == VALID)[status != PENDING]
-        if not done_valid.all():
+            list(pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs))
+        if not (done_valid := (status == VALID)[status != PENDING]).all():
             values = values[done_valid]
         # Names after the threads: making them needs the interpreter's lock, which threads need between two reads.
         return ArrayRows(self.store.image_ids[rows], values, rows)
@@ -346,8 +348,7 @@ class StoredArray:
         """Return ``(part, chunk, first output row, end)`` of every finished chunk, packed without gaps."""
         placed, at = [], 0
         for part in self.store.parts:
-            for chunk in sorted(part.receipts):
-                receipt = part.receipts[chunk]
+            for chunk, receipt in sorted(part.receipts.items()):
                 placed.append((part, chunk, at, at + receipt.stop - receipt.start))
                 at += receipt.stop - receipt.start
         return placed

@@ -27,6 +27,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NONE = "None"
 _NO_AND_YES = (
     ("no", "yes"), ("0", "1"), ("false", "true"), ("negative", "positive"), ("n", "y"), ("f", "t"), ("neg", "pos"),
+    ("nein", "ja"), ("n", "j"), ("non", "oui"), ("unchecked", "checked"),
 )  # fmt: skip
 # Numbers by which statistics programs and electronic case reports code "no answer", where grades are small.
 _CODES = frozenset(("-9", "-99", "-999", "-9999", "99", "999", "9999"))

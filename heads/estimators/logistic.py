@@ -12,18 +12,19 @@ import numpy.typing as npt
 from embedstore.errors import DataError, UsageError, require_number
 from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
+from heads.estimators.logistic_path import Path
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.scores import Floats, columns_of
-from heads.solvers.logistic_grid import MAX_ITERATIONS, NOTHING_HELD_OUT, Normalisation, solve, working_copy
+from heads.solvers.logistic_grid import MAX_ITERATIONS, NOTHING_HELD_OUT, solve
+from heads.solvers.logistic_rows import Normalisation, Precision, working_copy
 
 # 1e-6 to 1e5 as in the linear probes of DINOv2 (arXiv 2304.07193), 16 in place of 45 values.
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 
-# Grid points differ by far more than this in log loss; the chosen one is solved to the end.
-_SELECTION_TOLERANCE = 1e-8
-# With many rows, only weak regularisation on nearly separable classes needs more: such points never win and are
-# skipped.
-_SELECTION_PRODUCTS = 40
+# Standard errors by which the held-out loss of a strength must exceed the least for weaker ones to be left out.
+_DOUBT = 3.0
+# Standard errors of fewer patients say too little; so few rows are solved at every strength in no time.
+_DOUBTED_PATIENTS = 100
 
 
 class LogisticHead(EmbeddingClassifier):
@@ -157,6 +158,10 @@ class LogisticFamily(FamilyDefaults):
         Any of ``none``, ``standardise``, ``l2``.
     device
         As `embedstore.compute_device.torch_device`.
+    doubt
+        Standard errors over the patients by which the held-out loss of a strength must exceed the least for weaker
+        regularisation to be left out (`heads.estimators.logistic_path`); infinite to solve every strength. With
+        fewer than 100 patients every strength is solved.
     """
 
     # They share the working copy of the vectors only.
@@ -165,6 +170,7 @@ class LogisticFamily(FamilyDefaults):
     strengths: tuple[float, ...] = STRENGTHS
     normalisations: tuple[Normalisation, ...] = ("none", "standardise")
     device: str = "cpu"
+    doubt: float = _DOUBT
 
     @property
     def points(self) -> tuple[Mapping[str, Any], ...]:
@@ -182,22 +188,22 @@ class LogisticFamily(FamilyDefaults):
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row by models that never saw its fold; `seed` has no part in it."""
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
+        order = np.argsort(self.strengths, kind="stable")
+        sure = len(np.unique(training.groups)) >= _DOUBTED_PATIENTS
+        doubt = self.doubt if sure else np.inf
         for index, normalisation in enumerate(self.normalisations):
-            own = scores[index * len(self.strengths) :][: len(self.strengths)]
-            solution = solve(
-                training,
-                folds,
-                held_out=np.unique(folds).tolist(),
-                strengths=self.strengths,
+            own = scores[index * len(order) :][: len(order)]
+            path = Path(
+                training=training,
+                folds=folds,
+                strengths=[self.strengths[place] for place in order],
                 normalisation=normalisation,
-                tolerance=_SELECTION_TOLERANCE,
-                newton_products=_SELECTION_PRODUCTS,
-                device=self.device,
-                scores=own,
+                doubt=doubt,
             )
-            # The scores of an unsolved problem are no estimate of its grid point.
-            for strength, target in zip(*np.nonzero(~solution.converged.all(axis=1)), strict=True):
-                own[strength, :, target] = np.nan
+            precision: Precision = "single" if np.isfinite(doubt) else "by size"
+            path.solve(working_copy(training.X, normalisation, self.device, precision=precision), own)
+            if (np.diff(order) < 0).any():
+                own[order] = own.copy()
         return OutOfFold(scores=scores)
 
     def refit(

@@ -16,7 +16,7 @@ from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.folds import repeat_seed
 from heads.scores import Floats, columns_of
 from heads.solvers.early_stopping import hold_out, usual_stop
-from heads.solvers.logistic_grid import Normalisation
+from heads.solvers.logistic_rows import Normalisation
 from heads.solvers.mlp_batches import Problem
 from heads.solvers.mlp_network import Network, NetworkRecipe, Schedule
 from heads.solvers.mlp_training import Trained, train

@@ -10,7 +10,7 @@ drawn together half of that way, by which they are as wide as the final ones: ba
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from heads.folds import assign_folds, partitions, repeat_seed, require_classes
 from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import UnitImages
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
 from heads.protocol.select_point import pooled_scores
 from heads.reliability import drawn_together, reliability_ratio
@@ -96,7 +96,7 @@ class Fitted:
         What the heads were made of; None where they were refitted.
     """
 
-    predictor: Predictor
+    predictor: Predictor | BlendedPredictor
     inputs: HeadInputs
     trials: tuple[Trial, ...]
     points: tuple[Mapping[str, Any], ...]
@@ -175,7 +175,11 @@ def fit(
         else _refitted(labelled, best, grid, seed)
     )
     with stage("calibration"):
-        calibrated = _calibrated(answering, rows.y, fold_of_unit, n_classes)
+        wide = None if answering.ensemble is None else answering.wide
+        without = () if wide is None else _NOT_OF_AN_ENSEMBLE["two" if n_classes == 2 else "several"]
+        calibrated = calibrate_units(
+            answering.scores, rows.y, fold_of_unit, n_classes, wide=wide, without=without
+        )
     predictor = Predictor(
         heads=answering.heads,
         calibrators=[calibration.calibrator for calibration in calibrated.calibrations],
@@ -273,8 +277,8 @@ def _patients_of_rarest_class(images: UnitImages, n_classes: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Calibrated:
-    """Calibrations and thresholds by target, and cross-fitted (n_units, targets, n_classes) probabilities."""
+class CalibratedUnits:
+    """What was learned from out-of-fold scores; `Fitted` says what each of it is."""
 
     calibrations: tuple[Calibration, ...]
     thresholds: tuple[Mapping[str, float], ...]
@@ -282,22 +286,46 @@ class _Calibrated:
     cut: Floats
 
 
-def _calibrated(
-    answering: _Answering, y: npt.NDArray[np.int64], fold_of_unit: npt.NDArray[np.int64], n_classes: int
-) -> _Calibrated:
-    without = _NOT_OF_AN_ENSEMBLE["two" if n_classes == 2 else "several"] if answering.ensemble else ()
+def calibrate_units(
+    scores: Floats,
+    y: npt.NDArray[np.int64],
+    fold_of_unit: npt.NDArray[np.int64],
+    n_classes: int,
+    *,
+    wide: Floats | None = None,
+    without: Container[str] = (),
+) -> CalibratedUnits:
+    """Learn calibrators and thresholds by target, and state cross-fitted probabilities of the labelled units.
+
+    Parameters
+    ----------
+    scores
+        (n_units, targets, columns) out-of-fold scores, as steep as those of the heads that answer.
+    y
+        (n_units, targets) int64, `MISSING` where there is no label.
+    fold_of_unit
+        (n_units,) int64.
+    n_classes
+        Number of classes.
+    wide
+        Scores as wide as those of the heads that answer; None where `scores` are.
+    without
+        Kinds of calibrators that are not tried.
+    """
     calibrations, thresholds = [], []
     probabilities, cut = np.full((2, *y.shape, n_classes), np.nan)
     for target in range(y.shape[1]):
         labelled = y[:, target] != MISSING
         known, folds = y[labelled, target], fold_of_unit[labelled]
-        scores, wide = answering.scores[labelled, target], answering.wide[labelled, target]
-        calibration = calibrate(scores, known, folds, without=without)
+        of_target = scores[labelled, target]
+        calibration = calibrate(of_target, known, folds, without=without)
         probabilities[labelled, target] = cut[labelled, target] = calibration.probabilities
-        if answering.ensemble is not None:
+        if wide is not None:
             kind = calibration.calibrator.kind
-            cut[labelled, target] = cross_fitted(kind, scores, known, folds, applied_to=wide)
+            cut[labelled, target] = cross_fitted(
+                kind, of_target, known, folds, applied_to=wide[labelled, target]
+            )
         calibrations.append(calibration)
         if n_classes == 2:
             thresholds.append(choose_thresholds(known, cut[labelled, target, 1]))
-    return _Calibrated(tuple(calibrations), tuple(thresholds), probabilities, cut)
+    return CalibratedUnits(tuple(calibrations), tuple(thresholds), probabilities, cut)

@@ -9,9 +9,12 @@ from embedstore.errors import UsageError, require_number, require_whole_number
 from embedstore.task import POOLINGS
 from embedstore.view import View, take_targets, without_split
 from heads.base import HeadFamily
+from heads.few_shots import few_shots
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
+from heads.inputs.pooling import IMAGES
 from heads.protocol.fitting import FINALS, AskedFinal
+from heads.protocol.leakage import leakage_groups
 from heads.registry import head_family, head_needs
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
@@ -42,6 +45,8 @@ class ProbeOptions:
         Choose pooling, and whether metadata helps, by out-of-fold log loss among all ways there are.
     inputs
         Choose among these ways only.
+    shots
+        Learn from so many units only, one of each patient (`heads.few_shots.few_shots`); all by default.
     strict_targets
         Refuse targets that are too rare to learn; by default they are left out, counted and named.
     class_weights
@@ -91,6 +96,7 @@ class ProbeOptions:
     with_columns: Sequence[str] | None = None
     select_inputs: bool = False
     inputs: Sequence[HeadInputs] | None = None
+    shots: int | None = None
     strict_targets: bool = False
     class_weights: ClassWeights = "none"
     folds: int = 5
@@ -105,8 +111,10 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("draws", "folds", "seed"):
+        for name in ("draws", "folds", "seed", *(["shots"] if self.shots is not None else [])):
             require_whole_number(name, getattr(self, name))
+        if self.shots is not None and self.shots < 1:
+            raise UsageError(f"shots must be 1 or more; found {self.shots}")
         require_number("coverage", self.coverage)
         if not 0 < self.coverage < 1:
             raise UsageError(f"coverage must be above 0 and below 1; found {self.coverage}")
@@ -148,6 +156,8 @@ class ProbeOptions:
         ------
         UsageError
             If the task lacks a target, or the view a metadata column.
+        DataError
+            If there are too few patients for `shots`.
         """
         if self.targets:
             view = take_targets(view, self.targets)
@@ -159,7 +169,10 @@ class ProbeOptions:
                     f"{', '.join(view.metadata) or 'none'}: load it with_columns={list(self.with_columns)}"
                 )
             view = replace(view, metadata={column: view.metadata[column] for column in self.with_columns})
-        return without_split(view) if self.cross_validate else view
+        view = without_split(view) if self.cross_validate else view
+        if self.shots is None:
+            return view
+        return few_shots(view, self.shots, groups=leakage_groups(view), seed=self.seed)
 
     def require_no_vectors(self) -> None:
         """Refuse a head that is made of training vectors where none may be kept; raises UsageError."""
@@ -185,7 +198,11 @@ class ProbeOptions:
         UsageError
             As `heads.inputs.input_ways.named_inputs`.
         """
-        return named_inputs(view, self.pooling, all_inputs(view) if self.select_inputs else self.inputs)
+        inputs, pooling = all_inputs(view) if self.select_inputs else self.inputs, self.pooling
+        pooled_by_task = inputs is None and pooling is None and view.task.pooling != IMAGES
+        if pooled_by_task and head_needs(self.head).images:
+            pooling = IMAGES
+        return named_inputs(view, pooling, inputs)
 
     def grid(self, family: HeadFamily | None) -> HeadFamily:
         """Return the grid to search, on its device: `family`, or by default the head's own.

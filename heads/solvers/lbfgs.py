@@ -109,8 +109,8 @@ class _State:
             curvature=none,
             best=none + torch.inf,
             stalled=none,
-            newton=none,
-            spent=none,
+            newton=none.clone(),
+            spent=none.clone(),  # written to in place
             exact=none > 0,
         )
 

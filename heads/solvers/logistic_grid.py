@@ -10,25 +10,34 @@ The objective is scikit-learn's: ``C * sum(weight * log loss) + |w|**2 / 2``, th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedstore.compute_device import torch_device
 from embedstore.errors import UsageError
 from heads.base import Training
 from heads.solvers.lbfgs import Minimum, minimise
 from heads.solvers.logistic_problems import Preconditioner, Problems
+from heads.solvers.logistic_rows import (
+    NORMALISATIONS,
+    SMALL_CELLS,
+    Basis,
+    Normalisation,
+    RowSpace,
+    WorkingCopy,
+    as_tensor,
+    eigenbasis,
+    row_space,
+    spreads,
+    working_copy,
+)
 from heads.stages import counted
 from heads.torch_threads import one_thread
 
 # Held-out, target and strength index of each problem that is solved with the others.
-_Block = tuple[list[int], list[int], list[int]]
-Normalisation = Literal["none", "standardise", "l2"]
-NORMALISATIONS: tuple[Normalisation, ...] = ("none", "standardise", "l2")
+Block = tuple[list[int], list[int], list[int]]
 NOTHING_HELD_OUT = -1
 MAX_ITERATIONS = 300
 # Products that a problem may take on top of its iterations: with few rows they cost next to nothing.
@@ -37,10 +46,6 @@ _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
 _BLOCK_CELLS = 1 << 21
 _BLOCK_COLUMNS = 48
-_GRAM_ROWS = 1 << 16
-_SPREAD_ROWS = 1 << 10
-# Up to this many cells double precision costs less than a second.
-_SMALL_CELLS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -121,139 +126,35 @@ def solve(
         raise UsageError(f"normalisation must be one of {', '.join(NORMALISATIONS)}; found {normalisation!r}")
     if len(strengths) == 0 or min(strengths) <= 0:
         raise UsageError(f"strengths must be one or more positive numbers; found {list(strengths)}")
-    small = training.X.size <= _SMALL_CELLS
+    small = training.X.size <= SMALL_CELLS
     if tolerance is None:
         tolerance = 1e-18 if small else 1e-10
     if working is None:
         working = working_copy(training.X, normalisation, device)
     with one_thread(only_if=small):
-        grid = _Grid.create(
-            working, training, folds, held_out, strengths, standardised=normalisation == "standardise"
+        grid = Grid.create(
+            working,
+            training,
+            folds,
+            held_out=held_out,
+            strengths=strengths,
+            standardised=normalisation == "standardise",
+            scores=scores,
         )
-        results = _empty_solution(training, held_out, strengths, scores)
-        for block in counted(
-            "block of folds and strengths", _blocks(training, len(held_out), len(strengths))
-        ):
-            problems, preconditioner, start = grid.problems(block)
-            minimum = minimise(
-                problems,
-                preconditioner,
-                start,
+        every = [
+            (held, target, strength)
+            for target in range(training.y.shape[1])
+            for held in range(len(held_out))
+            for strength in range(len(strengths))
+        ]
+        for block in counted("block of folds and strengths", blocks(training, every)):
+            grid.solve(
+                block,
                 tolerance=tolerance,
                 max_iterations=max_iterations,
                 newton_products=_SMALL_NEWTON_PRODUCTS if small else newton_products,
             )
-            grid.write(results, block, minimum, problems)
-    return results
-
-
-@dataclass(frozen=True)
-class WorkingCopy:
-    """Working copy of the vectors: shifted and scaled, with a last column of ones for the intercept."""
-
-    rows: torch.Tensor  # (n, dim + 1)
-    shift: npt.NDArray[np.float64]  # (dim,)
-    scale: npt.NDArray[np.float64]  # (dim,)
-    eigenvalues: torch.Tensor  # (k,) of the mean outer product of the rows
-    eigenvectors: torch.Tensor  # (dim, k)
-
-
-def working_copy(X: npt.NDArray[np.float32], normalisation: Normalisation, device: str) -> WorkingCopy:
-    """Return what `solve` works on: (n, dim) vectors in double precision where they are few, else in single."""
-    small = X.size <= _SMALL_CELLS
-    with one_thread(only_if=small):
-        return _working_copy(
-            X, normalisation, torch.float64 if small else torch.float32, torch_device(device)
-        )
-
-
-def _working_copy(
-    X: npt.NDArray[np.float32], normalisation: Normalisation, dtype: torch.dtype, device: torch.device
-) -> WorkingCopy:
-    n, dim = X.shape
-    # Filled by NumPy, as the vectors may be read-only, which torch does not support.
-    working = np.empty((n, dim + 1), np.float64 if dtype == torch.float64 else np.float32)
-    working[:, :dim], working[:, dim] = X, 1
-    rows = torch.from_numpy(working).to(device)
-    vectors = rows[:, :dim]
-    if normalisation == "l2":
-        vectors /= torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
-    # The intercept is free, so a shift changes no solution; it keeps single precision from cancelling.
-    shift = _mean(vectors)
-    vectors -= shift.to(dtype)
-    scale = torch.ones(dim, dtype=torch.float64, device=device)
-    if normalisation == "standardise":
-        scale = _mean(vectors, power=2).sqrt()
-        # Rounding leaves a constant column a spread of its last digit; dividing by that would make noise.
-        scale[scale <= 10 * torch.finfo(dtype).eps * shift.abs()] = 1
-        vectors /= scale.to(dtype)
-    eigenvalues, eigenvectors = _eigenbasis(vectors[:: max(1, n // _GRAM_ROWS)])
-    return WorkingCopy(rows, shift.cpu().numpy(), scale.cpu().numpy(), eigenvalues, eigenvectors)
-
-
-def _eigenbasis(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return eigenvalues (k,) and eigenvectors (dim, k) of the vectors' mean outer product."""
-    n, dim = vectors.shape
-    with one_thread():
-        if n >= dim:
-            eigenvalues, eigenvectors = torch.linalg.eigh(vectors.T @ vectors / n)
-            return eigenvalues.clamp_min(0), eigenvectors
-        # Of few rows the products among the rows have the same eigenvalues, but for zeros.
-        eigenvalues, turned = torch.linalg.eigh(vectors @ vectors.T / n)
-        kept = eigenvalues > n * torch.finfo(vectors.dtype).eps * eigenvalues[-1]
-        eigenvalues = eigenvalues[kept]
-        return eigenvalues, vectors.T @ turned[:, kept] / (n * eigenvalues).sqrt()
-
-
-def _mean(vectors: torch.Tensor, *, power: int = 1) -> torch.Tensor:
-    """Return the (dim,) float64 mean of a power of each column, some rows at a time: torch would widen them all."""
-    total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
-    for some in torch.split(vectors, _SPREAD_ROWS):
-        total += some.double().pow(power).sum(0)
-    return total / len(vectors)
-
-
-def _spreads(
-    working: WorkingCopy, weights: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the variance of each column under each problem's weights, and whether a coefficient must stay zero.
-
-    Of shapes (held out, targets, dim) and, with the intercept, (held out, targets, dim + 1). A column that is constant
-    in the rows of a problem does what the intercept does, which costs nothing: its coefficient is zero. Were it left
-    to the descent, little but rounding would hold it, and rows held out, where it varies, would have any score.
-
-    The working copy is standardised once, with all rows. A problem that holds rows out must be penalised as
-    if its own rows had been standardised, which is this factor on each squared coefficient; then nothing of
-    the held-out rows is left in its solution.
-
-    Parameters
-    ----------
-    working
-        The rows.
-    weights
-        (n, targets), 0 for a missing label.
-    held
-        (held out, n): the rows that are held out.
-    """
-    dim = working.rows.shape[1] - 1
-    shape = (len(held), weights.shape[1])
-    total = torch.zeros((*shape, 1), dtype=torch.float64, device=working.rows.device)
-    mean, square = total.repeat(1, 1, dim), total.repeat(1, 1, dim)
-    for start in range(0, len(weights), _SPREAD_ROWS):
-        some = slice(start, start + _SPREAD_ROWS)
-        # In double precision: sums of a thousand numbers would hide what is constant.
-        rows = working.rows[some, :dim].double()
-        shares = _tensor((weights[some] * ~held[:, some, None]).swapaxes(1, 2), rows)
-        total += shares.sum(2, keepdim=True)
-        mean += shares @ rows
-        square += shares @ rows.square()
-    mean, square = mean / total, square / total
-    variance = square - mean.square()
-    # The rounding error, also of the working copy itself, is proportional to the square.
-    constant = variance <= 10 * torch.finfo(working.rows.dtype).eps * square
-    return torch.where(constant, 1, variance).to(working.rows.dtype), torch.cat(
-        [constant, torch.zeros_like(constant[..., :1])], dim=-1
-    )
+    return grid.solution
 
 
 def _empty_solution(
@@ -276,33 +177,52 @@ def _empty_solution(
     )
 
 
-def _blocks(training: Training, n_held_out: int, n_strengths: int) -> list[_Block]:
-    """Split all problems into blocks: parallel lists of held-out, target and strength indices."""
-    problems = [
-        (held, target, strength)
-        for target in range(training.y.shape[1])
-        for held in range(n_held_out)
-        for strength in range(n_strengths)
-    ]
-    step = max(_BLOCK_COLUMNS, _BLOCK_CELLS // len(training.X)) // training.columns
-    starts = range(0, len(problems), max(step, 1))
-    groups = [problems[start : start + max(step, 1)] for start in starts]
+def blocks(training: Training, problems: Sequence[tuple[int, int, int]]) -> list[Block]:
+    """Split problems (held-out, target and strength index) into blocks that are solved at once."""
+    step = max(1, max(_BLOCK_COLUMNS, _BLOCK_CELLS // len(training.X)) // training.columns)
+    groups = [problems[start : start + step] for start in range(0, len(problems), step)]
     return [tuple(list(index) for index in zip(*group, strict=True)) for group in groups]  # type: ignore[misc]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Grid:
-    """All problems of a call, solved block by block."""
+class Grid:
+    """The problems of every strength, held-out fold and target, solved block by block.
+
+    Parameters
+    ----------
+    working
+        The rows.
+    training
+        The rows' labels and weights.
+    weights
+        (n, targets), 0 for a missing label.
+    held
+        (held out, n): which rows are held out.
+    total
+        (held out, targets): weight of the others.
+    strengths
+        Values of C.
+    variance, constant
+        As `heads.solvers.logistic_rows.spreads`.
+    standardised
+        Whether the vectors are standardised.
+    coordinates
+        Of few rows their own space; else the eigenbasis of the rows, and the coordinates are the working copy's.
+    solution
+        What has been solved so far.
+    """
 
     working: WorkingCopy
     training: Training
-    weights: npt.NDArray[np.float32]  # (n, targets), 0 for a missing label
-    held: npt.NDArray[np.bool_]  # (held out, n) which rows are held out
-    total: npt.NDArray[np.float64]  # (held out, targets) weight of the others
+    weights: npt.NDArray[np.float32]
+    held: npt.NDArray[np.bool_]
+    total: npt.NDArray[np.float64]
     strengths: npt.NDArray[np.float64]
-    spreads: torch.Tensor  # as `_spreads`
+    variance: torch.Tensor
     constant: torch.Tensor
     standardised: bool
+    coordinates: RowSpace | Basis
+    solution: Solution
 
     @classmethod
     def create(
@@ -310,15 +230,21 @@ class _Grid:
         working: WorkingCopy,
         training: Training,
         folds: npt.NDArray[np.int64],
+        *,
         held_out: Sequence[int],
         strengths: Sequence[float],
-        *,
         standardised: bool,
-    ) -> _Grid:
+        scores: npt.NDArray[np.float32] | None = None,
+    ) -> Grid:
+        """Prepare the problems; the parameters are those of `solve`."""
         weights = training.sample_weight * (training.y >= 0)
         held = folds == np.asarray(held_out)[:, None]
         total = np.stack([weights.sum(0, dtype=np.float64, where=~rows[:, None]) for rows in held])
-        spreads, constant = _spreads(working, weights, held)
+        variance, constant = spreads(working, weights, held)
+        coordinates: RowSpace | Basis | None = working.basis
+        if coordinates is None:
+            space = row_space(working, variance if standardised else None, constant[:, :, :-1])
+            coordinates = eigenbasis(working.rows[:, :-1]) if space is None else space
         return cls(
             working=working,
             training=training,
@@ -326,63 +252,151 @@ class _Grid:
             held=held,
             total=total,
             strengths=np.asarray(strengths, np.float64),
-            spreads=spreads,
+            variance=variance,
             constant=constant,
             standardised=standardised,
+            coordinates=coordinates,
+            solution=_empty_solution(training, held_out, strengths, scores),
         )
 
-    def problems(self, block: _Block) -> tuple[Problems, Preconditioner, torch.Tensor]:
+    def solve(
+        self,
+        block: Block,
+        *,
+        tolerance: float,
+        max_iterations: int = MAX_ITERATIONS,
+        newton_products: int,
+        start: tuple[Solution, Sequence[int]] | None = None,
+    ) -> None:
+        """Solve a block of problems.
+
+        Parameters
+        ----------
+        block
+            Held-out, target and strength index of each problem.
+        tolerance, max_iterations, newton_products
+            As `heads.solvers.lbfgs.minimise`.
+        start
+            Solution, of this or another grid of the same vectors, folds and targets, and the index of the strength
+            there from which each problem starts; by default the best constant.
+        """
+        group = np.zeros(len(block[0]), np.int64)
+        if self._space is not None:
+            group = self._space.group_of[block[0], block[1]]
+            order = np.argsort(group, kind="stable")
+            group = group[order]
+            block = tuple([index[place] for place in order] for index in block)  # type: ignore[assignment]
+            if start is not None:
+                start = start[0], [start[1][place] for place in order]
+        problems, preconditioner, begin = self._problems(block, group)
+        if start is not None:
+            begin = self._started(start[0], (block[0], block[1], list(start[1])), group)
+            # Where classes are nearly parted the loss bends far less than at the best constant.
+            preconditioner = replace(preconditioner, curvature=problems.curvature(problems.scores(begin)))
+        minimum = minimise(
+            problems,
+            preconditioner,
+            begin,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            newton_products=newton_products,
+        )
+        self._write(block, group, minimum, problems)
+
+    def _started(self, solution: Solution, block: Block, group: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return (problems * columns, dim + 1) coefficients of solved problems."""
+        held, target, strength = block
+        where = (strength, held, target)
+        coef = solution.coef[where]
+        intercept = solution.intercept[where] + coef @ self.working.shift
+        coef = coef * self.working.scale
+        if self._space is not None:
+            coef = _by_group(coef, group, self._space.into)
+        both = np.concatenate([coef, intercept[:, :, None]], axis=2)
+        return as_tensor(both.reshape(-1, both.shape[2]), self.working.rows)
+
+    def _problems(
+        self, block: Block, group: npt.NDArray[np.int64]
+    ) -> tuple[Problems, Preconditioner, torch.Tensor]:
         """Return the block's problems, their preconditioner, and the coefficients to start from."""
         held, target, strength = block
-        rows, columns = self.working.rows, self.training.columns
+        rows, columns, space = self.working.rows, self.training.columns, self._space
         total = self.total[held, target]
         ridge = 1 / (self.strengths[strength] * total)
-        penalty = _tensor(np.repeat(ridge, columns), rows)[:, None].repeat(1, rows.shape[1])
+        width = rows.shape[1] if space is None else space.rows.shape[2]
+        penalty = as_tensor(np.repeat(ridge, columns), rows)[:, None].repeat(1, width)
         penalty[:, -1] = 0
-        if self.standardised:
-            penalty[:, :-1] *= self.spreads[held, target].repeat_interleave(columns, dim=0)
+        if self.standardised and space is None:
+            penalty[:, :-1] *= self.variance[held, target].repeat_interleave(columns, dim=0)
         problems = Problems(
-            rows=rows,
-            weights=_tensor(self.weights.T[target] * ~self.held[held] / total[:, None], rows),
-            truth=_tensor(_one_hot(self.training.y.T[target], self.training.n_classes), rows),
+            rows=rows if space is None else space.rows,
+            weights=as_tensor(self.weights.T[target] * ~self.held[held] / total[:, None], rows),
+            truth=as_tensor(_one_hot(self.training.y.T[target], self.training.n_classes), rows),
             penalty=penalty,
             columns=columns,
+            sizes=() if space is None else tuple(np.bincount(group, minlength=len(space.rows)).tolist()),
         )
         start, curvature = problems.prior()
+        return problems, self._preconditioner(block, group, as_tensor(ridge, rows), curvature), start
+
+    def _preconditioner(
+        self, block: Block, group: npt.NDArray[np.int64], ridge: torch.Tensor, curvature: torch.Tensor
+    ) -> Preconditioner:
+        if isinstance(self.coordinates, RowSpace):
+            # Columns without a part are no part of the space.
+            return Preconditioner(None, self.coordinates.eigenvalues[group][:, None], ridge, curvature)
+        held, target, _ = block
         constant = self.constant[held, target]
-        preconditioner = Preconditioner(
-            eigenvectors=self.working.eigenvectors,
-            eigenvalues=self.working.eigenvalues,
-            ridge=_tensor(ridge, rows),
+        columns = self.training.columns
+        return Preconditioner(
+            eigenvectors=self.coordinates.eigenvectors,
+            eigenvalues=self.coordinates.eigenvalues,
+            ridge=ridge,
             curvature=curvature,
             free=~constant.repeat_interleave(columns, dim=0) if bool(constant.any()) else None,
+            elsewhere=self.coordinates.elsewhere,
         )
-        return problems, preconditioner, start
 
-    def write(self, results: Solution, block: _Block, minimum: Minimum, problems: Problems) -> None:
+    def _write(
+        self, block: Block, group: npt.NDArray[np.int64], minimum: Minimum, problems: Problems
+    ) -> None:
         """Write a block's solutions, in terms of the vectors as they were given."""
         held, target, strength = block
         columns = self.training.columns
         solved = minimum.coefficients.cpu().numpy().astype(np.float64).reshape(len(target), columns, -1)
-        coef = solved[:, :, :-1] / self.working.scale
+        coef = solved[:, :, :-1]
+        if self._space is not None:
+            coef = _by_group(coef, group, self._space.out_of)
+        coef = coef / self.working.scale
         where = (strength, held, target)
-        results.coef[where] = coef
+        self.solution.coef[where] = coef
         intercept = solved[:, :, -1] - coef @ self.working.shift
         # A softmax does not see a common shift of its intercepts; without one the solution is unique.
-        results.intercept[where] = intercept - (intercept.mean(1, keepdims=True) if columns > 1 else 0)
-        results.converged[where] = minimum.converged.cpu().numpy()
-        results.iterations[where] = minimum.iterations.cpu().numpy()
+        self.solution.intercept[where] = intercept - (intercept.mean(1, keepdims=True) if columns > 1 else 0)
+        self.solution.converged[where] = minimum.converged.cpu().numpy()
+        self.solution.iterations[where] = minimum.iterations.cpu().numpy()
         if self.held.any():
             scores = problems.scores(minimum.coefficients).cpu().numpy().reshape(len(target), columns, -1)
+            answers = self.solution.held_out_scores
             for problem, rows in enumerate(self.held[held]):
-                results.held_out_scores[strength[problem], rows, target[problem]] = scores[problem][:, rows].T
+                answers[strength[problem], rows, target[problem]] = scores[problem][:, rows].T
+
+    @property
+    def _space(self) -> RowSpace | None:
+        return self.coordinates if isinstance(self.coordinates, RowSpace) else None
+
+
+def _by_group(
+    coef: npt.NDArray[np.float64], group: npt.NDArray[np.int64], factors: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Multiply (problems, columns, k) coefficients by their group's matrix."""
+    found = np.empty((*coef.shape[:2], factors.shape[2]))
+    for own in np.unique(group):
+        found[group == own] = coef[group == own] @ factors[own]
+    return found
 
 
 def _one_hot(y: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
     """Return (problems, columns, n); a missing label is a column of zeros, whose weight is zero too."""
     classes = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
     return np.asarray(y[:, None] == classes[:, None], np.float32)
-
-
-def _tensor(array: npt.NDArray[Any], like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(like)

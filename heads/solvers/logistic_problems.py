@@ -25,7 +25,7 @@ class Problems:
     Parameters
     ----------
     rows
-        (n, dim + 1), the last column ones.
+        (n, dim + 1), the last column ones; or (groups, n, dim + 1) where groups of problems have rows of their own.
     weights
         (problems, n), summing to 1 in each problem; 0 leaves a row out.
     truth
@@ -34,6 +34,8 @@ class Problems:
         (problems * columns, dim + 1): factors of half the squared coefficients.
     columns
         1 for a sigmoid, else the number of classes of a softmax.
+    sizes
+        Adjacent problems of each group; empty where the rows are shared by all.
     """
 
     rows: Tensor
@@ -41,6 +43,7 @@ class Problems:
     truth: Tensor
     penalty: Tensor
     columns: int
+    sizes: tuple[int, ...] = ()
 
     def take(self, kept: Tensor) -> Problems:
         """Return only the problems of a (problems,) mask."""
@@ -49,15 +52,30 @@ class Problems:
             weights=self.weights[kept],
             truth=self.truth[kept],
             penalty=self.penalty[self.per_column(kept)],
+            sizes=tuple(int(part.sum()) for part in torch.split(kept, list(self.sizes)))
+            if self.sizes
+            else (),
         )
 
     def scores(self, coefficients: Tensor) -> Tensor:
         """Return the (problems * columns, n) scores of (problems * columns, dim + 1) coefficients."""
-        return coefficients @ self.rows.T
+        if not self.sizes:
+            return coefficients @ self.rows.T
+        parts = zip(torch.split(coefficients, self._lengths), self.rows, strict=True)
+        return torch.cat([part @ rows.T for part, rows in parts])
 
     def gradient(self, residuals: Tensor, coefficients: Tensor) -> Tensor:
         """Return the objective's (problems * columns, dim + 1) gradient, given the loss's derivative by score."""
-        return torch.addcmul(residuals @ self.rows, self.penalty, coefficients)
+        if self.sizes:
+            parts = zip(torch.split(residuals, self._lengths), self.rows, strict=True)
+            product = torch.cat([part @ rows for part, rows in parts])
+        else:
+            product = residuals @ self.rows
+        return torch.addcmul(product, self.penalty, coefficients)
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [size * self.columns for size in self.sizes]
 
     def prior(self) -> tuple[Tensor, Tensor]:
         """Return the coefficients of the best constant, and the loss's curvature there (as `curvature`)."""
@@ -119,47 +137,57 @@ class Preconditioner:
     Parameters
     ----------
     eigenvectors
-        (dim, k): all, or those along which fewer rows than dimensions vary.
+        (dim, k): all, those along which fewer rows than dimensions vary, or those of the largest eigenvalues; None
+        where the coordinates are the eigenbasis.
     eigenvalues
-        (k,) of the mean outer product of the rows; 0 along all other directions.
+        (k,) of the mean outer product of the rows, or (problems, 1, k).
     ridge
         (problems,) curvature of the penalty.
     curvature
         (problems, columns, columns) mean curvature of the loss by score.
     free
         (problems * columns, dim + 1) bool, False where a coefficient stays as it is; None if all may change.
+    elsewhere
+        Eigenvalue along all other directions.
     """
 
-    eigenvectors: Tensor
+    eigenvectors: Tensor | None
     eigenvalues: Tensor
     ridge: Tensor
     curvature: Tensor
     free: Tensor | None = None
+    elsewhere: Tensor | float = 0.0
 
     def take(self, kept: Tensor) -> Preconditioner:
         """Return only the problems of a mask."""
         of_columns = kept.repeat_interleave(self.curvature.shape[1])
         free = None if self.free is None else self.free[of_columns]
-        return replace(self, ridge=self.ridge[kept], curvature=self.curvature[kept], free=free)
+        eigenvalues = self.eigenvalues if self.eigenvalues.ndim == 1 else self.eigenvalues[kept]
+        return replace(
+            self, eigenvalues=eigenvalues, ridge=self.ridge[kept], curvature=self.curvature[kept], free=free
+        )
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Multiply a (problems * columns, dim + 1) gradient by the inverse curvature."""
         bends, classes, seen = self._classes
-        dim, found = self.eigenvectors.shape
         if self.free is not None:
             gradient = gradient * self.free
-        by_class = classes.mT @ gradient.view(*bends.shape, dim + 1)
+        by_class = classes.mT @ gradient.view(*bends.shape, gradient.shape[1])
         ridge = self.ridge[:, None, None]
         bends, seen = bends[:, :, None], seen[:, :, None]
         inverse = seen / (self.eigenvalues * bends + ridge)
-        rotated = by_class[:, :, :-1] @ self.eigenvectors
         both = torch.empty_like(by_class)
-        if found == dim:
-            both[:, :, :-1] = (rotated * inverse) @ self.eigenvectors.T
+        if self.eigenvectors is None:
+            both[:, :, :-1] = by_class[:, :, :-1] * inverse
         else:
-            elsewhere = seen / ridge
-            both[:, :, :-1] = (rotated * (inverse - elsewhere)) @ self.eigenvectors.T
-            both[:, :, :-1] += by_class[:, :, :-1] * elsewhere
+            rotated = by_class[:, :, :-1] @ self.eigenvectors
+            dim, found = self.eigenvectors.shape
+            if found == dim:
+                both[:, :, :-1] = (rotated * inverse) @ self.eigenvectors.T
+            else:
+                elsewhere = seen / (self.elsewhere * bends + ridge)
+                both[:, :, :-1] = (rotated * (inverse - elsewhere)) @ self.eigenvectors.T
+                both[:, :, :-1] += by_class[:, :, :-1] * elsewhere
         both[:, :, -1:] = by_class[:, :, -1:] * seen / bends
         step = (classes @ both).view_as(gradient)
         return step if self.free is None else step * self.free

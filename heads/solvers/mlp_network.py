@@ -19,7 +19,7 @@ from torch import Tensor
 from embedstore.errors import UsageError
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.scores import Floats
-from heads.solvers.logistic_grid import NORMALISATIONS, Normalisation
+from heads.solvers.logistic_rows import NORMALISATIONS, Normalisation
 
 Schedule = Literal["cosine", "constant"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "constant")

@@ -308,7 +308,6 @@ def _update(
     rate = live * column("learning_rate") * torch.where(cosine[:, None, None], falling, 1.0)
     decay, l2 = column("weight_decay"), column("l2")
     steps = active.steps.clamp_min(1)
-    bias_first, bias_second = 1 - _BETAS[0] ** steps, 1 - _BETAS[1] ** steps
     for place, (tensor, gradient) in enumerate(zip(active.tensors, gradients, strict=True)):
         # Only weights are regularised; a bias has no scale that noise could inflate.
         if place % 2 == 0:
@@ -316,12 +315,43 @@ def _update(
                 gradient.addcmul_(tensor, 2 * l2)
             if decay.any():
                 tensor.mul_(1 - rate * decay)
-        first, second = active.first[place], active.second[place]
-        first.lerp_(gradient, live * (1 - _BETAS[0]))
-        second.lerp_(gradient.square_(), live * (1 - _BETAS[1]))
-        # The gradient's memory holds what follows: these tensors are large, and new ones cost more than the sums.
-        scale = torch.sqrt(second, out=gradient).mul_(bias_second.rsqrt()).add_(_EPSILON)
-        tensor.addcmul_(torch.div(first, scale, out=gradient), -rate / bias_first)
+        adamw(
+            tensor,
+            gradient,
+            active.first[place],
+            active.second[place],
+            rate=rate,
+            live=live,
+            steps=steps,
+        )
+
+
+def adamw(
+    tensor: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    rate: Tensor,
+    live: Tensor,
+    steps: Tensor,
+) -> None:
+    """Take one step of Adam in place, without the decay of weights; the gradient's memory is used up.
+
+    Parameters
+    ----------
+    tensor, gradient, first, second
+        Weights of many networks, their gradient and moments.
+    rate, live, steps
+        Of each network, in a shape that spreads over the tensor: learning rate (0 for one that rests), 1 or 0 for one
+        that rests and keeps its moments, and the number of steps with this one, 1 or more.
+    """
+    first.lerp_(gradient, live * (1 - _BETAS[0]))
+    second.lerp_(gradient.square_(), live * (1 - _BETAS[1]))
+    # The gradient's memory holds what follows: these tensors are large, and new ones cost more than the sums.
+    bias_first, bias_second = 1 - _BETAS[0] ** steps, 1 - _BETAS[1] ** steps
+    scale = torch.sqrt(second, out=gradient).mul_(bias_second.rsqrt()).add_(_EPSILON)
+    tensor.addcmul_(torch.div(first, scale, out=gradient), -rate / bias_first)
 
 
 def _prior(

@@ -41,6 +41,9 @@ def test_without_options_nothing_stands_behind_task_and_head():
         ({"final": "refit"}, {}, "-final-refit"),
         ({"head": "mlp", "repeats": 3}, {}, "-repeats-3"),
         ({}, {"prompts": "mine"}, "-prompts-mine"),
+        ({"shots": 48}, {}, "-shots-48"),
+        ({"shots": 48, "preset": "google-lr"}, {}, "-shots-48"),
+        ({"shots": 48, "preset": "fewshot-48"}, {}, ""),
     ],
 )
 def test_options_are_readable_in_the_name(options, around, suffix):

@@ -14,14 +14,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedstore.errors import DataError, UsageError
 from heads.base import Training
-from heads.estimators import logistic
 from heads.estimators.logistic import LogisticFamily, LogisticHead
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.protocol.select_point import best_points, point_losses
 from heads.registry import head_class, head_names
 from heads.scores import probabilities_from_scores
-from heads.solvers import logistic_grid
-from heads.solvers.logistic_grid import NOTHING_HELD_OUT, solve
+from heads.solvers import logistic_grid, logistic_rows
+from heads.solvers.logistic_grid import NOTHING_HELD_OUT, Grid, solve
 from heads.solvers.logistic_problems import Preconditioner, Problems
 from heads.solvers.newton import newton_step
 
@@ -276,12 +275,12 @@ def test_a_strength_that_was_not_solved_is_not_chosen(monkeypatch: pytest.Monkey
     X, y = _cases(2)
     training, folds = _training(X, y, 2), np.arange(len(X)) % 3
 
-    def hasty(*arguments, **options):
-        solution = solve(*arguments, **options)
-        solution.converged[1, 2] = False
-        return solution
+    def hasty(self, block, **options):
+        solved(self, block, **options)
+        self.solution.converged[1, 2] = False
 
-    monkeypatch.setattr(logistic, "solve", hasty)
+    solved = Grid.solve
+    monkeypatch.setattr(Grid, "solve", hasty)
     scores = LogisticFamily((0.1, 1.0, 10.0), ("none",)).out_of_fold(training, folds, seed=0).scores
     losses = point_losses(scores, y[:, None], np.arange(len(X)))
     assert np.isinf(losses[:, 0]).tolist() == [False, True, False]
@@ -343,7 +342,8 @@ def test_a_column_that_only_the_held_out_fold_moves_has_no_part_in_its_scores(
     monkeypatch: pytest.MonkeyPatch, normalisation: str
 ) -> None:
     """In single precision nothing but rounding would hold its coefficient where regularisation is weak."""
-    monkeypatch.setattr(logistic_grid, "_SMALL_CELLS", 0)
+    monkeypatch.setattr(logistic_grid, "SMALL_CELLS", 0)
+    monkeypatch.setattr(logistic_rows, "SMALL_CELLS", 0)
     generator = np.random.default_rng(0)
     X = generator.normal(size=(400, 6)).astype(np.float32)
     folds = np.arange(400) % 4

@@ -1,0 +1,288 @@
+"""The grid of logistic heads along its strengths: from strong to weak regularisation, until the loss surely rises.
+
+Each wave of strengths starts from the solution of the weakest before. A strength weaker than one whose held-out loss
+exceeds the least by several standard errors over the patients is not solved: with few rows the classes can be parted,
+and most of the time would go into problems that nobody chooses. With many rows the strengths are first tried on some
+of the patients; only the best there and its neighbours are solved on all, and more while the best is at an end of
+what was solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.base import Training
+from heads.scores import probabilities_from_scores
+from heads.solvers.logistic_grid import Grid, Solution, blocks
+from heads.solvers.logistic_rows import SMALL_CELLS, Normalisation, WorkingCopy
+from heads.torch_threads import one_thread
+
+# Half the mean square by which scores may be wrong: of a strength that may be chosen less than the fifth digit of a log
+# loss; of the others, which are only compared, the third.
+TOLERANCE = 1e-8
+_ROUGH = 1e-5
+# Strengths whose mean loss exceeds the least by no more may be chosen.
+_MARGIN = 0.005
+# A fall of the mean loss from one strength to the next that is worth another one.
+_VISIBLE = 1e-4
+# With many rows, only weak regularisation on nearly separable classes needs more: such points never win.
+_PRODUCTS = 40
+_SMALL_PRODUCTS = 400
+_ALL_PRODUCTS = 20_000
+# Strengths that are solved side by side, at first and then.
+_FIRST_WAVE = 4
+_WAVE = 2
+# Rows of the patients on which strengths are tried first, and patients of each class that must be among them.
+_TRIED_ROWS = 1 << 13
+_TRIED_PATIENTS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """Out-of-fold scores along the strengths of one normalisation.
+
+    Parameters
+    ----------
+    training, folds
+        The rows and the fold of each.
+    strengths
+        Values of C, ascending.
+    normalisation
+        Of the vectors.
+    doubt
+        Standard errors by which a strength's held-out loss must exceed the least for weaker regularisation to be
+        left out; infinite to solve every strength.
+    """
+
+    training: Training
+    folds: npt.NDArray[np.int64]
+    strengths: Sequence[float]
+    normalisation: Normalisation
+    doubt: float
+
+    def solve(self, working: WorkingCopy, scores: npt.NDArray[np.float32]) -> None:
+        """Write (strengths, n, targets, columns) scores; NaN where a strength was not solved.
+
+        Parameters
+        ----------
+        working
+            `heads.solvers.logistic_rows.working_copy` of the vectors.
+        scores
+            Where to write.
+        """
+        with one_thread(only_if=self.training.X.size <= SMALL_CELLS):
+            walk = _Walk.begin(self, working, scores)
+            tried = self._tried() if np.isfinite(self.doubt) else None
+            if tried is None:
+                walk.descend(self.doubt)
+                if np.isfinite(self.doubt):
+                    walk.refine()
+            else:
+                some = replace(
+                    self,
+                    training=_rows_of(self.training, tried),
+                    folds=self.folds[tried],
+                )
+                first = _Walk.begin(some, working.take(tried), None)
+                first.descend(self.doubt)
+                walk.finish(first)
+        # The scores of an unsolved problem are no estimate of its strength.
+        for strength, target in zip(*np.nonzero(~walk.solved), strict=True):
+            scores[strength, :, target] = np.nan
+
+    def _tried(self) -> npt.NDArray[np.int64] | None:
+        """Return the rows of some patients; None where all are few, or some would lack patients of a class."""
+        training = self.training
+        if len(training.X) < 3 * _TRIED_ROWS:
+            return None
+        _, patient = np.unique(training.groups, return_inverse=True)
+        rank = np.random.default_rng(0).permutation(int(patient.max()) + 1)[patient]
+        order = np.sort(rank, kind="stable")
+        rows = np.flatnonzero(rank <= order[_TRIED_ROWS])
+        for target in range(training.y.shape[1]):
+            for k in range(training.n_classes):
+                found = np.unique(patient[rows[training.y[rows, target] == k]])
+                if len(found) < _TRIED_PATIENTS:
+                    return None
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Walk:
+    """What has been solved of a path so far."""
+
+    grid: Grid
+    path: Path
+    patient: npt.NDArray[np.int64]  # (n,) from 0
+    solved: npt.NDArray[np.bool_]  # (strengths, targets)
+    losses: npt.NDArray[np.float64]  # (strengths, targets, patients) summed over a patient's units
+
+    @classmethod
+    def begin(cls, path: Path, working: WorkingCopy, scores: npt.NDArray[np.float32] | None) -> _Walk:
+        training = path.training
+        _, patient = np.unique(training.groups, return_inverse=True)
+        shape = (len(path.strengths), training.y.shape[1])
+        return cls(
+            grid=Grid.create(
+                working,
+                training,
+                path.folds,
+                held_out=np.unique(path.folds).tolist(),
+                strengths=path.strengths,
+                standardised=path.normalisation == "standardise",
+                scores=scores,
+            ),
+            path=path,
+            patient=patient,
+            solved=np.zeros(shape, np.bool_),
+            losses=np.full((*shape, int(patient.max()) + 1), np.inf),
+        )
+
+    def descend(self, doubt: float) -> None:
+        """Solve waves of strengths, the strongest regularisation first, until the loss of every target rises."""
+        count = len(self.path.strengths)
+        targets = list(range(self.solved.shape[1]))
+        tolerance = _ROUGH if np.isfinite(doubt) else TOLERANCE
+        edges = [0, *range(min(_FIRST_WAVE, count), count, _WAVE), count]
+        for low, high in pairwise(edges):
+            wave = [(strength, target) for target in targets for strength in range(low, high)]
+            start = self.grid.solution if low else None
+            self.solve(wave, start, dict.fromkeys(wave, low - 1), tolerance=tolerance)
+            targets = [target for target in targets if not self._rises(target, high - 1, doubt)]
+            if not targets:
+                return
+
+    def refine(self) -> None:
+        """Solve the strengths that may be chosen to the last digit that is reported."""
+        wanted = []
+        for target in range(self.solved.shape[1]):
+            total = self.losses[:, target].sum(axis=1)
+            margin = _MARGIN * self._weight(target)
+            wanted += [(int(s), target) for s in np.flatnonzero(total <= total.min() + margin)]
+        self.solve(wanted, self.grid.solution, {pair: pair[0] for pair in wanted}, tolerance=TOLERANCE)
+
+    def finish(self, first: _Walk) -> None:
+        """Solve on all rows the best strength of some, its neighbours, and more while the best is at an end."""
+        count, n_targets = self.solved.shape
+        nearest = first.solved
+        wanted = []
+        for target in range(n_targets):
+            best = first.best(target)
+            wanted += [(s, target) for s in range(max(best - 1, 0), min(best + 2, count))]
+        start = first.grid.solution
+        while wanted:
+            begin = {(s, t): _nearest(nearest[:, t], s) for s, t in wanted}
+            self.solve(wanted, start, begin, tolerance=TOLERANCE)
+            start, nearest = self.grid.solution, self.solved
+            wanted = [pair for target in range(n_targets) for pair in self._beyond(target)]
+
+    def _beyond(self, target: int) -> list[tuple[int, int]]:
+        """Return the neighbour of the best strength that was not tried, where the loss still falls towards it."""
+        total = self.losses[:, target].sum(axis=1)
+        tried = np.asarray(np.isfinite(total))
+        best = self.best(target)
+        visible = _VISIBLE * self._weight(target)
+        around = [
+            (best + step, best - step)
+            for step in (-1, 1)
+            if 0 <= best + step < len(tried) and not tried[best + step]
+        ]
+        return [
+            (new, target)
+            for new, other in around
+            if not 0 <= other < len(tried) or total[other] - total[best] > visible
+        ]
+
+    def _weight(self, target: int) -> float:
+        """Return the sum of the units' weights."""
+        return float(self.grid.weights[self.path.training.row_of_unit, target].sum())
+
+    def best(self, target: int) -> int:
+        """Return the strength of the least loss."""
+        return int(np.argmin(self.losses[:, target].sum(axis=1)))
+
+    def solve(
+        self,
+        wanted: Sequence[tuple[int, int]],
+        start: Solution | None,
+        begin: dict[tuple[int, int], int],
+        *,
+        tolerance: float,
+    ) -> None:
+        """Solve (strength, target) pairs in every fold.
+
+        Parameters
+        ----------
+        wanted
+            The pairs.
+        start
+            Solutions to start from; None for the best constant.
+        begin
+            The strength of `start` from which each pair starts.
+        tolerance
+            As `heads.solvers.lbfgs.minimise`.
+        """
+        small = self.path.training.X.size <= SMALL_CELLS
+        few_products = _SMALL_PRODUCTS if np.isfinite(self.path.doubt) else _ALL_PRODUCTS
+        n_held = len(self.grid.held)
+        every = [(held, target, strength) for strength, target in wanted for held in range(n_held)]
+        for block in blocks(self.path.training, every):
+            origin = [begin[pair] for pair in zip(block[2], block[1], strict=True)]
+            self.grid.solve(
+                block,
+                tolerance=tolerance,
+                newton_products=few_products if small else _PRODUCTS,
+                start=None if start is None else (start, origin),
+            )
+        for strength, target in wanted:
+            self.solved[strength, target] = self.grid.solution.converged[strength, :, target].all()
+            if self.solved[strength, target]:
+                self.losses[strength, target] = self._patient_losses(strength, target)
+
+    def _patient_losses(self, strength: int, target: int) -> npt.NDArray[np.float64]:
+        """Return the (patients,) weighted held-out log loss, of units as their rows' mean probabilities."""
+        training = self.path.training
+        row_probabilities = probabilities_from_scores(self.grid.solution.held_out_scores[strength, :, target])
+        y, weights = training.y[:, target], self.grid.weights[:, target]
+        truth = row_probabilities[np.arange(len(y)), np.maximum(y, 0)]
+        rows = np.bincount(training.unit_of_row, minlength=training.n_units)
+        of_unit = np.bincount(training.unit_of_row, truth, training.n_units) / np.maximum(rows, 1)
+        first = training.row_of_unit
+        of_unit = -np.log(np.maximum(of_unit, 1e-30)) * weights[first]
+        return np.bincount(self.patient[first], of_unit, self.losses.shape[2]).astype(np.float64)
+
+    def _rises(self, target: int, last: int, doubt: float) -> bool:
+        """Return whether the loss exceeds the least beyond doubt, and did not fall at last."""
+        known = np.flatnonzero(self.solved[: last + 1, target])
+        if len(known) < 2:
+            return False
+        totals = self.losses[known, target].sum(axis=1)
+        if totals[-1] < totals[-2]:
+            return False
+        excess = self.losses[known[-1], target] - self.losses[self.best(target), target]
+        spread = excess.std() * np.sqrt(len(excess))
+        return bool(spread > 0 and excess.sum() > doubt * spread)
+
+
+def _nearest(solved: npt.NDArray[np.bool_], strength: int) -> int:
+    known = np.flatnonzero(solved)
+    return int(known[np.argmin(np.abs(known - strength))])
+
+
+def _rows_of(training: Training, rows: npt.NDArray[np.int64]) -> Training:
+    """Return whole patients' rows, with their units renumbered."""
+    units, unit_of_row = np.unique(training.unit_of_row[rows], return_inverse=True)
+    return replace(
+        training,
+        X=training.X[rows],
+        y=training.y[rows],
+        sample_weight=training.sample_weight[rows],
+        groups=training.groups[rows],
+        unit_of_row=unit_of_row,
+        n_units=len(units),
+    )
