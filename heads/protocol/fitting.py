@@ -10,7 +10,7 @@ drawn together half of that way, by which they are as wide as the final ones: ba
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -40,8 +40,8 @@ FINALS: tuple[AskedFinal, ...] = ("auto", "refit", "ensemble")
 _FEW_ROWS = 5_000
 _REPEATS_OF_FEW = 4
 _REPEATS_OF_MANY = 2
-# Calibrators that an ensemble does not choose from, with two and with more classes. A mean of scores is duller than each
-# of them, and with few units cross-fitting now and then says otherwise; nor does one factor know the prevalence.
+# Calibrators that an ensemble does not choose from, with two and with more classes. A mean of scores is duller than
+# each of them, and with few units cross-fitting now and then says otherwise; nor does one factor know the prevalence.
 _NOT_OF_AN_ENSEMBLE = {"two": ("identity", "temperature", "dirichlet"), "several": ("identity",)}
 # Points of an ensemble's grid are compared on this many rows at most: the heads of its partitions cost more.
 _SELECTION_ROWS = 10_000
@@ -176,7 +176,10 @@ def fit(
     )
     with stage("calibration"):
         wide = None if answering.ensemble is None else answering.wide
-        calibrated = calibrate_units(answering.scores, rows.y, fold_of_unit, n_classes, wide=wide)
+        without = () if wide is None else _NOT_OF_AN_ENSEMBLE["two" if n_classes == 2 else "several"]
+        calibrated = calibrate_units(
+            answering.scores, rows.y, fold_of_unit, n_classes, wide=wide, without=without
+        )
     predictor = Predictor(
         heads=answering.heads,
         calibrators=[calibration.calibrator for calibration in calibrated.calibrations],
@@ -290,6 +293,7 @@ def calibrate_units(
     n_classes: int,
     *,
     wide: Floats | None = None,
+    without: Container[str] = (),
 ) -> CalibratedUnits:
     """Learn calibrators and thresholds by target, and state cross-fitted probabilities of the labelled units.
 
@@ -305,8 +309,9 @@ def calibrate_units(
         Number of classes.
     wide
         Scores as wide as those of the heads that answer; None where `scores` are.
+    without
+        Kinds of calibrators that are not tried.
     """
-    without = () if wide is None else _NOT_OF_AN_ENSEMBLE["two" if n_classes == 2 else "several"]
     calibrations, thresholds = [], []
     probabilities, cut = np.full((2, *y.shape, n_classes), np.nan)
     for target in range(y.shape[1]):

@@ -131,7 +131,18 @@ def _coverage_without_signal(
         groups=np.arange(patients),
     )
     inputs = [HeadInputs("mean-probability", ())]
-    fitted = fit(rows, family, TASK, inputs=inputs, folds=5, class_weights="none", seed=seed, final=final)
+    repeats = 2 if final == "ensemble" else None
+    fitted = fit(
+        rows,
+        family,
+        TASK,
+        inputs=inputs,
+        folds=5,
+        class_weights="none",
+        seed=seed,
+        final=final,
+        repeats=repeats,
+    )
     stated = fitted.cut_probabilities[:, 0]
     sets = conformal_sets(stated, y, np.arange(patients), classes=TASK.classes, coverage=0.9)
     scores = fitted.predictor.scores(X[patients:], np.arange(evaluated), n_units=evaluated, metadata={})
