@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from embedstore.queries.search import Index, Neighbor, build_index
     from embedstore.queries.similar_images import search
     from embedstore.store.reader import Store, open_store
-    from embedstore.store.stored_array import StoredArray
     from embedstore.store.repair import repair_store
+    from embedstore.store.stored_array import StoredArray
     from embedstore.store.tasks import read_task, task_names, write_task
     from embedstore.store.upgrade import upgrade_store
     from embedstore.store.verify import Verification, verify_store
