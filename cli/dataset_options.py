@@ -98,6 +98,13 @@ def table_options(function: F) -> F:
             type=click.Path(path_type=Path),
             help="table: the folder that its paths are relative to.  [default: the table's own]",
         ),
+    )
+    return _added(_cell_options(function), options)
+
+
+def _cell_options(function: F) -> F:
+    """Add the options about how cells of a table are read."""
+    options = (
         click.option(
             "--missing", multiple=True, metavar="WORD", help="table: a word for a missing value; repeatable."
         ),

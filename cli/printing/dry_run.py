@@ -33,7 +33,7 @@ def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> N
             f"would compute {plural(found.again, 'image')} again: file or facts about the pixels changed"
         )
     for (modality, plane, split), count in found.groups.items():
-        named = ", ".join(part for part in (modality, plane, split) if part) or "unknown"
+        named = ", ".join(part for part in (modality, plane, split) if part) or "no modality or split known"
         click.echo(f"  {named}: {count:,}")
     for reason, image_ids in found.absent.items():
         click.echo(

@@ -120,7 +120,8 @@ def _sample(content: bytes) -> str:
 def _separator_of(sample: str, suffix: str) -> str:
     """Choose the separator that gives every row of the sample as many cells as the header, and the most."""
     best, most = ",", (False, 1)
-    for separator in ("\t", ",") if suffix in (".tsv", ".tab") else tuple(_SEPARATORS):
+    first = ("\t",) if suffix in (".tsv", ".tab") else ()
+    for separator in dict.fromkeys((*first, *_SEPARATORS)):
         rows = []
         try:
             for _, cells in _rows(sample.encode(), separator, strict=False):

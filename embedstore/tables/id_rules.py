@@ -31,7 +31,7 @@ _EXACT = 2.0**53
 _DOUBTFUL = pa.array(sorted((*DOUBTFUL_WORDS, "none")))
 _SHOWN = 3
 # Letters of other scripts that look like Latin ones, and what typists and word processors put for a hyphen.
-_LOOK_ALIKE = str.maketrans(
+LOOK_ALIKE = str.maketrans(
     "авекмнорстхіјѕαβεζηικμνορτυχ‐‑‒–—−_",
     "abekmhopctxijsabezhikmnoptux-------",
 )
@@ -147,7 +147,7 @@ def _loose(ids: pa.Array) -> pa.Array:
     """
     lower = pc.replace_substring_regex(pc.utf8_lower(pc.utf8_normalize(ids, form="NFKC")), r"^'|\s+", "")
     if pc.any(pc.match_substring_regex(lower, r"[^\x00-\x7f]|_")).as_py():
-        lower = pa.array([text.translate(_LOOK_ALIKE) for text in lower.to_pylist()], pa.string())
+        lower = pa.array([text.translate(LOOK_ALIKE) for text in lower.to_pylist()], pa.string())
     whole = pc.replace_substring_regex(lower, r"^([0-9]+)[.,]0+$", r"\1")
     return pc.replace_substring_regex(whole, _LEADING_ZEROS, r"\1\2")
 

@@ -144,7 +144,12 @@ def require_column(rows: Rows, name: str, what: str) -> None:
         raise DataError(
             f"{rows.path}: {what}: {name!r} must hold text or numbers; its cells are lists or structures{hint}"
         )
-    hint = did_you_mean(name, rows.table.column_names)
+    names = rows.table.column_names
+    hint = did_you_mean(name, names)
+    if not hint and any(re.search(_FILE_NAME, own) for own in names):
+        hint = ". The first line must name the columns"
+    elif len(names) == 1 and re.search(rf"\W{re.escape(name)}\b|\b{re.escape(name)}\W", names[0]):
+        hint = ". Cells must be separated by commas, semicolons, tabs or vertical bars"
     raise DataError(f"{rows.path}: {what} needs the column {name!r}; found {_listed(rows)}{hint}")
 
 

@@ -119,7 +119,8 @@ class _Walk:
     grid: Grid
     path: Path
     patient: npt.NDArray[np.int64]  # (n,) from 0
-    solved: npt.NDArray[np.bool_]  # (strengths, targets)
+    tried: npt.NDArray[np.bool_]  # (strengths, targets)
+    solved: npt.NDArray[np.bool_]  # of these, to the end in every fold
     losses: npt.NDArray[np.float64]  # (strengths, targets, patients) summed over a patient's units
 
     @classmethod
@@ -139,6 +140,7 @@ class _Walk:
             ),
             path=path,
             patient=patient,
+            tried=np.zeros(shape, np.bool_),
             solved=np.zeros(shape, np.bool_),
             losses=np.full((*shape, int(patient.max()) + 1), np.inf),
         )
@@ -163,7 +165,8 @@ class _Walk:
         for target in range(self.solved.shape[1]):
             total = self.losses[:, target].sum(axis=1)
             margin = _MARGIN * self._weight(target)
-            wanted += [(int(s), target) for s in np.flatnonzero(total <= total.min() + margin)]
+            near = self.solved[:, target] & (total <= total.min() + margin)
+            wanted += [(int(s), target) for s in np.flatnonzero(near)]
         self.solve(wanted, self.grid.solution, {pair: pair[0] for pair in wanted}, tolerance=TOLERANCE)
 
     def finish(self, first: _Walk) -> None:
@@ -184,7 +187,10 @@ class _Walk:
     def _beyond(self, target: int) -> list[tuple[int, int]]:
         """Return the neighbour of the best strength that was not tried, where the loss still falls towards it."""
         total = self.losses[:, target].sum(axis=1)
-        tried = np.asarray(np.isfinite(total))
+        tried = self.tried[:, target]
+        if not self.solved[:, target].any():
+            strongest = int(np.argmax(tried))
+            return [(strongest - 1, target)] if strongest else []
         best = self.best(target)
         visible = _VISIBLE * self._weight(target)
         around = [
@@ -240,6 +246,7 @@ class _Walk:
                 start=None if start is None else (start, origin),
             )
         for strength, target in wanted:
+            self.tried[strength, target] = True
             self.solved[strength, target] = self.grid.solution.converged[strength, :, target].all()
             if self.solved[strength, target]:
                 self.losses[strength, target] = self._patient_losses(strength, target)
@@ -259,7 +266,7 @@ class _Walk:
     def _rises(self, target: int, last: int, doubt: float) -> bool:
         """Return whether the loss exceeds the least beyond doubt, and did not fall at last."""
         known = np.flatnonzero(self.solved[: last + 1, target])
-        if len(known) < 2:
+        if len(known) < 2 or not np.isfinite(doubt):
             return False
         totals = self.losses[known, target].sum(axis=1)
         if totals[-1] < totals[-2]:
@@ -271,7 +278,7 @@ class _Walk:
 
 def _nearest(solved: npt.NDArray[np.bool_], strength: int) -> int:
     known = np.flatnonzero(solved)
-    return int(known[np.argmin(np.abs(known - strength))])
+    return int(known[np.argmin(np.abs(known - strength))]) if len(known) else 0
 
 
 def _rows_of(training: Training, rows: npt.NDArray[np.int64]) -> Training:

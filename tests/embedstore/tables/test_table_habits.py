@@ -65,3 +65,15 @@ def test_a_table_of_folders_says_so(tmp_path):
 def test_files_of_another_ending_are_named_where_the_table_s_are_absent(tmp_path):
     summary = read(tmp_path, "path,n\n0.jpg,1\n1.jpg,2\n").summary
     assert summary["paths"] == "'0.jpg' is absent, and '0.png' is there: mend the ending in the table"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("0.png,no\n1.png,yes\n", "found 0.png, no. The first line must name the columns"),
+        ("path^label\n0.png^no\n", "Cells must be separated by commas, semicolons, tabs or vertical bars"),
+    ],
+)
+def test_a_table_without_names_or_known_separators_says_so(tmp_path, text, hint):
+    with pytest.raises(DataError, match=hint):
+        read(tmp_path, text, label="label")
