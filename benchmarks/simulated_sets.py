@@ -91,7 +91,7 @@ def fresh_probabilities(fitted: Fitted, fresh: UnitImages) -> Floats:
 
 def _sets(fitted: Fitted, learned: UnitImages) -> ConformalSets:
     return conformal_sets(
-        fitted.out_of_fold_probabilities[:, 0],
+        fitted.cut_probabilities[:, 0],
         learned.y[:, 0],
         learned.groups,
         classes=_CLASSES,

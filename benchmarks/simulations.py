@@ -29,7 +29,7 @@ from heads.inputs.input_ways import HeadInputs
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import AskedFinal, Fitted, fit
 from heads.registry import head_family
-from heads.statistics.calibration import Calibration, calibrate
+from heads.statistics.calibration import Calibrator, fit_calibrator
 from heads.statistics.metric_functions import auroc, calibration_slope, log_loss
 
 Floats = npt.NDArray[np.float64]
@@ -120,21 +120,20 @@ def slope_of_final_heads(case: Case, seed: int) -> dict[str, float]:
     refitted = case.fit(learned, seed=seed, final="refit")
     of_refit = refitted.predictor.probabilities(fresh_scores(refitted, fresh))[:, 0]
     found |= _worth(y, of_refit, "refit: ")
-    raw = uncorrected(fitted, learned)
-    found["uncorrected: slope"] = float(calibration_slope(y, raw.calibrator(scores[:, 0]))[0])
+    found["uncorrected: slope"] = float(calibration_slope(y, uncorrected(fitted, learned)(scores[:, 0]))[0])
     found["reliability"] = fitted.ensemble.reliability[0]
     for name in ("AUROC", "log loss"):
         found[f"{name}, difference"] = found[name] - found[f"refit: {name}"]
     return found
 
 
-def uncorrected(fitted: Fitted, learned: UnitImages) -> Calibration:
-    """Return the calibration that an ensemble's out-of-fold scores would give as they are."""
+def uncorrected(fitted: Fitted, learned: UnitImages) -> Calibrator:
+    """Return the calibrator of the same kind that an ensemble's out-of-fold scores would give as they are."""
     scores = fitted.out_of_fold_scores[:, 0]
     center = scores.mean(axis=0)
     assert fitted.ensemble is not None
     wide = center + (scores - center) / fitted.ensemble.reliability[0]
-    return calibrate(wide, learned.y[:, 0], fitted.folds)
+    return fit_calibrator(fitted.calibrations[0].calibrator.kind, wide, learned.y[:, 0])
 
 
 def _worth(y: npt.NDArray[np.int64], probabilities: Floats, prefix: str) -> dict[str, float]:
