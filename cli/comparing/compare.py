@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from cli.comparing.responses_text import print_responses
 from cli.comparing.table_text import print_comparison
 from cli.completion import complete_runs
+from cli.jobs.compare_responses import compare_responses
 from cli.jobs.report_runs import compare_runs
 from cli.options import ProjectCommand, json_option, print_json, print_notice, subgroups_option
 from cli.project import shown
@@ -33,6 +35,13 @@ from cli.wording import for_command_line
 @subgroups_option
 @click.option("--draws", type=int, help="Bootstrap draws of patients.  [default: those of the baseline]")
 @click.option("--seed", type=int, help="Seed of the draws.  [default: that of the baseline]")
+@click.option(
+    "--responses",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Generated answers about RSNA lumbar studies, JSON lines with study_id and response; repeatable.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write an HTML page, too.")
 @json_option
 def command(
@@ -41,6 +50,7 @@ def command(
     subgroups: tuple[str, ...],
     draws: int | None,
     seed: int | None,
+    responses: tuple[Path, ...],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -50,11 +60,33 @@ def command(
     rows. Differences are paired on the same draws of patients; p-values are corrected for all runs (Holm). Without
     --subgroup, results are split by all columns that the baseline keeps.
 
+    With --responses, generated severity codes are compared with the runs on the same studies, one run or more: kappa,
+    accuracy and the like of all cells and by condition, and of what has probabilities the RSNA score and calibration.
+    What cannot be read is counted by its kind, and counts as Normal/Mild and, in a row of its own, as missing.
+
     \b
     Example:
       embed compare runs/hog runs/medsiglip --subgroup manufacturer,sex,age
       embed compare runs/* --baseline runs/hog --out encoders.html
+      embed compare runs/lumbar --responses medgemma.jsonl --out generated.html
     """
+
+    def notify(line: str) -> None:
+        print_notice(for_command_line(line))
+
+    page = {"page": None if out is None else str(out)}
+    if responses:
+        if subgroups:
+            notify("`subgroups` has no part beside `responses`: results are split by condition")
+        answers = compare_responses(
+            folders, responses, baseline=baseline, draws=draws, seed=seed, out=out, notify=notify
+        )
+        if as_json:
+            print_json({**answers.to_json(), **page})
+            return
+        print_responses(answers)
+        _print_page(out)
+        return
     table = compare_runs(
         folders,
         baseline=baseline,
@@ -62,11 +94,15 @@ def command(
         draws=draws,
         seed=seed,
         out=out,
-        notify=lambda line: print_notice(for_command_line(line)),
+        notify=notify,
     )
     if as_json:
-        print_json({**table.to_json(), "page": None if out is None else str(out)})
+        print_json({**table.to_json(), **page})
         return
     print_comparison(table)
+    _print_page(out)
+
+
+def _print_page(out: Path | None) -> None:
     if out is not None:
         click.echo(f"wrote {shown(out)}")

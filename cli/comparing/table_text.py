@@ -37,7 +37,7 @@ def print_comparison(table: ComparisonTable) -> None:
     click.echo(f"\n{'run':<{width}}{headings}{difference:<{_DIFFERENCE}}p (Holm)")
     for position in table.best_first:
         entry = table.runs[position]
-        cells = "".join(f"{_estimate(entry.metrics.get(name)):<{_COLUMN}}" for name in columns)
+        cells = "".join(f"{estimate_in_words(entry.metrics.get(name)):<{_COLUMN}}" for name in columns)
         last = "baseline" if position == table.baseline else _difference(entry, table.metric)
         click.echo(f"{entry.name:<{width}}{cells}{last}")
     named = ""
@@ -65,8 +65,8 @@ def _print_cell(cell: ComparedCell, table: ComparisonTable, width: int) -> None:
     click.echo(counted)
     for position in table.best_first:
         difference = cell.differences[position]
-        last = "baseline" if position == table.baseline else _signed(difference)
-        value = _estimate(cell.values[position])
+        last = "baseline" if position == table.baseline else signed_in_words(difference)
+        value = estimate_in_words(cell.values[position])
         click.echo(f"  {table.runs[position].name:<{width - 2}}{value:<{_COLUMN}}{last}")
 
 
@@ -74,10 +74,10 @@ def _difference(entry: ComparedRun, metric: str) -> str:
     found = entry.differences.get(metric)
     if found is None:
         return "-"
-    return f"{_signed(found.estimate):<{_DIFFERENCE}}{p_value_in_words(entry.corrected_p[metric], found)}"
+    return f"{signed_in_words(found.estimate):<{_DIFFERENCE}}{p_value_in_words(entry.corrected_p[metric], found)}"
 
 
-def _signed(found: Estimate | None) -> str:
+def signed_in_words(found: Estimate | None) -> str:
     """Return a difference with its signs, ``-`` where there is none."""
     if found is None or math.isnan(found.value):
         return "-"
@@ -86,7 +86,8 @@ def _signed(found: Estimate | None) -> str:
     return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def _estimate(found: Estimate | None) -> str:
+def estimate_in_words(found: Estimate | None) -> str:
+    """Return an estimate with its interval, ``-`` where there is none."""
     if found is None or math.isnan(found.value):
         return "-"
     if math.isnan(found.low):

@@ -57,7 +57,7 @@ def report_runs(
     UsageError
         If several runs have no folder in common and no page is named, or one is named for several tasks.
     """
-    places = _run_folders([Path(folder) for folder in folders], notify)
+    places = run_folders([Path(folder) for folder in folders], notify)
     by_task: dict[str, list[Run]] = {}
     for place in places:
         run = load_run(place)
@@ -108,7 +108,7 @@ def compare_runs(
     """
     if out is not None and not Path(out).parent.is_dir():
         raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
-    places = _run_folders([Path(folder) for folder in folders], notify)
+    places = run_folders([Path(folder) for folder in folders], notify)
     table = comparison_table(places, baseline=baseline, subgroups=subgroups, draws=draws, seed=seed)
     if out is not None:
         save_comparison(out, table)
@@ -121,7 +121,7 @@ def pictures_of_errors(run: Run, stores: Sequence[Store], *, key: Key | None = N
     return thumbnails_of_units(stores, wrong, run.document["task"]["unit"], key=key)
 
 
-def _run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:
+def run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:
     """Return the run folders among the places; a single place is taken for one, and refused when it is read."""
     found = [place for place in places if (place / RUN_FILE).is_file()]
     if len(places) == 1:

@@ -103,13 +103,23 @@ def f1(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = No
 
 def kappa(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Floats:
     """Return Cohen's kappa; arguments as `confusion`."""
-    return _kappa(confusion(y, decisions, n_classes=n_classes, weights=weights), 1.0 - np.eye(n_classes))
+    return kappa_of_matrices(
+        confusion(y, decisions, n_classes=n_classes, weights=weights), 1.0 - np.eye(n_classes)
+    )
 
 
 def quadratic_kappa(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Floats:
     """Return Cohen's kappa with squared distance between ordered classes; arguments as `confusion`."""
     distance = np.subtract.outer(np.arange(n_classes), np.arange(n_classes)).astype(np.float64) ** 2
-    return _kappa(confusion(y, decisions, n_classes=n_classes, weights=weights), distance)
+    return kappa_of_matrices(confusion(y, decisions, n_classes=n_classes, weights=weights), distance)
+
+
+def kappa_of_matrices(matrix: Floats, disagreement: Array) -> Floats:
+    """Return the kappa of each of (draws, k, k) confusion matrices; `disagreement` (k, k) is 0 on its diagonal."""
+    total = matrix.sum((1, 2))
+    expected = matrix.sum(2)[:, :, None] * matrix.sum(1)[:, None, :]
+    by_chance = ratio((expected * disagreement).sum((1, 2)), total)
+    return 1 - ratio((matrix * disagreement).sum((1, 2)), by_chance)
 
 
 def auroc(y: Array, probabilities: Array, weights: Array | None = None) -> Floats:
@@ -226,13 +236,6 @@ def _recalls(matrix: Floats) -> Floats:
 def _of_interest(per_class: Floats) -> Floats:
     """Return the positive class's column of two, else the mean over classes."""
     return per_class[:, 1] if per_class.shape[1] == 2 else per_class.mean(1)
-
-
-def _kappa(matrix: Floats, disagreement: Array) -> Floats:
-    total = matrix.sum((1, 2))
-    expected = matrix.sum(2)[:, :, None] * matrix.sum(1)[:, None, :]
-    by_chance = ratio((expected * disagreement).sum((1, 2)), total)
-    return 1 - ratio((matrix * disagreement).sum((1, 2)), by_chance)
 
 
 def _squared_errors(y: Array, probabilities: Array) -> Floats:
