@@ -217,7 +217,7 @@ def _common(
     if not len(rows):
         raise UsageError(
             "`responses` must be of studies that the runs evaluated; found none in common: such as "
-            f"{files[0].study_ids[0]!r} in {files[0].path}, {evaluated[0]!r} in the runs. Answer the studies of the "
+            f"{files[0].study_ids.tolist()[0]!r} in {files[0].path}, {evaluated[0]!r} in the runs. Answer the studies of the "
             "evaluation set, by the ids that predictions.parquet has in unit_id"
         )
     learned = frozenset[str]().union(*(run.learned_units for run in runs)) - set(evaluated)
