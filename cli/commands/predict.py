@@ -18,6 +18,7 @@ from cli.key_options import key_option
 from cli.options import ProjectCommand, plural, print_notice, project_of, store_option, where_option
 from cli.printing.answer_progress import shown_answers
 from cli.printing.prediction_file import (
+    CODES,
     COMPACT,
     FULL,
     STDOUT,
@@ -81,11 +82,11 @@ from cli.stop_signal import stop_on_signal
 @click.option(
     "--format",
     "form",
-    type=click.Choice([FULL, COMPACT, SUBMISSION]),
+    type=click.Choice([FULL, COMPACT, CODES, SUBMISSION]),
     default=FULL,
     show_default=True,
-    help="All that is known of an answer, what one looks at first, or the file of the RSNA 2024 Lumbar Spine "
-    "competition: probabilities times (1, 2, 4), by which it scores best.",
+    help="All that is known of an answer; what one looks at first; of RSNA lumbar studies severity codes, as "
+    "generative models print them; or that competition's file: probabilities times (1, 2, 4), by which it scores best.",
 )
 @click.option("--encoder", help="Folder or hub id of the run's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
+from heads.lumbar.coded_answers import coded_answer
 from heads.lumbar.submitted_studies import SubmittedStudies
 
-COMPACT, FULL, SUBMISSION = "compact", "full", "submission"
+COMPACT, FULL, SUBMISSION, CODES = "compact", "full", "submission", "codes"
 STDOUT = Path("-")
 _ENDINGS = (".jsonl", ".csv", ".parquet")
 _SHORT_DIGITS = 4
@@ -32,6 +33,8 @@ def require_prediction_file(path: StrPath, form: str = FULL) -> None:
         raise UsageError(
             f"--format submission needs a file to write, --out submission.csv; found --out {path}"
         )
+    if form == CODES and Path(path) != STDOUT and Path(path).suffix != ".jsonl":
+        raise UsageError(f"--format codes writes JSON lines, --out codes.jsonl; found --out {path}")
     if Path(path) != STDOUT and Path(path).suffix not in _ENDINGS:
         raise UsageError(
             f"--out: the suffix must be {', '.join(_ENDINGS)}, or the name - for stdout; found {Path(path).suffix!r}"
@@ -52,8 +55,9 @@ def open_predictions(path: StrPath, form: str = FULL) -> Iterator[Write]:
         ``-`` for JSON lines on stdout, or a file by whose ending its format is known: ``.jsonl``, ``.csv`` and
         ``.parquet`` (a row for each unit and target).
     form
-        ``full``; ``compact``: what one looks at first, rounded; or ``submission``: the file of the RSNA 2024 Lumbar
-        Spine competition (`heads.lumbar.submitted_studies`), written when the last answer has come.
+        ``full``; ``compact``: what one looks at first, rounded; ``codes``: RSNA lumbar studies as severity codes
+        (`heads.lumbar.coded_answers`), JSON lines only; or ``submission``: the file of the RSNA 2024 Lumbar Spine
+        competition (`heads.lumbar.submitted_studies`), written when the last answer has come.
 
     Raises
     ------
@@ -115,7 +119,8 @@ def _writer_of_lines(file: IO[str], form: str) -> Write:
 
 def _write_lines(file: IO[str], answers: Answers, form: str) -> None:
     for answer in answers:
-        file.write(json.dumps(compact(answer) if form == COMPACT else answer, ensure_ascii=False) + "\n")
+        shown = {COMPACT: compact, CODES: coded_answer}.get(form, dict)(answer)
+        file.write(json.dumps(shown, ensure_ascii=False) + "\n")
     file.flush()
 
 

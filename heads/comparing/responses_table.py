@@ -64,6 +64,8 @@ class ResponsesTable(Brief):
         For each file what `heads.lumbar.response_file.Responses.counts` says of the studies compared.
     notes
         What must be known: studies left out, other training sets.
+    sources
+        The runs' stores, as ``run.json`` has them.
     """
 
     task: str
@@ -78,6 +80,7 @@ class ResponsesTable(Brief):
     seed: int
     read: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    sources: tuple[dict[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as plain JSON values."""
@@ -177,6 +180,7 @@ def responses_table(
         seed=seed,
         read=tuple(file.counts() for file in files),
         notes=(*matched.notes, *notes),
+        sources=tuple(source for run in loaded for source in run.document["sources"]),
     )
 
 
@@ -217,8 +221,8 @@ def _common(
     if not len(rows):
         raise UsageError(
             "`responses` must be of studies that the runs evaluated; found none in common: such as "
-            f"{files[0].study_ids.tolist()[0]!r} in {files[0].path}, {evaluated[0]!r} in the runs. Answer the studies of the "
-            "evaluation set, by the ids that predictions.parquet has in unit_id"
+            f"{files[0].study_ids.tolist()[0]!r} in {files[0].path}, {evaluated[0]!r} in the runs. Answer the "
+            "studies of the evaluation set, by the ids that predictions.parquet has in unit_id"
         )
     learned = frozenset[str]().union(*(run.learned_units for run in runs)) - set(evaluated)
     notes = []

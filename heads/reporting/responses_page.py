@@ -12,7 +12,7 @@ from heads.comparing.compared_answers import CALIBRATION, DIFFERENCES, SCORES
 from heads.comparing.responses_table import ResponsesTable
 from heads.lumbar.grades import LABELS
 from heads.reporting.charts import forest_chart
-from heads.reporting.words import estimate_text
+from heads.reporting.words import PHANTOM, data_in_words, estimate_text
 from heads.runs.comparison import p_value_in_words
 from heads.statistics.metrics import metric_label
 
@@ -36,6 +36,9 @@ def render_responses(table: ResponsesTable) -> str:
         conditions=list(table.rows[0].conditions),
         differences=_differences(table),
         forest=_forest(table),
+        data=data_in_words(table.sources),
+        phantoms=any(source["phantom"] for source in table.sources),
+        phantom=PHANTOM,
     )
     return str(page)
 

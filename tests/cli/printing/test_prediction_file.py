@@ -128,6 +128,19 @@ def test_a_file_of_answers_has_a_known_ending() -> None:
         require_prediction_file("answers.xlsx")
 
 
+def test_codes_are_lines_with_the_answer_as_a_generative_model_prints_it(tmp_path: Path) -> None:
+    for path in ("codes.csv", "codes.parquet"):
+        with pytest.raises(UsageError, match=f"--out codes.jsonl; found --out {path}"):
+            require_prediction_file(path, "codes")
+    of_target = {"decision": "Moderate", "prevalence": {"assumed": dict.fromkeys(CLASSES, 1 / 3)}}
+    path = tmp_path / "codes.jsonl"
+    with open_predictions(path, "codes") as write:
+        write([{"unit_id": "44036939", "targets": dict.fromkeys(TARGETS, of_target)}])
+    level = '{"canal":"M","lf":"M","rf":"M","ls":"M","rs":"M"}'
+    levels = ",".join(f'"{name}":{level}' for name in ("L1L2", "L2L3", "L3L4", "L4L5", "L5S1"))
+    assert json.loads(path.read_text()) == {"study_id": "44036939", "response": "{" + levels + "}"}
+
+
 def test_a_submission_is_a_csv_file_of_the_competition(tmp_path: Path) -> None:
     for path in ("-", "answers.jsonl"):
         with pytest.raises(UsageError, match=f"--out submission.csv; found --out {path}"):
