@@ -9,8 +9,7 @@ import click
 from cli.comparing.responses_text import print_responses
 from cli.comparing.table_text import print_comparison
 from cli.completion import complete_runs
-from cli.jobs.compare_responses import compare_responses
-from cli.jobs.report_runs import compare_runs
+from cli.jobs.report_runs import compare_responses, compare_runs
 from cli.options import ProjectCommand, json_option, print_json, print_notice, subgroups_option
 from cli.project import shown
 from cli.wording import for_command_line

@@ -14,9 +14,11 @@ from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import Store, open_store
 from heads.comparing.comparison_table import ComparisonTable, comparison_table
+from heads.comparing.responses_table import ResponsesTable, responses_table
 from heads.reporting.comparison_page import save_comparison
 from heads.reporting.page import COMPARISON_FILE, REPORT_FILE, save_report
 from heads.reporting.pictures import pictures_on_page
+from heads.reporting.responses_page import save_responses
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run
 from heads.runs.run_files import RUN_FILE, load_run
@@ -57,7 +59,7 @@ def report_runs(
     UsageError
         If several runs have no folder in common and no page is named, or one is named for several tasks.
     """
-    places = run_folders([Path(folder) for folder in folders], notify)
+    places = _run_folders([Path(folder) for folder in folders], notify)
     by_task: dict[str, list[Run]] = {}
     for place in places:
         run = load_run(place)
@@ -108,10 +110,49 @@ def compare_runs(
     """
     if out is not None and not Path(out).parent.is_dir():
         raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
-    places = run_folders([Path(folder) for folder in folders], notify)
+    places = _run_folders([Path(folder) for folder in folders], notify)
     table = comparison_table(places, baseline=baseline, subgroups=subgroups, draws=draws, seed=seed)
     if out is not None:
         save_comparison(out, table)
+    return table
+
+
+def compare_responses(
+    folders: Sequence[StrPath],
+    responses: Sequence[StrPath],
+    *,
+    baseline: StrPath | None = None,
+    draws: int | None = None,
+    seed: int | None = None,
+    out: StrPath | None = None,
+    notify: Notify = ignore,
+) -> ResponsesTable:
+    """Compare generated answers with runs, on the studies in common; the page is written if `out` names it.
+
+    Parameters
+    ----------
+    folders
+        Run folders; of several, what is no run folder is passed over and named.
+    responses, baseline, draws, seed
+        As `heads.comparing.responses_table.responses_table`.
+    out
+        The page.
+    notify
+        Takes what a person should know.
+
+    Raises
+    ------
+    EmbedError
+        If there is no run, one was changed, or answers cannot be compared with it.
+    UsageError
+        If the page's folder does not exist.
+    """
+    if out is not None and not Path(out).parent.is_dir():
+        raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
+    places = _run_folders([Path(folder) for folder in folders], notify)
+    table = responses_table(places, responses, baseline=baseline, draws=draws, seed=seed)
+    if out is not None:
+        save_responses(out, table)
     return table
 
 
@@ -121,7 +162,7 @@ def pictures_of_errors(run: Run, stores: Sequence[Store], *, key: Key | None = N
     return thumbnails_of_units(stores, wrong, run.document["task"]["unit"], key=key)
 
 
-def run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:
+def _run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:
     """Return the run folders among the places; a single place is taken for one, and refused when it is read."""
     found = [place for place in places if (place / RUN_FILE).is_file()]
     if len(places) == 1:
