@@ -57,7 +57,10 @@ def test_commands_are_offered_without_importing_them():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("probe", "--head", ""), ["attention", "knn", "logistic", "mlp", "xgboost", "zeroshot", "blend", "all"]),
+        (
+            ("probe", "--head", ""),
+            ["attention", "knn", "logistic", "mlp", "xgboost", "zeroshot", "blend", "all"],
+        ),
         (("probe", "--head", "x"), ["xgboost"]),
         (("probe", "--preset", "dino"), ["dinov2-logreg", "dinov2-knn"]),
         (("probe", "--task", ""), ["sharp"]),
