@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from embedstore.brief import in_bytes
 from embedstore.datasets.base import Collection
 from embedstore.errors import StoreBusy
 from embedstore.extraction.options import ExtractOptions
@@ -108,10 +109,11 @@ def write_plan(
 
 def sizes_of(plan: PartPlan) -> list[str]:
     """Return a line for people on each further array of a part: its size, beside that of the vectors."""
-    beside = f"beside {plan.rows * plan.vectors.row_bytes / 1e6:,.1f} MB of vectors"
+    beside = f"beside {in_bytes(plan.rows * plan.vectors.row_bytes)} of vectors"
     return [
-        f"{name}: {' x '.join(map(str, array.row_shape))} numbers of {array.dtype} an image, "
-        f"{plan.rows * array.row_bytes / 1e6:,.1f} MB for {counted(plan.rows, 'image')}, {beside}"
+        f"{name}: {' x '.join(map(str, array.row_shape))} numbers of {array.dtype}, "
+        f"{in_bytes(array.row_bytes)} an image: {in_bytes(plan.rows * array.row_bytes)} for "
+        f"{counted(plan.rows, 'image')}, {beside}"
         for name, array in plan.arrays.items()
         if name != VECTORS
     ]
