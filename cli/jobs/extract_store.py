@@ -26,7 +26,7 @@ from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
 from embedstore.files import StrPath
 from embedstore.images.preprocess import PreprocessSpec
-from embedstore.token_grid import TOKENS
+from embedstore.tokens.grid import TOKENS
 
 _MOST_WORKERS = 16
 

@@ -22,7 +22,7 @@ from embedstore.encoders.base import Encoded, EncoderDefaults, EncoderStream
 from embedstore.errors import UsageError
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PreprocessSpec
-from embedstore.token_grid import TOKENS, TokenGrid
+from embedstore.tokens.grid import TOKENS, TokenGrid
 
 CELLS = 12
 ORIENTATIONS = 8

@@ -12,7 +12,7 @@ from embedstore.encoders.base import Encoder, EncoderDefaults
 from embedstore.errors import PluginError, UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.plugins import ENCODERS, find_plugin, plugin_names, require_members, require_options
-from embedstore.token_grid import tokens_of
+from embedstore.tokens.grid import tokens_of
 
 # What has a name of its own in `image_encoder`, and what no caller may change.
 _STANDARD = (
@@ -92,7 +92,7 @@ def image_encoder(
         one of its own, which its identity states.
     tokens
         Numbers to keep of each token beside the vector, in the further array ``tokens``
-        (`embedstore.token_grid.TokenGrid`); None for no tokens.
+        (`embedstore.tokens.grid.TokenGrid`); None for no tokens.
     options
         The encoder's own options, plain JSON values; its identity states them (`Identity.options`).
 

@@ -32,7 +32,7 @@ from embedstore.encoders.vision_tower import (
 from embedstore.errors import UsageError
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PRESETS, PreprocessSpec
-from embedstore.token_grid import TOKENS, TokenGrid, check_wanted
+from embedstore.tokens.grid import TOKENS, TokenGrid, check_wanted
 
 
 class TowerEncoder(PassEncoder):

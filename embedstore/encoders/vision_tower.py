@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from embedstore.errors import DataError, UsageError
-from embedstore.token_grid import TokenGrid
+from embedstore.tokens.grid import TokenGrid
 
 TOKEN_POOLINGS = ("map", "mean")
 CHANNELS = 3

@@ -41,7 +41,7 @@ from embedstore.store.documents import read_store_document
 from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.writer import join_writers, open_writer
-from embedstore.token_grid import TOKENS, tokens_of
+from embedstore.tokens.grid import TOKENS, tokens_of
 
 __all__ = [
     "Choose",

@@ -24,7 +24,7 @@ from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
 from embedstore.store.receipt import Failure
 from embedstore.store.stored_array import StoredArray
 from embedstore.store.tasks import read_task, task_names, with_ids, with_labels, with_vectors
-from embedstore.token_grid import TOKENS
+from embedstore.tokens.grid import TOKENS
 from embedstore.view import ArrayRows, Embeddings, Source
 
 __all__ = [
@@ -152,10 +152,10 @@ class Store(Brief):
 
         Examples
         --------
-        >>> store.tokens()
-        Traceback (most recent call last):
-        ...
-        embedstore.errors.UsageError: store mura.store has no tokens. Extract into a new store with `tokens`
+        >>> options = es.ExtractOptions(limit=8)
+        >>> summary = es.extract("mura", "grids.store", "hog", root="MURA-v1.1", tokens=4, options=options)
+        >>> es.open_store("grids.store").tokens().values.shape
+        (8, 12, 12, 4)
         """
         if TOKENS not in self.identity.arrays:
             raise UsageError(f"store {self.path} has no tokens. Extract into a new store with `tokens`")
