@@ -110,6 +110,20 @@ def test_medgemma_gives_the_tokens_that_it_averages(tmp_path):
     )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_cuda_gives_the_tokens_of_the_cpu(siglip, execution):
+    folder, _ = siglip
+    found = {}
+    for device, options in (("cpu", {}), ("cuda", {"execution": execution})):
+        encoder = SiglipEncoder(str(folder), device=device, dtype="float32", tokens=KEPT, **options)
+        stream = encoder.open_stream()
+        (encoded,) = [*stream.put(pictures(5)), *stream.drain()]
+        found[device] = encoded.further["tokens"]
+    assert relative_error(found["cuda"], found["cpu"]) <= 1e-4
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_tower_with_tokens_obeys_the_contract(siglip, dtype):
     folder, _ = siglip
