@@ -24,6 +24,7 @@ from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
 from embedstore.store.receipt import Failure
 from embedstore.store.stored_array import StoredArray
 from embedstore.store.tasks import read_task, task_names, with_ids, with_labels, with_vectors
+from embedstore.tokens.grid import TOKENS
 from embedstore.view import ArrayRows, Embeddings, Source
 
 __all__ = [
@@ -125,6 +126,41 @@ class Store(Brief):
                 f"{did_you_mean(name, names)}"
             )
         return StoredArray(self, name)
+
+    def tokens(
+        self, image_ids: Sequence[str] | None = None, *, dtype: npt.DTypeLike | None = None
+    ) -> ArrayRows:
+        """Return token grids, a place of each picture: (n, token rows, token columns, numbers kept).
+
+        Row 0 is the top of the encoder's square picture and column 0 its left.
+
+        Parameters
+        ----------
+        image_ids
+            The images, in this order; all that there are by default, which may not fit in memory.
+        dtype
+            ``float16`` or ``float32``; by default as stored.
+
+        Raises
+        ------
+        UsageError
+            If the store was extracted without tokens.
+        DataError
+            If an id is unknown, not extracted yet, or failed.
+        CorruptStore
+            If the bytes of a chunk with one of them are not the committed ones.
+
+        Examples
+        --------
+        >>> options = es.ExtractOptions(limit=8)
+        >>> summary = es.extract("mura", "grids.store", "hog", root="MURA-v1.1", tokens=4, options=options)
+        >>> es.open_store("grids.store").tokens().values.shape
+        (8, 12, 12, 4)
+        """
+        if TOKENS not in self.identity.arrays:
+            raise UsageError(f"store {self.path} has no tokens. Extract into a new store with `tokens`")
+        found = self.array(TOKENS)
+        return found.all(dtype=dtype) if image_ids is None else found.select(image_ids, dtype=dtype)
 
     def embeddings(self, *, dtype: npt.DTypeLike | None = None) -> Embeddings:
         """Return every vector there is, in row order; failed and pending rows are left out.
