@@ -30,7 +30,7 @@ floors: $(DEV_READY)
 	$(BIN)/lint-imports --config setup.cfg
 
 bench: $(DEV_READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/simulat%, $(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

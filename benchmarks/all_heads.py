@@ -19,7 +19,7 @@ from typing import Any
 
 from table import parse, show
 
-HEADS = "logistic,mlp,xgboost,knn"
+HEADS = "logistic,mlp,xgboost,knn,attention"
 
 
 def main() -> None:
@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=11_184, help="training patients")
     parser.add_argument("--targets", type=int, default=1)
     parser.add_argument("--classes", type=int, default=2)
+    parser.add_argument(
+        "--final", default="auto", help="as `embed probe --final`: auto, refit or ensemble  [auto]"
+    )
     parser.add_argument("--one", help="run this head here and print JSON (used by the script itself)")
     options = parse(parser)
     if options.one:
@@ -59,7 +62,7 @@ def measure(head: str, options: Namespace) -> dict[str, Any]:
     # Linux: forget the peak of making the vectors.
     Path("/proc/self/clear_refs").write_text("5")
     started = time.perf_counter()
-    result = probe(view, head, family=family)
+    result = probe(view, ProbeOptions(head=head, final=options.final), family=family)
     seconds = time.perf_counter() - started
     vectors_mb = view.X.nbytes / 1e6
     return {

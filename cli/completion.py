@@ -18,6 +18,7 @@ from embedstore.errors import EmbedError
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 _ALL = "all"
+_BLEND = "blend"
 
 
 def _completed(names: Callable[[click.Context], Iterable[str]], *, or_folder: bool = False) -> Complete:
@@ -39,7 +40,7 @@ def _heads(context: click.Context) -> Iterable[str]:
     del context
     from heads.registry import head_names
 
-    return [*head_names(), _ALL]
+    return [*head_names(), _BLEND, _ALL]
 
 
 def _presets(context: click.Context) -> Iterable[str]:

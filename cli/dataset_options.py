@@ -98,6 +98,13 @@ def table_options(function: F) -> F:
             type=click.Path(path_type=Path),
             help="table: the folder that its paths are relative to.  [default: the table's own]",
         ),
+    )
+    return _added(_cell_options(function), options)
+
+
+def _cell_options(function: F) -> F:
+    """Add the options about how cells of a table are read."""
+    options = (
         click.option(
             "--missing", multiple=True, metavar="WORD", help="table: a word for a missing value; repeatable."
         ),
@@ -110,8 +117,9 @@ def table_options(function: F) -> F:
         click.option(
             "--within-parent",
             multiple=True,
-            type=click.Choice(["study_id", "series_id"]),
-            help="table: these ids are numbered anew in each patient or study; repeatable.",
+            metavar="ID",
+            help="table: study_id or series_id where each patient or study numbers its own, patient_id=COLUMN where "
+            "each site does; repeatable.",
         ),
     )
     return _added(function, options)

@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar images.",
     "report": "Draw one HTML page from one or more runs.",
+    "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
     "info": "Show what a store holds.",
     "verify": "Re-read every byte of a store; --repair heals it.",
     "export": "Write a store's vectors to HDF5 (with tasks), npz or Parquet.",
@@ -32,6 +33,8 @@ COMMANDS = {
     "keys": "Write who is who, for the owner of a store with keyed ids.",
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
+# Commands that have a room of their own.
+_ROOMS = {"compare": "cli.comparing"}
 
 
 class LazyGroup(click.Group):
@@ -45,7 +48,9 @@ class LazyGroup(click.Group):
         """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"cli.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(
+            f"{_ROOMS.get(cmd_name, 'cli.commands')}.{cmd_name}"
+        ).command
         return command
 
     def resolve_command(

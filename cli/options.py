@@ -91,6 +91,20 @@ def where_option(function: F) -> F:
     )(function)
 
 
+def subgroups_option(function: F) -> F:
+    """Add ``--subgroup``: columns by which results are split, repeated or with commas."""
+    return click.option(
+        "--subgroup",
+        "subgroups",
+        multiple=True,
+        metavar="COLUMN,...",
+        callback=lambda _context, _option, given: tuple(
+            dict.fromkeys(name.strip() for names in given for name in names.split(",") if name.strip())
+        ),
+        help="Columns by which results are split, as manufacturer,sex,age; repeatable. Numbers are cut into bands.",
+    )(function)
+
+
 def require(setting: Any, option: str) -> Any:
     """Return `setting`, or say which option or key of ``embed.toml`` is needed."""
     if setting is None:

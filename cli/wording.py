@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from embedstore.errors import Advice
 
 # Arguments whose option has another name than theirs with hyphens.
-_OPTIONS = {"targets": "--target", "task_name": "--task", "with_columns": "--with"}
+_OPTIONS = {"targets": "--target", "task_name": "--task", "with_columns": "--with", "subgroups": "--subgroup"}
 ADVICE = {
     Advice.REPAIR: "Run: embed verify --repair",
     Advice.UPGRADE: "Run: embed verify --upgrade",

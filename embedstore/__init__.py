@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from embedstore.queries.load_view import load_units, load_view, load_views
     from embedstore.queries.search import Index, Neighbor, build_index
     from embedstore.queries.similar_images import search
-    from embedstore.store.reader import Store, StoredArray, open_store
+    from embedstore.store.reader import Store, open_store
     from embedstore.store.repair import repair_store
+    from embedstore.store.stored_array import StoredArray
     from embedstore.store.tasks import read_task, task_names, write_task
     from embedstore.store.upgrade import upgrade_store
     from embedstore.store.verify import Verification, verify_store
@@ -144,7 +145,8 @@ _NAMES_OF_MODULE = {
     "embedstore.queries.load_view": ["load_units", "load_view", "load_views"],
     "embedstore.queries.search": ["Index", "Neighbor", "build_index"],
     "embedstore.queries.similar_images": ["search"],
-    "embedstore.store.reader": ["Store", "StoredArray", "open_store"],
+    "embedstore.store.reader": ["Store", "open_store"],
+    "embedstore.store.stored_array": ["StoredArray"],
     "embedstore.store.repair": ["repair_store"],
     "embedstore.store.tasks": ["read_task", "task_names", "write_task"],
     "embedstore.store.upgrade": ["upgrade_store"],

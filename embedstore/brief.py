@@ -1,4 +1,4 @@
-"""Short representations: what a person wants to see of an object that holds a store's worth of arrays."""
+"""Short representations: what a person wants to see of an object that holds a store's worth of arrays, and sizes."""
 
 from __future__ import annotations
 
@@ -38,3 +38,17 @@ def _in_words(fact: Any) -> str:
     if isinstance(fact, list | tuple):
         return ", ".join(_in_words(entry) for entry in fact)
     return f"{fact:,}" if isinstance(fact, int) else str(fact)
+
+
+def in_bytes(size: int) -> str:
+    """Return a size in the largest decimal unit that leaves a digit before the point.
+
+    Examples
+    --------
+    >>> in_bytes(640), in_bytes(131_072), in_bytes(19_425_000_000)
+    ('640 bytes', '131.1 kB', '19.4 GB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size} bytes"

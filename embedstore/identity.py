@@ -32,6 +32,9 @@ class ArraySpec:
         ``feature`` is that of the vector and is `Identity.dim` long.
     row
         What the numbers are, in a few words: ``tokens after the last layer norm``.
+    projection
+        How longer rows became these, plain JSON values with the digest of the matrix; empty where they are as the
+        encoder has them, and then not mentioned.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class ArraySpec:
     row_shape: tuple[int, ...]
     dimensions: tuple[str, ...]
     row: str
+    projection: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not self.row_shape or any(length < 1 for length in self.row_shape):
@@ -67,7 +71,9 @@ class ArraySpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as plain JSON values."""
-        return {"row_shape": list(self.row_shape), "dimensions": list(self.dimensions), "row": self.row}
+        document = {"row_shape": list(self.row_shape), "dimensions": list(self.dimensions), "row": self.row}
+        # Left out where there is none, so that identities from before projections stay the same.
+        return document | ({"projection": dict(self.projection)} if self.projection else {})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ArraySpec:
@@ -76,6 +82,7 @@ class ArraySpec:
             tuple(int(length) for length in document["row_shape"]),
             tuple(str(name) for name in document["dimensions"]),
             str(document["row"]),
+            dict(document.get("projection", {})),
         )
 
 

@@ -151,7 +151,9 @@ def require_members(found: object, contract: type, *, what: str, base: type) -> 
     UsageError
         With the members that are missing.
     """
-    members = [*vars(contract), *vars(contract).get("__annotations__", {})]
+    members = dict.fromkeys(
+        name for part in contract.__mro__ for name in (*vars(part), *vars(part).get("__annotations__", {}))
+    )
     wanted = [name for name in members if not name.startswith("_") and not name.endswith("_")]
     absent = object()
     lacking = [name for name in wanted if inspect.getattr_static(found, name, absent) is absent]

@@ -17,6 +17,8 @@ from embedstore.task import Task
 MISSING = -1
 # Begins the name of the patient that an image without one is for itself.
 UNKNOWN_PATIENT = "only "
+# The cell of a subgroup where images of the unit differ.
+SEVERAL = "several"
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ class View(Units):
     splits
         (n_units,) str: ``train``, ``valid``, ``test``, or ``""`` where there is no official split.
     subgroups
-        Name -> (n_units,) str, ``""`` where unknown.
+        Name -> (n_units,) str, ``""`` where unknown and `SEVERAL` where images of the unit differ: the columns by
+        which the task splits results, and others that it may be split by (manufacturer, sequence, age, sex).
     excluded
         Why images or units of the store are not here -> how many (``"failed: unreadable"``).
     sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,73 +13,26 @@ import numpy.typing as npt
 from embedstore.errors import UsageError
 from embedstore.task import Task
 from embedstore.text_tower import TextTower
+from heads.folds import repeat_seed
 from heads.scores import Floats, pool_scores
+from heads.training import Training, learnable
 
+__all__ = [
+    "CrossFit",
+    "FamilyDefaults",
+    "Final",
+    "FittedHead",
+    "Head",
+    "HeadDefaults",
+    "HeadFamily",
+    "HeadNeeds",
+    "OutOfFold",
+    "Training",
+    "learnable",
+]
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """Rows to learn from (images, or pooled vectors), and the units that they belong to.
-
-    Parameters
-    ----------
-    X
-        (n, dim) float32, finite, un-normalised.
-    y
-        (n, targets) int64 from 0 to ``n_classes - 1``, -1 where there is no label. All rows of a unit have its label.
-    sample_weight
-        (n, targets) float32, non-negative; the same for all rows of a unit.
-    groups
-        (n,) int64: the patient. A head that holds rows out by itself holds out whole groups.
-    n_classes
-        Number of classes of every target.
-    unit_of_row
-        (n,) int64 from 0 to ``n_units - 1``: the unit of each row; every unit has a row.
-    n_units
-        Number of units.
-    targets
-        Positions of these targets in the task, for a family that knows the task's; None for all of them, in order.
-    """
-
-    X: npt.NDArray[np.float32]
-    y: npt.NDArray[np.int64]
-    sample_weight: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.int64]
-    n_classes: int
-    unit_of_row: npt.NDArray[np.int64]
-    n_units: int
-    targets: tuple[int, ...] | None = None
-
-    @classmethod
-    def of_rows(
-        cls,
-        X: npt.NDArray[np.float32],
-        y: npt.NDArray[np.int64],
-        *,
-        sample_weight: npt.NDArray[np.float32],
-        groups: npt.NDArray[np.int64],
-        n_classes: int,
-    ) -> Training:
-        """Return a training in which each row is a unit of its own."""
-        return cls(
-            X=X,
-            y=y,
-            sample_weight=sample_weight,
-            groups=groups,
-            n_classes=n_classes,
-            unit_of_row=np.arange(len(X)),
-            n_units=len(X),
-        )
-
-    @property
-    def columns(self) -> int:
-        """Decision scores per case: one with two classes (of the second), else one per class."""
-        return 1 if self.n_classes == 2 else self.n_classes
-
-    @property
-    def row_of_unit(self) -> npt.NDArray[np.int64]:
-        """(n_units,) int64: the first row of each unit, which has the unit's labels, weights, group and fold."""
-        _, first = np.unique(self.unit_of_row, return_index=True)
-        return np.asarray(first, np.int64)
+# What answers: one head fitted again on all rows, or the mean of the heads of several partitions into folds.
+Final = Literal["refit", "ensemble"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,32 +47,29 @@ class HeadNeeds:
         Whether its grid is made with the text tower of the store's encoder (`Head.family_of_text`).
     holds_vectors
         Whether what is kept of it is the vectors that it learned from.
+    images
+        Whether it is to have a unit's images, and not one pooled vector, whatever the task's pooling.
     """
 
     libraries: tuple[str, ...] = ()
     text_tower: bool = False
     holds_vectors: bool = False
+    images: bool = False
 
 
-class Head(Protocol):
-    """A fitted or unfitted scikit-learn classifier that can be kept as plain arrays.
+class FittedHead(Protocol):
+    """What answers for a target: a fitted `Head`, or an ensemble of them (`heads.ensemble.EnsembleHead`)."""
 
-    `HeadDefaults` has `needs`, `converged_`, `unit_scores` and `family_of_text` for heads that inherit it.
-    """
-
-    needs: ClassVar[HeadNeeds]
     classes_: npt.NDArray[Any]
     # Whether the solver reached its tolerance; None where the head does not say.
     converged_: bool | None
 
+    @property
+    def needs(self) -> HeadNeeds:
+        """What it needs beyond vectors and labels."""
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's parameters, all plain JSON values."""
-
-    def set_params(self, **params: Any) -> Self:
-        """Set constructor parameters."""
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Learn from (n, dim) vectors and (n,) labels."""
 
     def decision_function(self, X: Any) -> Floats:
         """Return (n,) logits of the second of two classes, or (n, n_classes) logits.
@@ -155,6 +105,22 @@ class Head(Protocol):
             (n_units, columns) float64 logits. A unit's bits depend on its own rows only.
         """
 
+    def image_weights(
+        self, X: npt.NDArray[np.float32], unit_of_row: npt.NDArray[np.int64], n_units: int
+    ) -> Floats | None:
+        """Return how much each row has to say in its unit; None from a head that hears all alike.
+
+        Parameters
+        ----------
+        X, unit_of_row, n_units
+            As `unit_scores`.
+
+        Returns
+        -------
+        ndarray or None
+            (n,) float64, 0 or more, summing to 1 in each unit. A unit's bits depend on its own rows only.
+        """
+
     def predict_proba(self, X: Any) -> Floats:
         """Return (n, n_classes) probabilities."""
 
@@ -163,6 +129,22 @@ class Head(Protocol):
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return what was learned, as arrays that safetensors can hold."""
+
+
+class Head(FittedHead, Protocol):
+    """A fitted or unfitted scikit-learn classifier that can be kept as plain arrays.
+
+    `HeadDefaults` has `needs`, `converged_`, `unit_scores`, `image_weights` and `family_of_text` for heads that inherit
+    it.
+    """
+
+    needs: ClassVar[HeadNeeds]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor parameters."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from (n, dim) vectors and (n,) labels."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], params: Mapping[str, Any]) -> Self:
@@ -192,7 +174,7 @@ class _ScoresRows(Protocol):
 
 
 class HeadDefaults:
-    """What a head inherits: no needs, and units that have the mean of their rows' probabilities."""
+    """What a head inherits: no needs, and units with the mean of their rows' probabilities, which all weigh alike."""
 
     needs: ClassVar[HeadNeeds] = HeadNeeds()
     converged_: bool | None = None
@@ -208,6 +190,13 @@ class HeadDefaults:
         """Return (n_units, columns) scores of the mean of each unit's row probabilities (`Head.unit_scores`)."""
         scores = np.asarray(self.decision_function(X), np.float64).reshape(len(X), -1)
         return pool_scores(scores - shift, unit_of_row, n_units=n_units)
+
+    def image_weights(
+        self, X: npt.NDArray[np.float32], unit_of_row: npt.NDArray[np.int64], n_units: int
+    ) -> Floats | None:
+        """Return None: no row has more to say than another (`FittedHead.image_weights`)."""
+        del X, unit_of_row, n_units
+        return None
 
     @classmethod
     def family_of_text(cls, task: Task, text: TextTower, *, prompts: Path | None) -> HeadFamily:
@@ -239,16 +228,37 @@ class OutOfFold:
         return {**point, **(self.refit_params[index][target] if self.refit_params else {})}
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrossFit:
+    """Heads of every fold of several partitions, and their scores of what they never saw.
+
+    Parameters
+    ----------
+    heads
+        Of each target, ``repeats * folds`` fitted heads: those of the first partition by fold, then of the next.
+    scores
+        (repeats, n, targets, columns) float32 decision scores of rows, or (repeats, n_units, targets, columns) of
+        units where the family says ``scores_units``: in each repeat by the head whose fold the row is in.
+    """
+
+    heads: Sequence[Sequence[Head]]
+    scores: npt.NDArray[np.float32]
+
+
 class HeadFamily(Protocol):
     """A grid of heads that is solved at once.
 
-    `FamilyDefaults` has `targets_share_work`, `scores_units` and `on_device` for families that inherit it.
+    `FamilyDefaults` has `targets_share_work`, `scores_units`, `final`, `cross_fit` and `on_device` for families that
+    inherit it.
     """
 
     # Whether targets have work in common; where not, they are fitted a few at a time, which holds fewer scores.
     targets_share_work: ClassVar[bool]
     # Whether `out_of_fold` scores units, as its heads' own `unit_scores` do, or rows, which are then pooled.
     scores_units: ClassVar[bool]
+    # `refit` where the head of all rows is the same function as those of the folds, only steadier; `ensemble` where it
+    # is sharper or duller than they were: then the mean of the heads of several partitions answers.
+    final: ClassVar[Final]
 
     @property
     def points(self) -> tuple[Mapping[str, Any], ...]:
@@ -289,19 +299,75 @@ class HeadFamily(Protocol):
             As given to `out_of_fold`.
         """
 
+    def cross_fit(
+        self,
+        training: Training,
+        folds: npt.NDArray[np.int64],
+        params_of_target: Sequence[Mapping[str, Any]],
+        *,
+        seed: int,
+    ) -> CrossFit:
+        """Fit one head for every fold of every partition, and score the rows of that fold with it.
+
+        Parameters
+        ----------
+        training
+            The rows and their units.
+        folds
+            (repeats, n) int64 from 0, one for all rows of a unit: several partitions into folds.
+        params_of_target
+            Constructor parameters of each target's heads: the grid point chosen for it. A head may hold some of its
+            own rows out, to know when to stop.
+        seed
+            From which each head's own is derived (`heads.folds.repeat_seed`): heads that draw numbers must not draw
+            the same, or their mean is as noisy as each of them.
+        """
+
+
+class _Refits(Protocol):
+    scores_units: ClassVar[bool]
+
+    def refit(
+        self, training: Training, params_of_target: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> list[Head]: ...
+
 
 class FamilyDefaults:
-    """What a family inherits: shared work, scores of rows, and no choice of a device."""
+    """What a family inherits: shared work, scores of rows, a head of all rows, and no choice of a device."""
 
     targets_share_work: ClassVar[bool] = True
     scores_units: ClassVar[bool] = False
+    final: ClassVar[Final] = "refit"
 
     def on_device(self, device: str) -> Self:
         """Return the grid itself: it is fitted in one place only."""
         del device
         return self
 
-
-def learnable(training: Training, target: int) -> npt.NDArray[np.bool_]:
-    """Return the (n,) rows that a target can be learned from: with a label, and a weight above 0."""
-    return np.asarray((training.y[:, target] >= 0) & (training.sample_weight[:, target] > 0))
+    def cross_fit(
+        self: _Refits,
+        training: Training,
+        folds: npt.NDArray[np.int64],
+        params_of_target: Sequence[Mapping[str, Any]],
+        *,
+        seed: int,
+    ) -> CrossFit:
+        """Fit each head by `refit` on the rows outside its fold (`HeadFamily.cross_fit`)."""
+        cases = training.n_units if self.scores_units else len(training.X)
+        scores = np.empty((len(folds), cases, training.y.shape[1], training.columns), np.float32)
+        heads: list[list[Head]] = [[] for _ in params_of_target]
+        for repeat, fold_of_row in enumerate(folds):
+            fold_of_unit = fold_of_row[training.row_of_unit]
+            for fold in np.unique(fold_of_row):
+                outside = training.take_units(fold_of_unit != fold)
+                inside = training.take_units(fold_of_unit == fold)
+                scored = np.flatnonzero((fold_of_unit if self.scores_units else fold_of_row) == fold)
+                own_seed = repeat_seed(seed, repeat, int(fold))
+                for target, head in enumerate(self.refit(outside, params_of_target, seed=own_seed)):
+                    heads[target].append(head)
+                    scores[repeat, scored, target] = (
+                        head.unit_scores(inside.X, inside.unit_of_row, inside.n_units)
+                        if self.scores_units
+                        else head.decision_function(inside.X).reshape(len(scored), -1)
+                    )
+        return CrossFit(heads=heads, scores=scores)

@@ -69,6 +69,37 @@ def assign_folds(
     return np.asarray(fold_of_group[groups], np.int64)
 
 
+def repeat_seed(seed: int, *place: int) -> int:
+    """Return a seed for one place (a repeat, or a fold of it) below 2**31; of the first repeat it is `seed` itself.
+
+    Examples
+    --------
+    >>> repeat_seed(7, 0), repeat_seed(7, 1) == repeat_seed(7, 1), repeat_seed(7, 1) == repeat_seed(7, 2)
+    (7, True, False)
+    """
+    if not any(place):
+        return seed
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0] >> 1)
+
+
+def partitions(
+    y: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    *,
+    folds: int,
+    n_classes: int,
+    seed: int,
+    repeats: int,
+) -> npt.NDArray[np.int64]:
+    """Return (repeats, n_units) folds of as many partitions, the first by `seed` itself; as `assign_folds`."""
+    return np.stack(
+        [
+            assign_folds(y, groups, folds=folds, n_classes=n_classes, seed=repeat_seed(seed, repeat))
+            for repeat in range(repeats)
+        ]
+    )
+
+
 def require_classes(
     y: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], *, folds: int, task: Task
 ) -> None:

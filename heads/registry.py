@@ -13,7 +13,7 @@ def head_names() -> list[str]:
     Examples
     --------
     >>> heads.head_names()
-    ['knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
+    ['attention', 'knn', 'logistic', 'mlp', 'xgboost', 'zeroshot']
     """
     return plugin_names(HEADS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,51 @@ def log_probabilities(scores: Floats) -> Floats:
     for k in range(1, wide.shape[1]):
         total += exponentials[:, k : k + 1]
     return np.asarray(shifted - np.log(total), np.float64)
+
+
+def log_odds_of(probabilities: Floats) -> Floats:
+    """Return log odds of the second of two classes, or centred log probabilities of several.
+
+    Parameters
+    ----------
+    probabilities
+        (..., n_classes), none of them 0; NaN stays NaN.
+
+    Returns
+    -------
+    ndarray
+        (..., columns) float64: one column with two classes, else one per class.
+    """
+    logs = np.log(probabilities)
+    if logs.shape[-1] == 2:
+        return np.asarray(logs[..., 1:] - logs[..., :1], np.float64)
+    # Summed class by class: a row's bits must not depend on the batch.
+    total = logs[..., :1].copy()
+    for k in range(1, logs.shape[-1]):
+        total += logs[..., k : k + 1]
+    return np.asarray(logs - total / logs.shape[-1], np.float64)
+
+
+def blended(log_odds: Floats, weights: Sequence[Sequence[float]]) -> Floats:
+    """Return the weighted sums of several heads' log odds.
+
+    Parameters
+    ----------
+    log_odds
+        (n, parts, targets, columns).
+    weights
+        By target, one for each part.
+
+    Returns
+    -------
+    ndarray
+        (n, targets, columns) float64, NaN where a part is. A row's bits depend on itself only.
+    """
+    of_part = np.asarray(weights, np.float64).T[:, :, None]
+    scores = of_part[0] * log_odds[:, 0]
+    for part in range(1, len(of_part)):
+        scores += of_part[part] * log_odds[:, part]
+    return np.asarray(scores, np.float64)
 
 
 def columns_of(classes: npt.NDArray[Any]) -> int:

@@ -20,13 +20,20 @@ import safetensors.numpy
 from embedstore.errors import DataError
 from embedstore.view import MISSING
 from heads.base import Head, HeadFamily, Training
+from heads.contracts import (
+    SAME_PROBABILITY,
+    SEED,
+    check_cross_fit,
+    require,
+    require_close,
+    require_raises,
+    require_same,
+)
 from heads.scores import Floats, probabilities_from_scores
 
 Rows = npt.NDArray[np.float32]
 
-_SEED = 3
 _BATCHES = (1, 3, 17, 64)
-_SAME_PROBABILITY = 5e-3
 
 
 def make_training(
@@ -93,14 +100,14 @@ def check_head(head: Head, *, n_classes: int) -> None:
     X, y = training.X, training.y[:, 0]
     before = head.get_params()
     make = _maker(head, before)
-    _require(head.fit(X, y) is head, "fit must return the head itself")
-    _require(
+    require(head.fit(X, y) is head, "fit must return the head itself")
+    require(
         head.get_params() == before,
         f"fit must leave the parameters alone; {before} became {head.get_params()}",
     )
     scores = head.decision_function(X)
     shape = (len(X),) if n_classes == 2 else (len(X), n_classes)
-    _require(
+    require(
         scores.shape == shape and scores.dtype == np.float64,
         f"decision_function must return float64 of shape {shape}; found {scores.dtype} of {scores.shape}",
     )
@@ -111,8 +118,8 @@ def check_head(head: Head, *, n_classes: int) -> None:
         err_msg="predict_proba must be the softmax of the scores (heads.scores.probabilities_from_scores)",
     )
     right = float((head.predict(X) == y).mean())
-    _require(right > 0.7, f"more than 70 % of an easy problem must be predicted right; found {right:.0%}")
-    _require(
+    require(right > 0.7, f"more than 70 % of an easy problem must be predicted right; found {right:.0%}")
+    require(
         head.classes_.tolist() == list(range(n_classes)),
         f"classes_ must be the labels; found {head.classes_}",
     )
@@ -121,10 +128,10 @@ def check_head(head: Head, *, n_classes: int) -> None:
     _check_arrays(head, X)
     other = make().fit(X, y * 10 + 5)
     strangers = set(other.predict(X).tolist()) - {5, 15, 25}
-    _require(not strangers, f"predict must return labels as they were given; found {strangers}")
-    _require_same(other.decision_function(X), scores, "with other names for the classes")
-    _require_same(make().fit(X, y).decision_function(X), scores, "fitted again with the same parameters")
-    _require_raises(ValueError, "one class", lambda: make().fit(X, np.zeros(len(X), int)), "fit on one class")
+    require(not strangers, f"predict must return labels as they were given; found {strangers}")
+    require_same(other.decision_function(X), scores, "with other names for the classes")
+    require_same(make().fit(X, y).decision_function(X), scores, "fitted again with the same parameters")
+    require_raises(ValueError, "one class", lambda: make().fit(X, np.zeros(len(X), int)), "fit on one class")
     _check_weights(make(), training)
 
 
@@ -138,9 +145,9 @@ def _check_rows_stand_alone(head: Head, X: Rows) -> None:
     order = np.random.default_rng(0).permutation(len(X))
     for batch in _BATCHES:
         rows = order[:batch]
-        _require_same(head.decision_function(X[rows]), whole[rows], f"{batch} rows without the others")
+        require_same(head.decision_function(X[rows]), whole[rows], f"{batch} rows without the others")
     many = head.decision_function(np.repeat(X, 20, axis=0))[::20]
-    _require_same(many, whole, "rows among copies of themselves")
+    require_same(many, whole, "rows among copies of themselves")
 
 
 def _check_units_stand_alone(head: Head, X: Rows) -> None:
@@ -150,13 +157,13 @@ def _check_units_stand_alone(head: Head, X: Rows) -> None:
     whole = head.unit_scores(X, unit_of_row, n_units)
     of_rows = head.decision_function(X).reshape(len(X), -1)
     shape = (n_units, of_rows.shape[1])
-    _require(
+    require(
         whole.shape == shape and whole.dtype == np.float64,
         f"unit_scores must return float64 of shape {shape}; found {whole.dtype} of {whole.shape}",
     )
     some = np.isin(unit_of_row, [1, 4])
     alone = head.unit_scores(X[some], (unit_of_row[some] == 4).astype(np.int64), 2)
-    _require_same(alone, whole[[1, 4]], "two units without the others")
+    require_same(alone, whole[[1, 4]], "two units without the others")
     np.testing.assert_allclose(
         head.unit_scores(X, np.arange(len(X)), len(X)),
         of_rows,
@@ -167,10 +174,22 @@ def _check_units_stand_alone(head: Head, X: Rows) -> None:
     shift = np.zeros(shape[1])
     shift[-1] = 0.5
     moved = probabilities_from_scores(head.unit_scores(X, unit_of_row, n_units, shift=shift))
-    _require(
+    require(
         bool((moved[:, -1] <= probabilities_from_scores(whole)[:, -1]).all()),
         "unit_scores must subtract the shift: one for the last class must not raise its probability",
     )
+    weights = head.image_weights(X, unit_of_row, n_units)
+    if weights is not None:
+        sums = np.bincount(unit_of_row, weights)
+        require(
+            weights.shape == (len(X),)
+            and bool((weights >= 0).all())
+            and bool(np.allclose(sums, 1, atol=1e-9)),
+            "image_weights must return None, or a weight of each row, 0 or more, that sum to 1 in each unit",
+        )
+        own = head.image_weights(X[some], (unit_of_row[some] == 4).astype(np.int64), 2)
+        require(own is not None, "image_weights must be None always or never")
+        require_same(np.asarray(own), weights[some], "image weights of two units without the others")
 
 
 def _check_arrays(head: Head, X: Rows) -> None:
@@ -178,21 +197,21 @@ def _check_arrays(head: Head, X: Rows) -> None:
     kept = safetensors.numpy.load(safetensors.numpy.save(arrays))
     params = json.loads(json.dumps(head.get_params(), allow_nan=False))
     again = type(head).from_arrays(kept, params)
-    _require_same(again.decision_function(X), head.decision_function(X), "built again from its arrays")
-    _require(again.classes_.tolist() == head.classes_.tolist(), "from_arrays must restore classes_")
+    require_same(again.decision_function(X), head.decision_function(X), "built again from its arrays")
+    require(again.classes_.tolist() == head.classes_.tolist(), "from_arrays must restore classes_")
     n_features = getattr(again, "n_features_in_", None)
-    _require(n_features == X.shape[1], f"from_arrays must restore n_features_in_; found {n_features}")
-    _require(
+    require(n_features == X.shape[1], f"from_arrays must restore n_features_in_; found {n_features}")
+    require(
         json.dumps(again.get_params()) == json.dumps(head.get_params()),
         "from_arrays must restore the parameters",
     )
     for name in arrays:
         rest = {key: kept[key] for key in kept if key != name}
         load = partial(type(head).from_arrays, rest, params)
-        _require_raises(DataError, re.escape(name), load, f"from_arrays without {name!r}")
+        require_raises(DataError, re.escape(name), load, f"from_arrays without {name!r}")
     words = np.where(head.predict(X) == 0, "a", "b")
     named = _maker(head, params)().fit(X, words)
-    _require_raises(DataError, "whole numbers", named.to_arrays, "keeping a head whose classes are words")
+    require_raises(DataError, "whole numbers", named.to_arrays, "keeping a head whose classes are words")
 
 
 def _check_weights(head: Head, training: Training) -> None:
@@ -201,14 +220,14 @@ def _check_weights(head: Head, training: Training) -> None:
     weight = np.where(y == 0, 8.0, 1.0)
     plain = head.fit(X, y).predict_proba(X)[:, 0].mean()
     weighted = head.fit(X, y, weight).predict_proba(X)[:, 0].mean()
-    _require(
+    require(
         weighted > plain + 0.01,
         f"weights of 8 for the first class must raise its mean probability; it was {plain:.3f} and is {weighted:.3f}",
     )
     wrong = np.concatenate([y, 1 - np.minimum(y, 1)])
     silent = np.concatenate([np.ones(len(X)), np.zeros(len(X))])
     kept = head.fit(np.concatenate([X, X]), wrong, silent).decision_function(X)
-    _require_close(kept, head.fit(X, y).decision_function(X), 1e-3, "rows of weight 0 must teach nothing")
+    require_close(kept, head.fit(X, y).decision_function(X), 1e-3, "rows of weight 0 must teach nothing")
 
 
 def check_family(family: HeadFamily, head: type[Head], *, n_classes: int) -> None:
@@ -216,7 +235,7 @@ def check_family(family: HeadFamily, head: type[Head], *, n_classes: int) -> Non
 
     Points are plain JSON values; out-of-fold scores have their shape, are the same at every call, see neither the
     labels nor the other vectors of a row's fold, and keep targets apart; heads of all rows are made with the chosen
-    parameters.
+    parameters, and heads of the folds of several partitions never see what they score.
 
     Parameters
     ----------
@@ -235,28 +254,29 @@ def check_family(family: HeadFamily, head: type[Head], *, n_classes: int) -> Non
     training = make_training(n_classes=n_classes)
     folds = folds_of(training)
     points = family.points
-    _require(len(points) > 0, "a grid must have a point")
+    require(len(points) > 0, "a grid must have a point")
     make: Callable[..., Head] = head
     for point in points:
         json.dumps(make(**json.loads(json.dumps(dict(point), allow_nan=False))).get_params(), allow_nan=False)
-    found = family.out_of_fold(training, folds, seed=_SEED)
+    found = family.out_of_fold(training, folds, seed=SEED)
     scores, shape = found.scores, (len(points), len(folds), 2, training.columns)
-    _require(
+    require(
         scores.shape == shape and scores.dtype == np.float32,
         f"out_of_fold must return float32 scores of shape {shape}; found {scores.dtype} of {scores.shape}",
     )
-    _require(bool(np.isfinite(scores).all()), "out-of-fold scores must be finite where a point can be fitted")
-    again = family.out_of_fold(training, folds, seed=_SEED)
-    _require_same(again.scores, scores, "out-of-fold scores of the same seed")
-    _require(again.refit_params == found.refit_params, "refit_params of the same seed must be the same")
+    require(bool(np.isfinite(scores).all()), "out-of-fold scores must be finite where a point can be fitted")
+    again = family.out_of_fold(training, folds, seed=SEED)
+    require_same(again.scores, scores, "out-of-fold scores of the same seed")
+    require(again.refit_params == found.refit_params, "refit_params of the same seed must be the same")
     losses, chance = log_losses(scores[0], training.y), np.log(n_classes)
-    _require(
+    require(
         bool((losses < chance).all()),
         f"out-of-fold log loss of an easy problem must be below {chance:.3f}; found {losses}",
     )
     _check_no_leak(family, training, folds, scores)
     _check_targets_apart(family, training, folds, scores)
     _check_refit(family, head, training)
+    check_cross_fit(family, head, make_training(n=120, n_classes=n_classes))
 
 
 def _check_no_leak(
@@ -266,22 +286,22 @@ def _check_no_leak(
     inside = folds == 0
     y, X = training.y.copy(), training.X.copy()
     y[inside] = 0
-    flipped = family.out_of_fold(replace(training, y=y), folds, seed=_SEED).scores
+    flipped = family.out_of_fold(replace(training, y=y), folds, seed=SEED).scores
     # Probabilities, as a softmax does not see a common shift of its scores.
     before = probabilities_from_scores(scores)
-    _require_close(
+    require_close(
         probabilities_from_scores(flipped)[:, inside],
         before[:, inside],
-        _SAME_PROBABILITY,
+        SAME_PROBABILITY,
         "the labels of a fold must not move its own scores",
     )
     one = int(np.flatnonzero(inside)[0])
     X[inside & (np.arange(len(X)) != one)] += 50
-    moved = family.out_of_fold(replace(training, X=X), folds, seed=_SEED).scores
-    _require_close(
+    moved = family.out_of_fold(replace(training, X=X), folds, seed=SEED).scores
+    require_close(
         probabilities_from_scores(moved)[:, one],
         before[:, one],
-        _SAME_PROBABILITY,
+        SAME_PROBABILITY,
         "vectors of a fold must not move the scores of other rows in it (is something scaled on all rows?)",
     )
 
@@ -293,21 +313,21 @@ def _check_targets_apart(
     y, weight = training.y.copy(), training.sample_weight.copy()
     y[::4, 1] = MISSING
     weight[1::4, 1] = 0
-    some = family.out_of_fold(replace(training, y=y, sample_weight=weight), folds, seed=_SEED).scores
-    _require(bool(np.isfinite(some).all()), "rows without a label or a weight must be scored all the same")
+    some = family.out_of_fold(replace(training, y=y, sample_weight=weight), folds, seed=SEED).scores
+    require(bool(np.isfinite(some).all()), "rows without a label or a weight must be scored all the same")
     found, before = probabilities_from_scores(some), probabilities_from_scores(scores)
-    _require_close(
+    require_close(
         found[:, :, 0],
         before[:, :, 0],
-        _SAME_PROBABILITY,
+        SAME_PROBABILITY,
         "missing labels of one target must not move another",
     )
     y[1::4, 1] = MISSING
-    same = family.out_of_fold(replace(training, y=y), folds, seed=_SEED).scores
-    _require_close(
+    same = family.out_of_fold(replace(training, y=y), folds, seed=SEED).scores
+    require_close(
         probabilities_from_scores(same),
         found,
-        _SAME_PROBABILITY,
+        SAME_PROBABILITY,
         "a weight of 0 must be the same as no label",
     )
 
@@ -316,26 +336,26 @@ def _check_refit(family: HeadFamily, head: type[Head], training: Training) -> No
     y = training.y.copy()
     y[::4, 1] = MISSING
     training = replace(training, y=y)
-    found = family.out_of_fold(training, folds_of(training), seed=_SEED)
+    found = family.out_of_fold(training, folds_of(training), seed=SEED)
     last = len(family.points) - 1
     chosen = [found.params(family.points[point], point, target) for target, point in enumerate((0, last))]
-    heads = family.refit(training, chosen, seed=_SEED)
-    again = family.refit(training, json.loads(json.dumps(chosen, allow_nan=False)), seed=_SEED)
+    heads = family.refit(training, chosen, seed=SEED)
+    again = family.refit(training, json.loads(json.dumps(chosen, allow_nan=False)), seed=SEED)
     for target, (fitted, twin, params) in enumerate(zip(heads, again, chosen, strict=True)):
-        _require(type(fitted) is head, f"refit must return {head.__name__}; found {type(fitted).__name__}")
+        require(type(fitted) is head, f"refit must return {head.__name__}; found {type(fitted).__name__}")
         kept = fitted.get_params()
-        _require(
+        require(
             kept.items() >= params.items(), f"refit must use the chosen parameters {params}; found {kept}"
         )
         classes = fitted.classes_.tolist()
-        _require(
+        require(
             classes == list(range(training.n_classes)),
             f"classes_ must be every class, shown or not; found {classes}",
         )
         scores = fitted.decision_function(training.X).reshape(len(training.X), 1, -1)
-        _require_same(twin.decision_function(training.X), scores, "refitted with the same seed")
+        require_same(twin.decision_function(training.X), scores, "refitted with the same seed")
         loss = log_losses(scores, y[:, [target]])[0]
-        _require(
+        require(
             loss < np.log(training.n_classes), f"log loss of a refitted head on its own rows is {loss:.3f}"
         )
         _check_arrays(fitted, training.X)
@@ -360,38 +380,7 @@ def check_chance(family: HeadFamily, *, worse_by: float) -> None:
     scores = family.out_of_fold(training, folds_of(training, 5), seed=0).scores
     for point, of_point in zip(family.points, scores, strict=True):
         loss = float(log_losses(of_point, training.y)[0])
-        _require(
+        require(
             abs(loss - np.log(2)) <= worse_by,
             f"on labels without signal, {dict(point)} must be within {worse_by} of log loss 0.693; found {loss:.3f}",
         )
-
-
-def _require_raises(kind: type[Exception], match: str, call: Callable[[], object], what: str) -> None:
-    try:
-        call()
-    except kind as error:
-        _require(
-            re.search(match, str(error)) is not None,
-            f"{what}: the message must say {match!r}; found: {error}",
-        )
-    else:
-        raise AssertionError(f"{what} must raise {kind.__name__}")
-
-
-def _require_same(found: npt.NDArray[Any], wanted: npt.NDArray[Any], what: str) -> None:
-    if found.tobytes() != wanted.tobytes():
-        apart = np.abs(found.ravel() - wanted.ravel()).max() if found.size == wanted.size else np.nan
-        raise AssertionError(
-            f"{what}: scores must have the same bits; the largest difference is {apart:.3g}. A matrix product "
-            "rounds differently for another number of rows; sums along a row do not"
-        )
-
-
-def _require_close(found: npt.NDArray[Any], wanted: npt.NDArray[Any], within: float, what: str) -> None:
-    apart = float(np.abs(found - wanted).max())
-    _require(apart <= within, f"{what}; the largest difference is {apart:.3g}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)

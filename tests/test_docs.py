@@ -40,7 +40,7 @@ def test_every_documented_command_and_option_exists(page, line):
     if words[0].startswith("-"):
         return
     assert words[0] in COMMANDS, (page, line)
-    command = importlib.import_module(f"cli.commands.{words[0]}").command
+    command = cli.get_command(None, words[0])
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     given = {word.partition("=")[0] for word in words[1:] if word.startswith("-") and not word[1:2].isdigit()}
     assert given <= known, (page, line)

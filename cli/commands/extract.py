@@ -69,6 +69,13 @@ from embedstore.queries.conditions import parse_conditions, select_records
     "--encoder-pooling", help="How patch tokens become one vector: map or mean.  [default: the encoder's]"
 )
 @click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Also keep each token of the encoder's grid, projected to N numbers where it has more.  "
+    "[default: as in the store; none in a new one]",
+)
+@click.option(
     "--execution",
     type=click.Choice(["eager", "compile", "graph"]),
     help="How the encoder's passes run.  [default: the device's]",
@@ -205,6 +212,7 @@ def _encoder(given: Mapping[str, Any], settings: Mapping[str, Any]) -> EncoderCh
         revision=given["revision"],
         pooling=given["encoder_pooling"],
         execution=given["execution"],
+        tokens=given["tokens"],
         options=encoder_options_of(given["encoder"], given["encoder_option"], settings),
     )
 

@@ -49,7 +49,8 @@ from embedstore.task import Task
 @click.option(
     "--classes",
     metavar="A,B,...",
-    help="Classes in order; of two the second is the positive one.  [default: sorted, no or normal first]",
+    help="Classes in order; of two the second is the positive one.  [default: numbers and words for grades in their "
+    "order, else sorted; no or normal first]",
 )
 @click.option(
     "--positive",
@@ -60,7 +61,8 @@ from embedstore.task import Task
 @click.option(
     "--ordered",
     is_flag=True,
-    help="Classes are grades, from the least to the gravest: quadratic kappa is stated.",
+    help="Classes are grades, from the least to the gravest: quadratic kappa is stated. Numbers and words for grades "
+    "(mild, BI-RADS 4A, KL 2, IV) need no --classes.",
 )
 @by_option
 @json_option

@@ -17,7 +17,15 @@ from cli.jobs.predict_inputs import NEAREST, Answering, PredictOptions, ProjectD
 from cli.key_options import key_option
 from cli.options import ProjectCommand, plural, print_notice, project_of, store_option, where_option
 from cli.printing.answer_progress import shown_answers
-from cli.printing.prediction_file import COMPACT, FULL, STDOUT, open_predictions, require_prediction_file
+from cli.printing.prediction_file import (
+    CODES,
+    COMPACT,
+    FULL,
+    STDOUT,
+    SUBMISSION,
+    open_predictions,
+    require_prediction_file,
+)
 from cli.project import Project
 from cli.stop_signal import stop_on_signal
 
@@ -74,10 +82,11 @@ from cli.stop_signal import stop_on_signal
 @click.option(
     "--format",
     "form",
-    type=click.Choice([FULL, COMPACT]),
+    type=click.Choice([FULL, COMPACT, CODES, SUBMISSION]),
     default=FULL,
     show_default=True,
-    help="All that is known of an answer, or what one looks at first.",
+    help="All that is known of an answer; what one looks at first; of RSNA lumbar studies severity codes, as "
+    "generative models print them; or that competition's file: probabilities times (1, 2, 4), by which it scores best.",
 )
 @click.option("--encoder", help="Folder or hub id of the run's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
@@ -99,7 +108,7 @@ def command(context: click.Context, /, *, inputs: tuple[Path, ...], run_folder: 
     Example:
       embed predict --probe runs/abnormal-logistic MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive
     """
-    require_prediction_file(given["out"])
+    require_prediction_file(given["out"], given["form"])
     answering = open_answers(run_folder, inputs, _options(context, given), notify=print_notice)
     return _write(answering, given["out"], given["form"])
 

@@ -18,6 +18,7 @@ from cli.completion import (
     complete_tasks,
 )
 from cli.jobs.probe_all import probe_all
+from cli.jobs.probe_blend import probe_blend
 from cli.jobs.probe_store import ProbeJob, probe_store
 from cli.key_options import key_option
 from cli.options import (
@@ -28,6 +29,7 @@ from cli.options import (
     project_of,
     require,
     stores_option,
+    subgroups_option,
 )
 from cli.printing.head_table import comparison_document, print_finished, print_head_table
 from cli.printing.probe_progress import shown_stages
@@ -35,9 +37,11 @@ from cli.printing.run_summary import print_run
 from cli.stop_signal import interrupted_by_sigterm
 from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
+from heads.blending.blend import BLEND
 from heads.estimators.presets import preset_names
 from heads.inputs.class_weights import CLASS_WEIGHTS
-from heads.protocol.options import ProbeOptions
+from heads.protocol.fitting import FINALS
+from heads.protocol.options import LEAST_REPEATS, MOST_REPEATS, ProbeOptions
 from heads.stages import watched
 
 _ALL = "all"
@@ -71,13 +75,24 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     default=_USUAL.head,
     show_default=True,
     shell_complete=complete_heads,
-    help="Head to fit, or all to compare them.",
+    help="Head to fit, blend to join several, or all to compare them and their blend.",
+)
+@click.option(
+    "--parts",
+    metavar="HEAD,HEAD",
+    help="Heads that --head blend joins, with commas between them.  [default: all that can run]",
 )
 @click.option(
     "--preset",
     shell_complete=complete_presets,
     metavar="NAME",
     help=f"A published protocol in place of --head: {', '.join(preset_names())}.",
+)
+@click.option(
+    "--shots",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Learn from so many units only, one of each patient, the same ones in every store of them.  [default: all]",
 )
 @click.option(
     "--out",
@@ -98,6 +113,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     multiple=True,
     help="Manifest column (anatomy, ...) that the head gets beside the vector; may be given several times.",
 )
+@subgroups_option
 @click.option(
     "--select-inputs",
     is_flag=True,
@@ -116,6 +132,18 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     default=_USUAL.folds,
     show_default=True,
     help=_FOLDS,
+)
+@click.option(
+    "--final",
+    type=click.Choice(FINALS),
+    default=_USUAL.final,
+    show_default=True,
+    help="What answers: one head refitted on all, or the mean of the heads of several partitions into folds.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(LEAST_REPEATS, MOST_REPEATS),
+    help="Partitions of an ensemble.  [default: 4, and 2 for many images]",
 )
 @click.option(
     "--draws",
@@ -192,7 +220,9 @@ def command(context: click.Context, /, **given: Any) -> None:
             print_head_table(compared, stores=job.stores)
         return
     with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
-        run = probe_store(job, notify=print_notice)
+        # A preset brings its own head.
+        joins = given["preset"] is None and given["head"] == BLEND
+        run = probe_blend(job, notify=print_notice) if joins else probe_store(job, notify=print_notice)
     if as_json:
         print_json({"run": str(run.folder), **run.document, "run_id": run.run_id, **run.timing})
     else:
@@ -212,6 +242,8 @@ def _job(
     prompts: Path | None,
     key_file: Path | None,
     fit_device: str,
+    subgroups: tuple[str, ...],
+    parts: str | None,
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -222,6 +254,8 @@ def _job(
         head = _USUAL.head
     if given["select_inputs"] and given["pooling"] is not None:
         raise UsageError(f"--select-inputs chooses the pooling; leave --pooling {given['pooling']} out")
+    if parts is not None and head != BLEND:
+        raise UsageError(f"--parts names the heads that --head {BLEND} joins; found --head {head}")
     shared = {name: entry for name, entry in given.items() if name in _SHARED}
     project = project_of(context)
     return ProbeJob(
@@ -235,4 +269,14 @@ def _job(
         encoder=encoder,
         prompts=prompts,
         key_file=key_file,
+        subgroups=subgroups,
+        parts=[] if parts is None else _listed(parts),
     )
+
+
+def _listed(parts: str) -> list[str]:
+    """Return the names between commas; raises UsageError where one is missing."""
+    names = [name.strip() for name in parts.split(",")]
+    if not all(names):
+        raise UsageError(f"--parts must be names of heads with commas between them; found {parts!r}")
+    return names

@@ -103,6 +103,9 @@ class Answerer:
             metadata=units.metadata,
             content_sha256=units.content_sha256,
             image_of_target=units.image_of_target,
+            image_ids=[
+                stored or str(own) for stored, own in zip(stored_ids, units.image_ids.tolist(), strict=True)
+            ],
         )
         answers = [self._with_facts(answer, fact) for answer, fact in zip(answers, facts, strict=True)]
         if self.cases is not None:

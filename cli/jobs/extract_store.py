@@ -11,6 +11,7 @@ from typing import Any
 
 from embedstore.datasets.base import Collection
 from embedstore.encoders.registry import encoder_options, image_encoder
+from embedstore.errors import UsageError
 from embedstore.extraction.dry_run import DryRun, dry_run
 from embedstore.extraction.extract import (
     Executor,
@@ -18,12 +19,14 @@ from embedstore.extraction.extract import (
     InProcess,
     dtype_of_store,
     square_pixels_of_store,
+    tokens_of_store,
 )
 from embedstore.extraction.on_devices import OnDevices, device_names
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.progress import ExtractSummary, Observer
 from embedstore.files import StrPath
 from embedstore.images.preprocess import PreprocessSpec
+from embedstore.tokens.grid import TOKENS
 
 _MOST_WORKERS = 16
 
@@ -38,6 +41,8 @@ class EncoderChoice:
         As `embedstore.encoders.registry.image_encoder`.
     dtype
         Arithmetic of the encoder; ``auto`` is the store's own where there is one. So are square pixels.
+    tokens
+        Numbers to keep of each token; None for the store's own, and none without a store.
     """
 
     name: str
@@ -46,11 +51,14 @@ class EncoderChoice:
     revision: str | None = None
     pooling: str | None = None
     execution: str | None = None
+    tokens: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def require_known(self) -> None:
-        """Refuse a name or preset that does not exist, before anything is read; raises UsageError."""
-        encoder_options(self.name, revision=self.revision)
+        """Refuse what the encoder does not have, before anything is read; raises UsageError."""
+        offered = encoder_options(self.name, revision=self.revision)
+        if self.tokens is not None and TOKENS not in offered:
+            raise UsageError(f"encoder {self.name!r} has no tokens; leave `tokens` out")
         if self.preset is not None:
             PreprocessSpec(preset=self.preset)
 
@@ -58,6 +66,7 @@ class EncoderChoice:
         """Return what builds the encoder for a store, on any device."""
         # Whatever this machine would choose, a store has one arithmetic.
         dtype = dtype_of_store(Path(store)) if self.dtype == "auto" else self.dtype
+        tokens = self.tokens or tokens_of_store(Path(store), self.name, revision=self.revision)
         return partial(
             image_encoder,
             self.name,
@@ -67,6 +76,7 @@ class EncoderChoice:
             pooling=self.pooling,
             execution=self.execution,
             square_pixels=square_pixels_of_store(Path(store)),
+            tokens=tokens,
             options=self.options,
         )
 

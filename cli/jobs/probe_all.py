@@ -1,12 +1,13 @@
-"""Every installed head on one task: a run for each, how they compare, and one report about all of them."""
+"""Every installed head on one task, and their blend: a run for each, how they compare, and one report about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.jobs.notify import Notify, ignore
+from cli.jobs.probe_blend import blend_into
 from cli.jobs.probe_store import (
     OpenedProbe,
     ProbeJob,
@@ -18,6 +19,7 @@ from cli.jobs.probe_store import (
 from cli.jobs.run_folder import existing_run, require_run_folder
 from cli.project import shown
 from embedstore.errors import EmbedError
+from heads.blending.blend import BLEND
 from heads.registry import head_names
 from heads.reporting.page import save_report
 from heads.runs.comparison import Comparison, compare_runs
@@ -57,7 +59,7 @@ def _unseen(name: str, run: Run) -> None:
 def probe_all(
     job: ProbeJob, *, notify: Notify = ignore, finished: Callable[[str, Run], None] = _unseen
 ) -> ComparedHeads:
-    """Probe with every installed head, on vectors that are loaded once.
+    """Probe with every installed head, on vectors that are loaded once, and join those that could run.
 
     A head whose run is there already, whole and of equal inputs, options and versions, is not fitted again: what was
     stopped goes on where it was.
@@ -79,31 +81,32 @@ def probe_all(
     opened = open_probe(job, notify=notify)
     place_of = opened.place if job.out is None else Path(job.out).joinpath
     report = place_of(COMPARISON).with_name(f"{place_of(COMPARISON).name}.html")
-    names = head_names()
+    names = [*head_names(), BLEND]
     for name in names:
         require_run_folder(place_of(name))
     runs: dict[str, Run] = {}
     skipped: dict[str, Exception] = {}
     try:
         for number, name in enumerate(names, start=1):
+            if name == BLEND and not runs:
+                raise next(iter(skipped.values()))
             with stage(f"head {number} of {len(names)}: {name}"):
                 try:
-                    runs[name] = _probed(name, place_of(name), opened, notify)
+                    runs[name] = (
+                        blend_into(place_of(name), opened, runs, notify=notify)
+                        if name == BLEND
+                        else _probed(name, place_of(name), opened, notify)
+                    )
                 except (EmbedError, ImportError) as error:
                     skipped[name] = error
                     continue
             finished(name, runs[name])
+        differences = _differences(list(runs.values()), opened)
+        with stage("report"):
+            save_report(report, list(runs.values()))
     except KeyboardInterrupt:
         notify(_kept(runs))
         raise
-    if not runs:
-        raise next(iter(skipped.values()))
-    found = list(runs.values())
-    save_report(report, found)
-    differences = {
-        (found[entry.run].document["settings"]["head"], entry.metric): entry
-        for entry in compare_runs(found, draws=opened.options.draws, seed=opened.options.seed)
-    }
     return ComparedHeads(runs=runs, skipped=skipped, differences=differences, report=report)
 
 
@@ -116,6 +119,16 @@ def _probed(name: str, folder: Path, opened: OpenedProbe, notify: Notify) -> Run
         notify(f"{name}: kept, equal inputs made {existing_run(folder)}")
         return found
     return probe_into(folder, opened, options, family, notify=notify)
+
+
+def _differences(runs: Sequence[Run], opened: OpenedProbe) -> dict[tuple[str, str], Comparison]:
+    """Return the differences by head and metric."""
+    draws = opened.options.draws
+    with stage(f"differences between {len(runs)} heads, {draws:,} draws of patients"):
+        return {
+            (runs[entry.run].document["settings"]["head"], entry.metric): entry
+            for entry in compare_runs(runs, draws=draws, seed=opened.options.seed)
+        }
 
 
 def _kept(runs: Mapping[str, Run]) -> str:

@@ -20,12 +20,13 @@ from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
 from embedstore.view import View
 from heads.base import HeadFamily
-from heads.estimators.presets import preset_family
+from heads.estimators.presets import preset, preset_family
 from heads.inputs.input_ways import all_inputs
 from heads.inputs.metadata import require_metadata_columns
 from heads.protocol.decided_by import decided_by, id_of
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
+from heads.protocol.probe_result import ProbeResult
 from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.reporting.pictures import pictures_on_page
@@ -61,6 +62,10 @@ class ProbeJob:
         File of prompts for such heads.
     key_file
         Key of stores whose paths are hidden, for their pictures.
+    subgroups
+        Manifest columns by which results are split, beside those that the task names.
+    parts
+        Heads of a blend (`cli.jobs.probe_blend`); all that can run by default.
     """
 
     stores: Sequence[StrPath]
@@ -73,6 +78,8 @@ class ProbeJob:
     encoder: str | None = None
     prompts: StrPath | None = None
     key_file: StrPath | None = None
+    subgroups: Sequence[str] = ()
+    parts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +143,15 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
             family = family_of(opened, opened.options, notify)
             return probe_into(folder, opened, opened.options, family, notify=notify)
     except KeyboardInterrupt:
-        stays = existing_run(folder)
-        nothing = f"nothing is kept in {shown(folder)}; run again to start over"
-        notify(f"{stays} stays as it was" if stays else nothing)
+        say_what_stays(folder, notify)
         raise
+
+
+def say_what_stays(folder: Path, notify: Notify) -> None:
+    """Say what a stopped command leaves in its folder."""
+    stays = existing_run(folder)
+    nothing = f"nothing is kept in {shown(folder)}; run again to start over"
+    notify(f"{stays} stays as it was" if stays else nothing)
 
 
 def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
@@ -149,7 +161,8 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
     require_metadata_columns(columns)
     with stage("loading the vectors"):
         stores = [open_store(Path(path)) for path in job.stores]
-        view = options.take(load_views(stores, job.task, with_columns=columns))
+        loaded = load_views(stores, job.task, with_columns=columns, subgroups=job.subgroups)
+        view = options.take(loaded)
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
     return OpenedProbe(job=job, options=options, family=family, stores=stores, view=view)
@@ -163,16 +176,22 @@ def probe_into(
     *,
     notify: Notify = ignore,
 ) -> Run:
-    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`.
+    """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`."""
+    return keep_result(folder, opened, probe(opened.view, options, family=family), notify=notify)
+
+
+def keep_result(folder: Path, opened: OpenedProbe, result: ProbeResult, *, notify: Notify = ignore) -> Run:
+    """Leave a result as the run in `folder`, with its report.
 
     A run that is there already is replaced, and it is said whether the new one is the same.
     """
-    result = probe(opened.view, options, family=family)
     before, described = _document(folder), existing_run(folder)
-    run = save_run(folder, result)
+    with stage("saving"):
+        run = save_run(folder, result)
     if described:
         notify(_compared(run, before, described))
-    _save_page(run, opened, same=before.get("run_id") == run.document["run_id"], notify=notify)
+    with stage("report"):
+        _save_page(run, opened, same=before.get("run_id") == run.document["run_id"], notify=notify)
     return run
 
 
@@ -180,12 +199,17 @@ def finished_run(
     folder: Path, opened: OpenedProbe, options: ProbeOptions, family: HeadFamily | None
 ) -> Run | None:
     """Return the run in `folder` if it is whole and equal inputs, options and versions made it; else None."""
+    return kept_run(folder, opened, decided_by(opened.view, options, options.grid(family)))
+
+
+def kept_run(folder: Path, opened: OpenedProbe, decided: Mapping[str, Any]) -> Run | None:
+    """Return the run in `folder` if it is whole and rests on what is given (`heads.protocol.decided_by`); else None."""
     document = _document(folder)
-    if options.strict_targets and document.get("left_out_targets"):
+    if opened.options.strict_targets and document.get("left_out_targets"):
         return None
     if document.get("sources") != [source.to_json() for source in opened.view.sources]:
         return None
-    if document.get("run_id") != id_of(decided_by(opened.view, options, options.grid(family))):
+    if document.get("run_id") != id_of(decided):
         return None
     try:
         found = load_run(folder)
@@ -247,7 +271,12 @@ def _with_preset(options: ProbeOptions) -> tuple[ProbeOptions, HeadFamily | None
         raise UsageError(
             f"preset={options.preset!r} brings its own head, {head!r}; leave head={options.head!r} out"
         )
-    return replace(options, head=head), family
+    shots = preset(options.preset).shots
+    if shots is not None and options.shots not in (None, shots):
+        raise UsageError(
+            f"preset={options.preset!r} learns from {shots} units; leave `shots={options.shots}` out"
+        )
+    return replace(options, head=head, shots=options.shots if shots is None else shots), family
 
 
 def family_of(opened: OpenedProbe, options: ProbeOptions, notify: Notify) -> HeadFamily | None:

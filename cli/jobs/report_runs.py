@@ -1,4 +1,4 @@
-"""Runs in, one page out; and the pictures that a run's own page may show."""
+"""Runs in, one page out, or one table; and the pictures that a run's own page may show."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from embedstore.files import StrPath
 from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.thumbnails import thumbnails_of_units
 from embedstore.store.reader import Store, open_store
+from heads.comparing.comparison_table import ComparisonTable, comparison_table
+from heads.comparing.responses_table import ResponsesTable, responses_table
+from heads.reporting.comparison_page import save_comparison
 from heads.reporting.page import COMPARISON_FILE, REPORT_FILE, save_report
 from heads.reporting.pictures import pictures_on_page
+from heads.reporting.responses_page import save_responses
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run
 from heads.runs.run_files import RUN_FILE, load_run
@@ -72,6 +76,84 @@ def report_runs(
         save_report(page, runs, thumbnails=_pictures(runs, thumbnails, stores, key, notify))
         pages.append(page)
     return tuple(pages)
+
+
+def compare_runs(
+    folders: Sequence[StrPath],
+    *,
+    baseline: StrPath | None = None,
+    subgroups: Sequence[str] | None = None,
+    draws: int | None = None,
+    seed: int | None = None,
+    out: StrPath | None = None,
+    notify: Notify = ignore,
+) -> ComparisonTable:
+    """Compare runs of one task with a baseline, on the units that all evaluated; the page is written if `out` names it.
+
+    Parameters
+    ----------
+    folders
+        Run folders; of several, what is no run folder is passed over and named.
+    baseline, subgroups, draws, seed
+        As `heads.comparison_table`.
+    out
+        The page.
+    notify
+        Takes what a person should know.
+
+    Raises
+    ------
+    EmbedError
+        If there is no run, one was changed, or the runs cannot be compared.
+    UsageError
+        If the page's folder does not exist.
+    """
+    if out is not None and not Path(out).parent.is_dir():
+        raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
+    places = _run_folders([Path(folder) for folder in folders], notify)
+    table = comparison_table(places, baseline=baseline, subgroups=subgroups, draws=draws, seed=seed)
+    if out is not None:
+        save_comparison(out, table)
+    return table
+
+
+def compare_responses(
+    folders: Sequence[StrPath],
+    responses: Sequence[StrPath],
+    *,
+    baseline: StrPath | None = None,
+    draws: int | None = None,
+    seed: int | None = None,
+    out: StrPath | None = None,
+    notify: Notify = ignore,
+) -> ResponsesTable:
+    """Compare generated answers with runs, on the studies in common; the page is written if `out` names it.
+
+    Parameters
+    ----------
+    folders
+        Run folders; of several, what is no run folder is passed over and named.
+    responses, baseline, draws, seed
+        As `heads.comparing.responses_table.responses_table`.
+    out
+        The page.
+    notify
+        Takes what a person should know.
+
+    Raises
+    ------
+    EmbedError
+        If there is no run, one was changed, or answers cannot be compared with it.
+    UsageError
+        If the page's folder does not exist.
+    """
+    if out is not None and not Path(out).parent.is_dir():
+        raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
+    places = _run_folders([Path(folder) for folder in folders], notify)
+    table = responses_table(places, responses, baseline=baseline, draws=draws, seed=seed)
+    if out is not None:
+        save_responses(out, table)
+    return table
 
 
 def pictures_of_errors(run: Run, stores: Sequence[Store], *, key: Key | None = None) -> dict[str, bytes]:

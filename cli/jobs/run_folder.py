@@ -13,9 +13,10 @@ from typing import Any
 from cli.project import shown
 from embedstore.errors import UsageError, first_few
 from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
+from heads.estimators.presets import preset
 from heads.protocol.options import ProbeOptions
 from heads.reporting.page import REPORT_FILE
-from heads.runs.run_files import FILES, RUN_FILE, TIMING_FILE
+from heads.runs.run_files import EVIDENCE_FILE, FILES, RUN_FILE, TIMING_FILE
 
 _NAMED_FILES = 3
 # File systems end a name at 255 bytes; the task and the head come before.
@@ -38,6 +39,7 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
         Name of the file of prompts.
     """
     usual = ProbeOptions()
+    of_preset = None if options.preset is None else preset(options.preset).shots
     several = (("on", stores), ("target", options.targets), ("with", options.with_columns))
     flags = (
         ("select", options.select_inputs),
@@ -48,14 +50,17 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
     settings = (
         ("pool", options.pooling, usual.pooling),
         ("weights", options.class_weights, usual.class_weights),
+        ("shots", None if options.shots == of_preset else options.shots, usual.shots),
         ("folds", options.folds, usual.folds),
+        ("final", options.final, usual.final),
+        ("repeats", options.repeats, usual.repeats),
         ("coverage", options.coverage, usual.coverage),
         ("seed", options.seed, usual.seed),
-        ("prompts", prompts and _listed([prompts]), None),
+        ("prompts", prompts and listed([prompts]), None),
     )
     return "".join(
         [
-            *(f"-{word}-{_listed(names)}" for word, names in several if names),
+            *(f"-{word}-{listed(names)}" for word, names in several if names),
             *(f"-{word}" for word, is_set in flags if is_set),
             *(f"-{word}-{setting}" for word, setting, default in settings if setting != default),
         ]
@@ -73,7 +78,7 @@ def require_run_folder(folder: Path) -> None:
     require_folder(folder)
     if not folder.is_dir() or (folder / RUN_FILE).is_file():
         return
-    own = {*FILES, REPORT_FILE, TIMING_FILE}  # of a run that was stopped while it was written
+    own = {*FILES, EVIDENCE_FILE, REPORT_FILE, TIMING_FILE}  # of a run that was stopped while it was written
     others = sorted(
         entry.name
         for entry in folder.iterdir()
@@ -122,7 +127,7 @@ def _timing(folder: Path) -> dict[str, Any]:
     return timing
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return names as one part of a file's name; where characters have to go, digits keep two names apart."""
     joined = "+".join(names)
     kept = "+".join(re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") for name in names)

@@ -10,6 +10,7 @@ import click
 
 from cli.options import plural, print_json
 from cli.printing.progress import clock
+from embedstore.brief import in_bytes
 from embedstore.errors import and_more, first_few
 from embedstore.extraction.dry_run import DryRun
 
@@ -33,7 +34,7 @@ def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> N
             f"would compute {plural(found.again, 'image')} again: file or facts about the pixels changed"
         )
     for (modality, plane, split), count in found.groups.items():
-        named = ", ".join(part for part in (modality, plane, split) if part) or "unknown"
+        named = ", ".join(part for part in (modality, plane, split) if part) or "no modality or split known"
         click.echo(f"  {named}: {count:,}")
     for reason, image_ids in found.absent.items():
         click.echo(
@@ -51,6 +52,9 @@ def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> N
             f"about {clock(found.seconds)} (decoding {found.decode_per_s:,.0f} images/s, "
             f"encoding {found.encode_per_s:,.1f} images/s) and {found.disk_bytes / 1e6:,.1f} MB"
         )
+    if len(found.array_bytes) > 1:
+        sizes = (f"{name} {in_bytes(size)}" for name, size in found.array_bytes.items())
+        click.echo(f"  of which {', '.join(sizes)}")
 
 
 def _as_json(found: DryRun) -> dict[str, object]:
@@ -76,6 +80,7 @@ def _as_json(found: DryRun) -> dict[str, object]:
         "encode_per_s": _finite(found.encode_per_s),
         "seconds": _finite(found.seconds),
         "disk_bytes": found.disk_bytes,
+        "array_bytes": dict(found.array_bytes),
     }
 
 

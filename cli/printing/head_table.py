@@ -1,4 +1,4 @@
-"""``embed probe --head all``: every installed head on one task, in one table."""
+"""``embed probe --head all``: every installed head on one task, and their blend, in one table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from typing import Any
 import click
 
 from cli.jobs.probe_all import ComparedHeads
-from cli.printing.run_summary import inputs_in_words, predict_line, print_left_out, print_warnings
+from cli.printing.run_summary import (
+    OF_ECE,
+    SAY_ORDER,
+    inputs_in_words,
+    predict_line,
+    print_left_out,
+    print_warnings,
+)
 from cli.project import shown
 from cli.wording import for_command_line
 from embedstore.files import StrPath
+from heads.reporting.words import binned_text
 from heads.runs.answers import NOTICE
 from heads.runs.comparison import Comparison, best_first, leading_metric, p_value_in_words
 from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.statistics.metrics import shown_in
+
+# Targets whose weights are written out.
+_WRITTEN_OUT = 3
 
 
 def print_finished(name: str, run: Run) -> None:
@@ -45,12 +56,17 @@ def print_head_table(compared: ComparedHeads, *, stores: Sequence[StrPath] = ())
     if constant := first.document["without_image"]:
         cells = "".join(f"{_interval(constant.get(column)):<24}" for column in columns)
         click.echo(f"{'no image':<10}{cells}{'':8}  the prevalence of training, said of every unit")
+    _print_of_ece({name: runs[name].document["metrics"].get("ece") for name in order})
+    for name, reason in first.document.get("left_out_metrics", {}).items():
+        click.echo(f"{name}: left out: {reason} ({SAY_ORDER})")
     for name, error in compared.skipped.items():
         click.echo(f"{name:<10}skipped: {for_command_line(str(error))}")
     if any(run.document["inputs"]["tried"] for run in runs.values()):
         click.echo("\ninputs chosen by out-of-fold log loss")
         for name in order:
             click.echo(f"{name:<10}{inputs_in_words(runs[name].document['inputs']['chosen'])}")
+    for line in _weights(runs):
+        click.echo(line)
     click.echo()
     print_left_out(first.document)
     for name in order:
@@ -79,6 +95,7 @@ def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
                 "seconds": run.timing.get("seconds", {}),
                 "without_image": run.document["without_image"],
                 "warnings": run.document["warnings"],
+                "left_out_metrics": run.document.get("left_out_metrics", {}),
                 "left_out_targets": run.document["left_out_targets"],
             }
             for name, run in compared.runs.items()
@@ -96,6 +113,27 @@ def comparison_document(compared: ComparedHeads) -> dict[str, Any]:
         ],
         "report": str(compared.report),
     }
+
+
+def _print_of_ece(of_head: Mapping[str, Mapping[str, Any] | None]) -> None:
+    if any(of_head.values()):
+        told = ", ".join(
+            f"{name} {words}" for name, entry in of_head.items() if (words := binned_text(entry))
+        )
+        click.echo(f"ece: {OF_ECE}{f'; {told}' if told else ''}")
+
+
+def _weights(runs: Mapping[str, Run]) -> list[str]:
+    """Return how much each head counts in a blend, by target; of many targets those of the first."""
+    lines = []
+    for name, run in runs.items():
+        entries = run.document["heads"] if run.document.get("parts") else []
+        for entry in entries[:_WRITTEN_OUT]:
+            weights = ", ".join(f"{part} {weight:.2f}" for part, weight in entry["point"].items())
+            lines.append(f"weights in {name}, {entry['target']}: {weights}")
+        if others := len(entries) - _WRITTEN_OUT:
+            lines += [f"weights of {others} more targets stand in run.json of {name}"] if others > 0 else []
+    return lines
 
 
 def _interval(entry: Mapping[str, Any] | None) -> str:

@@ -13,8 +13,10 @@ from typing import IO, Any
 
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
+from heads.lumbar.coded_answers import coded_answer
+from heads.lumbar.submitted_studies import SubmittedStudies
 
-COMPACT, FULL = "compact", "full"
+COMPACT, FULL, SUBMISSION, CODES = "compact", "full", "submission", "codes"
 STDOUT = Path("-")
 _ENDINGS = (".jsonl", ".csv", ".parquet")
 _SHORT_DIGITS = 4
@@ -25,8 +27,14 @@ Answers = Sequence[Mapping[str, Any]]
 Write = Callable[[Answers], None]
 
 
-def require_prediction_file(path: StrPath) -> None:
+def require_prediction_file(path: StrPath, form: str = FULL) -> None:
     """Refuse a name that says no known format, or whose folder is not there; raises UsageError."""
+    if form == SUBMISSION and Path(path).suffix != ".csv":
+        raise UsageError(
+            f"--format submission needs a file to write, --out submission.csv; found --out {path}"
+        )
+    if form == CODES and Path(path) != STDOUT and Path(path).suffix != ".jsonl":
+        raise UsageError(f"--format codes writes JSON lines, --out codes.jsonl; found --out {path}")
     if Path(path) != STDOUT and Path(path).suffix not in _ENDINGS:
         raise UsageError(
             f"--out: the suffix must be {', '.join(_ENDINGS)}, or the name - for stdout; found {Path(path).suffix!r}"
@@ -47,15 +55,22 @@ def open_predictions(path: StrPath, form: str = FULL) -> Iterator[Write]:
         ``-`` for JSON lines on stdout, or a file by whose ending its format is known: ``.jsonl``, ``.csv`` and
         ``.parquet`` (a row for each unit and target).
     form
-        ``full``, or ``compact``: what one looks at first, rounded.
+        ``full``; ``compact``: what one looks at first, rounded; ``codes``: RSNA lumbar studies as severity codes
+        (`heads.lumbar.coded_answers`), JSON lines only; or ``submission``: the file of the RSNA 2024 Lumbar Spine
+        competition (`heads.lumbar.submitted_studies`), written when the last answer has come.
 
     Raises
     ------
     UsageError
         As `require_prediction_file`.
     """
-    require_prediction_file(path)
+    require_prediction_file(path, form)
     place = Path(path)
+    if form == SUBMISSION:
+        studies = SubmittedStudies()
+        yield studies.add
+        studies.write(place)
+        return
     if place == STDOUT:
         yield lambda answers: _write_lines(sys.stdout, answers, form)
         return
@@ -104,7 +119,8 @@ def _writer_of_lines(file: IO[str], form: str) -> Write:
 
 def _write_lines(file: IO[str], answers: Answers, form: str) -> None:
     for answer in answers:
-        file.write(json.dumps(compact(answer) if form == COMPACT else answer, ensure_ascii=False) + "\n")
+        shown = {COMPACT: compact, CODES: coded_answer}.get(form, dict)(answer)
+        file.write(json.dumps(shown, ensure_ascii=False) + "\n")
     file.flush()
 
 
@@ -161,6 +177,7 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "decision": answer["decision"],
         "threshold": answer.get("threshold"),
         "conformal_set": answer["conformal_set"],
+        **_heaviest(answer),
         **{f"prevalence_{name}": share for name, share in assumed.items()},
         "source_of_prevalence": answer["prevalence"]["source"],
         **{f"ood_p_{method}": p for method, p in entry["ood_p_value"].items()},
@@ -170,3 +187,11 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "learned_from": entry["learned_from"],
         "run_id": entry["run_id"],
     }
+
+
+def _heaviest(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the image that had most to say and its weight, from a head that weighs images."""
+    if "image_weights" not in answer:
+        return {}
+    first = next(iter(answer["image_weights"]), {"image": None, "weight": None})
+    return {"heaviest_image": first["image"], "image_weight": first["weight"]}

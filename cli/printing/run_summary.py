@@ -14,13 +14,16 @@ from cli.project import shown
 from embedstore.files import StrPath
 from embedstore.task import units_in_words
 from heads.reporting.page import REPORT_FILE
-from heads.reporting.words import data_in_words
+from heads.reporting.words import binned_text, counted_text, data_in_words
 from heads.runs.answers import NOTICE
 from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.runs.run_warnings import warnings_in_words
 from heads.statistics.metrics import METRICS, leading, shown_in
 from heads.statistics.subgroups import listed
+
+OF_ECE = "classwise, of the positive class's probability"
+SAY_ORDER = "embed label --ordered says so"
 
 
 def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
@@ -55,9 +58,11 @@ def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
     _print_inputs(document["inputs"])
     for entry in document["heads"]:
         chosen = ", ".join(f"{name} {_number(value)}" for name, value in entry["point"].items())
+        chosen = f"weights {chosen}" if document.get("parts") else chosen
         unsolved = "; not solved to the end" if entry["converged"] is False else ""
         click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
     _print_metrics(document)
+    _print_rsna_score(document)
     print_warnings(document)
     _print_sets(document)
     _print_curve(document)
@@ -108,6 +113,12 @@ def print_warnings(document: Mapping[str, Any], *, name: str = "") -> None:
         click.echo(f"{name}warning: {line}")
 
 
+def binned_in_words(entry: Mapping[str, Any]) -> str:
+    """Return what an ECE is of, and what noise alone would make of it."""
+    told = f"; {words}" if (words := binned_text(entry)) else ""
+    return f"{OF_ECE}{told}"
+
+
 def predict_line(run: Run, stores: Sequence[StrPath]) -> str:
     """Return the command that answers with a run for its store, as it may be typed here."""
     return shlex.join(["embed", "predict", "--probe", shown(run.folder), shown(Path(stores[0]))])
@@ -136,17 +147,37 @@ def _print_inputs(inputs: Mapping[str, Any]) -> None:
 
 
 def _print_metrics(document: Mapping[str, Any]) -> None:
-    names = [name for name in shown_in("summary") if name in document["metrics"]]
-    width = max(9, *map(len, names))
+    n_classes = len(document["task"]["classes"])
+    names = [
+        name
+        for name in shown_in("summary")
+        if name in document["metrics"] and METRICS[name].speaks(n_classes)
+    ]
+    width = max(9, *map(len, [*names, *document.get("left_out_metrics", {})]))
     click.echo(f"\n{'metric':<{width}} {'value':>7}  95 % interval, patient bootstrap")
     for name in names:
         least = METRICS[name].least_units
         absent = f"needs {least} units" if least > 1 else "undefined"
-        click.echo(f"{name:<{width}} {_estimate(document['metrics'][name], absent=absent)}")
+        entry = document["metrics"][name]
+        click.echo(f"{name:<{width}} {_estimate(entry, absent=absent)}")
+        if METRICS[name].binned and entry["value"] is not None:
+            click.echo(f"{'':<{width}} {binned_in_words(entry)}")
+    for name, reason in document.get("left_out_metrics", {}).items():
+        click.echo(f"{name:<{width}} left out: {reason} ({SAY_ORDER})")
     if document["without_image"]:
         click.echo("no image: the prevalence of training, said of every unit")
         for name in (name for name in names if name in document["without_image"]):
             click.echo(f"{name:<{width}} {_estimate(document['without_image'][name])}")
+
+
+def _print_rsna_score(document: Mapping[str, Any]) -> None:
+    """Print the score of the RSNA lumbar competition, of runs that have one."""
+    scores = document.get("rsna_score", {})
+    if scores:
+        click.echo("\nRSNA 2024 lumbar score, of probabilities times (1, 2, 4); smaller is better")
+    width = max(map(len, scores), default=0)
+    for name, entry in scores.items():
+        click.echo(f"{name:<{width}} {_estimate(entry)}")
 
 
 def _print_sets(document: Mapping[str, Any]) -> None:
@@ -196,7 +227,8 @@ def _estimate(entry: Mapping[str, Any], *, absent: str = "undefined") -> str:
     interval = f"{low} to {high}"
     if entry["low"] is None:
         interval = f"{absent if entry['value'] is None else 'no interval':>{len(interval)}}"
-    return f"{value}  {interval}  n={entry['n']:,}"
+    counted = f" ({words})" if (words := counted_text(entry)) else ""
+    return f"{value}  {interval}  n={entry['n']:,}{counted}"
 
 
 def _share(entry: Mapping[str, Any]) -> str:

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.errors import DataError, first_few
-from embedstore.manifest import Manifest
+from embedstore.manifest import Manifest, count_distinct
 
 _SHOWN_ENTRIES = 5
 
@@ -18,13 +19,22 @@ def count_records(manifest: Manifest) -> dict[str, str | int]:
     """Count images, and patients, studies and series where the manifest knows them; then images per split."""
     counts: dict[str, str | int] = {"images": len(manifest)}
     for column, name in (("patient_id", "patients"), ("study_id", "studies"), ("series_id", "series")):
-        distinct = pc.count_distinct(manifest.table.column(column)).as_py()
+        distinct = count_distinct(manifest.table.column(column))
         if distinct:
             counts[name] = int(distinct)
     for entry in manifest.table.column("split").value_counts().to_pylist():
         if entry["values"] is not None:
             counts[f"images in {entry['values']}"] = int(entry["counts"])
     return counts
+
+
+def count_in_several(table: pa.Table, name: str, other: str) -> int:
+    """Count the values of a column that stand beside several values of another one, as a patient in two splits."""
+    if table.column(other).null_count == len(table):
+        return 0
+    pairs = table.select([name, other]).group_by([name, other]).aggregate([]).drop_null()
+    counts = pairs.group_by(name).aggregate([(other, "count")]).column(f"{other}_count")
+    return int(pc.sum(pc.greater(counts, 1)).as_py() or 0)
 
 
 def absent_files(root: Path, paths: Iterable[str]) -> list[str]:

@@ -13,15 +13,17 @@ import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.labels.class_order import are_numbers, order_classes, sort_classes
+from embedstore.labels.finding_lists import looks_like_lists
+from embedstore.labels.grade_order import grade_order, grades_in_words
 from embedstore.labels.label_rules import LabelRules, label_rules
-from embedstore.labels.states import FINDING_CLASSES, UNCERTAIN, state_of
+from embedstore.labels.states import FINDING_CLASSES, UNCERTAIN, YES, state_of
 from embedstore.labels.table_tasks import LabelTable, build_finding_task
 from embedstore.labels.typing_errors import likely_typing_errors
 from embedstore.labels.unit_labels import Units
 from embedstore.tables.cell_rules import CellRules, text_of
 from embedstore.tables.id_rules import read_ids
 from embedstore.tables.label_rules import read_labels
-from embedstore.tables.manifest_columns import require_column
+from embedstore.tables.manifest_columns import require_column, with_plain_names, without_copies
 from embedstore.tables.parents import ids_as_known
 from embedstore.tables.remarks import describe_remarks
 from embedstore.tables.rows import Rows, as_text
@@ -68,7 +70,8 @@ def read_label_table(
     positive
         The class that one acts on; of two classes the last by default, of more none.
     ordered
-        Whether the classes are grades, from the least to the gravest.
+        Whether the classes are grades, from the least to the gravest. Classes that are not named must then be numbers
+        or grades by their words (`embedstore.labels.grade_order`).
     separator
         What stands between findings in the one label column: each finding becomes a target.
     uncertain, empty
@@ -87,7 +90,7 @@ def read_label_table(
         If a column is missing or holds no label, an id is empty or stands twice, there are fewer than two classes
         or more than 64, `classes` lacks a label, two targets share no class, or `positive` is none of the classes.
     UsageError
-        If the classes are ordered and neither are they named in order nor are they numbers.
+        If the classes are ordered and neither are they named in order nor are they numbers or known words for grades.
     """
     require_unit(unit, where=f"task {name!r}")
     rules = CellRules(tuple(missing), tuple(as_written))
@@ -97,6 +100,8 @@ def read_label_table(
     if prepare is not None:
         rows = prepare(rows)
     key = unit_key(unit)
+    rows = with_plain_names(rows, (*key, *((_PATIENT,) if key == (_STUDY,) else ())))
+    rows = without_copies(rows, key[0]) if key[0] in rows.table.column_names else rows
     rows = _ids_read(rows, key, known, rules)
     parents = (_PATIENT,) if key == (_STUDY,) else ()
     wanted = list(targets) or [column for column in rows.columns if column not in (*key, *parents)]
@@ -137,10 +142,25 @@ def read_label_table(
         ordered=ordered,
         positive=positive,
     )
+    return task, {**describe_remarks(rows.remarks), **_pointed_out(task, labels, classes, ordered)}
+
+
+def _pointed_out(
+    task: Task, labels: Mapping[str, Sequence[str | None]], classes: Sequence[str], ordered: bool
+) -> dict[str, str | int]:
+    """Return what may be otherwise than it was read."""
     counts = Counter(label for cells in labels.values() for label in cells if label is not None)
-    near = likely_typing_errors(counts)
-    said = {f"{name}: typing errors?": near} if near else {}
-    return task, {**describe_remarks(rows.remarks), **said}
+    said: dict[str, str | int] = {}
+    if near := likely_typing_errors(counts):
+        said[f"{task.name}: typing errors?"] = near
+    if separator := looks_like_lists(list(counts)):
+        said[f"{task.name}: labels that look like lists"] = (
+            f"`label_separator='{separator}'` makes a target of each finding"
+        )
+    if not classes and (grades := grades_in_words(task.classes)):
+        advice = "" if ordered else "; `ordered` takes this order, and quadratic kappa is stated"
+        said[f"{task.name}: order of grades"] = f"{grades}{advice}"
+    return said
 
 
 def _ids_read(rows: Rows, key: Sequence[str], known: Set[str], rules: CellRules) -> Rows:
@@ -197,15 +217,21 @@ def _check_ids(rows: Rows, ids: Mapping[str, Sequence[str | None]]) -> None:
 def _in_order(path: Path, labels: set[str], positive: str | None, ordered: bool) -> tuple[str, ...]:
     """Return classes that were not named in order."""
     found = sort_classes(labels)
-    if ordered and len(found) > 2 and not are_numbers(found):
+    if ordered and len(found) > 2 and not are_numbers(found) and grade_order(found) is None:
         raise UsageError(
-            f"ordered classes that are no numbers must be named from the least to the gravest (classes); found "
-            f"{', '.join(found)}"
+            f"ordered classes that are neither numbers nor known words for grades must be named from the least to the "
+            f"gravest by `classes`; found {', '.join(found)}"
         )
     return order_classes(found, positive, where=f"{path}: labels")
 
 
 def _check_labels(path: Path, found: Mapping[str, set[str]], classes: Sequence[str]) -> None:
+    every = sorted(set().union(*found.values()))
+    if len(every) == 1 and state_of(every[0]) == YES and not are_numbers(every):
+        raise DataError(
+            f"{path}: the only label is {every[0]!r}; where only what is found is ticked, `empty='negative'` takes "
+            "empty cells as 0"
+        )
     for column, labels in found.items():
         if not labels:
             raise DataError(f"{path}: column {column!r} holds no label")
@@ -223,5 +249,6 @@ def _check_labels(path: Path, found: Mapping[str, set[str]], classes: Sequence[s
         if not found[one] & found[other]:
             raise DataError(
                 f"{path}: columns {one!r} and {other!r} share no class ({sorted(found[one])[:3]}, "
-                f"{sorted(found[other])[:3]}); the targets of a task have the same classes: make a task of each"
+                f"{sorted(found[other])[:3]}); the targets of a task have the same classes: make a task of each, "
+                "or name those that are labels by `targets`"
             )

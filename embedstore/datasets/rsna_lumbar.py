@@ -23,22 +23,12 @@ from embedstore.datasets.slice_columns import slice_columns
 from embedstore.errors import DataError
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.headers.file_frames import frame_id
+from embedstore.lumbar.levels import CLASS_WEIGHTS, CLASSES, TARGETS
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
 from embedstore.tables.rows import Cell, Rows
 from embedstore.tables.table_file import read_rows
 from embedstore.task import Task
 
-CONDITIONS = (
-    "spinal_canal_stenosis",
-    "left_neural_foraminal_narrowing",
-    "right_neural_foraminal_narrowing",
-    "left_subarticular_stenosis",
-    "right_subarticular_stenosis",
-)
-LEVELS = ("l1_l2", "l2_l3", "l3_l4", "l4_l5", "l5_s1")
-TARGETS = tuple(f"{condition}_{level}" for condition in CONDITIONS for level in LEVELS)
-CLASSES = ("Normal/Mild", "Moderate", "Severe")
-CLASS_WEIGHTS = (1.0, 2.0, 4.0)  # the competition's weights by true class
 DESCRIPTIONS = ("Sagittal T1", "Sagittal T2/STIR", "Axial T2")
 TREES = ("train", "test")
 _NUMBER = r"(?:0|[1-9]\d*)"

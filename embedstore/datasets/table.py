@@ -10,8 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from embedstore.datasets.base import Collection
 from embedstore.datasets.hidden_ids import key_of_reader, with_pseudonyms
 from embedstore.datasets.table_columns import join_tables, with_templates
@@ -20,7 +18,7 @@ from embedstore.errors import DataError, UsageError
 from embedstore.files import StrPath
 from embedstore.labels.label_rules import LabelRules, Pairs, label_rules
 from embedstore.labels.table_tasks import LabelTable, build_tasks, task_name
-from embedstore.manifest import FIXED_COLUMNS, Manifest
+from embedstore.manifest import FIXED_COLUMNS, Manifest, count_distinct
 from embedstore.tables.cell_rules import CellRules, text_of
 from embedstore.tables.label_rules import read_labels
 from embedstore.tables.rows import Rows
@@ -168,5 +166,5 @@ def _several(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _subgroups(manifest: Manifest) -> tuple[str, ...]:
-    counts = {name: pc.count_distinct(manifest.table.column(name)).as_py() for name in manifest.extra_columns}
+    counts = {name: count_distinct(manifest.table.column(name)) for name in manifest.extra_columns}
     return tuple(name for name, count in counts.items() if 2 <= count <= _MOST_SUBGROUPS)

@@ -11,13 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedstore.datasets.folder_summary import count_records, describe_absent
+from embedstore.datasets.folder_summary import count_in_several, count_records, describe_absent
 from embedstore.datasets.table_images import Modalities, describe_contents, one_row_per_frame, read_modalities
 from embedstore.errors import DataError
 from embedstore.headers.file_frames import FileContent, frame_id, look_into
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
+from embedstore.paths.found_files import FoundFiles, find_files
+from embedstore.paths.path_search import PathRefused
 from embedstore.tables.cell_rules import CellRules, numbers_or_text, text_of
-from embedstore.tables.file_paths import FoundFiles, PathRefused, find_files
 from embedstore.tables.manifest_columns import (
     join_image_ids,
     match_columns,
@@ -25,6 +26,7 @@ from embedstore.tables.manifest_columns import (
     read_id_columns,
     read_splits,
     require_unique,
+    without_copies,
 )
 from embedstore.tables.remarks import describe_remarks
 from embedstore.tables.rows import Rows
@@ -81,6 +83,7 @@ def read_records(
         If the table cannot be read, lacks a column, or a cell is wrong; with the line.
     """
     rows, own = match_columns(rows, columns, label)
+    rows = without_copies(rows, own["path"])
     rows = read_id_columns(rows, own, rules)
     if "frame" in own:
         rows = read_frames(rows, own["frame"])
@@ -173,6 +176,8 @@ def _summarise(
     absent: list[str],
 ) -> dict[str, str | int]:
     summary = count_records(manifest) | describe_contents(contents) | modalities.describe()
+    if several := count_in_several(manifest.table, "patient_id", "split"):
+        summary["patients in several splits"] = several
     summary |= describe_remarks(rows.remarks)
     if absent:
         summary["absent"] = describe_absent(absent, len(manifest))

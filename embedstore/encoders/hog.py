@@ -9,17 +9,20 @@ the device cannot change a bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedstore.encoders.base import EncoderDefaults
+from embedstore.encoders.base import Encoded, EncoderDefaults, EncoderStream
 from embedstore.errors import UsageError
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PreprocessSpec
+from embedstore.tokens.grid import TOKENS, TokenGrid
 
 CELLS = 12
 ORIENTATIONS = 8
@@ -58,11 +61,14 @@ class HogEncoder(EncoderDefaults):
         ``auto`` or ``float32``.
     square_pixels
         Pixels that are not square are shown as high and wide as they are (`PreprocessSpec`).
+    tokens
+        Offer the cells as tokens beside the vector, with so many numbers of the 8 orientations each (`TokenGrid`);
+        None for no tokens.
 
     Raises
     ------
     UsageError
-        For another preset, device or dtype.
+        For another preset, device or dtype, or tokens of less than one number.
 
     Examples
     --------
@@ -81,6 +87,7 @@ class HogEncoder(EncoderDefaults):
         dtype: str = "auto",
         *,
         square_pixels: bool = True,
+        tokens: int | None = None,
     ) -> None:
         if dtype not in ("auto", "float32"):
             raise UsageError(f"dtype of encoder 'hog' must be 'auto' or 'float32'; found {dtype!r}")
@@ -89,6 +96,11 @@ class HogEncoder(EncoderDefaults):
         self.preprocess = PreprocessSpec(preset or "pad", size_px=SIZE_PX, square_pixels=square_pixels)
         self._device = device
         self.dtype = dtype
+        self.grid = (
+            None
+            if tokens is None
+            else TokenGrid(CELLS, CELLS, width=ORIENTATIONS, wanted=tokens, what="orientations of a cell")
+        )
         self._tables: _Tables | None = None
 
     @property
@@ -107,6 +119,7 @@ class HogEncoder(EncoderDefaults):
             pooling="cells",
             compute_dtype="float32",
             dim=DIM,
+            arrays={} if self.grid is None else {TOKENS: self.grid.spec},
         )
 
     def load(self) -> None:
@@ -152,6 +165,38 @@ class HogEncoder(EncoderDefaults):
                     histograms = _histograms_by_threads(piece, tables)
                 vectors[start : start + _CHUNK] = _normalise(histograms).flatten(1).cpu().numpy()
         return vectors
+
+    def open_stream(self) -> EncoderStream:
+        """Return a stream that encodes each batch while it is put; the tokens are the vector's own cells."""
+        stream = super().open_stream()
+        return stream if self.grid is None else _WithCells(stream, self.grid)
+
+
+class _WithCells:
+    """A stream of `hog` that gives the cells of each vector as tokens."""
+
+    def __init__(self, stream: EncoderStream, grid: TokenGrid) -> None:
+        self._stream = stream
+        self._grid = grid
+
+    def put(self, pixels: npt.NDArray[np.uint8]) -> Sequence[Encoded]:
+        """Encode a batch and return it with its tokens."""
+        return [self._completed(encoded) for encoded in self._stream.put(pixels)]
+
+    def drain(self) -> Sequence[Encoded]:
+        """Return nothing: every batch was finished when it was put."""
+        return [self._completed(encoded) for encoded in self._stream.drain()]
+
+    def _completed(self, encoded: Encoded) -> Encoded:
+        cells = encoded.vectors.reshape(-1, CELLS, CELLS, ORIENTATIONS)
+        matrix = self._grid.projection
+        if matrix is None:
+            return replace(encoded, further={TOKENS: cells})
+        # One orientation after the other: a matrix product may round otherwise in another batch or elsewhere.
+        tokens = np.zeros((len(cells), *self._grid.shape), np.float32)
+        for orientation in range(ORIENTATIONS):
+            tokens += cells[..., orientation, None] * matrix[orientation]
+        return replace(encoded, further={TOKENS: tokens})
 
 
 class _Tables:

@@ -92,7 +92,7 @@ class CudaLane:
         return copied
 
     def fetched(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Queue the copy of vectors to page-locked memory: 150 kB behind a pass, so it needs no own stream."""
+        """Queue the copy of vectors to page-locked memory: 150 kB a pass, 8 MB with tokens: no own stream."""
         pinned = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
         pinned.copy_(vectors, non_blocking=True)
         return pinned

@@ -11,9 +11,10 @@ device a pass holds about 32,768 tokens.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,7 @@ from embedstore.encoders.base import Encoded, EncoderDefaults, EncoderStream
 from embedstore.encoders.lanes import Lane, lane_of
 from embedstore.encoders.vision_tower import normalise
 from embedstore.errors import UsageError
+from embedstore.identity import ArraySpec
 from embedstore.images.preprocess import PreprocessSpec
 
 CUDA_PASS_TOKENS = 32_768
@@ -51,7 +53,8 @@ class FixedPasses:
     Parameters
     ----------
     forward
-        (rows, 3, size, size) normalised -> (rows, dim) float32, on the device.
+        (rows, 3, size, size) normalised -> (rows, dim) float32, on the device; after the vector, each row holds
+        what `further` names, flat and in that order.
     levels
         `normalised_levels` on the device, in the tower's arithmetic.
     dim
@@ -61,10 +64,19 @@ class FixedPasses:
         passes, and says so: rows computed before and after then differ in their last bits.
     say
         Receives a line for people when memory runs out.
+    further
+        Array -> what a row of it is, as in the encoder's identity.
     """
 
     def __init__(
-        self, forward: Forward, levels: torch.Tensor, *, dim: int, rows: int, say: Callable[[str], None]
+        self,
+        forward: Forward,
+        levels: torch.Tensor,
+        *,
+        dim: int,
+        rows: int,
+        say: Callable[[str], None],
+        further: Mapping[str, ArraySpec] | None = None,
     ) -> None:
         self.forward = forward
         self.levels = levels
@@ -72,6 +84,21 @@ class FixedPasses:
         self.dim = dim
         self.rows = rows
         self.say = say
+        self.further = dict(further or {})
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row of a pass: the vector's and those of further arrays."""
+        return self.dim + sum(math.prod(spec.row_shape) for spec in self.further.values())
+
+    def split(self, rows: Vectors, busy_s: float) -> Encoded:
+        """Return (n, width) rows as vectors and further arrays."""
+        vectors, at, further = np.ascontiguousarray(rows[:, : self.dim]), self.dim, {}
+        for name, spec in self.further.items():
+            end = at + math.prod(spec.row_shape)
+            further[name] = rows[:, at:end].reshape(len(rows), *spec.row_shape)
+            at = end
+        return Encoded(vectors, busy_s, further)
 
     def queue(self, batch: Pixels, lane: Lane) -> Iterator[QueuedPass]:
         """Yield the passes over a batch, each as soon as it stands in the device's queue.
@@ -127,7 +154,7 @@ class QueuedPass:
     Parameters
     ----------
     vectors
-        (rows, dim) float32 on the host, valid when a mark set after it has passed.
+        (rows, width) float32 on the host, valid when a mark set after it has passed.
     wanted
         How many of the first rows are pictures; the others filled up the pass.
     began, ended
@@ -190,8 +217,8 @@ class PassStream:
                 raise device_lost(self.passes.device, error) from error
             pieces = [one.vectors.numpy()[: one.wanted] for one in queued]
             # A copy, so that the next batches may have the page-locked memory.
-            vectors = np.concatenate([np.empty((0, self.passes.dim), np.float32), *pieces])
-            found.append(Encoded(vectors, busy_s))
+            rows = np.concatenate([np.empty((0, self.passes.width), np.float32), *pieces])
+            found.append(self.passes.split(rows, busy_s))
         return found
 
 

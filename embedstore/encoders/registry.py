@@ -12,6 +12,7 @@ from embedstore.encoders.base import Encoder, EncoderDefaults
 from embedstore.errors import PluginError, UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.plugins import ENCODERS, find_plugin, plugin_names, require_members, require_options
+from embedstore.tokens.grid import tokens_of
 
 # What has a name of its own in `image_encoder`, and what no caller may change.
 _STANDARD = (
@@ -23,6 +24,7 @@ _STANDARD = (
     "pass_rows",
     "execution",
     "square_pixels",
+    "tokens",
     "name",
     "origin",
 )
@@ -61,6 +63,7 @@ def image_encoder(
     pass_rows: int | None = None,
     execution: str | None = None,
     square_pixels: bool | None = None,
+    tokens: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Build an encoder; nothing is read or loaded yet, except the configuration behind a folder or hub id.
@@ -87,6 +90,9 @@ def image_encoder(
     square_pixels
         `PreprocessSpec.square_pixels`; None for the encoder's own default. An encoder without the choice has the
         one of its own, which its identity states.
+    tokens
+        Numbers to keep of each token beside the vector, in the further array ``tokens``
+        (`embedstore.tokens.grid.TokenGrid`); None for no tokens.
     options
         The encoder's own options, plain JSON values; its identity states them (`Identity.options`).
 
@@ -119,6 +125,7 @@ def image_encoder(
         "pooling": pooling,
         "pass_rows": pass_rows,
         "execution": execution,
+        "tokens": tokens,
     }
     arguments |= _offered(factory, wanted, name)
     if square_pixels is not None and "square_pixels" in inspect.signature(factory).parameters:
@@ -167,7 +174,11 @@ def encoder_of_identity(
     revision = _commit_of(identity, place)
     offered = encoder_options(place, revision=revision)
     # An encoder with one way of pooling, or without a hub, has no such option.
-    wanted: dict[str, Any] = {"pooling": identity.pooling, "revision": revision}
+    wanted: dict[str, Any] = {
+        "pooling": identity.pooling,
+        "revision": revision,
+        "tokens": tokens_of(identity),
+    }
     encoder = image_encoder(
         place,
         preset=identity.preprocess["preset"],

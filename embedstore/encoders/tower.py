@@ -32,6 +32,7 @@ from embedstore.encoders.vision_tower import (
 from embedstore.errors import UsageError
 from embedstore.identity import Identity
 from embedstore.images.preprocess import PRESETS, PreprocessSpec
+from embedstore.tokens.grid import TOKENS, TokenGrid, check_wanted
 
 
 class TowerEncoder(PassEncoder):
@@ -61,6 +62,8 @@ class TowerEncoder(PassEncoder):
         ``auto``, ``eager``, ``compile`` (tens of seconds once) or ``graph`` (CUDA).
     square_pixels
         Pixels that are not square are shown as high and wide as they are (`PreprocessSpec`).
+    tokens
+        Numbers to keep of each patch token beside the vector (`TokenGrid`); None for no tokens.
 
     Raises
     ------
@@ -81,6 +84,7 @@ class TowerEncoder(PassEncoder):
         pass_rows: int | None = None,
         execution: str = "auto",
         square_pixels: bool = True,
+        tokens: int | None = None,
     ) -> None:
         _check_choice("preprocess", preset, PRESETS)
         _check_choice("pooling", pooling, TOKEN_POOLINGS)
@@ -95,6 +99,9 @@ class TowerEncoder(PassEncoder):
         self.pooling = pooling
         self.execution = execution
         self.square_pixels = square_pixels
+        if tokens is not None:
+            check_wanted(tokens)
+        self.tokens = tokens
 
     @abstractmethod
     def read_shape(self, checkpoint: Checkpoint) -> VisionShape:
@@ -156,6 +163,21 @@ class TowerEncoder(PassEncoder):
             pooling=check_pooling(self.pooling, shape, origin=self.origin),
             compute_dtype=resolve_dtype(self.dtype, resolve_device(self.device)),
             dim=shape.hidden_size,
+            arrays={} if self.grid is None else {TOKENS: self.grid.spec},
+        )
+
+    @cached_property
+    def grid(self) -> TokenGrid | None:
+        """The grid of patch tokens beside the vector; None where none was asked for."""
+        if self.tokens is None:
+            return None
+        side = self.shape.tokens_per_side
+        return TokenGrid(
+            side,
+            side,
+            width=self.shape.hidden_size,
+            wanted=self.tokens,
+            what="patch token after the last layer norm",
         )
 
     @property
@@ -180,13 +202,15 @@ class TowerEncoder(PassEncoder):
         self._tell_of_unseen_pixels()
         check_blobs(self.shards)
         dtype = DTYPES[identity.compute_dtype]
-        tower = PooledTower(self.load_tower(dtype), identity.pooling).to(device).eval()
+        tower = PooledTower(self.load_tower(dtype), identity.pooling, grid=self.grid).to(device).eval()
         rows = self.pass_rows or default_pass_rows(device, shape.tokens)
         forward = prepare_forward(
             tower, shape, rows=rows, dtype=dtype, device=device, execution=execution, say=self._tell
         )
         levels = torch.from_numpy(normalised_levels()).to(device, dtype)
-        return FixedPasses(forward, levels, dim=shape.hidden_size, rows=rows, say=self._tell)
+        return FixedPasses(
+            forward, levels, dim=shape.hidden_size, rows=rows, say=self._tell, further=identity.arrays
+        )
 
     def _tell_of_unseen_pixels(self) -> None:
         size, patch = self.shape.image_size, self.shape.patch_size

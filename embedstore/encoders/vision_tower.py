@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from embedstore.errors import DataError, UsageError
+from embedstore.tokens.grid import TokenGrid
 
 TOKEN_POOLINGS = ("map", "mean")
 CHANNELS = 3
@@ -57,9 +58,14 @@ class VisionShape:
     vision_use_head: bool = True
 
     @property
+    def tokens_per_side(self) -> int:
+        """Patch tokens in a row or column of the picture."""
+        return self.image_size // self.patch_size
+
+    @property
     def tokens(self) -> int:
         """Number of patch tokens."""
-        return (self.image_size // self.patch_size) ** 2
+        return self.tokens_per_side**2
 
     @property
     def head_dim(self) -> int:
@@ -159,27 +165,41 @@ def normalised_levels() -> npt.NDArray[np.float32]:
 class PooledTower(nn.Module):
     """An image tower with its pooling: (n, 3, size, size) normalised -> (n, dim) float32.
 
+    With a grid of tokens each row goes on with them, row after row of the grid, since a pass has one output that a
+    CUDA graph records: (n, dim + rows * columns * kept).
+
     Parameters
     ----------
     tower
         transformers' ``SiglipVisionModel``.
     pooling
         ``map`` or ``mean``.
+    grid
+        The tokens to return; None for none.
     """
 
-    def __init__(self, tower: nn.Module, pooling: str) -> None:
+    projection: torch.Tensor | None
+
+    def __init__(self, tower: nn.Module, pooling: str, *, grid: TokenGrid | None = None) -> None:
         super().__init__()
         self.tower = tower
         self.pooling = pooling
+        self.has_grid = grid is not None
+        matrix = grid.projection if grid is not None else None
+        self.register_buffer("projection", None if matrix is None else torch.from_numpy(matrix.copy()))
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return un-normalised vectors; the mean is taken in float32, whatever the tower computes in."""
+        """Return un-normalised vectors; means and projections are float32, whatever the tower computes in."""
         output = self.tower(pixel_values=pictures)
-        if self.pooling == "map":
+        if self.pooling == "map" and not self.has_grid:
             vectors: torch.Tensor = output.pooler_output
             return vectors.float()
-        tokens: torch.Tensor = output.last_hidden_state
-        return tokens.float().mean(dim=1)
+        tokens: torch.Tensor = output.last_hidden_state.float()
+        pooled: torch.Tensor = output.pooler_output.float() if self.pooling == "map" else tokens.mean(dim=1)
+        if not self.has_grid:
+            return pooled
+        projected = tokens if self.projection is None else tokens @ self.projection
+        return torch.cat([pooled, projected.flatten(1)], dim=1)
 
 
 def normalise(pixels: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ class DryRun:
         Lines for people: what the data set says otherwise than the store of rows that it holds.
     again
         Rows of the store that would be computed again, as their file or what is said of their pixels changed.
+    array_bytes
+        Array -> its size in the new part: the vectors, and further arrays.
     """
 
     images: int
@@ -72,6 +74,7 @@ class DryRun:
     disk_bytes: int
     revised: tuple[str, ...] = ()
     again: int = 0
+    array_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def computable(self) -> int:
@@ -144,8 +147,8 @@ def dry_run(
             image_id: ImageRefused(refusal.reason, without_values(refusal.message))
             for image_id, refusal in refused.items()
         }
-    arrays = [*planned_arrays(encoder.identity, options.store_dtype).values(), CONTENT_PLAN]
-    row_bytes = sum(array.row_bytes for array in arrays)
+    arrays = planned_arrays(encoder.identity, options.store_dtype)
+    array_bytes = {name: len(new) * array.row_bytes for name, array in arrays.items()}
     return DryRun(
         images=len(new),
         known=len(wanted) - len(new),
@@ -155,9 +158,10 @@ def dry_run(
         refused=refused,
         decode_per_s=decode_per_s,
         encode_per_s=encode_per_s,
-        disk_bytes=len(new) * row_bytes + len(new.to_parquet()),
+        disk_bytes=sum(array_bytes.values()) + len(new) * CONTENT_PLAN.row_bytes + len(new.to_parquet()),
         revised=revised,
         again=again,
+        array_bytes=array_bytes,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from embedstore.datasets.base import Collection, read_dataset
 from embedstore.encoders.base import Encoder
-from embedstore.encoders.registry import has_square_pixels, image_encoder
+from embedstore.encoders.registry import encoder_options, has_square_pixels, image_encoder
 from embedstore.errors import UsageError
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
 from embedstore.extraction.pending import PendingChunk, pending_chunks
@@ -41,6 +41,7 @@ from embedstore.store.documents import read_store_document
 from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.writer import join_writers, open_writer
+from embedstore.tokens.grid import TOKENS, tokens_of
 
 __all__ = [
     "Choose",
@@ -60,6 +61,7 @@ def extract(
     encoder: Encoder | str = "hog",
     *,
     root: StrPath | None = None,
+    tokens: int | None = None,
     choose: Choose = Choose.NEW,
     options: ExtractOptions | None = None,
     observer: Observer | None = None,
@@ -78,6 +80,9 @@ def extract(
         as the store does where there is one. It is loaded only if something is to be computed.
     root
         Folder or file of the data set, where `collection` is a name.
+    tokens
+        Numbers to keep of each of the encoder's tokens, read by `Store.tokens`, where `encoder` is a name; None for
+        as many as the store has, and none without a store.
     choose
         Whether images that failed before are tried again.
     options
@@ -112,8 +117,13 @@ def extract(
     collection = replace(collection, root=Path(collection.root))
     if isinstance(encoder, str):
         encoder = image_encoder(
-            encoder, dtype=dtype_of_store(store), square_pixels=square_pixels_of_store(store)
+            encoder,
+            dtype=dtype_of_store(store),
+            square_pixels=square_pixels_of_store(store),
+            tokens=tokens_of_store(store, encoder) if tokens is None else tokens,
         )
+    elif tokens is not None:
+        raise UsageError("`tokens` is for an encoder that is given by name; build this one with them")
     extraction = Extraction(
         collection, store, _Built(encoder), options or ExtractOptions(), observer or Observer()
     )
@@ -130,6 +140,13 @@ def square_pixels_of_store(path: Path) -> bool | None:
     """Return `PreprocessSpec.square_pixels` of a store's vectors; None without a store."""
     identity = _identity_of_store(path)
     return None if identity is None else has_square_pixels(identity)
+
+
+def tokens_of_store(path: Path, encoder: str, *, revision: str | None = None) -> int | None:
+    """Return how many numbers of each token a store keeps; None without a store or tokens, or for no such encoder."""
+    identity = _identity_of_store(path)
+    kept = None if identity is None else tokens_of(identity)
+    return kept if kept and TOKENS in encoder_options(encoder, revision=revision) else None
 
 
 def _identity_of_store(path: Path) -> Identity | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from embedstore.brief import in_bytes
 from embedstore.datasets.base import Collection
 from embedstore.errors import StoreBusy
 from embedstore.extraction.options import ExtractOptions
@@ -23,7 +24,7 @@ from embedstore.revisions.revise import note_files, revise, withdraw_from
 from embedstore.revisions.series import with_whole_series
 from embedstore.revisions.sources import changed_files
 from embedstore.store.documents import open_store_document, read_store_document
-from embedstore.store.layout import FORMAT_VERSION, StoreLayout
+from embedstore.store.layout import FORMAT_VERSION, VECTORS, PartPlan, StoreLayout
 from embedstore.store.part_reader import open_part
 from embedstore.store.reader import Store, open_store
 from embedstore.store.store_lock import BRIEF_WAIT_S, PLANNING, BrieflyBusy
@@ -93,6 +94,8 @@ def write_plan(
             key_fingerprint=collection.key.fingerprint if collection.key else "",
             hides_paths=collection.hides_paths,
         )
+        for line in sizes_of(plan):
+            say(line)
         part = open_part(StoreLayout(writer.root).part(plan.number), plan)
         store = replace(store, parts=(*store.parts, part))
     for task in collection.tasks:
@@ -102,6 +105,18 @@ def write_plan(
             say(f"task {task.name} is written anew: the store's is not the one that the data set brings")
         write_task(writer.root, task, source=DATASET)
     return store
+
+
+def sizes_of(plan: PartPlan) -> list[str]:
+    """Return a line for people on each further array of a part: its size, beside that of the vectors."""
+    beside = f"beside {in_bytes(plan.rows * plan.vectors.row_bytes)} of vectors"
+    return [
+        f"{name}: {' x '.join(map(str, array.row_shape))} numbers of {array.dtype}, "
+        f"{in_bytes(array.row_bytes)} an image: {in_bytes(plan.rows * array.row_bytes)} for "
+        f"{counted(plan.rows, 'image')}, {beside}"
+        for name, array in plan.arrays.items()
+        if name != VECTORS
+    ]
 
 
 def _revised(store: Store, collection: Collection, wanted: Manifest, say: Callable[[str], None]) -> Store:

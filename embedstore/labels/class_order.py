@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Collection, Iterable
 
 from embedstore.errors import DataError
+from embedstore.labels.grade_order import grade_order
+from embedstore.labels.label_words import NOTHING_FOUND, label_words
 
-# Whole cells and entries of lists that say that nothing was found; a list's other entries are findings.
-_NOTHING_FOUND = frozenset({
-    "no finding", "no findings", "nofinding", "nofindings", "no abnormality", "no abnormalities",
-    "no abnormal findings", "no acute finding", "no acute findings",
-    "no disease", "no pathology", "no lesion", "none", "nothing", "normal",
-    "negative", "healthy", "unremarkable", "within normal limits", "wnl", "nad", "clear",
-    "sin hallazgos", "sano", "sana", "normale", "ohne befund", "kein befund", "unauffällig", "gesund",
-    "rien à signaler", "ras",
-})  # fmt: skip
 # Further words that are never the positive one of two classes.
 _NEGATIVE = frozenset({
     "no", "n", "0", "false", "neg", "not", "without", "benign", "absent", "absence", "control", "controls",
     "healthy control", "background", "free", "unaffected", "uninfected", "unchanged", "disease free",
-    "wild type", "wildtype", "norm",
+    "wild type", "wildtype", "norm", "unchecked", "unticked", "\u2610",
     "nein", "nicht", "kein", "keine", "non", "negativ", "negativo", "negativa", "negatif", "négatif",
     "negative control", "benigno", "benigna", "benigne", "bénin", "gutartig", "ausente", "sain", "saine",
 })  # fmt: skip
@@ -35,8 +26,10 @@ _LAST_WORDS = frozenset({"absent", "negative", "free"})
 def order_classes(labels: Collection[str], positive: str | None = None, *, where: str) -> tuple[str, ...]:
     """Return the classes in order; of two the positive one comes last.
 
-    That is `positive`, else the one that is no common word for "nothing found" (normal, negative, no, benign,
-    healthy, absent, control, 0, "no finding", "not ...", "non-..."), else the second as numbers or by alphabet.
+    Labels that are grades by their words (`embedstore.labels.grade_order`) go from the least to the gravest, others as
+    numbers or by alphabet. Of two the positive one is `positive`, else the one that is no common word for "nothing
+    found" (normal, negative, no, benign, healthy, absent, control, 0, "no finding", "not ...", "non-..."), else the
+    second in that order.
 
     Parameters
     ----------
@@ -72,10 +65,11 @@ def order_classes(labels: Collection[str], positive: str | None = None, *, where
 
 
 def sort_classes(labels: Iterable[str]) -> list[str]:
-    """Sort as numbers where all labels are numbers (2 before 10), else as text."""
+    """Sort as numbers where all labels are numbers (2 before 10), as grades where their words say so, else as text."""
     found = set(labels)
     if not are_numbers(found):
-        return sorted(found)
+        grades = grade_order(found)
+        return list(grades.labels) if grades else sorted(found)
     return sorted(found, key=lambda label: (float(label), label))
 
 
@@ -87,22 +81,11 @@ def are_numbers(labels: Iterable[str]) -> bool:
         return False
 
 
-def says_nothing_found(text: str) -> bool:
-    """Whether an entry of a list of findings says that there is none (``No Finding``, ``normal``).
-
-    Examples
-    --------
-    >>> says_nothing_found("No_Finding"), says_nothing_found("Nodule")
-    (True, False)
-    """
-    return _words(text) in _NOTHING_FOUND
-
-
 def _rank(label: str, other: str) -> int:
     """0 for words that say that nothing was found, 1 for the lesser of two, 2 for all else."""
-    words, rest = _words(label), _words(other)
+    words, rest = label_words(label), label_words(other)
     tokens = words.split()
-    if label.strip() in ("-", "\N{MINUS SIGN}") or words in _NOTHING_FOUND or words in _NEGATIVE:
+    if label.strip() in ("-", "\N{MINUS SIGN}") or words in NOTHING_FOUND or words in _NEGATIVE:
         return 0
     if (
         len(tokens) > 1
@@ -113,8 +96,3 @@ def _rank(label: str, other: str) -> int:
     if words in (f"non{rest}", f"no {rest}") or (are_numbers([words]) and float(words) == 0):
         return 0
     return 1 if words in _LESSER else 2
-
-
-def _words(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[\s_\-]+", " ", plain).strip(" .,;:!()[]'\"")

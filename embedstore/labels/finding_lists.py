@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError
-from embedstore.labels.class_order import says_nothing_found
+from embedstore.labels.label_words import says_nothing_found
 from embedstore.labels.states import MISSING, NO, YES
 
 # What else may stand between findings, for a hint where the separator that was named is nowhere.

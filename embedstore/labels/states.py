@@ -13,9 +13,30 @@ MISSING, NO, YES, UNCERTAIN = -1, 0, 1, 2
 STATE_CLASSES = ("0", "1", "uncertain")
 FINDING_CLASSES = STATE_CLASSES[:2]
 
-_NO_WORDS = frozenset({"no", "n", "false", "f", "negative", "neg", "absent"})
-_YES_WORDS = frozenset({"yes", "y", "true", "t", "positive", "pos", "present"})
-_UNCERTAIN_WORDS = frozenset({"uncertain", "u", "maybe", "equivocal", "possible"})
+# In English, German, French and Spanish; and how forms and spreadsheets tick a box.
+_NO_WORDS = frozenset(
+    {"no", "n", "false", "f", "negative", "neg", "absent", "unchecked", "unticked", "nein", "non", "\u2610"}
+)
+_YES_WORDS = frozenset(
+    {
+        "yes",
+        "y",
+        "true",
+        "t",
+        "positive",
+        "pos",
+        "present",
+        "checked",
+        "ticked",
+        "x",
+        "ja",
+        "oui",
+        "si",
+        "s\xed",
+    }
+    | set("\u2611\u2612\u2713\u2714\u2715\u2717\xd7")
+)
+_UNCERTAIN_WORDS = frozenset({"uncertain", "u", "maybe", "equivocal", "possible", "unklar", "fraglich"})
 _BY_NUMBER = {0.0: NO, 1.0: YES, -1.0: UNCERTAIN}
 
 

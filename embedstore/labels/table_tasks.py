@@ -13,8 +13,18 @@ import pyarrow as pa
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.labels.class_order import are_numbers, order_classes
 from embedstore.labels.finding_lists import looks_like_lists, read_finding_lists
+from embedstore.labels.grade_order import grades_in_words
 from embedstore.labels.label_rules import LabelRules
-from embedstore.labels.states import FINDING_CLASSES, MISSING, NO, STATE_CLASSES, UNCERTAIN, YES, read_states
+from embedstore.labels.states import (
+    FINDING_CLASSES,
+    MISSING,
+    NO,
+    STATE_CLASSES,
+    UNCERTAIN,
+    YES,
+    read_states,
+    state_of,
+)
 from embedstore.labels.typing_errors import likely_typing_errors
 from embedstore.labels.unit_labels import RowLabels, Units, labels_of_units, units_of
 from embedstore.manifest import Manifest
@@ -159,13 +169,13 @@ def _of_label(rules: LabelRules, column: str, table: LabelTable) -> _Draft:
     if not 2 <= len(cells) <= _MOST_CLASSES:
         raise DataError(
             f"{where} must hold 2 to {_MOST_CLASSES} different classes; found {len(cells):,}: "
-            f"{', '.join(cells[:_SHOWN])}{_hint_of_lists(cells)}"
+            f"{', '.join(cells[:_SHOWN])}{_hint_of_lists(cells)}{_hint_of_ticks(cells, name, column)}"
         )
     chosen = _positive_of(rules, column, cells)
     classes = order_classes(cells, chosen, where=where)
     number = np.array([classes.index(cell) for cell in cells], np.int16)
     codes = np.where(of_row < 0, np.int16(-1), number[of_row])[:, None]
-    facts: Facts = {}
+    facts: Facts = {f"{name}: order of grades": grades} if (grades := grades_in_words(classes)) else {}
     counts = np.bincount(of_row[of_row >= 0], minlength=len(cells)).tolist()
     if near := likely_typing_errors(dict(zip(cells, counts, strict=True))):
         facts[f"{name}: typing errors?"] = near
@@ -294,8 +304,14 @@ def _check_two_classes(codes: Codes, draft: _Draft, facts: Facts, table: LabelTa
     if len(found) < 2:
         named = STATE_CLASSES[found[0]] if found else "no label"
         said = "".join(f"; {name.partition(': ')[2]}: {fact}" for name, fact in facts.items())
+        ticked = found == [YES] and any("empty" in fact for fact in facts)
+        advice = (
+            ". Where only what is found is ticked, `empty='negative'` takes empty cells as 0"
+            if ticked
+            else ""
+        )
         raise DataError(
-            f"{table.path}: task {draft.name!r} needs 0 and 1 among its labels; found {named} only{said}"
+            f"{table.path}: task {draft.name!r} needs 0 and 1 among its labels; found {named} only{said}{advice}"
         )
 
 
@@ -347,6 +363,12 @@ def _check_positive(rules: LabelRules, drafts: Sequence[_Draft]) -> None:
             f"`positive` must be a class of a label column ({_some(sorted(known)) or 'none'}){of_findings}; found "
             f"{text!r}{did_you_mean(text, known)}"
         )
+
+
+def _hint_of_ticks(cells: Sequence[str], name: str, column: str) -> str:
+    if len(cells) != 1 or state_of(cells[0]) != YES:
+        return ""
+    return f". If an empty cell means no: `label_group='{name}={column}'` with `empty='negative'` in place of `label`"
 
 
 def _hint_of_lists(cells: Sequence[str]) -> str:

@@ -15,9 +15,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.datasets.rsna_lumbar import CLASSES, CONDITIONS, LEVELS, TARGETS
 from embedstore.errors import UsageError
 from embedstore.files import StrPath
+from embedstore.lumbar.levels import CLASSES, CONDITIONS, LEVELS, TARGETS
 from embedstore.phantoms.folder import claim_folder
 from embedstore.phantoms.mr_slice import MrSlice, SliceGeometry, write_slice
 from embedstore.phantoms.spine import DISC_Z_MM, Spine, draw_signal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from embedstore.queries.manifest_columns import (
     require_columns,
     unit_names,
 )
+from embedstore.queries.subgroup_columns import cells_of_units, subgroup_columns
 from embedstore.store.reader import PENDING, Store, as_store
 from embedstore.store.tasks import DATASET, read_task, task_names, task_source
 from embedstore.task import ImageRule, Task, join_tasks, unit_key
@@ -34,7 +35,11 @@ _SHOWN = 3
 
 
 def load_view(
-    store: Store | StrPath, task_name: str | None = None, *, with_columns: Sequence[str] = ()
+    store: Store | StrPath,
+    task_name: str | None = None,
+    *,
+    with_columns: Sequence[str] = (),
+    subgroups: Sequence[str] = (),
 ) -> View:
     """Join a store's vectors with one of its tasks.
 
@@ -45,10 +50,8 @@ def load_view(
     ----------
     store
         The store, opened or by its folder.
-    task_name
-        The task; may be None when the store has exactly one.
-    with_columns
-        Manifest columns for `View.metadata`.
+    task_name, with_columns, subgroups
+        As `load_views`.
 
     Raises
     ------
@@ -68,11 +71,15 @@ def load_view(
     >>> view.y.shape == (len(view.unit_ids), 1)
     True
     """
-    return load_views([store], task_name, with_columns=with_columns)
+    return load_views([store], task_name, with_columns=with_columns, subgroups=subgroups)
 
 
 def load_views(
-    stores: Sequence[Store | StrPath], task_name: str | None = None, *, with_columns: Sequence[str] = ()
+    stores: Sequence[Store | StrPath],
+    task_name: str | None = None,
+    *,
+    with_columns: Sequence[str] = (),
+    subgroups: Sequence[str] = (),
 ) -> View:
     """Join the vectors of several stores with the task that each of them has.
 
@@ -87,6 +94,8 @@ def load_views(
         The task; may be None when the first store has exactly one.
     with_columns
         Manifest columns for `View.metadata`.
+    subgroups
+        Manifest columns by which results are split, beside those that the task names.
 
     Raises
     ------
@@ -116,8 +125,10 @@ def load_views(
         [read_task(store.path, name) for store in opened], [str(store.path) for store in opened]
     )
     of_rules = [rule.column for rule in task.images_of_target.values()]
-    require_columns(opened, [*with_columns, *task.unit_key, *of_rules])
-    images = _join([_load_labelled(store, task, with_columns) for store in opened])
+    require_columns(opened, [*with_columns, *subgroups, *task.unit_key, *of_rules])
+    task = replace(task, subgroups=tuple(dict.fromkeys([*task.subgroups, *subgroups])))
+    split_by = subgroup_columns(task, opened)
+    images = _join([_load_labelled(store, task, [*with_columns, *split_by]) for store in opened])
     if not len(images.image_ids):
         listed = ", ".join(str(store.path) for store in opened)
         raise DataError(
@@ -144,9 +155,7 @@ def load_views(
         patients=images.patients[first],
         splits=images.columns["split"][first],
         subgroups={
-            column: images.columns[column][first]
-            for column in task.subgroups
-            if any(column in store.table.column_names for store in opened)
+            column: cells_of_units(images.columns[column], unit_of_image, first) for column in split_by
         },
         excluded={**images.excluded, **unanswerable},
         sources=tuple(source for store in opened for source in store.sources),
@@ -248,7 +257,7 @@ class _LabelledImages:
     excluded: Counter[str]
 
 
-def _load_labelled(store: Store, task: Task, with_columns: Sequence[str]) -> _LabelledImages:
+def _load_labelled(store: Store, task: Task, columns: Sequence[str]) -> _LabelledImages:
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
     excluded = Counter(f"failed: {failure.reason.value}" for failure in store.failures)
@@ -274,9 +283,7 @@ def _load_labelled(store: Store, task: Task, with_columns: Sequence[str]) -> _La
         units=units[kept],
         label_rows=label_rows[kept],
         patients=patient_names(table, task.unit)[kept],
-        columns={
-            name: column_text(table, name)[kept] for name in {"split", *KINDS, *task.subgroups, *with_columns}
-        },
+        columns={name: column_text(table, name)[kept] for name in {"split", *KINDS, *columns}},
         image_of_target=None if mask is None else mask[kept],
         excluded=excluded,
     )

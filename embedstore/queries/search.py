@@ -98,7 +98,7 @@ class Index(Brief):
         *,
         k: int,
         exclude_patients: Sequence[str | None] | None = None,
-        exclude_ids: Sequence[str] | None = None,
+        exclude_ids: Sequence[str] | npt.NDArray[np.object_] | None = None,
     ) -> list[list[Neighbor]]:
         """Return what `search` returns, for many vectors at once: several times as fast, and the same answers.
 
@@ -114,15 +114,20 @@ class Index(Brief):
             Of each vector, as in `search`.
         """
         queries = np.asarray(vectors, dtype=np.float32)
-        patients = [
-            -1 if name is None else self._patient_codes.get(name, -1) for name in exclude_patients or []
-        ]
-        own = [self._positions.get(image_id, -1) for image_id in exclude_ids or []]
+        outside, without = None, None
+        if exclude_patients is not None:
+            patients = [
+                -1 if name is None else self._patient_codes.get(name, -1) for name in exclude_patients
+            ]
+            outside = np.array(patients, np.int64)
+        if exclude_ids is not None:
+            own = [self._positions.get(image_id, -1) for image_id in exclude_ids]
+            without = np.array(own, np.int64)
         found, cosines = self._exact.search(
             queries,
             k,
-            outside=np.array(patients, np.int64) if patients else None,
-            without=np.array(own, np.int64) if own else None,
+            outside=outside,
+            without=without,
         )
         found[~queries.any(axis=1)] = -1
         return [

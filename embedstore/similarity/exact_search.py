@@ -6,23 +6,30 @@ and always in the same order, so that equal vectors have equal cosines. Of equal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError, require_whole_number
-from embedstore.similarity.int8_scan import LARGEST_DIM, int8_scan, is_exact_here
-from embedstore.similarity.plain_scan import PlainScan
-from embedstore.similarity.scan import BlockScores, Floats, Rows, Scan
+from embedstore.similarity.candidates import Candidates, LeftOut, Pairs
+from embedstore.similarity.int8_scan import DIMS, int8_scan, is_exact_here
+from embedstore.similarity.plain_scan import PlainScan, WideScan
+from embedstore.similarity.ranking import nearest_of
+from embedstore.similarity.scan import Floats, Rows, Scan, lengths_of
+from embedstore.similarity.threads import on_threads, thread_count
 
-# Coding the vectors costs as much as a few dozen plain scans for one query.
-_PLAIN_QUERIES = 8
-_BATCH = 256
-_BLOCK_CELLS = 1 << 21  # scores at once: 8 MB
-_BLOCK_ROWS = 1 << 14
-_PAIRS = 2048  # exact cosines at once: a few arrays of (pairs, dim) float64
+_BATCH = 128
+# Processor time for a row, in microseconds: of coding it, of reading it for a batch, of its product with a query.
+_CODING, _READING, _PRODUCT = 10.0, 3.0, 0.05
+_QUERIES_OF_A_THREAD = 32  # of fewer, the product is slower
+_ROWS_OF_A_THREAD = 4096
+_SAMPLE = 1024
+_MOST_PAIRS = 1 << 22  # candidates at once: 130 MB
+# From so many candidates of a query on, a product in float64 may cost less than their cosines, one by one: microseconds
+# of a row that is widened, of its product with a query, and of a cosine.
+_CROWD = 256
+_WIDENED, _WIDE_PRODUCT, _COSINE = 2.5, 0.04, 3.0
 
 
 class ExactSearch:
@@ -34,6 +41,9 @@ class ExactSearch:
         (n, dim) float16 or float32, finite. A vector without length has cosine 0 to everything.
     groups
         (n,) int64, or nothing: what `search` can leave out for a query, as the images of its patient.
+    unit
+        Whether the vectors and the queries have a length of 1 but for their rounding, or of 0, so that their product is
+        the cosine as it is.
 
     Examples
     --------
@@ -44,10 +54,13 @@ class ExactSearch:
     ([[0, 3, 2]], [[1.0, 1.0, 0.707]])
     """
 
-    def __init__(self, vectors: npt.NDArray[np.floating], groups: Rows | None = None) -> None:
+    def __init__(
+        self, vectors: npt.NDArray[np.floating], groups: Rows | None = None, *, unit: bool = False
+    ) -> None:
         self.vectors = vectors
         self.groups = groups
-        self._asked = 0
+        self.unit = unit
+        self._plain_work = 0.0
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -91,128 +104,134 @@ class ExactSearch:
             raise UsageError(f"k must be at least 1; found {k}")
         if outside is not None and self.groups is None:
             raise UsageError("outside needs the groups of the vectors")
-        asked: Floats = np.asarray(queries, np.float64)
-        self._asked += len(asked)
-        found = np.full((len(asked), k), -1, np.int64), np.full((len(asked), k), -1.0)
-        for start in range(0, len(asked), _BATCH):
-            some = slice(start, start + _BATCH)
-            batch = _Batch(
-                self,
-                asked[some],
-                k,
-                outside=None if outside is None else outside[some],
-                without=None if without is None else without[some],
-            )
-            found[0][some], found[1][some] = batch.nearest(self._scan, among)
-        return found
-
-    def cosines(self, rows: Rows, queries: Floats, of_query: Rows) -> Floats:
-        """Return the cosines, (p,) float64, of rows and queries of length 1 or 0, given by two (p,) numbers."""
-        cosines = np.empty(len(rows))
-        for start in range(0, len(rows), _PAIRS):
-            some = slice(start, start + _PAIRS)
-            vectors = self.vectors[rows[some]].astype(np.float64)
-            lengths = _lengths(vectors)
-            sums = np.multiply(vectors, queries[of_query[some]], out=vectors).sum(axis=1)
-            cosines[some] = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
-        return np.clip(cosines, -1, 1)
-
-    def scores_in_float64(self, rows: Rows | slice, queries: Floats) -> BlockScores:
-        """Return the cosines by a product in float64, off by less than 1e-12: for rows of which a scan excludes few."""
-        vectors = self.vectors[rows].astype(np.float64)
-        lengths, products = _lengths(vectors)[:, None], vectors @ queries.T
-        values = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-        count, dim = queries.shape
-        return BlockScores(values, np.zeros(count), np.ones(count), np.full(count, dim * 2.0**-51))
+        self._plain_work += _READING * -(-len(queries) // _BATCH) + _PRODUCT * len(queries)
+        question = _Question(self, np.asarray(queries), k, among=among, outside=outside, without=without)
+        question.answer()
+        return question.rows, question.cosines
 
     @property
-    def _scan(self) -> Scan:
-        if self._asked <= _PLAIN_QUERIES or self.vectors.shape[1] > LARGEST_DIM or not is_exact_here():
-            return PlainScan(self.vectors)
-        return self._coded
+    def scan(self) -> tuple[Scan, int]:
+        """What proposes, and on how many threads: a plain product until coding the vectors would have paid."""
+        if self._plain_work <= _CODING or self.vectors.shape[1] not in DIMS or not is_exact_here():
+            return PlainScan(self.vectors, self.unit), 1
+        return self._coded, thread_count()
 
     @cached_property
     def _coded(self) -> Scan:
-        return int8_scan(self.vectors)
+        return int8_scan(self.vectors, unit=self.unit)
 
 
-class _Batch:
-    """Some queries, and the nearest rows that are known so far."""
+class _Question:
+    """Queries, what they may find, and what they have found; arguments as `ExactSearch.search`."""
 
     def __init__(
-        self, search: ExactSearch, queries: Floats, k: int, *, outside: Rows | None, without: Rows | None
+        self,
+        search: ExactSearch,
+        queries: npt.NDArray[np.floating],
+        k: int,
+        *,
+        among: Rows | None,
+        outside: Rows | None,
+        without: Rows | None,
     ) -> None:
-        lengths = _lengths(queries)[:, None]
-        self.search = search
-        self.queries = np.divide(queries, lengths, out=np.zeros_like(queries), where=lengths > 0)
-        self.k = k
-        self.outside = outside
-        self.without = without
+        self.search, self.queries, self.k = search, queries, k
+        self.among, self.outside, self.without = among, outside, without
         self.rows = np.full((len(queries), k), -1, np.int64)
-        self.cosines = np.full((len(queries), k), -np.inf)
+        self.cosines = np.full((len(queries), k), -1.0)
 
-    def nearest(self, scan: Scan, among: Rows | None) -> tuple[Rows, Floats]:
-        scores = scan.scores_of(self.queries)
-        for block in self._blocks(among):
-            self._add(block, scores.of_rows(block))
-        return self.rows, np.where(self.rows < 0, -1.0, self.cosines)
+    def answer(self) -> None:
+        """Fill in rows and cosines."""
+        search = self.search
+        scan, threads = search.scan
+        if self.among is not None:
+            scan = scan.taken(self.among)
+        size = len(search) if self.among is None else len(self.among)
+        count = len(self.queries)
+        # Few queries have room for all the rows that the first blocks cannot exclude.
+        sample = np.arange(0, size if count > _QUERIES_OF_A_THREAD else 0, max(1, size // _SAMPLE))
+        sampled = (scan.taken(sample), sample)
+        # Where there are few queries, threads share the rows.
+        by_query = count >= threads * _QUERIES_OF_A_THREAD
+        step = max(1, min(_BATCH, -(-count // threads) if by_query else count))
+        batches = [slice(start, min(start + step, count)) for start in range(0, count, step)]
+        if by_query:
+            on_threads(lambda some: self._batch(scan, sampled, some, 1), batches, threads=threads)
+        else:
+            for some in batches:
+                self._batch(scan, sampled, some, threads)
 
-    def _blocks(self, among: Rows | None) -> Iterator[Rows | slice]:
-        step = min(_BLOCK_CELLS // max(1, len(self.queries)), _BLOCK_ROWS)
-        count = len(self.search) if among is None else len(among)
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            yield slice(start, stop) if among is None else among[start:stop]
+    def _batch(self, scan: Scan, sampled: tuple[Scan, Rows], some: slice, threads: int) -> None:
+        """Fill in what some queries find."""
+        search, which = self.search, np.arange(some.start, some.stop)
+        queries: Floats = self.queries[some].astype(np.float64)
+        if not search.unit:
+            lengths = lengths_of(queries)[:, None]
+            np.divide(queries, lengths, out=queries, where=lengths > 0)
+        left_out = self._left_out(which, self.among)
 
-    def _add(self, block: Rows | slice, scores: BlockScores) -> None:
-        """Take what a block of rows adds to the nearest."""
-        numbers = np.arange(block.start, block.stop) if isinstance(block, slice) else block
-        at, query = scores.that_may_reach(self._reached(numbers, scores))
-        # Widening the block costs as much as the cosines of half of its rows, one by one.
-        if len(at) > max(len(numbers) // 2, len(self.queries) * max(8 * self.k, 64)):
-            scores = self.search.scores_in_float64(block, self.queries)
-            at, query = scores.that_may_reach(self._reached(numbers, scores))
-        kept = ~self._left_out(numbers[at], query)
-        rows, query = numbers[at[kept]], query[kept]
-        self._merge(rows, query, self.search.cosines(rows, self.queries, query))
+        def scanned(rows: slice) -> Candidates:
+            candidates = Candidates(len(which), self.k, most=_MOST_PAIRS // len(which))
+            if len(sampled[1]):
+                candidates.expect(sampled[0].scores_of(queries), sampled[1], left_out)
+            candidates.scan(scan.scores_of(queries), rows, left_out)
+            return candidates
 
-    def _reached(self, numbers: Rows, scores: BlockScores) -> Floats:
-        """Return, (queries,), a cosine that k rows reach, of those before and those of the block."""
-        known: Floats = self.cosines[:, -1]
-        if scores.values.dtype == np.float32 and not np.isinf(known).any():
-            return known
-        everyone = np.arange(len(self.queries))
-        left_out = (
-            None if self.outside is self.without is None else self._left_out(numbers[:, None], everyone)
+        size = len(search) if self.among is None else len(self.among)
+        step = max(_ROWS_OF_A_THREAD, -(-size // threads))
+        pieces = [slice(start, min(start + step, size)) for start in range(0, max(size, 1), step)]
+        candidates, *others = on_threads(scanned, pieces, threads=threads)
+        for other in others:
+            candidates.join(other)
+        pairs = candidates.pairs()
+        if self.among is not None:
+            pairs = pairs.of_rows(self.among)
+        pairs = self._told_apart(pairs, candidates.given_up, which, queries)
+        self.rows[some], self.cosines[some] = nearest_of(
+            pairs, search.vectors, queries, self.k, unit=search.unit
         )
-        surely = scores.surely_reached(self.k, left_out)
-        return np.maximum(known, surely, out=surely)
 
-    def _left_out(self, rows: Rows, query: Rows) -> npt.NDArray[np.bool_]:
-        """Return whether each query, by its number, may not find each row; both broadcast."""
-        left_out = np.zeros(np.broadcast_shapes(rows.shape, query.shape), bool)
-        if self.without is not None:
-            left_out |= rows == self.without[query]
-        if self.outside is not None and self.search.groups is not None:
-            groups = self.outside[query]
-            left_out |= (self.search.groups[rows] == groups) & (groups >= 0)
+    def _told_apart(
+        self, pairs: Pairs, given_up: npt.NDArray[np.bool_], which: Rows, queries: Floats
+    ) -> Pairs:
+        """Exclude by a product in float64 what a cheaper one could not, where that costs less than what it saves."""
+        counts = np.bincount(pairs.queries, minlength=len(which))
+        crowded = np.flatnonzero((counts > max(_CROWD, 4 * self.k)) & ~given_up)
+        if len(crowded):
+            theirs = np.isin(pairs.queries, crowded)
+            rows = np.unique(pairs.rows[theirs])
+            if len(rows) * (_WIDENED + _WIDE_PRODUCT * len(crowded)) < _COSINE * np.count_nonzero(theirs):
+                left = self._in_float64(rows, crowded, which, queries)
+                pairs = pairs.taken(~theirs).with_those(left, crowded)
+        everyone = np.arange(len(self.search)) if self.among is None else self.among
+        lost = np.flatnonzero(given_up)
+        few = max(1, _MOST_PAIRS // max(1, len(everyone)))
+        for start in range(0, len(lost), few):
+            some = lost[start : start + few]
+            pairs = pairs.with_those(self._in_float64(everyone, some, which, queries), some)
+        return pairs
+
+    def _in_float64(self, rows: Rows, some: Rows, which: Rows, queries: Floats) -> Pairs:
+        """Return what a product in float64 leaves of (n,) rows for some of the queries, which count from 0."""
+        candidates = Candidates(len(some), self.k, most=len(rows))
+        scan = WideScan(self.search.vectors, self.search.unit, rows)
+        left_out = self._left_out(which[some], rows)
+        candidates.scan(scan.scores_of(queries[some]), slice(0, len(rows)), left_out)
+        return candidates.pairs().of_rows(rows)
+
+    def _left_out(self, which: Rows, numbers: Rows | None) -> LeftOut | None:
+        """Return what queries cannot find, of rows that have these numbers."""
+        if self.outside is None and self.without is None:
+            return None
+
+        def left_out(queries: Rows, rows: Rows) -> npt.NDArray[np.bool_]:
+            rows = rows if numbers is None else numbers[rows]
+            asked = which[queries]
+            hidden = np.zeros(np.broadcast_shapes(rows.shape, asked.shape), bool)
+            if self.without is not None:
+                hidden |= rows == self.without[asked]
+            if self.outside is not None and self.search.groups is not None:
+                groups = self.outside[asked]
+                hidden |= (self.search.groups[rows] == groups) & (groups >= 0)
+            return hidden
+
         return left_out
-
-    def _merge(self, rows: Rows, query: Rows, cosines: Floats) -> None:
-        count, k = self.rows.shape
-        if not len(rows):
-            return
-        query = np.concatenate([np.repeat(np.arange(count), k), query])
-        rows = np.concatenate([self.rows.ravel(), rows])
-        cosines = np.concatenate([self.cosines.ravel(), cosines])
-        order = np.lexsort((rows, -cosines, query))
-        # Every query has at least the k entries that it had.
-        first = np.searchsorted(query[order], np.arange(count))
-        kept = order[first[:, None] + np.arange(k)]
-        self.rows, self.cosines = rows[kept], cosines[kept]
-
-
-def _lengths(vectors: Floats) -> Floats:
-    """Return the length of each of (n, dim) vectors, a function of that vector alone."""
-    lengths: Floats = np.sqrt((vectors * vectors).sum(axis=1))
-    return lengths

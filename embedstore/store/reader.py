@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -24,7 +22,9 @@ from embedstore.store.documents import read_part_plan, read_store_document
 from embedstore.store.layout import CONTENT_BYTES, VECTORS, StoreLayout
 from embedstore.store.part_reader import FAILED, PENDING, VALID, Part, open_part
 from embedstore.store.receipt import Failure
+from embedstore.store.stored_array import StoredArray
 from embedstore.store.tasks import read_task, task_names, with_ids, with_labels, with_vectors
+from embedstore.tokens.grid import TOKENS
 from embedstore.view import ArrayRows, Embeddings, Source
 
 __all__ = [
@@ -39,8 +39,6 @@ __all__ = [
     "as_store",
     "open_store",
 ]
-
-_READ_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,6 +92,11 @@ class Store(Brief):
         ]
 
     @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, sorted."""
+        return task_names(self.path)
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """What the parts were made from, each data set once, without the paths of the machine that made it."""
         name, plans = self.path.absolute().name, [part.plan for part in self.parts]
@@ -123,6 +126,41 @@ class Store(Brief):
                 f"{did_you_mean(name, names)}"
             )
         return StoredArray(self, name)
+
+    def tokens(
+        self, image_ids: Sequence[str] | None = None, *, dtype: npt.DTypeLike | None = None
+    ) -> ArrayRows:
+        """Return token grids, a place of each picture: (n, token rows, token columns, numbers kept).
+
+        Row 0 is the top of the encoder's square picture and column 0 its left.
+
+        Parameters
+        ----------
+        image_ids
+            The images, in this order; all that there are by default, which may not fit in memory.
+        dtype
+            ``float16`` or ``float32``; by default as stored.
+
+        Raises
+        ------
+        UsageError
+            If the store was extracted without tokens.
+        DataError
+            If an id is unknown, not extracted yet, or failed.
+        CorruptStore
+            If the bytes of a chunk with one of them are not the committed ones.
+
+        Examples
+        --------
+        >>> options = es.ExtractOptions(limit=8)
+        >>> summary = es.extract("mura", "grids.store", "hog", root="MURA-v1.1", tokens=4, options=options)
+        >>> es.open_store("grids.store").tokens().values.shape
+        (8, 12, 12, 4)
+        """
+        if TOKENS not in self.identity.arrays:
+            raise UsageError(f"store {self.path} has no tokens. Extract into a new store with `tokens`")
+        found = self.array(TOKENS)
+        return found.all(dtype=dtype) if image_ids is None else found.select(image_ids, dtype=dtype)
 
     def embeddings(self, *, dtype: npt.DTypeLike | None = None) -> Embeddings:
         """Return every vector there is, in row order; failed and pending rows are left out.
@@ -252,113 +290,8 @@ class Store(Brief):
             "encoder": self.identity.encoder,
             "dim": self.identity.dim,
             "dtype": str(self.dtype),
-            "tasks": task_names(self.path),
+            "tasks": self.tasks,
         }
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """One array of an opened store; `Store.array` gives it.
-
-    Parameters
-    ----------
-    store
-        The store.
-    name
-        Name of the array.
-    """
-
-    store: Store
-    name: str
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of a row."""
-        identity = self.store.identity
-        return (identity.dim,) if self.name == VECTORS else identity.arrays[self.name].row_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The widest dtype of the parts, in native byte order; float16 for an empty store."""
-        plans = [part.plan.arrays[self.name] for part in self.store.parts]
-        return np.result_type(np.float16, *(plan.numpy_dtype.newbyteorder("=") for plan in plans))
-
-    def all(self, *, dtype: npt.DTypeLike | None = None) -> ArrayRows:
-        """Return every row there is, in row order; failed and pending rows are left out.
-
-        Parameters
-        ----------
-        dtype
-            ``float16`` or ``float32``; by default as stored.
-
-        Raises
-        ------
-        CorruptStore
-            If any chunk's bytes are not the committed ones.
-        """
-        status = self.store.status
-        values = self._empty(int((status != PENDING).sum()), dtype)
-        jobs = self._placed_chunks()
-        # Each thread fills one run of the result: neighbours would touch the same huge page for the first time
-        # at once, and the kernel would clear it for both.
-        runs = np.array_split(np.arange(len(jobs)), _READ_THREADS)
-        rows = np.flatnonzero(status == VALID)
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            filled = pool.map(lambda run: self._fill(values, [jobs[at] for at in run]), runs)
-            for _ in filled:
-                pass
-        done_valid = (status == VALID)[status != PENDING]
-        if not done_valid.all():
-            values = values[done_valid]
-        # Names after the threads: making them needs the interpreter's lock, which threads need between two reads.
-        return ArrayRows(self.store.image_ids[rows], values, rows)
-
-    def select(self, image_ids: Sequence[str], *, dtype: npt.DTypeLike | None = None) -> ArrayRows:
-        """Return the rows of `image_ids`, in that order.
-
-        Raises
-        ------
-        DataError
-            If an id is unknown, not extracted yet, or failed; the message names the first one and says which.
-        CorruptStore
-            If the bytes of a chunk with one of them are not the committed ones.
-        """
-        rows = np.array([self.store.row_of_vector(image_id) for image_id in image_ids], dtype=np.int64)
-        values = self._empty(len(rows), dtype)
-        for offset, part in self.store.offsets():
-            local = rows - offset
-            inside = np.flatnonzero((local >= 0) & (local < part.plan.rows))
-            chunks = local[inside] // part.plan.chunk_rows
-            for chunk in np.unique(chunks):
-                chosen = inside[chunks == chunk]
-                found = part.read_chunk(int(chunk), array=self.name)
-                values[chosen] = found[local[chosen] - chunk * part.plan.chunk_rows]
-        names = self.store.image_ids[rows] if len(rows) else np.array([], dtype=object)
-        return ArrayRows(names, values, rows)
-
-    def _empty(self, count: int, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
-        wanted = np.dtype(dtype) if dtype is not None else self.dtype
-        if wanted not in (np.dtype(np.float16), np.dtype(np.float32)):
-            raise UsageError(f"dtype must be float16 or float32; found {wanted}")
-        return np.empty((count, *self.row_shape), dtype=wanted)
-
-    def _placed_chunks(self) -> list[tuple[Part, int, int, int]]:
-        """Return ``(part, chunk, first output row, end)`` of every finished chunk, packed without gaps."""
-        placed, at = [], 0
-        for part in self.store.parts:
-            for chunk in sorted(part.receipts):
-                receipt = part.receipts[chunk]
-                placed.append((part, chunk, at, at + receipt.stop - receipt.start))
-                at += receipt.stop - receipt.start
-        return placed
-
-    def _fill(self, out: npt.NDArray[Any], jobs: Sequence[tuple[Part, int, int, int]]) -> None:
-        """Read chunks into their rows of `out`."""
-        for part, chunk, start, stop in jobs:
-            if out.dtype == part.plan.arrays[self.name].numpy_dtype:
-                part.read_chunk(chunk, array=self.name, out=out[start:stop])
-            else:
-                out[start:stop] = part.read_chunk(chunk, array=self.name)
 
 
 def open_store(path: StrPath) -> Store:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from embedstore.errors import DataError
 from embedstore.tables.cell_rules import dates_where_midnight
 from embedstore.tables.encodings import read_text_file
+from embedstore.tables.json_forms import AS_RECORDS, records_of
 from embedstore.tables.rows import Cell, as_text
 
 _EXACT = 1 << 53
@@ -42,11 +43,11 @@ def read_parquet(
 
 def read_json(
     path: Path, lists: Container[str] = ()
-) -> tuple[list[str], list[pa.ChunkedArray], list[str], str, tuple[str, ...]]:
-    """Return names, columns, places of rows and encoding of JSON lines, or of one list of objects.
+) -> tuple[list[str], list[pa.ChunkedArray], list[str], tuple[str, ...], tuple[str, ...]]:
+    """Return names, columns, places of rows and words on the text of JSON lines, or of one document.
 
     And the names of what is no column of cells: lists and objects are left out, but for the columns `lists`, whose
-    cells may be lists of text.
+    cells may be lists of text. A document is a list of objects, or what `embedstore.tables.json_forms` knows.
 
     Raises
     ------
@@ -55,8 +56,13 @@ def read_json(
         line.
     """
     content, encoding = read_text_file(path)
+    words = [f"{encoding} text"] if encoding else []
     whole = content.lstrip()[:1] == b"["
-    documents, places = _listed(path, content, lists) if whole else _lines(path, content, lists)
+    if (formed := None if whole else _formed(path, content, lists)) is not None:
+        documents, places, said = formed
+        words.append(said)
+    else:
+        documents, places = _listed(path, content, lists) if whole else _lines(path, content, lists)
     names = list(dict.fromkeys(name for document in documents for name in document))
     nested = tuple(name for name in names if _is_nested(path, name, documents, places))
     names = [name for name in names if name not in nested]
@@ -70,7 +76,30 @@ def read_json(
             raise DataError(
                 f"{path}: {places[row]}: column {name!r} holds half of a character, {cells[row]!r}; write the whole one"
             ) from error
-    return names, columns, places, encoding, nested
+    return names, columns, places, tuple(words), nested
+
+
+def _formed(
+    path: Path, content: bytes, lists: Container[str]
+) -> tuple[list[dict[str, Any]], list[str], str] | None:
+    """Return the records, places and form of a document that is one object, or None where it is a record or several."""
+    first = content.split(b"\n", 1)[0]
+    try:
+        document = _parsed(path, "line 1", first)
+        if content[len(first) :].strip():
+            return None
+    except DataError:
+        try:
+            document = _parsed(path, "line 1", content)
+        except DataError:
+            return None
+    found = records_of(document, where=str(path))
+    if found is None:
+        return None
+    records, said = found
+    places = [f"row {number}" for number in range(1, len(records) + 1)]
+    documents = [_object(path, place, record, lists) for place, record in zip(places, records, strict=True)]
+    return documents, places, said
 
 
 def _lines(path: Path, content: bytes, lists: Container[str]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -101,12 +130,16 @@ def _parsed(path: Path, place: str, text: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: {place}: must be one JSON object; {error}") from error
+        text = text.lstrip()[:1]
+        advice = f". Separated text ends in .csv: rename it to {path.with_suffix('.csv').name}"
+        said = advice if place == "line 1" and (text.isalpha() or text == b'"') else ""
+        raise DataError(f"{path}: {place}: must be one JSON object; {error}{said}") from error
 
 
 def _object(path: Path, place: str, document: Any, lists: Container[str]) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise DataError(f"{path}: {place}: must be one JSON object; found {str(document)[:80]!r}")
+        named = f". Its cells have no names: {AS_RECORDS}" if isinstance(document, list) else ""
+        raise DataError(f"{path}: {place}: must be one JSON object; found {str(document)[:80]!r}{named}")
     for name, cell in document.items():
         if name in lists and isinstance(cell, list) and all(isinstance(entry, str) for entry in cell):
             document[name] = json.dumps(cell, ensure_ascii=False)

@@ -5,6 +5,7 @@ They are the same for every column of a kind, are stated in ``docs/data.md``, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,10 +64,12 @@ DOUBTFUL_WORDS = frozenset(
     )
 )
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_WHOLE_NUMBER = r"^[+-]?[0-9]+$"
 _DECIMAL_COMMA = r"^[+-]?(0|[1-9][0-9]*)(,[0-9]+)?$"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z?$"
 _MIDNIGHT = r"[ T]00:00:00(\.0+)?Z?$"
 _TRUTH = ("true", "false")
+_FIRST_CELLS = 64
 _EXACT_FLOAT = 2.0**53
 
 
@@ -81,7 +84,8 @@ class CellRules:
     as_written
         Columns whose cells are taken letter by letter; only an empty cell is missing.
     within_parent
-        Manifest columns (``study_id``, ``series_id``) whose ids are numbered anew within each patient or study.
+        Manifest columns (``study_id``, ``series_id``) whose ids are numbered anew within each patient or study;
+        ``patient_id=COLUMN`` where patients are, within each place that the column names.
     """
 
     missing: tuple[str, ...] = ()
@@ -89,8 +93,17 @@ class CellRules:
     within_parent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if strange := sorted(set(self.within_parent) - {"study_id", "series_id"}):
-            raise UsageError(f"`within_parent` takes study_id and series_id; found {strange[0]!r}")
+        for name in self.within_parent:
+            if name not in ("study_id", "series_id") and not re.fullmatch("patient_id=.+", name):
+                raise UsageError(
+                    f"`within_parent` takes study_id, series_id and patient_id=COLUMN; found {name!r}"
+                )
+
+    @property
+    def patients_within(self) -> str | None:
+        """The column within which patients are numbered anew, if any."""
+        ways = [name.partition("=")[2] for name in self.within_parent if name.startswith("patient_id=")]
+        return ways[-1] if ways else None
 
 
 def about(name: str) -> str:
@@ -122,14 +135,16 @@ def trim(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.Chunke
 
 
 def _without_single_quotes(name: str, cells: pa.ChunkedArray) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
-    """Take off ``'...'`` around texts, where every text of the column has it (as SQL writes texts)."""
+    """Take off ``'...'`` around texts, or ``'`` in front, where every text of the column has it (as SQL, as sheets)."""
     given = cells.filter(pc.not_equal(cells, ""))
-    quoted = pc.match_substring_regex(given, "^'[^']*'$")
+    quoted = pc.match_substring_regex(given, "^'[^']*'?$")
     words = pc.is_in(pc.utf8_lower(given), value_set=pa.array(["null"]))
     if not _count(quoted) or pc.all(pc.or_(quoted, words)).as_py() is False:
         return cells, ()
-    said = Remark(about(name), f"{counted(_count(quoted), 'value')} stood in single quotes, taken off")
-    return pc.replace_substring_regex(cells, "^'([^']*)'$", r"\1"), (said,)
+    closed = pc.any(pc.match_substring_regex(given, "'$")).as_py()
+    how = "stood in single quotes" if closed else "stood behind an apostrophe"
+    said = Remark(about(name), f"{counted(_count(quoted), 'value')} {how}, taken off")
+    return pc.replace_substring_regex(cells, "^'([^']*)'?$", r"\1"), (said,)
 
 
 def tidy(name: str, cells: pa.ChunkedArray, rules: CellRules) -> tuple[pa.ChunkedArray, tuple[Remark, ...]]:
@@ -265,11 +280,12 @@ def map_values(cells: pa.ChunkedArray, change: Callable[[Any], str | None]) -> p
 
 
 def _as_numbers(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return cells.cast(pa.int64())
-    except pa.ArrowInvalid:
-        pass
-    digits = pc.utf8_length(pc.replace_substring_regex(cells, r"[eE].*|[^0-9]", ""))
+    if _all_match(cells, _WHOLE_NUMBER):
+        try:
+            return cells.cast(pa.int64())
+        except pa.ArrowInvalid:  # of more than 64 bits
+            pass
+    digits = pc.utf8_length(pc.replace_substring_regex(pc.unique(cells), r"[eE].*|[^0-9]", ""))
     if (pc.max(digits).as_py() or 0) > 17:  # more than a float holds: an accession number, a hash
         return cells
     numbers = pc.cast(pc.replace_substring_regex(cells, r"^\+", ""), pa.float64())
@@ -285,7 +301,11 @@ def _whole_where_all_are(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _all_match(cells: pa.ChunkedArray, pattern: str) -> bool:
-    return bool(pc.all(pc.match_substring_regex(cells, pattern)).as_py() is not False)
+    # The first cells tell of most columns that are something else.
+    return all(
+        pc.all(pc.match_substring_regex(some, pattern)).as_py() is not False
+        for some in (cells.slice(0, _FIRST_CELLS), cells)
+    )
 
 
 def _all_truth(cells: pa.ChunkedArray) -> bool:
@@ -298,4 +318,6 @@ def _count(chosen: pa.ChunkedArray) -> int:
 
 def without(cells: pa.ChunkedArray, chosen: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return cells with null where `chosen` is true or null."""
+    if not chosen.null_count and not pc.any(chosen).as_py():
+        return cells
     return pc.if_else(pc.fill_null(chosen, True), pa.scalar(None, cells.type), cells)

@@ -17,16 +17,19 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from embedstore.errors import DataError
+from embedstore.tables.around_table import is_note, is_ruler, is_total, lines_before_header
 from embedstore.tables.encodings import read_text_file
-from embedstore.tables.remarks import counted
+from embedstore.tables.remarks import counted, some_of
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SAMPLE_ROWS = 50
 _SAMPLE_CHARACTERS = 1 << 18
+_SHOWN_TITLE = 60
 # Excel takes the separator from such a first line, and shows no row for it.
 _SEP_LINE = re.compile(rb'\A\s*"?sep=(.)"?\s*(?:\r\n|\n|\r)', re.IGNORECASE)
 _BLANK_BESIDE_QUOTE = re.compile(r'(?:^|[,;\t|])[ ]+"|"[ ]+(?:[,;\t|]|$)', re.MULTILINE)
 _LARGEST_BLOCK = (1 << 31) - 1
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Delimited:
     separator
         Between cells.
     skipped
-        How many bytes of the UTF-8 text come before the header: a line that names the separator.
+        The UTF-8 text before the header: a line that names the separator, titles, comments.
+    left_out
+        Numbers of the rows of the file that are no rows of the table, from 0: rulers, comments, totals.
     """
 
     header: tuple[str, ...]
@@ -54,17 +59,19 @@ class Delimited:
     words: tuple[str, ...]
     path: Path
     separator: str
-    skipped: int
+    skipped: bytes
+    left_out: tuple[int, ...] = ()
 
     @property
     def first_line(self) -> int:
         """Line of the file on which the header stands, empty lines apart."""
-        return 2 if self.skipped else 1
+        return 1 + len(_LINE_END.findall(self.skipped))
 
     def place(self, row: int) -> str:
         """Return the line on which a row begins; the file is read up to it again."""
         content, _ = read_text_file(self.path)
-        for number, (line, _) in enumerate(_rows(content[self.skipped :], self.separator, strict=False)):
+        row = _number_in_file(row, self.left_out)
+        for number, (line, _) in enumerate(_rows(content[len(self.skipped) :], self.separator, strict=False)):
             if number == row + 1:
                 return f"line {line + self.first_line - 1}"
         return f"row {row}"
@@ -81,8 +88,12 @@ def read_delimited(path: Path) -> Delimited:
     content, encoding = read_text_file(path)
     words = [f"{encoding} text"] if encoding else []
     named = _SEP_LINE.match(content)
-    if named:
-        content = content[named.end() :]
+    skipped = named[0] if named else b""
+    before = lines_before_header(content[len(skipped) :])
+    skipped += b"".join(before)
+    content = content[len(skipped) :]
+    if titles := [line.decode("utf-8", "replace").strip()[:_SHOWN_TITLE] for line in before if line.strip()]:
+        words.append(f"{counted(len(titles), 'line')} before the header left out ({some_of(titles)})")
     sample = _sample(content)
     separator = named[1].decode("utf-8", "replace") if named else _separator_of(sample, path.suffix.lower())
     if separator != ",":
@@ -90,12 +101,14 @@ def read_delimited(path: Path) -> Delimited:
     header = next((cells for _, cells in _rows(content, separator, strict=False)), None)
     if header is None:
         raise DataError(f"{path}: the table is empty; its first line must name the columns")
-    found = Delimited(tuple(header), (), (), path, separator, named.end() if named else 0)
+    found = Delimited(tuple(header), (), (), path, separator, skipped)
     columns = None if _BLANK_BESIDE_QUOTE.search(sample) else _regular(content, separator, len(header))
+    left_out: tuple[int, ...] = ()
     if columns is None:
-        header, columns, more = _irregular(content, found)
+        columns, left_out, more = _irregular(content, found)
         words += more
-    return replace(found, header=tuple(header), columns=tuple(columns), words=tuple(words))
+    columns, left_out, more = _without_ruler_and_total(columns, left_out)
+    return replace(found, columns=tuple(columns), words=(*words, *more), left_out=left_out)
 
 
 def _sample(content: bytes) -> str:
@@ -107,10 +120,13 @@ def _sample(content: bytes) -> str:
 def _separator_of(sample: str, suffix: str) -> str:
     """Choose the separator that gives every row of the sample as many cells as the header, and the most."""
     best, most = ",", (False, 1)
-    for separator in ("\t", ",") if suffix in (".tsv", ".tab") else tuple(_SEPARATORS):
+    first = ("\t",) if suffix in (".tsv", ".tab") else ()
+    for separator in dict.fromkeys((*first, *_SEPARATORS)):
         rows = []
         try:
             for _, cells in _rows(sample.encode(), separator, strict=False):
+                if len(cells) == 1 and (is_ruler(cells) or is_note(cells)):
+                    continue
                 rows.append(len(cells))
                 if len(rows) > _SAMPLE_ROWS:
                     break
@@ -168,14 +184,25 @@ def _regular(content: bytes, separator: str, width: int) -> list[pa.ChunkedArray
     return list(table.slice(1).columns)
 
 
-def _irregular(content: bytes, found: Delimited) -> tuple[list[str], list[pa.ChunkedArray], list[str]]:
+def _irregular(content: bytes, found: Delimited) -> tuple[list[pa.ChunkedArray], tuple[int, ...], list[str]]:
     (_, header), *numbered = _numbered_rows(content, found)
+    width, words = len(header), []
+    notes = [
+        row
+        for row, (_, cells) in enumerate(numbered)
+        if len(cells) != width and (is_ruler(cells) or (len(cells) < width and is_note(cells)))
+    ]
+    if notes:
+        said = some_of([_joined(numbered[row][1]) for row in notes])
+        words.append(f"{counted(len(notes), 'row')} beside the table left out ({said})")
+        apart = set(notes)
+        numbered = [entry for row, entry in enumerate(numbered) if row not in apart]
     rows = [cells for _, cells in numbered]
-    width, longer, words = len(header), 0, []
     one_more = bool(rows) and all(len(cells) == width + 1 for cells in rows)
     if one_more and any(cells[-1] for cells in rows) and _count_up([cells[0] for cells in rows]):
         words.append("row numbers that have no name in the header were left out")
         rows = [cells[1:] for cells in rows]
+    longer = 0
     for row, cells in enumerate(rows):
         if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
             rows[row], longer = cells[:width], longer + 1
@@ -188,7 +215,34 @@ def _irregular(content: bytes, found: Delimited) -> tuple[list[str], list[pa.Chu
     if longer:
         words.append(f"{counted(longer, 'row')} with empty cells behind the last column")
     columns = [pa.array([cells[index] for cells in rows], pa.string()) for index in range(width)]
-    return header, [pa.chunked_array([column]) for column in columns], words
+    return [pa.chunked_array([column]) for column in columns], tuple(notes), words
+
+
+def _without_ruler_and_total(
+    columns: list[pa.ChunkedArray], left_out: tuple[int, ...]
+) -> tuple[list[pa.ChunkedArray], tuple[int, ...], list[str]]:
+    """Leave out a ruler below the header, and a last row that sums up."""
+    words = []
+    if len(columns[0]) and is_ruler(first := [str(column[0].as_py()) for column in columns]):
+        words.append(f"a ruler below the header left out ({_joined(first)})")
+        columns = [column.slice(1) for column in columns]
+        left_out = tuple(sorted((*left_out, _number_in_file(0, left_out))))
+    count = len(columns[0])
+    if count > 1 and is_total(last := [str(column[-1].as_py()) for column in columns]):
+        words.append(f"a last row of totals left out ({_joined(last)})")
+        columns = [column.slice(0, count - 1) for column in columns]
+    return columns, left_out, words
+
+
+def _number_in_file(row: int, left_out: tuple[int, ...]) -> int:
+    """Return the number of a row among all rows of the file below the header."""
+    for number in left_out:
+        row += number <= row
+    return row
+
+
+def _joined(cells: list[str]) -> str:
+    return " ".join(cell.strip() for cell in cells)[:_SHOWN_TITLE]
 
 
 def _numbered_rows(content: bytes, found: Delimited) -> list[tuple[int, list[str]]]:

@@ -8,6 +8,8 @@ import re
 import zlib
 from pathlib import Path
 
+import numpy as np
+
 from embedstore.errors import DataError
 
 _BOMS = (
@@ -19,11 +21,42 @@ _BOMS = (
 )
 _NAMES = {"utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32": "UTF-32"}
 _LOOKED_AT = 4096
+_UTF8_FIRST = 0xC3
 # Letters beyond ASCII that UTF-8 writes in two to four bytes: in a file of another encoding they are all but absent.
-# That one class of bytes stands first lets `re` run through ASCII ten times as fast as three alternatives would.
 _UTF8_LETTER = re.compile(
     rb"[\xc3-\xf4](?:(?<=[\xc3-\xdf])[\x80-\xbf]|(?<=[\xe0-\xef])[\x80-\xbf]{2}|(?<=[\xf0-\xf4])[\x80-\xbf]{3})"
 )
+
+_KINDS = {
+    "Parquet": re.compile(rb"PAR1"),
+    "JSON": re.compile(rb'(\[\s*)?\{\s*["}]|\[\s*[\["]'),
+    "HTML or XML": re.compile(rb"<(!doctype|html|table|\?xml)", re.IGNORECASE),
+    "a spreadsheet or an archive": re.compile(rb"PK\x03\x04|\xd0\xcf\x11\xe0"),
+    "Arrow (Feather)": re.compile(rb"ARROW1"),
+    "an SQLite database": re.compile(rb"SQLite format 3"),
+}
+
+
+def kind_of_content(path: Path) -> str | None:
+    """Return what a file holds by its first bytes, or None where these may be any text.
+
+    That is ``"Parquet"``, ``"JSON"``, ``"HTML or XML"``, ``"a spreadsheet or an archive"``, ``"Arrow (Feather)"``
+    or ``"an SQLite database"``.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_LOOKED_AT)
+    if head[:2] == b"\x1f\x8b":
+        head = zlib.decompressobj(wbits=31).decompress(head, _LOOKED_AT)
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    for kind, begins in _KINDS.items():
+        if begins.match(text):
+            return kind
+    return None
 
 
 def read_text_file(path: Path) -> tuple[bytes, str]:
@@ -82,8 +115,15 @@ def _first_fault(content: bytes) -> int | None:
     return None
 
 
+def _has_utf8_letter(content: bytes) -> bool:
+    octets = np.frombuffer(content, np.uint8)
+    first = np.flatnonzero(octets[:-1] >= _UTF8_FIRST)
+    first = first[octets[first + 1] & 0xC0 == 0x80]
+    return any(_UTF8_LETTER.match(content, int(place)) for place in first)
+
+
 def _single_byte(path: Path, content: bytes, fault: int) -> str:
-    if _UTF8_LETTER.search(content):
+    if _has_utf8_letter(content):
         line = content[:fault].count(b"\n") + 1
         raise DataError(
             f"{path}: line {line}: byte {content[fault]:#04x} is not UTF-8, while other letters of the file are; the "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,6 +9,7 @@ import pyarrow.compute as pc
 
 from embedstore.errors import DataError
 from embedstore.tables.cell_rules import (
+    DOUBTFUL_WORDS,
     CellRules,
     about,
     doubtful_words,
@@ -29,9 +28,10 @@ _WITH_EXPONENT = r"^[0-9](\.[0-9]+)?[eE]\+[0-9]+$"
 # Zeros that lead a run of digits, unless they are decimals.
 _LEADING_ZEROS = r"(^|[^0-9.,])0+([0-9])"
 _EXACT = 2.0**53
+_DOUBTFUL = pa.array(sorted((*DOUBTFUL_WORDS, "none")))
 _SHOWN = 3
 # Letters of other scripts that look like Latin ones, and what typists and word processors put for a hyphen.
-_LOOK_ALIKE = str.maketrans(
+LOOK_ALIKE = str.maketrans(
     "авекмнорстхіјѕαβεζηικμνορτυχ‐‑‒–—−_",
     "abekmhopctxijsabezhikmnoptux-------",
 )
@@ -66,14 +66,11 @@ def read_ids(rows: Rows, name: str, rules: CellRules) -> Rows:
 
 
 def _refuse_doubtful(rows: Rows, name: str, cells: pa.ChunkedArray, rules: CellRules) -> None:
-    counts = Counter(
-        {
-            entry["values"]: entry["counts"]
-            for entry in cells.value_counts().to_pylist()
-            if entry["counts"] > 1
-        }
-    )
-    del counts[None]
+    counted_cells = pc.value_counts(cells)
+    words, numbers = counted_cells.field("values"), counted_cells.field("counts")
+    doubtful = pc.is_in(pc.utf8_lower(words), value_set=_DOUBTFUL)
+    chosen = pc.and_(doubtful, pc.greater(numbers, 1))
+    counts = dict(zip(words.filter(chosen).to_pylist(), numbers.filter(chosen).to_pylist(), strict=True))
     none = [word for word in counts if word.lower() == "none"]
     said = doubtful_words(name, counts, rules)
     if none and not said:
@@ -109,7 +106,7 @@ def require_one_spelling(rows: Rows, name: str, rules: CellRules, *, parent: str
         return
     ids = pc.unique(rows.column(name)).drop_null()
     keys = _loose(ids)
-    if pc.count_distinct(keys).as_py() == len(ids):
+    if len(pc.unique(keys)) == len(ids):
         return
     by_key = pa.table({"key": keys, "id": ids})
     counts = by_key.group_by("key").aggregate([("id", "count")])
@@ -150,7 +147,7 @@ def _loose(ids: pa.Array) -> pa.Array:
     """
     lower = pc.replace_substring_regex(pc.utf8_lower(pc.utf8_normalize(ids, form="NFKC")), r"^'|\s+", "")
     if pc.any(pc.match_substring_regex(lower, r"[^\x00-\x7f]|_")).as_py():
-        lower = pa.array([text.translate(_LOOK_ALIKE) for text in lower.to_pylist()], pa.string())
+        lower = pa.array([text.translate(LOOK_ALIKE) for text in lower.to_pylist()], pa.string())
     whole = pc.replace_substring_regex(lower, r"^([0-9]+)[.,]0+$", r"\1")
     return pc.replace_substring_regex(whole, _LEADING_ZEROS, r"\1\2")
 
@@ -177,7 +174,9 @@ def _without_decimals(
     lost = pc.and_(kinds.exponent, pc.invert(_exact(cells)))
     if pc.any(lost).as_py():
         raise _lost_digits(rows, name, lost, "in the short form of a spreadsheet, which drops digits")
-    changed = map_values(cells, _whole_number)
+    changed = pc.replace_substring_regex(cells, r"\.0*$", "")
+    if pc.any(kinds.exponent).as_py():
+        changed = map_values(changed, _whole_number)
     words = f"{counted(touched, 'value')} such as {_example(cells, kinds)} written as whole numbers"
     return changed, (Remark(about(name), words),)
 
@@ -191,9 +190,7 @@ def _exact(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _whole_number(cell: object) -> str:
     text = str(cell)
-    if "e" in text.lower():
-        return str(int(float(text)))
-    return re.sub(r"\.0*$", "", text)
+    return str(int(float(text))) if "e" in text.lower() else text
 
 
 def _example(cells: pa.ChunkedArray, kinds: _Kinds) -> str:

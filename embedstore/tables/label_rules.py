@@ -20,6 +20,7 @@ from embedstore.tables.cell_rules import (
     text_of,
     tidy,
 )
+from embedstore.tables.id_rules import LOOK_ALIKE
 from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
 
@@ -27,6 +28,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NONE = "None"
 _NO_AND_YES = (
     ("no", "yes"), ("0", "1"), ("false", "true"), ("negative", "positive"), ("n", "y"), ("f", "t"), ("neg", "pos"),
+    ("nein", "ja"), ("n", "j"), ("non", "oui"), ("unchecked", "checked"),
 )  # fmt: skip
 # Numbers by which statistics programs and electronic case reports code "no answer", where grades are small.
 _CODES = frozenset(("-9", "-99", "-999", "-9999", "99", "999", "9999"))
@@ -172,12 +174,12 @@ def _code(counts: Counter[str]) -> str | None:
 
 
 def _loose(label: str) -> str:
-    """Return a label without what may be a typist's: accents, kinds of hyphens, signs at the end, leading zeros."""
+    """Return a label without what may be a typist's: accents, look-alike letters, hyphens, signs at the end, zeros."""
     if plain_number(label) is not None:
         return re.sub(r"^0+(\d)", r"\1", label)
     letters = "".join(
         c for c in unicodedata.normalize("NFKD", label.casefold()) if not unicodedata.combining(c)
-    )
+    ).translate(LOOK_ALIKE)
     return re.sub(r"(?<=\w)[\s_\-\u2010-\u2014\u2212]+(?=\w)", " ", letters.replace("_", " ")).rstrip(
         ".,;:! "
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.errors import DataError, did_you_mean
-from embedstore.manifest import FIXED_COLUMNS, SPLITS
+from embedstore.manifest import FIXED_COLUMNS, SPLITS, count_distinct
 from embedstore.tables.cell_rules import CellRules, about, map_values, text_of
 from embedstore.tables.id_rules import read_ids, require_one_spelling
-from embedstore.tables.parents import join_within_parent
+from embedstore.tables.parents import join_patients_of_places, join_within_parent
 from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
 
@@ -26,6 +27,18 @@ _SPLIT_WORDS = {
     "dev": "valid",
     "testing": "test",
 }
+
+# What a column is often called that holds what the manifest has under another name, without blanks and signs.
+_LIKE = {
+    "patient_id": (
+        "subjectid", "subject", "patient", "patientnumber", "patientno", "participantid", "participant", "pid", "mrn",
+        "case", "caseid", "personid",
+    ),
+    "study_id": ("studyinstanceuid", "studyuid", "study", "accessionnumber", "accession", "examid", "exam"),
+    "split": ("set", "subset", "partition", "datasplit", "datasetsplit", "fold"),
+}  # fmt: skip
+_ROW = "\0row"
+_SHOWN_CELLS = 3
 
 
 def match_columns(
@@ -62,7 +75,48 @@ def match_columns(
     if "path" not in found:
         _require_path(rows)
     words = [Remark("columns", f"{', '.join(said)}")] if said else []
-    return rows.saying(*words), found
+    return rows.saying(*words, *_not_taken(rows, found, taken)), found
+
+
+def with_plain_names(rows: Rows, names: Sequence[str]) -> Rows:
+    """Return the rows with columns of these names, where one differs from it in case, blanks and signs only."""
+    for name in names:
+        near = [own for own in rows.table.column_names if _plain(own) == _plain(name)]
+        if name not in near and len(near) == 1:
+            own = rows.table.column_names
+            renamed = rows.table.rename_columns([name if column == near[0] else column for column in own])
+            rows = replace(rows, table=renamed).saying(Remark("columns", f"{near[0]!r} as {name}"))
+    return rows
+
+
+def _not_taken(rows: Rows, found: Mapping[str, str], taken: set[str]) -> Iterator[Remark]:
+    """Point out columns that seem to hold ids or splits which the table lacks under the manifest's names."""
+    free = {_plain(name): name for name in rows.table.column_names if name not in {*taken, *found.values()}}
+    for name, words in _LIKE.items():
+        own = next((free[word] for word in words if word in free), None)
+        if name not in found and own is not None:
+            yield Remark("columns", f"no {name}; if {own!r} holds it: `column='{name}={own}'`")
+
+
+def without_copies(rows: Rows, name: str) -> Rows:
+    """Return the rows without those that equal an earlier one in every cell; a list of ids alone stays as it is.
+
+    Parameters
+    ----------
+    name
+        A column in which such rows are equal; where all its cells differ, no other is looked at.
+    """
+    if rows.table.num_columns < 2 or count_distinct(rows.column(name)) == len(rows):
+        return rows
+    names = rows.table.column_names
+    numbered = rows.table.append_column(_ROW, pa.array(range(len(rows)), pa.int64()))
+    first = numbered.group_by(names, use_threads=False).aggregate([(_ROW, "min")])
+    kept = first.column(f"{_ROW}_min").combine_chunks()
+    kept = kept.take(pc.sort_indices(kept))
+    if len(kept) == len(rows):
+        return rows
+    words = f"{counted(len(rows) - len(kept), 'row')} left out, equal to an earlier one in every cell"
+    return rows.take(kept).saying(Remark("table", words))
 
 
 def _require_path(rows: Rows) -> None:
@@ -85,7 +139,17 @@ def require_column(rows: Rows, name: str, what: str) -> None:
     """Refuse a table without a column, naming those that it has."""
     if name in rows.table.column_names:
         return
-    hint = did_you_mean(name, rows.table.column_names)
+    if name in rows.nested:
+        hint = ". For lists of findings: `label_separator=','`" if what == "label" else ""
+        raise DataError(
+            f"{rows.path}: {what}: {name!r} must hold text or numbers; its cells are lists or structures{hint}"
+        )
+    names = rows.table.column_names
+    hint = did_you_mean(name, names)
+    if not hint and any(re.search(_FILE_NAME, own) for own in names):
+        hint = ". The first line must name the columns"
+    elif len(names) == 1 and re.search(rf"\W{re.escape(name)}\b|\b{re.escape(name)}\W", names[0]):
+        hint = ". Cells must be separated by commas, semicolons, tabs or vertical bars"
     raise DataError(f"{rows.path}: {what} needs the column {name!r}; found {_listed(rows)}{hint}")
 
 
@@ -100,13 +164,17 @@ def read_id_columns(rows: Rows, own: Mapping[str, str], rules: CellRules) -> Row
     for name in rules.as_written:
         require_column(rows, name, "as_written")
     for name in rules.within_parent:
-        require_column(rows, own.get(name, name), "within_parent")
+        column, _, place = name.partition("=")
+        require_column(rows, own.get(column, column), "within_parent")
+        if place:
+            require_column(rows, place, "within_parent")
     for name in _IDS:
         if name in own:
             rows = read_ids(rows, own[name], rules)
     patient, study, series = (own.get(name) for name in _IDS[1:])
     if patient:
         require_one_spelling(rows, patient, rules)
+        rows = join_patients_of_places(rows, patient, rules)
     for name, child, parent in (("study_id", study, patient), ("series_id", series, study or patient)):
         if child:
             require_one_spelling(rows, child, rules, parent=parent)
@@ -123,10 +191,10 @@ def join_image_ids(rows: Rows, own: Mapping[str, str], rules: CellRules) -> Rows
     if name is None or parent is None or name in rules.as_written:
         return rows
     ids, parents = rows.column(name), rows.column(parent)
-    if pc.count_distinct(ids).as_py() == len(ids) or ids.null_count or parents.null_count:
+    if ids.null_count or parents.null_count or count_distinct(ids) == len(ids):
         return rows
     joined = pc.binary_join_element_wise(parents, ids, "/")
-    if pc.count_distinct(joined).as_py() != len(ids):
+    if count_distinct(joined) != len(ids):
         return rows
     words = (
         f"{counted(len(ids), 'id')} numbered anew within {parent}, joined with it as {joined[0].as_py()!r}"
@@ -148,7 +216,8 @@ def read_splits(rows: Rows, name: str) -> Rows:
         if split not in SPLITS:
             row = pc.index(cells, word).as_py()
             raise DataError(
-                f"{rows.where(row)}: split must be {', '.join(SPLITS)} or empty; found {word!r}. Rename it."
+                f"{rows.where(row)}: split must be {', '.join(SPLITS)} or empty; found {word!r}. Rename it, or the "
+                "column if it is no official split."
             )
     changed = [f"{word} as {split}" for word, split in words.items() if word != split]
     remarks = [Remark(about(name), f"read {some_of(changed)}")] if changed else []
@@ -176,24 +245,37 @@ def require_unique(rows: Rows, image_ids: pa.ChunkedArray) -> None:
     if image_ids.null_count:
         row = pc.index(image_ids.is_null(), True).as_py()
         raise DataError(f"{rows.where(row)}: the image_id is empty; every row needs one")
-    if pc.count_distinct(image_ids).as_py() == len(image_ids):
+    if count_distinct(image_ids) == len(image_ids):
         return
     seen: dict[str, int] = {}
     for row, image_id in enumerate(image_ids.to_pylist()):
         if image_id in seen:
             raise DataError(
-                f"{rows.where(row)}: image_id {image_id!r} stands on {rows.place_of(seen[image_id])} already; "
-                "ids must differ. Give a column image_id if one file has several rows."
+                f"{rows.where(row)}: image_id {image_id!r} stands on {rows.place_of(seen[image_id])} already"
+                f"{_difference(rows, seen[image_id], row)}; ids must differ. Give a column image_id if one file has "
+                "several rows."
             )
         seen[image_id] = row
 
 
+def _difference(rows: Rows, one: int, other: int) -> str:
+    """Say in which cells two rows differ."""
+    cells = {name: [rows.columns[name][row] for row in (one, other)] for name in rows.table.column_names}
+    differing = [
+        f"{name} {before!r} there and {here!r} here"
+        for name, (before, here) in cells.items()
+        if before != here
+    ]
+    return f" ({', '.join(differing[:_SHOWN_CELLS])})" if differing else ""
+
+
 def _split_of(word: str) -> str:
-    return _SPLIT_WORDS.get(word.casefold(), word.casefold())
+    plain = re.sub(r"[\s_-]+(set|split|data)$", "", word.casefold())
+    return _SPLIT_WORDS.get(plain, plain)
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"^#|[\s_-]+", "", name).casefold()
 
 
 def _listed(rows: Rows) -> str:

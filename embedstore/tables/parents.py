@@ -1,7 +1,8 @@
-"""Ids that are unique only within their parent: study1 in every patient, series 1 in every study."""
+"""Ids that are unique only within their parent: study1 of each patient, series 1 of each study, patient 1 of a site."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 
 import pyarrow as pa
@@ -9,12 +10,20 @@ import pyarrow.compute as pc
 
 from embedstore.errors import DataError
 from embedstore.tables.cell_rules import CellRules, about
-from embedstore.tables.remarks import Remark, counted
+from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
 
 # From this share of (parent, id) pairs on whose id other parents have too, ids are a numbering and no typing error.
 _NUMBERING = 0.5
 _SHOWN = 3
+# Words in the name of a column that says where patients come from, and of one that is the same for all of a patient.
+_PLACES = frozenset(
+    ("site", "sites", "center", "centre", "hospital", "clinic", "institution", "institute", "facility", "cohort",
+     "source", "dataset", "country", "standort", "klinik", "krankenhaus", "zentrum")
+)  # fmt: skip
+_LASTING = frozenset(("sex", "gender", "geschlecht", "birthdate", "birthday", "birthyear", "birth", "dob"))
+# From this share of patients of several places on whose sex or birth differs, they are different patients.
+_DIFFERENT = 0.1
 
 
 def join_within_parent(
@@ -66,6 +75,98 @@ def join_within_parent(
     example = joined[pc.index(rows.column(name).is_valid(), True).as_py()].as_py()
     words = f"{counted(len(parents), 'id')} numbered anew within {parent}, joined with it as {example!r}"
     return rows.with_column(name, joined, Remark(about(name), words))
+
+
+def join_patients_of_places(rows: Rows, name: str, rules: CellRules) -> Rows:
+    """Return the rows with patients as ``place/id`` where `rules` say that each place numbers its own.
+
+    Without that, patients of several places are taken as the same ones, which is said, and so are patients of two
+    sexes or birthdays.
+
+    Parameters
+    ----------
+    rows
+        The table, its ids read by `embedstore.tables.id_rules.read_ids`.
+    name
+        The column of the patients.
+    rules
+        What the user decides; a column in `CellRules.as_written` is not asked.
+
+    Raises
+    ------
+    DataError
+        If at least half of the patients stand in several places, and these count from 1, or sex or birth differ.
+    """
+    if rules.patients_within is not None:
+        return join_within_parent(rows, name, rules.patients_within, rules, always=True)
+    if name in rules.as_written:
+        return rows
+    lasting = [other for other in rows.table.column_names if other != name and _words(other) & _LASTING]
+    two = {other: _ids_of_several(rows, name, other) for other in lasting}
+    for place in rows.table.column_names:
+        if place == name or not _words(place) & _PLACES:
+            continue
+        pairs = rows.table.select([name, place]).group_by([name, place]).aggregate([]).drop_null()
+        shared = _ids_of_several(rows, name, place)
+        sharing = pairs.filter(pc.is_in(pairs.column(name), value_set=shared))
+        if not len(shared) or len(sharing) < _NUMBERING * len(pairs):
+            continue
+        apart = [_count_in(ids, shared) for ids in two.values()]
+        if max(apart, default=0) >= max(1, _DIFFERENT * len(shared)) or _count_from_one(pairs, name, place):
+            raise _renumbered(rows, name, place, shared)
+        words = (
+            f"{counted(len(shared), 'id')} of several {place} taken as the same patients (`within_parent` "
+            f"patient_id={place} if each {place} numbers its own)"
+        )
+        rows = rows.saying(Remark(about(name), words))
+    said = [
+        Remark(about(name), f"{counted(len(ids), 'id')} with several {other}, such as {ids[0].as_py()!r}")
+        for other, ids in two.items()
+        if len(ids)
+    ]
+    return rows.saying(*said)
+
+
+def _words(name: str) -> set[str]:
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return set(re.split(r"[\W_]+", plain.casefold()))
+
+
+def _ids_of_several(rows: Rows, name: str, other: str) -> pa.Array:
+    """Return the ids that stand with several cells of another column."""
+    pairs = rows.table.select([name, other]).group_by([name, other]).aggregate([]).drop_null()
+    counts = pairs.group_by(name).aggregate([(other, "count")])
+    several = pc.greater(counts.column(f"{other}_count"), 1)
+    return counts.filter(several).column(name).combine_chunks()
+
+
+def _count_in(ids: pa.Array, others: pa.Array) -> int:
+    return int(pc.sum(pc.is_in(ids, value_set=others)).as_py() or 0)
+
+
+def _count_from_one(pairs: pa.Table, name: str, place: str) -> bool:
+    """Whether the ids of each place are 1, 2, 3, ... (or from 0), with the same letters in front everywhere."""
+    ids = pairs.column(name)
+    if not pc.all(pc.match_substring_regex(ids, r"^\D*[0-9]{1,9}$")).as_py():
+        return False
+    if len(pc.unique(pc.replace_substring_regex(ids, r"[0-9]+$", ""))) > 1:
+        return False
+    numbers = pc.replace_substring_regex(ids, r"^\D*", "").cast(pa.int64())
+    of_place = pa.table({"number": numbers, "place": pairs.column(place)}).group_by("place")
+    found = of_place.aggregate([("number", "min"), ("number", "max"), ("number", "count")])
+    first, last, count = (found.column(f"number_{what}") for what in ("min", "max", "count"))
+    run = pc.equal(pc.subtract(last, first), pc.subtract(count, 1))
+    return bool(pc.all(pc.and_(run, pc.less_equal(first, 1))).as_py())
+
+
+def _renumbered(rows: Rows, name: str, place: str, shared: pa.Array) -> DataError:
+    chosen = rows.table.filter(pc.is_in(rows.column(name), value_set=shared[:1])).column(place)
+    places = pc.unique(chosen.drop_null())
+    return DataError(
+        f"{rows.path}: column {name!r} has {counted(len(shared), 'id')} with several {place}, such as "
+        f"{shared[0].as_py()!r} of {some_of(places.to_pylist())}: other patients, numbered anew within each {place}, "
+        f"or the same ones? Say `within_parent` patient_id={place}, or `as_written` {name} if they are the same."
+    )
 
 
 def ids_as_known(rows: Rows, name: str, parent: str, known: Set[str], rules: CellRules) -> Rows:

@@ -32,6 +32,8 @@ class Rows:
         For each row the number of the file's row it comes from; None where they are the same.
     remarks
         What was guessed, normalised or left out so far.
+    nested
+        Names of the file's columns that were left out because their cells are lists or structures.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Rows:
     place: Callable[[int], str]
     numbers: pa.Array | None = None
     remarks: tuple[Remark, ...] = ()
+    nested: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from embedstore.errors import DataError
 from embedstore.tables.arrow_columns import read_json, read_parquet
 from embedstore.tables.cell_rules import BLANKS, CellRules, points_for_commas, times_in_one_way, trim
 from embedstore.tables.delimited import read_delimited
+from embedstore.tables.encodings import kind_of_content
 from embedstore.tables.remarks import Remark, counted, some_of
 from embedstore.tables.rows import Rows
 
@@ -26,6 +28,7 @@ _INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")
 TABLE = "table"
 _OF_PROGRAMS = (".xlsx", ".xls", ".xlsm", ".ods", ".sav", ".dta", ".rds", ".sas7bdat", ".feather", ".xml")
 _SAVE_AS = ". Save it as CSV from its own program"
+_ENDING_OF = {"Parquet": ".parquet", "JSON": ".json"}
 
 
 def read_rows(path: Path, rules: CellRules | None = None, *, lists: Container[str] = ()) -> Rows:
@@ -50,21 +53,41 @@ def read_rows(path: Path, rules: CellRules | None = None, *, lists: Container[st
         If there is no such file, its ending is another, or its content is not what the ending says.
     """
     suffix = _suffix_of(path)
-    if suffix not in ENDINGS:
-        raise DataError(
-            f"{path}: a table must end in {', '.join(ENDINGS)}; found {path.suffix or 'no ending'!r}"
-            f"{_SAVE_AS if suffix in _OF_PROGRAMS else ''}"
-        )
-    if not path.is_file():
+    if suffix in ENDINGS and not path.is_file():
         raise DataError(f"{path}: there is no such file; name the table's file")
     try:
+        _require_ending(path, suffix)
         found = _read(path, suffix, lists)
-    except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
+    except (UnicodeDecodeError, pa.ArrowException, OSError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as {suffix[1:]}: {error}") from error
     rows = _named_rows(path, found)
     if not len(rows):
         raise DataError(f"{path}: the table has no rows; found columns {rows.table.column_names}")
+    rows = _without_repeated_headers(rows)
     return _without_empty_rows(_trimmed(rows, rules or CellRules(), commas=found.commas))
+
+
+def _require_ending(path: Path, suffix: str) -> None:
+    """Refuse a file whose ending is none of a table, or another than its content's."""
+    kind = kind_of_content(path) if path.is_file() else None
+    own = _ENDING_OF.get(kind or "")
+    if suffix not in ENDINGS:
+        advice = _SAVE_AS if suffix in _OF_PROGRAMS or (kind and not own) else ""
+        if not advice and path.is_file():
+            advice = f". It holds {kind}: rename" if own else ". If it is separated text, rename"
+            advice += f" it to {path.with_suffix(own or '.csv').name}"
+        found = path.suffix or "no ending"
+        raise DataError(f"{path}: a table must end in {', '.join(ENDINGS)}; found {found!r}{advice}")
+    said = "Parquet" if suffix in _PARQUET else "JSON" if suffix in _JSON else None
+    if kind is not None and kind != said:
+        plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+        advice = f": rename it to {plain.with_suffix(own).name}" if own else _SAVE_AS
+        raise DataError(f"{path}: its ending is {suffix}, and it holds {kind}{advice}")
+    if kind is None and said == "Parquet":
+        raise DataError(
+            f"{path}: is no Parquet, whatever its ending says; copy it again, or rename it to "
+            f"{path.with_suffix('.csv').name} if it is separated text"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,7 @@ class _Found:
     place: Callable[[int], str]
     words: tuple[str, ...] = ()
     commas: bool = False  # whether cells may hold decimal commas
+    nested: tuple[str, ...] = ()  # columns of lists or structures, which are left out
 
 
 def _suffix_of(path: Path) -> str:
@@ -84,11 +108,10 @@ def _suffix_of(path: Path) -> str:
 def _read(path: Path, suffix: str, lists: Container[str]) -> _Found:
     if suffix in _PARQUET:
         names, columns, nested = read_parquet(path, lists)
-        return _Found(names, columns, "row {}".format, _without_nested(nested))
+        return _Found(names, columns, "row {}".format, _without_nested(nested), nested=nested)
     if suffix in _JSON:
-        names, columns, places, encoding, nested = read_json(path, lists)
-        words = (f"{encoding} text",) if encoding else ()
-        return _Found(names, columns, places.__getitem__, words + _without_nested(nested))
+        names, columns, places, words, nested = read_json(path, lists)
+        return _Found(names, columns, places.__getitem__, words + _without_nested(nested), nested=nested)
     text = read_delimited(path)
     return _Found(list(text.header), list(text.columns), text.place, text.words, text.separator != ",")
 
@@ -118,7 +141,7 @@ def _named_rows(path: Path, found: _Found) -> Rows:
     kept, more = _without_twins(path, names, found, kept)
     columns = {names[number]: found.columns[number] for number in kept}
     remarks = tuple(Remark(TABLE, word) for word in [*words, *more])
-    return Rows(path, pa.table(columns), found.place, remarks=remarks)
+    return Rows(path, pa.table(columns), found.place, remarks=remarks, nested=found.nested)
 
 
 def _is_index(cells: pa.ChunkedArray) -> bool:
@@ -171,6 +194,24 @@ def _trimmed(rows: Rows, rules: CellRules, *, commas: bool) -> Rows:
             )
         rows = rows.with_column(name, trimmed, *remarks)
     return rows
+
+
+def _without_repeated_headers(rows: Rows) -> Rows:
+    """Leave out rows whose cells are the names of their columns: files that were put one behind the other."""
+    repeated = None
+    for name in rows.table.column_names:
+        cells = rows.column(name)
+        same = pc.equal(cells, name) if pa.types.is_string(cells.type) else None
+        if same is None or not pc.any(same).as_py():
+            return rows
+        repeated = same if repeated is None else pc.and_(repeated, same)
+    kept = pc.indices_nonzero(pc.invert(pc.fill_null(repeated, False)))
+    count = len(rows) - len(kept)
+    if not count or not len(kept) or rows.table.num_columns < 2:
+        return rows
+    return rows.take(kept).saying(
+        Remark(TABLE, f"{counted(count, 'row')} left out that repeat{'s' * (count == 1)} the header")
+    )
 
 
 def _without_empty_rows(rows: Rows) -> Rows:

@@ -12,8 +12,19 @@ import xgboost
 from xgboost.core import XGBoostError
 
 from embedstore.errors import DataError, UsageError
-from heads.base import FamilyDefaults, Head, HeadFamily, HeadNeeds, OutOfFold, Training, learnable
+from heads.base import (
+    CrossFit,
+    FamilyDefaults,
+    Final,
+    Head,
+    HeadFamily,
+    HeadNeeds,
+    OutOfFold,
+    Training,
+    learnable,
+)
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
+from heads.folds import repeat_seed
 from heads.scores import Floats, columns_of
 from heads.solvers.boosted_rows import QuantisedRows, device_of, margins, threads_for
 from heads.solvers.early_stopping import usual_stop
@@ -240,6 +251,8 @@ class BoostedFamily(FamilyDefaults):
     points: tuple[Mapping[str, Any], ...] = tuple({"max_depth": depth, "components": 64} for depth in (2, 4))
     device: str = "cpu"
 
+    final: ClassVar[Final] = "ensemble"
+
     def on_device(self, device: str) -> Self:
         """Return the same grid, to be fitted there."""
         return replace(self, device=device)
@@ -277,6 +290,29 @@ class BoostedFamily(FamilyDefaults):
             booster = head.boost(quantised, target)
             fitted.append(head._set_learned(booster, quantised.projection, np.arange(training.n_classes)))
         return fitted
+
+    def cross_fit(
+        self,
+        training: Training,
+        folds: npt.NDArray[np.int64],
+        params_of_target: Sequence[Mapping[str, Any]],
+        *,
+        seed: int,
+    ) -> CrossFit:
+        """Fit trees, bins and axes of every partition and fold; targets share the quantised rows of a fold."""
+        scores = np.empty((len(folds), *training.y.shape, training.columns), np.float32)
+        fitted: list[list[Head]] = [[] for _ in params_of_target]
+        places = [(repeat, int(fold)) for repeat, of_row in enumerate(folds) for fold in np.unique(of_row)]
+        for repeat, fold in counted("head", places):
+            outside, scored = np.flatnonzero(folds[repeat] != fold), np.flatnonzero(folds[repeat] == fold)
+            by_axes: dict[tuple[int, int], QuantisedRows] = {}
+            for target, head in enumerate(self._heads(params_of_target, repeat_seed(seed, repeat, fold))):
+                quantised = _quantised(by_axes, training, outside, head)
+                booster, projection = head.boost(quantised, target), quantised.projection
+                rows = projection(training.X[scored])
+                scores[repeat, scored, target] = margins(booster, rows, training.columns)
+                fitted[target].append(head._set_learned(booster, projection, np.arange(training.n_classes)))
+        return CrossFit(heads=fitted, scores=scores)
 
     def _heads(self, params: Sequence[Mapping[str, Any]], seed: int) -> list[BoostedHead]:
         return [BoostedHead(**{"device": self.device, **each}, random_state=seed) for each in params]

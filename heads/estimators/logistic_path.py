@@ -292,7 +292,7 @@ class _Walk:
             return False
         excess = self.losses[known[-1], target] - self.losses[self.best(target), target]
         spread = excess.std() * np.sqrt(len(excess))
-        return bool(excess.sum() > doubt * spread > 0)
+        return bool(spread > 0 and excess.sum() > doubt * spread)
 
 
 def _nearest(solved: npt.NDArray[np.bool_], strength: int) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError, UsageError
-from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training, learnable
+from heads.base import CrossFit, FamilyDefaults, Final, Head, HeadFamily, OutOfFold, Training, learnable
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
+from heads.folds import repeat_seed
 from heads.scores import Floats, columns_of
 from heads.solvers.early_stopping import hold_out, usual_stop
 from heads.solvers.logistic_rows import Normalisation
@@ -264,6 +265,8 @@ class MlpFamily(FamilyDefaults):
     )
     device: str = "cpu"
 
+    final: ClassVar[Final] = "ensemble"
+
     def on_device(self, device: str) -> Self:
         """Return the same grid, to be fitted there."""
         return replace(self, device=device)
@@ -310,3 +313,33 @@ class MlpFamily(FamilyDefaults):
             head._set_learned([next(trained) for _ in own], np.arange(training.n_classes))
             for head, own in zip(heads, problems, strict=True)
         ]
+
+    def cross_fit(
+        self,
+        training: Training,
+        folds: npt.NDArray[np.int64],
+        params_of_target: Sequence[Mapping[str, Any]],
+        *,
+        seed: int,
+    ) -> CrossFit:
+        """Train the networks of every partition, fold and target in one pass; weights are kept in half precision."""
+        heads: list[list[MlpHead]] = [[] for _ in params_of_target]
+        problems, places = [], []
+        for repeat, fold_of_row in enumerate(folds):
+            for fold in np.unique(fold_of_row):
+                scored = np.flatnonzero(fold_of_row == fold)
+                for target, params in enumerate(params_of_target):
+                    head = MlpHead(**params, random_state=repeat_seed(seed, repeat, int(fold)))
+                    rows = np.flatnonzero(learnable(training, target) & (fold_of_row != fold))
+                    own = head.problems(training, target, rows, scored)
+                    heads[target].append(head)
+                    problems += own
+                    places.append((repeat, scored, target, head, len(own)))
+        # Of all members of a run, halves are as large as one refitted network in single precision and a few others.
+        trained = iter(train(training, problems, device=self.device, kept_as=np.float16))
+        scores = np.zeros((len(folds), *training.y.shape, training.columns), np.float32)
+        for repeat, scored, target, head, count in places:
+            networks = [next(trained) for _ in range(count)]
+            scores[repeat, scored, target] = sum(each.scores for each in networks) / np.float32(count)
+            head._set_learned(networks, np.arange(training.n_classes))
+        return CrossFit(heads=heads, scores=scores)

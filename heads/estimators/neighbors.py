@@ -190,13 +190,13 @@ class NeighborsFamily(FamilyDefaults):
         The folds fix how many neighbours of all rows vote as steadily as those of the rows outside a fold.
         """
         self._check()
-        units = unit_vectors(training.X)
+        gallery = Gallery(unit_vectors(training.X), training.groups)
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
         for fold in counted("fold", np.unique(folds).tolist()):
             outside, scored = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             neighbors = FoldNeighbors(
                 training=training,
-                units=units,
+                gallery=gallery,
                 outside=outside,
                 ks=self.ks,
                 temperatures=self.temperatures,

@@ -31,6 +31,8 @@ class Preset:
         Settings that differ here, or were not published.
     make
         Makes the grid; the head's libraries are imported only then.
+    shots
+        Units that are learned from, where it fixes their number (`heads.protocol.options.ProbeOptions.shots`).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Preset:
     source: str
     differs: str
     make: Callable[[], HeadFamily]
+    shots: int | None = None
 
 
 def preset_names() -> list[str]:
@@ -94,6 +97,12 @@ def _dinov2_knn() -> HeadFamily:
     from heads.estimators.neighbors import NeighborsFamily
 
     return NeighborsFamily(ks=(10, 20, 100, 200), temperatures=(0.07,))
+
+
+def _weighted_neighbors() -> HeadFamily:
+    from heads.estimators.neighbors import NeighborsFamily
+
+    return NeighborsFamily(ks=(1, 5, 20), temperatures=(1.0,))
 
 
 def _google_mlp() -> HeadFamily:
@@ -168,6 +177,27 @@ _MAKERS: tuple[Preset, ...] = (
         "README of openai/CLIP (arXiv 2103.00020): LogisticRegression(C=0.316, max_iter=1000), L-BFGS",
         "solved to the end, where 1,000 iterations may stop before",
         _clip_openai,
+    ),
+    # 48: unicorn.grand-challenge.org/submission, "Few-Shot Supervision"; design: arXiv 2603.02790. Adaptors and their
+    # settings: DIAGNijmegen/unicorn_eval, adaptors/README.md and adapt_features in utils.py.
+    Preset(
+        "fewshot-48",
+        "knn",
+        "UNICORN challenge (arXiv 2603.02790; unicorn_eval): 48 labelled cases, frozen vectors, adaptors 1-, 5- and "
+        "20-nn-weighted: cosine neighbours, votes weighted by their cosine",
+        "k is chosen by log loss over patient folds, where each team names its own; votes weigh exp(cosine) and are "
+        "smoothed; cases are drawn from the data at hand, one of each patient, of each class as many as is its share",
+        _weighted_neighbors,
+        shots=48,
+    ),
+    Preset(
+        "fewshot-48-lr",
+        "logistic",
+        "UNICORN challenge (arXiv 2603.02790; unicorn_eval): 48 labelled cases, frozen vectors, adaptor "
+        "logistic-regression: LogisticRegression(C=1, max_iter=1000) on raw vectors",
+        "solved to the end, where 1,000 iterations may stop before; cases are drawn as for fewshot-48",
+        _google_lr,
+        shots=48,
     ),
 )
 PRESETS: Mapping[str, Preset] = {entry.name: entry for entry in _MAKERS}

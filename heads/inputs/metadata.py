@@ -132,6 +132,19 @@ class MetadataBlocks:
         }
         return {column: found for column, found in strange.items() if found}
 
+    @classmethod
+    def joined(cls, blocks: Sequence[MetadataBlocks]) -> MetadataBlocks | None:
+        """Return the columns that any of several heads needs, each once; None where none needs any.
+
+        The heads learned from the same images, so that a column has the same levels in each.
+        """
+        levels = {
+            column: of_column
+            for each in blocks
+            for column, of_column in zip(each.columns, each.levels, strict=True)
+        }
+        return cls(tuple(levels), tuple(levels.values()), blocks[0].scale) if levels else None
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {

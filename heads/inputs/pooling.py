@@ -12,6 +12,8 @@ import numpy.typing as npt
 from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
 
+# The pooling that leaves a head one row per image.
+IMAGES = "mean-probability"
 _UNITS = 1024
 
 
@@ -44,7 +46,7 @@ def pool_vectors(
             f"each of {n_units} units needs an image; {int((images == 0).sum())} have none "
             f"and the largest unit is {len(images) - 1}"
         )
-    if pooling == "mean-probability":
+    if pooling == IMAGES:
         return X, unit_of_image
     order = np.argsort(unit_of_image, kind="stable")
     ends = np.cumsum(images)

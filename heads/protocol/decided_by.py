@@ -26,6 +26,7 @@ _ELSEWHERE = frozenset(
     {
         "targets",
         "cross_validate",
+        "shots",
         "with_columns",
         "pooling",
         "select_inputs",
@@ -57,6 +58,16 @@ def decided_by(view: View, options: ProbeOptions, grid: HeadFamily) -> dict[str,
         ``identity``, ``task`` and ``data`` are sha256 digests; ``options``, ``inputs``, ``grid`` and ``versions`` are
         in words and numbers.
     """
+    return {
+        **question_of(view, options),
+        "inputs": [way.to_json() for way in options.ways(view)],
+        "grid": _plain(grid),
+        "versions": versions_of([options.head], _LIBRARIES),
+    }
+
+
+def question_of(view: View, options: ProbeOptions) -> dict[str, Any]:
+    """Return what decides the result whatever head answers and whatever it gets: a part of `decided_by`."""
     task = {key: entry for key, entry in view.task.to_json().items() if key != "pooling"}
     return {
         "identity": view.identity.sha256,
@@ -67,9 +78,6 @@ def decided_by(view: View, options: ProbeOptions, grid: HeadFamily) -> dict[str,
             for field in fields(options)
             if field.name not in _ELSEWHERE
         },
-        "inputs": [way.to_json() for way in options.ways(view)],
-        "grid": _plain(grid),
-        "versions": versions_of(options.head, _LIBRARIES),
     }
 
 
@@ -78,10 +86,12 @@ def id_of(decided: Mapping[str, Any]) -> str:
     return sha256_bytes(canonical_json(dict(decided)))
 
 
-def versions_of(head: str, libraries: Sequence[str]) -> dict[str, str]:
-    """Return the versions of libraries, of those that the head needs, and of the package that has it."""
-    package = head_package(head)
-    named = (*libraries, *head_class(head).needs.libraries, *([package] if package else []))
+def versions_of(heads: Sequence[str], libraries: Sequence[str]) -> dict[str, str]:
+    """Return the versions of libraries, of those that the heads need, and of the packages that have these."""
+    named = list(libraries)
+    for head in heads:
+        package = head_package(head)
+        named += [*head_class(head).needs.libraries, *([package] if package else [])]
     found = {}
     for name in named:
         try:

@@ -13,7 +13,7 @@ from heads.protocol.fitting import Fitted
 from heads.protocol.predictions import Predictions
 from heads.protocol.probe_result import Evaluation
 from heads.scores import Floats
-from heads.stages import stage
+from heads.stages import counted, stage
 from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, Estimate
 from heads.statistics.conformal import evaluate_sets
@@ -71,10 +71,14 @@ def _evaluate(
     by_target = (
         {targets[0]: overall}
         if len(targets) == 1
-        else {target: evaluate(scored.take_target(index)) for index, target in enumerate(targets)}
+        else {
+            targets[index]: evaluate(scored.take_target(index))
+            for index in counted("target", range(len(targets)))
+        }
     )
     by_subgroup: dict[str, dict[str, Mapping[str, Estimate]]] = {}
-    for column, cell, members in subgroups_of(task.subgroups, view.subgroups, units):
+    cells = list(subgroups_of(task.subgroups, view.subgroups, units))
+    for column, cell, members in counted("subgroup", cells):
         found = evaluate(scored.take(members), computed_in("subgroups"))
         by_subgroup.setdefault(column, {})[cell] = found
     at_threshold = {

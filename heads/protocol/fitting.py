@@ -1,27 +1,66 @@
-"""Select, calibrate and refit on the training units; nothing here sees another unit."""
+"""Select, calibrate and fit on the training units; nothing here sees another unit.
+
+A family whose `final` is ``ensemble`` answers with the mean of the heads of several partitions into folds. Its out-
+of-fold scores are of the same kind, the mean of those heads that never saw the unit's patient, drawn together by what
+the smaller number of heads adds in noise (`heads.reliability`); calibrator, thresholds and whatever else is learned
+from out-of-fold scores therefore hold for the head that answers. Thresholds and conformal bars are cut where scores are
+drawn together half of that way, by which they are as wide as the final ones: bars of narrower scores hold too few.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.task import Task
 from embedstore.view import MISSING
-from heads.base import Head, HeadFamily
-from heads.folds import assign_folds, require_classes
-from heads.inputs.class_weights import ClassWeights, training_weights
+from heads.base import FittedHead, HeadFamily
+from heads.ensemble import EnsembleHead
+from heads.folds import assign_folds, partitions, repeat_seed, require_classes
+from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.unit_images import UnitImages
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
+from heads.protocol.select_point import pooled_scores
+from heads.reliability import drawn_together, reliability_ratio
 from heads.scores import Floats
 from heads.stages import stage
-from heads.statistics.calibration import Calibration, calibrate
+from heads.statistics.calibration import Calibration, calibrate, cross_fitted
 from heads.statistics.thresholds import choose_thresholds
+
+AskedFinal = Literal["auto", "refit", "ensemble"]
+FINALS: tuple[AskedFinal, ...] = ("auto", "refit", "ensemble")
+# Of fewer rows than this, heads are cheap, and more of them make a steadier mean.
+_FEW_ROWS = 5_000
+_REPEATS_OF_FEW = 4
+_REPEATS_OF_MANY = 2
+# Calibrators that an ensemble does not choose from, with two and with more classes. A mean of scores is duller than
+# each of them, and with few units cross-fitting now and then says otherwise; nor does one factor know the prevalence.
+_NOT_OF_AN_ENSEMBLE = {"two": ("identity", "temperature", "dirichlet"), "several": ("identity",)}
+# Points of an ensemble's grid are compared on this many rows at most: the heads of its partitions cost more.
+_SELECTION_ROWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """What an ensemble was made of.
+
+    Parameters
+    ----------
+    repeats
+        Partitions into folds.
+    reliability
+        By target: the ratio by which out-of-fold scores were drawn together (`heads.reliability.reliability_ratio`).
+    """
+
+    repeats: int
+    reliability: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +78,8 @@ class Fitted:
     points
         Chosen grid point of each target.
     losses
-        (points, targets) out-of-fold log loss at the unit.
+        (points, targets) out-of-fold log loss at the unit, by single heads; of an ensemble with many rows on some of
+        the patients.
     calibrations
         Chosen calibrator of each target with its evidence.
     thresholds
@@ -49,9 +89,14 @@ class Fitted:
     out_of_fold_scores, out_of_fold_probabilities
         (n_units, targets, columns or n_classes); probabilities are cross-fitted, NaN without a label;
         scores are NaN where a unit has no image for the target.
+    cut_probabilities
+        (n_units, targets, n_classes), from which thresholds and conformal bars are cut: by the same calibrators, of
+        scores as wide as the final ones. Of refitted heads they are the out-of-fold probabilities.
+    ensemble
+        What the heads were made of; None where they were refitted.
     """
 
-    predictor: Predictor
+    predictor: Predictor | BlendedPredictor
     inputs: HeadInputs
     trials: tuple[Trial, ...]
     points: tuple[Mapping[str, Any], ...]
@@ -61,6 +106,13 @@ class Fitted:
     folds: npt.NDArray[np.int64]
     out_of_fold_scores: Floats
     out_of_fold_probabilities: Floats
+    cut_probabilities: Floats
+    ensemble: Ensemble | None = None
+
+
+def usual_repeats(rows: int) -> int:
+    """Return how many partitions an ensemble has by default: fewer where each of its heads is slow."""
+    return _REPEATS_OF_FEW if rows < _FEW_ROWS else _REPEATS_OF_MANY
 
 
 def fit(
@@ -72,8 +124,10 @@ def fit(
     folds: int,
     class_weights: ClassWeights,
     seed: int,
+    final: AskedFinal = "auto",
+    repeats: int | None = None,
 ) -> Fitted:
-    """Select, calibrate and refit one head per target.
+    """Select, calibrate and fit one head per target.
 
     Parameters
     ----------
@@ -92,6 +146,10 @@ def fit(
         Weights of training.
     seed
         Of folds and heads.
+    final
+        What answers; ``auto`` is the grid's own (`final` of `heads.base.HeadFamily`).
+    repeats
+        Partitions of an ensemble, 2 or more; by default `usual_repeats`.
 
     Raises
     ------
@@ -105,16 +163,26 @@ def fit(
     fold_of_unit = assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
     weights = training_weights(rows.y, task, class_weights)
     labelled = Labelled(images=rows, weights=weights, folds=fold_of_unit, n_classes=n_classes)
+    is_ensemble = (grid.final if final == "auto" else final) == "ensemble"
     with stage("selection"):
-        tried = select_inputs(labelled, inputs, grid, seed=seed)
+        tried = select_inputs(
+            _for_selection(labelled, folds, seed) if is_ensemble else labelled, inputs, grid, seed=seed
+        )
     best = min(tried, key=lambda selected: selected.trial.log_loss)
+    answering = (
+        _ensembles(labelled, best, grid, folds, seed, repeats or usual_repeats(len(rows.X)))
+        if is_ensemble
+        else _refitted(labelled, best, grid, seed)
+    )
     with stage("calibration"):
-        calibrations, thresholds, probabilities = _calibrated(best.scores, rows.y, fold_of_unit, n_classes)
-    with stage("fit on all"):
-        refitted = _refitted(labelled, best, grid, seed)
+        wide = None if answering.ensemble is None else answering.wide
+        without = () if wide is None else _NOT_OF_AN_ENSEMBLE["two" if n_classes == 2 else "several"]
+        calibrated = calibrate_units(
+            answering.scores, rows.y, fold_of_unit, n_classes, wide=wide, without=without
+        )
     predictor = Predictor(
-        heads=refitted,
-        calibrators=[calibration.calibrator for calibration in calibrations],
+        heads=answering.heads,
+        calibrators=[calibration.calibrator for calibration in calibrated.calibrations],
         pooling=best.choice.inputs.pooling,
         training_weights=weights,
         blocks=best.choice.blocks,
@@ -125,35 +193,139 @@ def fit(
         trials=tuple(selected.trial for selected in tried),
         points=tuple(grid.points[point] for point in best.points),
         losses=best.losses,
-        calibrations=calibrations,
-        thresholds=thresholds,
+        calibrations=calibrated.calibrations,
+        thresholds=calibrated.thresholds,
         folds=fold_of_unit,
-        out_of_fold_scores=best.scores,
-        out_of_fold_probabilities=probabilities,
+        out_of_fold_scores=answering.scores,
+        out_of_fold_probabilities=calibrated.probabilities,
+        cut_probabilities=calibrated.cut,
+        ensemble=answering.ensemble,
     )
 
 
-def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -> list[Head]:
+@dataclass(frozen=True)
+class _Answering:
+    """The heads that answer, by target, with (n_units, targets, columns) out-of-fold scores of the same kind."""
+
+    heads: Sequence[FittedHead]
+    scores: Floats  # as steep as those of the heads
+    wide: Floats  # as wide as those of the heads
+    ensemble: Ensemble | None = None
+
+
+def _refitted(labelled: Labelled, best: Selected, grid: HeadFamily, seed: int) -> _Answering:
     """Fit one head per target on all rows, together for the targets that have the same images."""
-    heads: dict[int, Head] = {}
-    for targets, _, part in labelled.by_images():
-        params = [best.params[target] for target in targets]
-        heads |= zip(targets, grid.refit(part.training(best.choice), params, seed=seed), strict=True)
-    return [heads[target] for target in sorted(heads)]
+    heads: dict[int, FittedHead] = {}
+    with stage("fit on all"):
+        for targets, _, part in labelled.by_images():
+            params = [best.params[target] for target in targets]
+            heads |= zip(targets, grid.refit(part.training(best.choice), params, seed=seed), strict=True)
+    return _Answering([heads[target] for target in sorted(heads)], best.scores, best.scores)
 
 
-def _calibrated(
-    scores: Floats, y: npt.NDArray[np.int64], fold_of_unit: npt.NDArray[np.int64], n_classes: int
-) -> tuple[tuple[Calibration, ...], tuple[Mapping[str, float], ...], Floats]:
-    """Return calibrations and thresholds by target, and cross-fitted (n_units, targets, n_classes) probabilities."""
+def _ensembles(
+    labelled: Labelled, best: Selected, grid: HeadFamily, folds: int, seed: int, repeats: int
+) -> _Answering:
+    """Fit the heads of all partitions, together for the targets that have the same images."""
+    images = labelled.images
+    of_unit = partitions(
+        images.y, images.groups, folds=folds, n_classes=labelled.n_classes, seed=seed, repeats=repeats
+    )
+    columns = 1 if labelled.n_classes == 2 else labelled.n_classes
+    scores, wide = np.full((2, *images.y.shape, columns), np.nan)
+    heads: dict[int, FittedHead] = {}
+    ratios: dict[int, float] = {}
+    with stage(f"heads of {repeats} x {folds} folds"):
+        for targets, units, part in labelled.by_images():
+            training = part.training(best.choice)
+            params = [grid.points[best.points[target]] for target in targets]
+            found = grid.cross_fit(training, of_unit[:, units][:, training.unit_of_row], params, seed=seed)
+            unit_of_score = np.arange(training.n_units) if grid.scores_units else training.unit_of_row
+            for column, target in enumerate(targets):
+                heads[target] = EnsembleHead(found.heads[column])
+                of_target = found.scores[:, :, [column]] - class_weight_shift(labelled.weights[target])
+                pooled = np.stack(
+                    [pooled_scores(each, unit_of_score, n_units=training.n_units)[:, 0] for each in of_target]
+                )
+                known = part.images.y[:, column] != MISSING
+                ratios[target] = reliability_ratio(pooled[:, known], heads=repeats * folds)
+                scores[units, target] = drawn_together(pooled, ratios[target])
+                wide[units, target] = drawn_together(pooled, math.sqrt(ratios[target]))
+    order = sorted(heads)
+    ensemble = Ensemble(repeats=repeats, reliability=tuple(ratios[target] for target in order))
+    return _Answering([heads[target] for target in order], scores, wide, ensemble)
+
+
+def _for_selection(labelled: Labelled, folds: int, seed: int) -> Labelled:
+    """Return some of the patients where rows are many: as many of each class as there are folds, at least."""
+    images = labelled.images
+    for parts in range(math.ceil(len(images.X) / _SELECTION_ROWS), 1, -1):
+        part = assign_folds(
+            images.y, images.groups, folds=parts, n_classes=labelled.n_classes, seed=repeat_seed(seed, 0, 1)
+        )
+        some = images.take(part == 0)
+        if _patients_of_rarest_class(some, labelled.n_classes) >= folds:
+            own = assign_folds(some.y, some.groups, folds=folds, n_classes=labelled.n_classes, seed=seed)
+            return replace(labelled, images=some, folds=own)
+    return labelled
+
+
+def _patients_of_rarest_class(images: UnitImages, n_classes: int) -> int:
+    return min(
+        len(np.unique(images.groups[of_target == k])) for of_target in images.y.T for k in range(n_classes)
+    )
+
+
+@dataclass(frozen=True)
+class CalibratedUnits:
+    """What was learned from out-of-fold scores; `Fitted` says what each of it is."""
+
+    calibrations: tuple[Calibration, ...]
+    thresholds: tuple[Mapping[str, float], ...]
+    probabilities: Floats
+    cut: Floats
+
+
+def calibrate_units(
+    scores: Floats,
+    y: npt.NDArray[np.int64],
+    fold_of_unit: npt.NDArray[np.int64],
+    n_classes: int,
+    *,
+    wide: Floats | None = None,
+    without: Container[str] = (),
+) -> CalibratedUnits:
+    """Learn calibrators and thresholds by target, and state cross-fitted probabilities of the labelled units.
+
+    Parameters
+    ----------
+    scores
+        (n_units, targets, columns) out-of-fold scores, as steep as those of the heads that answer.
+    y
+        (n_units, targets) int64, `MISSING` where there is no label.
+    fold_of_unit
+        (n_units,) int64.
+    n_classes
+        Number of classes.
+    wide
+        Scores as wide as those of the heads that answer; None where `scores` are.
+    without
+        Kinds of calibrators that are not tried.
+    """
     calibrations, thresholds = [], []
-    probabilities = np.full((*y.shape, n_classes), np.nan)
+    probabilities, cut = np.full((2, *y.shape, n_classes), np.nan)
     for target in range(y.shape[1]):
         labelled = y[:, target] != MISSING
-        known = y[labelled, target]
-        calibration = calibrate(scores[labelled, target], known, fold_of_unit[labelled])
-        probabilities[labelled, target] = calibration.probabilities
+        known, folds = y[labelled, target], fold_of_unit[labelled]
+        of_target = scores[labelled, target]
+        calibration = calibrate(of_target, known, folds, without=without)
+        probabilities[labelled, target] = cut[labelled, target] = calibration.probabilities
+        if wide is not None:
+            kind = calibration.calibrator.kind
+            cut[labelled, target] = cross_fitted(
+                kind, of_target, known, folds, applied_to=wide[labelled, target]
+            )
         calibrations.append(calibration)
         if n_classes == 2:
-            thresholds.append(choose_thresholds(known, calibration.probabilities[:, 1]))
-    return tuple(calibrations), tuple(thresholds), probabilities
+            thresholds.append(choose_thresholds(known, cut[labelled, target, 1]))
+    return CalibratedUnits(tuple(calibrations), tuple(thresholds), probabilities, cut)

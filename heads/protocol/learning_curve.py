@@ -143,6 +143,8 @@ def learning_curve(
                     folds=asked.folds,
                     class_weights=asked.class_weights,
                     seed=asked.seed + repeat,
+                    final=asked.final,
+                    repeats=asked.repeats,
                 )
                 scored = Scored(
                     evaluated_rows.y,
@@ -203,6 +205,8 @@ def _joined(repeats: Sequence[Mapping[str, Drawn]]) -> dict[str, Estimate]:
             float(np.mean([of_repeat[name].value for of_repeat in repeats])),
             np.concatenate([of_repeat[name].drawn for of_repeat in repeats]),
             n=repeats[0][name].n,
+            patients=min(of_repeat[name].stands_on for of_repeat in repeats),
+            fall=max(of_repeat[name].fall for of_repeat in repeats),
         )
         for name in repeats[0]
     }

@@ -9,11 +9,17 @@ from embedstore.errors import UsageError, require_number, require_whole_number
 from embedstore.task import POOLINGS
 from embedstore.view import View, take_targets, without_split
 from heads.base import HeadFamily
+from heads.few_shots import few_shots
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
+from heads.inputs.pooling import IMAGES
+from heads.protocol.fitting import FINALS, AskedFinal
+from heads.protocol.leakage import leakage_groups
 from heads.registry import head_family, head_needs
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
+
+LEAST_REPEATS, MOST_REPEATS = 2, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,8 @@ class ProbeOptions:
         Choose pooling, and whether metadata helps, by out-of-fold log loss among all ways there are.
     inputs
         Choose among these ways only.
+    shots
+        Learn from so many units only, one of each patient (`heads.few_shots.few_shots`); all by default.
     strict_targets
         Refuse targets that are too rare to learn; by default they are left out, counted and named.
     class_weights
@@ -48,6 +56,11 @@ class ProbeOptions:
         no target could be learned otherwise.
     draws
         Bootstrap draws of patients; 1 or more.
+    final
+        What answers: one head ``refit`` on all rows, or an ``ensemble`` of the heads of several partitions into folds;
+        ``auto`` is what suits the head.
+    repeats
+        Partitions of an ensemble, 2 or more; by default 4, and 2 for many rows. A refitted head has none.
     coverage
         Rate at which conformal sets shall hold the true class; above 0 and below 1.
     learning_curve
@@ -83,9 +96,12 @@ class ProbeOptions:
     with_columns: Sequence[str] | None = None
     select_inputs: bool = False
     inputs: Sequence[HeadInputs] | None = None
+    shots: int | None = None
     strict_targets: bool = False
     class_weights: ClassWeights = "none"
     folds: int = 5
+    final: AskedFinal = "auto"
+    repeats: int | None = None
     draws: int = DRAWS
     coverage: float = COVERAGE
     learning_curve: bool = False
@@ -95,8 +111,10 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("draws", "folds", "seed"):
+        for name in ("draws", "folds", "seed", *(["shots"] if self.shots is not None else [])):
             require_whole_number(name, getattr(self, name))
+        if self.shots is not None and self.shots < 1:
+            raise UsageError(f"shots must be 1 or more; found {self.shots}")
         require_number("coverage", self.coverage)
         if not 0 < self.coverage < 1:
             raise UsageError(f"coverage must be above 0 and below 1; found {self.coverage}")
@@ -104,12 +122,22 @@ class ProbeOptions:
             raise UsageError(
                 f"draws must be 1 or more and folds 2 or more; found draws={self.draws}, folds={self.folds}"
             )
+        if self.repeats is not None:
+            require_whole_number("repeats", self.repeats)
+            if not LEAST_REPEATS <= self.repeats <= MOST_REPEATS:
+                raise UsageError(
+                    f"repeats must be {LEAST_REPEATS} to {MOST_REPEATS}: how much they differ says how noisy a head's "
+                    f"score is; found {self.repeats}"
+                )
+            if self.final == "refit":
+                raise UsageError(f"`final='refit'` has no repeats; leave repeats={self.repeats} out")
         for name, names in (("targets", self.targets), ("with_columns", self.with_columns)):
             # Of a string alone, every letter would be taken for a name.
             if isinstance(names, str):
                 raise UsageError(f"{name} must be a sequence of names; found {names!r}: write [{names!r}]")
         self._require_known("pooling", self.pooling, (None, *POOLINGS))
         self._require_known("class_weights", self.class_weights, CLASS_WEIGHTS)
+        self._require_known("final", self.final, FINALS)
         choice = "select_inputs=True" if self.select_inputs else "inputs" if self.inputs is not None else ""
         if choice and self.pooling is not None:
             raise UsageError(f"{choice} chooses the pooling; leave pooling={self.pooling!r} out")
@@ -128,6 +156,8 @@ class ProbeOptions:
         ------
         UsageError
             If the task lacks a target, or the view a metadata column.
+        DataError
+            If there are too few patients for `shots`.
         """
         if self.targets:
             view = take_targets(view, self.targets)
@@ -139,7 +169,10 @@ class ProbeOptions:
                     f"{', '.join(view.metadata) or 'none'}: load it with_columns={list(self.with_columns)}"
                 )
             view = replace(view, metadata={column: view.metadata[column] for column in self.with_columns})
-        return without_split(view) if self.cross_validate else view
+        view = without_split(view) if self.cross_validate else view
+        if self.shots is None:
+            return view
+        return few_shots(view, self.shots, groups=leakage_groups(view), seed=self.seed)
 
     def require_no_vectors(self) -> None:
         """Refuse a head that is made of training vectors where none may be kept; raises UsageError."""
@@ -147,6 +180,14 @@ class ProbeOptions:
             raise UsageError(
                 f"`head={self.head!r}` is made of the vectors that it learned from; a run without a bank of vectors "
                 "needs another head"
+            )
+
+    def require_final(self) -> None:
+        """Refuse an ensemble of heads that are made of the vectors that they learned from; raises UsageError."""
+        if self.final == "ensemble" and head_needs(self.head).holds_vectors:
+            raise UsageError(
+                f"`head={self.head!r}` keeps the vectors that it learned from, which an ensemble would keep many "
+                "times; leave `final='ensemble'` out"
             )
 
     def ways(self, view: View) -> tuple[HeadInputs, ...]:
@@ -157,7 +198,11 @@ class ProbeOptions:
         UsageError
             As `heads.inputs.input_ways.named_inputs`.
         """
-        return named_inputs(view, self.pooling, all_inputs(view) if self.select_inputs else self.inputs)
+        inputs, pooling = all_inputs(view) if self.select_inputs else self.inputs, self.pooling
+        pooled_by_task = inputs is None and pooling is None and view.task.pooling != IMAGES
+        if pooled_by_task and head_needs(self.head).images:
+            pooling = IMAGES
+        return named_inputs(view, pooling, inputs)
 
     def grid(self, family: HeadFamily | None) -> HeadFamily:
         """Return the grid to search, on its device: `family`, or by default the head's own.

@@ -6,8 +6,8 @@ A unit stands there once for each target. A new column is a line each in `schema
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -121,6 +121,63 @@ class Predictions:
             ),
             members=np.stack([_members(part.column("conformal_set"), classes) for part in by_target], axis=1),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerFolds:
+    """What inner folds said while an outer one was left out; log odds as those of `Evidence`.
+
+    Parameters
+    ----------
+    folds
+        (outer folds, n_units) int64: the inner fold of each unit; `NO_FOLD` where it was left out.
+    log_odds
+        (outer folds, n_units, targets, columns); NaN where a unit was left out.
+    cut
+        The same as wide as the final head's; None where they are.
+    """
+
+    folds: npt.NDArray[np.int64]
+    log_odds: npt.NDArray[np.float32]
+    cut: npt.NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was said out of fold beyond `Predictions`: whatever joins several heads learns from it.
+
+    Log odds are of cross-fitted calibrated probabilities (`heads.scores.log_odds_of`), float32, NaN without a label.
+
+    Parameters
+    ----------
+    cut
+        (n_units, targets, columns) log odds from which thresholds and conformal bars are cut; None where they are
+        those of the out-of-fold probabilities.
+    inner
+        Of an outer cross-validation; None where an official split evaluated.
+    """
+
+    cut: npt.NDArray[np.float32] | None = None
+    inner: InnerFolds | None = None
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what there is, as safetensors can hold it; ``{}`` where there is nothing."""
+        named: dict[str, npt.NDArray[Any] | None] = {"cut": self.cut}
+        if self.inner is not None:
+            named |= {f"inner.{field.name}": getattr(self.inner, field.name) for field in fields(self.inner)}
+        return {name: array for name, array in named.items() if array is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Evidence:
+        """Build it again; raises KeyError where an array of inner folds is missing."""
+        inner = None
+        if "inner.folds" in arrays:
+            inner = InnerFolds(
+                folds=arrays["inner.folds"],
+                log_odds=arrays["inner.log_odds"],
+                cut=arrays.get("inner.cut"),
+            )
+        return cls(cut=arrays.get("cut"), inner=inner)
 
 
 def schema(classes: Sequence[str]) -> pa.Schema:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
-from heads.base import Head
+from heads.base import FittedHead
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import head_rows
 from heads.inputs.metadata import Cells, MetadataBlocks
-from heads.inputs.unit_images import TargetImages, UnitImages
-from heads.scores import Floats
+from heads.inputs.pooling import IMAGES
+from heads.inputs.unit_images import TargetImages, UnitImages, image_groups
+from heads.scores import Floats, blended, log_odds_of
 from heads.statistics.calibration import Calibrator
 
 
@@ -32,12 +33,12 @@ class Predictor:
         As `heads.inputs.pooling`.
     training_weights
         (n_classes,) class weights that the heads were trained with, by target; all 1 where there were none.
-        Their effect on the scores is undone (`heads.base.Head.unit_scores`).
+        Their effect on the scores is undone (`heads.base.FittedHead.unit_scores`).
     blocks
         How metadata columns become numbers; None where the heads get vectors alone.
     """
 
-    heads: Sequence[Head]
+    heads: Sequence[FittedHead]
     calibrators: Sequence[Calibrator]
     pooling: str
     training_weights: tuple[tuple[float, ...], ...]
@@ -86,6 +87,43 @@ class Predictor:
                 scores[part.units, target] = found[:, column]
         return scores
 
+    def image_weights(
+        self,
+        X: npt.NDArray[np.float32],
+        unit_of_image: npt.NDArray[np.int64],
+        *,
+        metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
+    ) -> list[Floats | None]:
+        """Return, of each target, how much each image has to say in its unit (`heads.base.FittedHead.image_weights`).
+
+        Parameters
+        ----------
+        X, unit_of_image, metadata, image_of_target
+            As `scores`.
+
+        Returns
+        -------
+        list of ndarray or None
+            (n_images,) float64, 0 for an image that does not speak for the target; None where the target's head hears
+            all images alike, or gets a pooled vector.
+        """
+        found: list[Floats | None] = [None] * len(self.heads)
+        if self.pooling != IMAGES:
+            return found
+        for targets, speaking in image_groups(image_of_target, len(self.heads)):
+            mask = np.ones(len(X), np.bool_) if speaking is None else speaking
+            cells = {column: np.asarray(of_image)[mask] for column, of_image in (metadata or {}).items()}
+            rows = X[mask] if self.blocks is None else self.blocks.append(X[mask], cells)
+            units, own = np.unique(unit_of_image[mask], return_inverse=True)
+            for target in targets:
+                weights = self.heads[target].image_weights(rows, own, len(units))
+                if weights is not None:
+                    of_target = np.zeros(len(X))
+                    of_target[mask] = weights
+                    found[target] = of_target
+        return found
+
     def _scores_together(self, part: TargetImages) -> Floats:
         """Return (n_units, targets, columns) scores of targets that have the same images."""
         images = part.images
@@ -112,9 +150,76 @@ class Predictor:
 
     def probabilities(self, scores: Floats) -> Floats:
         """Return (n_units, targets, n_classes) calibrated probabilities of `scores`; NaN where these are NaN."""
-        n_units, n_targets, columns = scores.shape
-        probabilities = np.full((n_units, n_targets, 2 if columns == 1 else columns), np.nan)
-        for target, calibrator in enumerate(self.calibrators):
-            known = np.flatnonzero(~np.isnan(scores[:, target]).any(axis=1))
-            probabilities[known, target] = calibrator(scores[known, target])
-        return probabilities
+        return calibrated(self.calibrators, scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendedPredictor:
+    """Several predictors that answer as one: the sum of their calibrated log odds, each times its weight.
+
+    Parameters
+    ----------
+    parts
+        Head -> predictor, in the order of the weights.
+    weights
+        By target, one for each part.
+    calibrators
+        One per target, of the sums.
+    """
+
+    parts: Mapping[str, Predictor]
+    weights: tuple[tuple[float, ...], ...]
+    calibrators: Sequence[Calibrator]
+
+    @property
+    def blocks(self) -> MetadataBlocks | None:
+        """Every metadata column that a part needs; None where none does."""
+        return MetadataBlocks.joined([part.blocks for part in self.parts.values() if part.blocks])
+
+    def scores(
+        self,
+        X: npt.NDArray[np.float32],
+        unit_of_image: npt.NDArray[np.int64],
+        *,
+        n_units: int,
+        metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
+    ) -> Floats:
+        """Return (n_units, targets, columns) decision scores, as `Predictor.scores`, which says what it takes."""
+        found = [
+            log_odds_of(
+                part.probabilities(
+                    part.scores(
+                        X, unit_of_image, n_units=n_units, metadata=metadata, image_of_target=image_of_target
+                    )
+                )
+            )
+            for part in self.parts.values()
+        ]
+        return blended(np.stack(found, axis=1), self.weights)
+
+    def image_weights(
+        self,
+        X: npt.NDArray[np.float32],
+        unit_of_image: npt.NDArray[np.int64],
+        *,
+        metadata: Cells | None = None,
+        image_of_target: npt.NDArray[np.bool_] | None = None,
+    ) -> list[Floats | None]:
+        """Return None for each target: what weighs images in one part does not in the others."""
+        del X, unit_of_image, metadata, image_of_target
+        return [None] * len(self.weights)
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """Return (n_units, targets, n_classes) calibrated probabilities of `scores`; NaN where these are NaN."""
+        return calibrated(self.calibrators, scores)
+
+
+def calibrated(calibrators: Sequence[Calibrator], scores: Floats) -> Floats:
+    """Return (n_units, targets, n_classes) probabilities of scores, by target; NaN where these are NaN."""
+    n_units, n_targets, columns = scores.shape
+    probabilities = np.full((n_units, n_targets, 2 if columns == 1 else columns), np.nan)
+    for target, calibrator in enumerate(calibrators):
+        known = np.flatnonzero(~np.isnan(scores[:, target]).any(axis=1))
+        probabilities[known, target] = calibrator(scores[known, target])
+    return probabilities

@@ -23,9 +23,10 @@ from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.learnable_targets import LeftOut, learnable_targets
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
-from heads.protocol.predictions import NO_FOLD, Predictions
+from heads.protocol.predictions import NO_FOLD, Evidence, InnerFolds, Predictions
 from heads.protocol.probe_result import ProbeResult, Settings
 from heads.protocol.splits import Split, split_units
+from heads.scores import log_odds_of
 from heads.stages import counted, stage
 from heads.statistics.conformal import UNKNOWN, ConformalSets, conformal_sets
 from heads.statistics.outliers import learn_outliers
@@ -65,6 +66,7 @@ def probe(
         )
     seconds: dict[str, float] = {}
     options_of(options).require_no_vectors()
+    options_of(options).require_final()
     with _timed(seconds, "fit"):
         plan = _plan(view, options_of(options), family)
         view, asked, split = plan.view, plan.asked, plan.split
@@ -75,8 +77,8 @@ def probe(
         learned = (rows.X, rows.unit_of_row, rows.groups)
         outliers = learn_outliers(*learned, seed=asked.seed) if asked.bank else None
     with _timed(seconds, "predict"):
-        evaluated = (
-            _predict(plan, fitted, sets, split.evaluated)
+        evaluated, evidence = (
+            (_predict(plan, fitted, sets, split.evaluated), Evidence(cut=_cut(fitted)))
             if split.mode == "official split"
             else _cross_validate(plan, fitted)
         )
@@ -102,6 +104,7 @@ def probe(
         learning_curve=curve,
         left_out=plan.left_out,
         decided_by=plan.decided_by,
+        evidence=evidence,
     )
 
 
@@ -153,6 +156,8 @@ def _fit(rows: UnitImages, plan: _Plan, *, seed: int) -> Fitted:
         folds=plan.asked.folds,
         class_weights=plan.asked.class_weights,
         seed=seed,
+        final=plan.asked.final,
+        repeats=plan.asked.repeats,
     )
 
 
@@ -172,6 +177,7 @@ def _settings(plan: _Plan, fitted: Fitted) -> Settings:
         fit_splits=plan.split.fit_names,
         evaluation_split=plan.split.evaluation_name,
         folds_asked=plan.folds_asked,
+        repeats=fitted.ensemble.repeats if fitted.ensemble else 0,
     )
 
 
@@ -197,10 +203,10 @@ def _require_usable(view: View) -> None:
 
 
 def _sets(view: View, rows: UnitImages, fitted: Fitted, coverage: float) -> tuple[ConformalSets, ...]:
-    """Find the bars of each target on the out-of-fold probabilities, per patient."""
+    """Find the bars of each target on what was said of the units learned from, per patient."""
     return tuple(
         conformal_sets(
-            fitted.out_of_fold_probabilities[:, index],
+            fitted.cut_probabilities[:, index],
             rows.y[:, index],
             rows.groups,
             classes=view.task.classes,
@@ -251,12 +257,21 @@ def _predict(
     )
 
 
-def _cross_validate(plan: _Plan, fitted: Fitted) -> Predictions:
+def _cut(fitted: Fitted) -> npt.NDArray[np.float32] | None:
+    """Return the log odds from which thresholds and bars were cut; None where they are the out-of-fold ones."""
+    if fitted.ensemble is None:
+        return None
+    return log_odds_of(fitted.cut_probabilities).astype(np.float32)
+
+
+def _cross_validate(plan: _Plan, fitted: Fitted) -> tuple[Predictions, Evidence]:
     """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit."""
-    units = plan.split.fitted
+    units, folds = plan.split.fitted, plan.asked.folds
     indices = np.flatnonzero(units)
+    inner_folds = np.full((folds, len(indices)), NO_FOLD)
+    log_odds, cut = np.full((2, folds, *fitted.out_of_fold_scores.shape), np.nan, np.float32)
     parts = []
-    for fold in counted("outer fold", range(plan.asked.folds)):
+    for fold in counted("outer fold", range(folds)):
         inside, left_out = np.zeros_like(units), np.zeros_like(units)
         inside[indices[fitted.folds != fold]] = True
         left_out[indices[fitted.folds == fold]] = True
@@ -264,9 +279,16 @@ def _cross_validate(plan: _Plan, fitted: Fitted) -> Predictions:
         outer = _fit(inner, plan, seed=plan.asked.seed + 1 + fold)
         part = _predict(plan, outer, _sets(plan.view, inner, outer, plan.asked.coverage), left_out)
         parts.append((np.flatnonzero(left_out), replace(part, fold=np.full(int(left_out.sum()), fold))))
+        inner_folds[fold, fitted.folds != fold] = outer.folds
+        log_odds[fold, fitted.folds != fold] = log_odds_of(outer.out_of_fold_probabilities)
+        cut[fold, fitted.folds != fold] = log_odds_of(outer.cut_probabilities)
     order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
 
     def joined(name: str) -> Any:
         return np.concatenate([getattr(part, name) for _, part in parts])[order]
 
-    return Predictions(**{name: joined(name) for name in Predictions.__dataclass_fields__})
+    inside_folds = InnerFolds(
+        folds=inner_folds, log_odds=log_odds, cut=None if fitted.ensemble is None else cut
+    )
+    predictions = Predictions(**{name: joined(name) for name in Predictions.__dataclass_fields__})
+    return predictions, Evidence(cut=_cut(fitted), inner=inside_folds)

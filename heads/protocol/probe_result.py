@@ -13,7 +13,7 @@ from heads.protocol.fitting import Fitted
 from heads.protocol.learnable_targets import LeftOut
 from heads.protocol.learning_curve import LearningCurve
 from heads.protocol.options import ProbeOptions
-from heads.protocol.predictions import Predictions
+from heads.protocol.predictions import Evidence, Predictions
 from heads.protocol.splits import Mode
 from heads.statistics.abstention import Answered
 from heads.statistics.bootstrap import Estimate
@@ -38,6 +38,8 @@ class Settings:
         The splits it learned from and was evaluated on; ``()`` and ``""`` in cross-validation.
     folds_asked
         Number of folds that was asked for; the options hold that which was possible.
+    repeats
+        Partitions of the ensemble that answers; 0 where the heads were refitted.
     """
 
     options: ProbeOptions
@@ -46,9 +48,10 @@ class Settings:
     fit_splits: tuple[str, ...]
     evaluation_split: str
     folds_asked: int
+    repeats: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, as ``run.json`` keeps them; ``preset`` is ``""`` where there was none."""
+        """Return plain JSON values, as ``run.json`` keeps them; without a preset it is ``""``, without shots 0."""
         options = self.options
         return {
             "head": options.head,
@@ -57,8 +60,11 @@ class Settings:
             "evaluation_split": self.evaluation_split,
             "pooling": self.inputs.pooling,
             "class_weights": options.class_weights,
+            "shots": options.shots or 0,
             "folds": options.folds,
             "folds_asked": self.folds_asked,
+            "final": "ensemble" if self.repeats else "refit",
+            "repeats": self.repeats,
             "draws": options.draws,
             "seed": options.seed,
             "coverage": options.coverage,
@@ -136,6 +142,10 @@ class ProbeResult(Brief):
         Target -> why it is not in the view: too few patients to learn it from.
     decided_by
         What the result rests on (`heads.protocol.decided_by`); its digest is the id of the run.
+    evidence
+        What else was said out of fold, from which a blend learns.
+    parts
+        Of a blend: head, ``run_id``, inputs and heads of each part, as ``run.json`` keeps them.
     """
 
     view: View
@@ -151,6 +161,8 @@ class ProbeResult(Brief):
     learning_curve: LearningCurve | None = None
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     decided_by: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
+    parts: Sequence[Mapping[str, Any]] = ()
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -111,6 +111,7 @@ class Labelled:
             unit_of_row=unit_of_row,
             n_units=images.n_units,
             targets=self.targets,
+            metadata_columns=X.shape[1] - images.X.shape[1],
         )
 
 

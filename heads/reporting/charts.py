@@ -13,8 +13,8 @@ import numpy.typing as npt
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from heads.intervals.calibration_error import equal_mass_bins
 from heads.scores import Floats
-from heads.statistics.metric_functions import equal_mass_bins
 
 # Stand-ins that no chart uses otherwise; the page's style sheet gives them their colour, light or dark.
 _INK, _MUTED = "#010203", "#040506"
@@ -125,17 +125,28 @@ def reliability_chart(
         return _svg(figure, name, "reliability diagram")
 
 
-def forest_chart(rows: Sequence[tuple[str, float, float, float]], *, label: str, name: str) -> str:
+def forest_chart(
+    rows: Sequence[tuple[str, float, float, float]],
+    *,
+    label: str,
+    name: str,
+    title: str = "",
+    line: float | None = None,
+) -> str:
     """Draw one interval per row.
 
     Parameters
     ----------
     rows
-        (legend, value, low, high), from the top; the first is the whole and gets a line. NaN for no interval.
+        (legend, value, low, high), from the top. NaN for no interval.
     label
         What is drawn.
     name
         As `roc_chart`.
+    title
+        What the chart is, for those who cannot see it; by subgroup by default.
+    line
+        Where the dotted line is; at the first row, which is then the whole, by default.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 0.7 + 0.28 * len(rows)), layout="constrained")
@@ -145,10 +156,10 @@ def forest_chart(rows: Sequence[tuple[str, float, float, float]], *, label: str,
             # Hollow without an interval: the point is not exact, its doubt is unknown.
             inside = "none" if np.isnan(low) else _SERIES[0]
             axes.plot([value], [-row], color=_SERIES[0], marker="s", markersize=5, markerfacecolor=inside)
-        axes.axvline(rows[0][1], color=_MUTED, linestyle=":", linewidth=1)
+        axes.axvline(rows[0][1] if line is None else line, color=_MUTED, linestyle=":", linewidth=1)
         axes.set_yticks([-row for row in range(len(rows))], [legend for legend, *_ in rows])
         axes.set_xlabel(label)
-        return _svg(figure, name, f"{label} by subgroup")
+        return _svg(figure, name, title or f"{label} by subgroup")
 
 
 def line_chart(

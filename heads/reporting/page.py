@@ -18,6 +18,8 @@ from heads.reporting.charts import forest_chart, precision_recall_chart, reliabi
 from heads.reporting.run_charts import abstention_chart, decision_chart, interval_of, learning_chart
 from heads.reporting.words import (
     PHANTOM,
+    binned_text,
+    counted_text,
     data_in_words,
     estimate_text,
     interval_text,
@@ -76,6 +78,8 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "binned": binned_text,
+        "counted": counted_text,
         "estimate": estimate_text,
         "interval": interval_text,
         "metric": metric_label,

@@ -35,6 +35,19 @@ def estimate_text(entry: Mapping[str, Any] | None) -> Markup:
     )
 
 
+def binned_text(entry: Mapping[str, Any] | None) -> str:
+    """Return ``debiased 0.031; of a perfect head 0.058`` for a calibration error, ``""`` for all else."""
+    if not entry or "debiased" not in entry:
+        return ""
+    return f"debiased {number_text(entry['debiased'])}; of a perfect head {number_text(entry['if_perfect'])}"
+
+
+def counted_text(entry: Mapping[str, Any] | None) -> str:
+    """Return ``rule of three, 12 patients`` for an interval of a metric at its end, ``""`` for all else."""
+    patients = (entry or {}).get("rule_of_three_patients")
+    return f"rule of three, {patients:,} patient{'' if patients == 1 else 's'}" if patients else ""
+
+
 def setting_text(value: object) -> str:
     """Return a chosen setting with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

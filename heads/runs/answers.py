@@ -19,6 +19,8 @@ from heads.statistics.thresholds import HALF
 
 # Of a test by Simes (1986, doi 10.1093/biomet/73.3.751) that joins the p values of all methods.
 UNLIKE_LEVEL = 0.05
+# Images of a unit that are named for the weight that they have: a stack has hundreds.
+HEAVIEST = 10
 NOTICE = "Research software, not a medical device."
 
 
@@ -33,6 +35,7 @@ def predict_units(
     metadata: Cells | None = None,
     content_sha256: npt.NDArray[np.uint8] | None = None,
     image_of_target: npt.NDArray[np.bool_] | None = None,
+    image_ids: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Predict every unit.
 
@@ -57,6 +60,8 @@ def predict_units(
         As `heads.runs.run.Run.predict`.
     content_sha256
         (n_images, 32) uint8 digests of the decoded pixels, by which images are known again under another name.
+    image_ids
+        (n_images,) what images are called in ``image_weights``; by default their row in `X`.
 
     Returns
     -------
@@ -64,7 +69,9 @@ def predict_units(
         Per unit: ``unit_id``, ``images``, ``learned_from`` (whether the run learned from a unit of this id, or from
         one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
         class, ``decision``, with two classes ``threshold``, ``conformal_set`` or None where the run refused it, and
-        ``prevalence``; all but the last None where the unit has no image for the target),
+        ``prevalence``; all but the last None where the unit has no image for the target; from a head that does not
+        hear all images alike also ``image_weights``, the `HEAVIEST` images with their ``weight`` in the answer, which
+        sums to 1 over all images of the unit),
         ``conformal_coverage``, ``ood_p_value`` by method, None in a run without a bank, ``unlike_training``
         (`is_unlike`, None without a bank), ``run_id`` and ``notice``; where the heads get metadata also ``metadata``:
         column -> the different values of the unit's images, and where some of them were not among the images that the
@@ -94,8 +101,15 @@ def predict_units(
     outliers = run.outliers
     strangeness = outliers.p_values(vectors[seen], owners[seen], n_units=len(unit_ids)) if outliers else None
     stated = _metadata(run, metadata, owners, len(unit_ids))
+    weights = run.predictor.image_weights(vectors, owners, metadata=metadata, image_of_target=image_of_target)
+    names = list(range(len(vectors))) if image_ids is None else list(image_ids)
     answers = [
-        _answers(run, index, probabilities[:, index], threshold, prevalence)
+        _with_heaviest(
+            _answers(run, index, probabilities[:, index], threshold, prevalence),
+            weights[index],
+            owners,
+            names,
+        )
         for index in range(len(run.targets))
     ]
     return [
@@ -203,6 +217,24 @@ def _answers(
         }
         for row in range(len(probabilities))
     ]
+
+
+def _with_heaviest(
+    answers: list[Mapping[str, Any]],
+    weights: Floats | None,
+    unit_of_image: npt.NDArray[np.int64],
+    names: Sequence[str | int],
+) -> list[Mapping[str, Any]]:
+    """Return the answers of a target with the images that had most to say in each, the heaviest first."""
+    if weights is None:
+        return answers
+    heaviest: list[list[dict[str, Any]]] = [[] for _ in answers]
+    for image in np.lexsort((-weights, unit_of_image)).tolist():
+        of_unit = heaviest[unit_of_image[image]]
+        # An image that does not speak for the target has no weight.
+        if len(of_unit) < HEAVIEST and weights[image] > 0:
+            of_unit.append({"image": names[image], "weight": float(weights[image])})
+    return [{**answer, "image_weights": own} for answer, own in zip(answers, heaviest, strict=True)]
 
 
 def _decided(

@@ -99,8 +99,8 @@ def require_one_task(runs: Sequence[Run]) -> None:
         if differing:
             (one, found) = (_task_in_words(run) for run in (first, other))
             raise UsageError(
-                f"runs on one page must be of one task; found {one} in {first.folder} and {found} in "
-                f"{other.folder}. Make a report of each"
+                f"runs side by side must be of one task; found {one} in {first.folder} and {found} in "
+                f"{other.folder}. Take those of one task"
             )
 
 

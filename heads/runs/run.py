@@ -19,8 +19,8 @@ from embedstore.identity import Identity
 from embedstore.task import ImageRule, image_rules_from_json
 from heads.inputs.metadata import Cells
 from heads.inputs.pooling import unit_numbers
-from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Predictions
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictions import EVALUATION, OUT_OF_FOLD, Evidence, Predictions
+from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.scores import Floats
 from heads.statistics.conformal import ConformalSets
 from heads.statistics.outliers import Outliers
@@ -51,20 +51,26 @@ class Run(Brief):
         `evaluated`.
     label_noise
         Arrow table of doubtful labels (`heads.runs.run_tables.label_noise_table`).
+    units
+        Arrow table of what the units are (`heads.runs.unit_table`); None in runs from before it was kept.
     timing
         When it was made (``created``) and how long each step took (``seconds``); empty where nobody kept it.
+    evidence
+        What else was said out of fold, from which a blend learns.
     """
 
     folder: Path
     document: Mapping[str, Any]
     identity: Identity
-    predictor: Predictor
+    predictor: Predictor | BlendedPredictor
     conformal: tuple[ConformalSets, ...]
     outliers: Outliers | None
     learned_images: npt.NDArray[np.uint8]
     predictions: pa.Table
     label_noise: pa.Table
+    units: pa.Table | None = None
     timing: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def run_id(self) -> str:
@@ -91,8 +97,9 @@ class Run(Brief):
 
     @property
     def positive(self) -> str | None:
-        """The class that one acts on, or None; in runs from before tasks named it, the last class is."""
-        positive: str | None = self.document["task"].get("positive", self.classes[-1])
+        """The class that one acts on, or None; in runs from before tasks named it, the second of two classes is."""
+        of_old = self.classes[1] if len(self.classes) == 2 else None
+        positive: str | None = self.document["task"].get("positive", of_old)
         return positive
 
     @property

@@ -12,19 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
+from heads.lumbar.rsna_score import draw_run_score, is_of_the_competition
 from heads.protocol.decided_by import id_of, versions_of
 from heads.protocol.fitting import Fitted
 from heads.protocol.probe_result import Evaluation, ProbeResult
 from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
 from heads.runs.run_warnings import warnings_of
+from heads.runs.saved_predictor import head_values, holds_vectors
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
-from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins
+from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins, left_out_metrics
 
-FORMAT_VERSION = 5
-# The formats that are read: without `run_id` and `timing.json`, which it has in itself, version 4 is as this one.
-READ_VERSIONS = (4, FORMAT_VERSION)
+FORMAT_VERSION = 6
+# The formats that are read: without ensembles (`members` of a head), version 5 is as this one; version 4 also lacks
+# `run_id`, and has in itself what is in `timing.json` now.
+READ_VERSIONS = (4, 5, FORMAT_VERSION)
 _LIBRARIES = ("embedstore", "numpy", "scipy", "scikit-learn", "torch", "pyarrow", "safetensors")
 
 
@@ -44,6 +47,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         "inputs": _inputs(result.fitted),
         "images": _images(result),
         "heads": [_head(result, index, target) for index, target in enumerate(view.task.targets)],
+        **({"parts": list(result.parts)} if result.parts else {}),
         **_measured(result.evaluation),
         "ece_bins": {
             target: ece_bins(int((result.evaluated.y[:, index] != MISSING).sum()))
@@ -59,7 +63,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
         # Whoever gets the folder gets these with it.
         "patient_vectors": {
             "bank": len(result.outliers.bank) if result.outliers else 0,
-            "head": result.fitted.predictor.heads[0].needs.holds_vectors,
+            "head": holds_vectors(result.fitted.predictor),
         },
         **({"learning_curve": result.learning_curve.to_json()} if result.learning_curve else {}),
         "counts": {
@@ -69,12 +73,14 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             "patients_fitted": len(np.unique(result.out_of_fold.patients)),
             "patients_evaluated": len(np.unique(result.evaluated.patients)),
         },
+        **_rsna_score(result),
         "excluded": dict(result.excluded),
+        "left_out_metrics": left_out_metrics(len(view.task.classes), ordered=view.task.ordered),
         "left_out_targets": {target: entry.to_json() for target, entry in result.left_out.items()},
         "warnings": warnings_of(result),
         "versions": {
             "python": platform.python_version(),
-            **versions_of(settings.options.head, _LIBRARIES),
+            **versions_of([part["head"] for part in result.parts] or [settings.options.head], _LIBRARIES),
         },
     }
 
@@ -107,6 +113,16 @@ def learned_mask(result: ProbeResult) -> npt.NDArray[np.bool_]:
     return np.asarray(learned)
 
 
+def _rsna_score(result: ProbeResult) -> dict[str, Any]:
+    """Return ``rsna_score``, the competition's score with its parts; nothing of other tasks."""
+    options, task = result.settings.options, result.view.task
+    if not is_of_the_competition(task.targets, task.classes):
+        return {}
+    scored = result.evaluated.scored(draws=options.draws, seed=options.seed)
+    drawn = draw_run_score(scored, task.targets)
+    return {"rsna_score": estimates_to_json({name: entry.estimate() for name, entry in drawn.items()})}
+
+
 def _images(result: ProbeResult) -> dict[str, Any]:
     """Return what the images learned from were stored as, and column -> kind -> how many they were."""
     learned = learned_mask(result)
@@ -122,19 +138,17 @@ def _images(result: ProbeResult) -> dict[str, Any]:
 
 def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
     fitted = result.fitted
-    head = fitted.predictor.heads[index]
     return {
         "target": target,
         "point": dict(fitted.points[index]),
-        "params": head.get_params(),
-        "training_weights": list(fitted.predictor.training_weights[index]),
+        **head_values(fitted.predictor, index),
+        "reliability": fitted.ensemble.reliability[index] if fitted.ensemble else None,
         "out_of_fold_log_loss": float(fitted.losses[:, index].min()),
         "calibration": fitted.calibrations[index].calibrator.kind,
         "calibration_log_loss": dict(fitted.calibrations[index].losses),
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
-        "converged": head.converged_,
     }
 
 

@@ -3,11 +3,13 @@
 ```
 run.json             format version, identity, task, settings, heads, metrics, versions, digests of all
 timing.json          when the run was made and how long each step took; decides nothing, so it has no digest
-head.safetensors     one head per target; an array that several share is there once (`heads.runs.shared_arrays`)
+head.safetensors     a head or an ensemble per target; shared arrays are there once (`heads.runs.shared_arrays`)
 calibrator.json      one calibrator per target
 outliers.safetensors distances of the units learned from (`heads.statistics.outliers`)
 learned.safetensors  digests of the images learned from
+evidence.safetensors what else was said out of fold, from which a blend learns; not of every run
 predictions.parquet  every unit out of fold and of the evaluation set (`heads.protocol.predictions`)
+units.parquet        what the units are, whatever encoder saw them (`heads.runs.unit_table`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
 ```
@@ -39,27 +41,33 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import identity_from_json
-from heads.inputs.metadata import metadata_from_json
-from heads.protocol.predictor import Predictor
+from heads.protocol.predictions import Evidence
 from heads.protocol.probe_result import ProbeResult
-from heads.registry import head_class
 from heads.runs.patient_vectors import OUTLIERS_FILE, left_out_by_choice
 from heads.runs.run import Run
 from heads.runs.run_document import READ_VERSIONS, learned_mask, run_document, timing
 from heads.runs.run_tables import label_noise_table, predictions_table
-from heads.runs.shared_arrays import arrays_from_bytes, arrays_to_bytes
-from heads.statistics.calibration import calibrator_from_json
+from heads.runs.saved_predictor import CALIBRATOR_FILE, HEAD_FILE, load_predictor, predictor_files
+from heads.runs.unit_table import unit_table
 from heads.statistics.conformal import conformal_sets_from_json
 from heads.statistics.outliers import Outliers
 
 RUN_FILE = "run.json"
 TIMING_FILE = "timing.json"
-HEAD_FILE = "head.safetensors"
-CALIBRATOR_FILE = "calibrator.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
-FILES = (HEAD_FILE, CALIBRATOR_FILE, PREDICTIONS_FILE, OUTLIERS_FILE, LEARNED_FILE, LABEL_NOISE_FILE)
+UNITS_FILE = "units.parquet"
+EVIDENCE_FILE = "evidence.safetensors"  # only of an outer cross-validation or an ensemble
+FILES = (
+    HEAD_FILE,
+    CALIBRATOR_FILE,
+    PREDICTIONS_FILE,
+    OUTLIERS_FILE,
+    LEARNED_FILE,
+    LABEL_NOISE_FILE,
+    UNITS_FILE,
+)
 
 
 def save_run(folder: StrPath, result: ProbeResult) -> Run:
@@ -78,22 +86,23 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         )
     folder = Path(folder)
     make_folder_durable(folder)
-    for name in (RUN_FILE, OUTLIERS_FILE):  # the latter may not be written anew
+    for name in (RUN_FILE, OUTLIERS_FILE, EVIDENCE_FILE):  # the latter may not be written anew
         (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)
+    units = unit_table(result.view)
     learned_images = _learned_images(result)
     files = {
-        HEAD_FILE: arrays_to_bytes([head.to_arrays() for head in result.fitted.predictor.heads]),
-        CALIBRATOR_FILE: canonical_json(
-            {"calibrators": [calibrator.to_json() for calibrator in result.fitted.predictor.calibrators]}
-        ),
+        **predictor_files(result.fitted.predictor),
         PREDICTIONS_FILE: parquet_bytes(predictions),
         LEARNED_FILE: bytes(safetensors.numpy.save({"content_sha256": learned_images})),
         LABEL_NOISE_FILE: parquet_bytes(label_noise),
+        UNITS_FILE: parquet_bytes(units),
     }
     if result.outliers is not None:
         files[OUTLIERS_FILE] = bytes(safetensors.numpy.save(result.outliers.to_arrays()))
+    if evidence := result.evidence.to_arrays():
+        files[EVIDENCE_FILE] = bytes(safetensors.numpy.save(evidence))
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"run-{name.split('.')[0]}")
     seconds = timing(result)
@@ -112,7 +121,9 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        units=units,
         timing=seconds,
+        evidence=result.evidence,
     )
 
 
@@ -135,23 +146,7 @@ def load_run(folder: StrPath) -> Run:
     payloads = {name: _read_checked(folder / name, digest) for name, digest in document["files"].items()}
     identity = identity_from_json(document["identity"], source=str(folder / RUN_FILE))
     try:
-        head = head_class(document["settings"]["head"])
-        arrays = arrays_from_bytes(payloads[HEAD_FILE], len(document["heads"]))
-        heads = [
-            head.from_arrays(of_head, entry["params"])
-            for of_head, entry in zip(arrays, document["heads"], strict=True)
-        ]
-        calibrators = [
-            calibrator_from_json(entry, source=str(folder / CALIBRATOR_FILE))
-            for entry in json.loads(payloads[CALIBRATOR_FILE])["calibrators"]
-        ]
-        predictor = Predictor(
-            heads=heads,
-            calibrators=calibrators,
-            pooling=document["settings"]["pooling"],
-            training_weights=tuple(tuple(entry["training_weights"]) for entry in document["heads"]),
-            blocks=metadata_from_json(blocks) if (blocks := document["inputs"]["blocks"]) else None,
-        )
+        predictor = load_predictor(document, payloads, folder=folder)
         conformal = tuple(
             conformal_sets_from_json(entry["conformal"], source=str(folder / RUN_FILE))
             for entry in document["heads"]
@@ -159,8 +154,11 @@ def load_run(folder: StrPath) -> Run:
         bank = payloads.get(OUTLIERS_FILE)
         outliers = None if bank is None else Outliers.from_arrays(safetensors.numpy.load(bank))
         learned_images = safetensors.numpy.load(payloads[LEARNED_FILE])["content_sha256"]
+        said = payloads.get(EVIDENCE_FILE)
+        evidence = Evidence.from_arrays({} if said is None else safetensors.numpy.load(said))
         predictions = table_of_parquet(payloads[PREDICTIONS_FILE])
         label_noise = table_of_parquet(payloads[LABEL_NOISE_FILE])
+        units = table_of_parquet(payloads[UNITS_FILE]) if UNITS_FILE in payloads else None
     except (KeyError, IndexError, TypeError, SafetensorError, pa.ArrowInvalid) as error:
         raise DataError(f"run {folder} cannot be read: {error!r}; probe again") from error
     return Run(
@@ -173,7 +171,9 @@ def load_run(folder: StrPath) -> Run:
         learned_images=learned_images,
         predictions=predictions,
         label_noise=label_noise,
+        units=units,
         timing=_timing(folder, document),
+        evidence=evidence,
     )
 
 
@@ -224,7 +224,8 @@ def read_document(folder: Path) -> dict[str, Any]:
     needed = {"files", "identity", "sha256", "settings", "sources", "inputs", "heads", "task", "metrics"}
     needed |= {"ece_bins", "classes"}
     missing = needed - set(document)
-    lacking = set(FILES) - set(document.get("files", ())) - left_out_by_choice(document)
+    # Runs from before it was kept are read; they are compared by names alone.
+    lacking = set(FILES) - {UNITS_FILE} - set(document.get("files", ())) - left_out_by_choice(document)
     if missing or lacking:
         raise DataError(f"{path}: lacks {sorted(missing | lacking)}; probe again")
     digest = content_sha256(document)

@@ -78,6 +78,8 @@ def _slope(slope: Estimate | None) -> str | None:
     if slope is None or not (slope.low > 1 or slope.high < 1):
         return None
     meaning = "too near to the prevalence" if slope.low > 1 else "too extreme"
+    if slope.value <= 0:
+        meaning = "larger where the class is rarer, or say nothing of it"
     return (
         f"calibration slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}], where 1 is right: probabilities are "
         f"{meaning}"
@@ -94,8 +96,8 @@ def _never_said(
         return None
     if len(classes) > 2:
         listed = ", ".join(
-            f"{classes[k]!r} ({int((y == k).sum())} of {len(y)} units have it; its largest probability is "
-            f"{probabilities[:, k].max():.2f})"
+            f"{classes[k]!r} ({int((y == k).sum())} of {len(y)} units have it; a threshold of its own of "
+            f"{probabilities[:, k].max():.3f} or less would, its largest probability)"
             for k in absent
         )
         constant = ", and kappa is 0 whoever is drawn" if len(np.unique(decisions)) == 1 else ""

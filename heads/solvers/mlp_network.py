@@ -99,9 +99,9 @@ class Network:
     Parameters
     ----------
     weights
-        Of each layer, (fan_in, fan_out) float32.
+        Of each layer, (fan_in, fan_out) float32 or float16.
     biases
-        Of each layer, (fan_out,) float32.
+        Of each layer, (fan_out,), of the same type.
     mean, factor
         (dim,) float32: vectors are used as ``(x - mean) * factor``, with ``l2`` after division by their
         length.
@@ -109,8 +109,8 @@ class Network:
         As its recipe.
     """
 
-    weights: tuple[npt.NDArray[np.float32], ...]
-    biases: tuple[npt.NDArray[np.float32], ...]
+    weights: tuple[npt.NDArray[np.floating], ...]
+    biases: tuple[npt.NDArray[np.floating], ...]
     mean: npt.NDArray[np.float32]
     factor: npt.NDArray[np.float32]
     normalisation: Normalisation

@@ -23,6 +23,8 @@ from heads.solvers.mlp_network import Network, NetworkRecipe, forward, losses, n
 from heads.stages import counted
 from heads.torch_threads import SMALL_CELLS, one_thread
 
+# Precision of the weights of a trained network.
+Kept = type[np.float32] | type[np.float16]
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
 # Parameters of networks trained side by side; each takes about 24 bytes with its moments, gradient and best.
@@ -40,7 +42,9 @@ class Trained:
     best_round: int
 
 
-def train(training: Training, problems: Sequence[Problem], *, device: str) -> list[Trained]:
+def train(
+    training: Training, problems: Sequence[Problem], *, device: str, kept_as: Kept = np.float32
+) -> list[Trained]:
     """Train every problem's network; those of one shape are trained together.
 
     Parameters
@@ -51,12 +55,16 @@ def train(training: Training, problems: Sequence[Problem], *, device: str) -> li
         What to train.
     device
         As `embedstore.compute_device.torch_device`; the same seed on the same device gives the same networks.
+    kept_as
+        Precision of the weights that are kept, and that score: single, or half for networks that are many.
     """
     with one_thread(only_if=training.X.size <= SMALL_CELLS):
-        return _train(training, problems, torch_device(device))
+        return _train(training, problems, torch_device(device), kept_as)
 
 
-def _train(training: Training, problems: Sequence[Problem], place: torch.device) -> list[Trained]:
+def _train(
+    training: Training, problems: Sequence[Problem], place: torch.device, kept_as: Kept
+) -> list[Trained]:
     # torch does not support read-only vectors; others are not copied, being the largest array of all.
     own = training.X if training.X.flags.writeable else np.array(training.X)
     vectors = torch.from_numpy(own).to(place)
@@ -68,7 +76,7 @@ def _train(training: Training, problems: Sequence[Problem], place: torch.device)
         step = max(1, _BLOCK_PARAMETERS // size)
         for start in range(0, len(members), step):
             block = members[start : start + step]
-            results = _Block.create(training, vectors, [problems[index] for index in block]).train()
+            results = _Block.create(training, vectors, [problems[index] for index in block]).train(kept_as)
             trained |= dict(zip(block, results, strict=True))
     return [trained[index] for index in range(len(problems))]
 
@@ -147,7 +155,7 @@ class _Block:
             start=[torch.stack(layer).to(vectors.device) for layer in zip(*starts, strict=True)],
         )
 
-    def train(self) -> list[Trained]:
+    def train(self, kept_as: Kept) -> list[Trained]:
         """Train round by round; a network ends after its last, or when its loss has not fallen for its patience."""
         count = len(self.problems)
         active = _ActiveNetworks(
@@ -178,7 +186,9 @@ class _Block:
             active = active.without(over, finished)
             if not len(active.members):
                 break
-        return [self._result(index, finished[index], int(best_round[index])) for index in range(count)]
+        return [
+            self._result(index, finished[index], int(best_round[index]), kept_as) for index in range(count)
+        ]
 
     def _round(self, active: _ActiveNetworks, feed: Feed, generators: list[torch.Generator]) -> None:
         """Take each network through its share of steps; one that has fewer than the others rests."""
@@ -250,14 +260,19 @@ class _Block:
         mean = np.divide(total, weights, out=np.full(len(total), np.inf), where=np.array(weights) > 0)
         return np.where(np.isnan(mean), np.inf, mean)
 
-    def _result(self, index: int, tensors: list[Tensor], best_round: int) -> Trained:
+    def _result(self, index: int, tensors: list[Tensor], best_round: int, kept_as: Kept) -> Trained:
         problem, member = self.problems[index], np.array([index])
+        plain: list[npt.NDArray[np.floating]] = [
+            tensor[0].cpu().numpy().astype(kept_as) for tensor in tensors
+        ]
+        tensors = [
+            torch.from_numpy(array.astype(np.float32))[None].to(self.vectors.device) for array in plain
+        ]
         parts = [np.zeros((0, self.training.columns), np.float32)]
         step = self._apply_rows(1)
         for start in range(0, len(problem.scored), step):
             rows = problem.scored[None, start : start + step]
             parts.append(forward(tensors, self._gather(member, rows))[0].cpu().numpy())
-        plain = [tensor[0].cpu().numpy() for tensor in tensors]
         network = Network(
             weights=tuple(plain[::2]),
             biases=tuple(bias[0] for bias in plain[1::2]),
@@ -293,7 +308,6 @@ def _update(
     rate = live * column("learning_rate") * torch.where(cosine[:, None, None], falling, 1.0)
     decay, l2 = column("weight_decay"), column("l2")
     steps = active.steps.clamp_min(1)
-    bias_first, bias_second = 1 - _BETAS[0] ** steps, 1 - _BETAS[1] ** steps
     for place, (tensor, gradient) in enumerate(zip(active.tensors, gradients, strict=True)):
         # Only weights are regularised; a bias has no scale that noise could inflate.
         if place % 2 == 0:
@@ -301,12 +315,43 @@ def _update(
                 gradient.addcmul_(tensor, 2 * l2)
             if decay.any():
                 tensor.mul_(1 - rate * decay)
-        first, second = active.first[place], active.second[place]
-        first.lerp_(gradient, live * (1 - _BETAS[0]))
-        second.lerp_(gradient.square_(), live * (1 - _BETAS[1]))
-        # The gradient's memory holds what follows: these tensors are large, and new ones cost more than the sums.
-        scale = torch.sqrt(second, out=gradient).mul_(bias_second.rsqrt()).add_(_EPSILON)
-        tensor.addcmul_(torch.div(first, scale, out=gradient), -rate / bias_first)
+        adamw(
+            tensor,
+            gradient,
+            active.first[place],
+            active.second[place],
+            rate=rate,
+            live=live,
+            steps=steps,
+        )
+
+
+def adamw(
+    tensor: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    rate: Tensor,
+    live: Tensor,
+    steps: Tensor,
+) -> None:
+    """Take one step of Adam in place, without the decay of weights; the gradient's memory is used up.
+
+    Parameters
+    ----------
+    tensor, gradient, first, second
+        Weights of many networks, their gradient and moments.
+    rate, live, steps
+        Of each network, in a shape that spreads over the tensor: learning rate (0 for one that rests), 1 or 0 for one
+        that rests and keeps its moments, and the number of steps with this one, 1 or more.
+    """
+    first.lerp_(gradient, live * (1 - _BETAS[0]))
+    second.lerp_(gradient.square_(), live * (1 - _BETAS[1]))
+    # The gradient's memory holds what follows: these tensors are large, and new ones cost more than the sums.
+    bias_first, bias_second = 1 - _BETAS[0] ** steps, 1 - _BETAS[1] ** steps
+    scale = torch.sqrt(second, out=gradient).mul_(bias_second.rsqrt()).add_(_EPSILON)
+    tensor.addcmul_(torch.div(first, scale, out=gradient), -rate / bias_first)
 
 
 def _prior(

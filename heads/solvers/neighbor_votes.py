@@ -91,16 +91,16 @@ class FoldNeighbors:
     ----------
     training
         Vectors, labels, weights and groups of all rows.
-    units
-        (n, dim) float16 of `heads.solvers.neighbor_search.unit_vectors`.
+    gallery
+        Of all rows, with their groups.
     outside
-        (k,) int64 rows that may vote.
+        (k,) int64 rows that may vote, ascending.
     ks, temperatures, smoothing
         As `heads.estimators.neighbors.NeighborsFamily`.
     """
 
     training: Training
-    units: npt.NDArray[np.float16]
+    gallery: Gallery
     outside: npt.NDArray[np.int64]
     ks: Sequence[int]
     temperatures: Sequence[float]
@@ -116,17 +116,16 @@ class FoldNeighbors:
         scores
             (points, n, targets, columns) float32; only the cells of `queries` are written.
         """
-        known = [self._learnable(target) for target in range(scores.shape[2])]
+        known = [learnable(self.training, target)[self.outside] for target in range(scores.shape[2])]
         some = self.outside[np.logical_or.reduce(known)]
         most = max(self.ks)
         # A quarter more than can vote where labels are missing: searching again costs more.
         reach = min(most if all(of.all() for of in known) else most * 5 // 4, len(some))
-        votes_of_target = [self._votes(target, some) for target in range(len(known))]
+        votes_of_target = [self._votes(target, self.outside[of]) for target, of in enumerate(known)]
         lacking = np.zeros((len(known), len(queries)), np.bool_)
-        gallery = Gallery(self.units, self.training.groups, some)
         for start in range(0, len(queries), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
-            rows, cosines = self._search(gallery, queries[block], reach)
+            rows, cosines = self._search(queries[block], reach, some)
             for target, votes in enumerate(votes_of_target):
                 scores[:, queries[block], target] = self._grid(votes, rows, cosines)
                 # The last place is empty (-1) where every row of another group was found.
@@ -135,29 +134,25 @@ class FoldNeighbors:
             return
         for target in np.flatnonzero(lacking.any(1)).tolist():
             own, again = self.outside[known[target]], queries[lacking[target]]
-            gallery, votes = Gallery(self.units, self.training.groups, own), self._votes(target, own)
             for start in range(0, len(again), _BLOCK_ROWS):
                 block_rows = again[start : start + _BLOCK_ROWS]
-                found = self._search(gallery, block_rows, min(most, len(own)))
-                scores[:, block_rows, target] = self._grid(votes, *found)
+                found = self._search(block_rows, min(most, len(own)), own)
+                scores[:, block_rows, target] = self._grid(votes_of_target[target], *found)
 
     def _search(
-        self, gallery: Gallery, queries: npt.NDArray[np.int64], reach: int
+        self, queries: npt.NDArray[np.int64], reach: int, among: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], Floats]:
-        return gallery.search_outside(self.training.X[queries], reach, self.training.groups[queries])
+        X, groups = self.training.X[queries], self.training.groups[queries]
+        return self.gallery.search(X, reach, among=among, outside=groups)
 
     def _grid(self, votes: Votes, rows: npt.NDArray[np.int64], cosines: Floats) -> Floats:
         scores = votes.scores(rows, cosines, ks=self.ks, temperatures=self.temperatures)
         return scores.reshape(len(self.ks) * len(self.temperatures), len(rows), -1)
 
-    def _learnable(self, target: int) -> npt.NDArray[np.bool_]:
-        return learnable(self.training, target)[self.outside]
-
     def _votes(self, target: int, rows: npt.NDArray[np.int64]) -> Votes:
-        known = learnable(self.training, target)[rows]
-        return Votes(
-            np.where(known, self.training.y[rows, target], 0),
-            np.where(known, self.training.sample_weight[rows, target], np.float32(0)),
-            self.training.n_classes,
-            self.smoothing,
-        )
+        """Return what some rows, which have a label, vote; the others weigh nothing."""
+        labels = np.zeros(len(self.training.X), np.int64)
+        weights = np.zeros(len(labels), np.float32)
+        labels[rows] = self.training.y[rows, target]
+        weights[rows] = self.training.sample_weight[rows, target]
+        return Votes(labels, weights, self.training.n_classes, self.smoothing)

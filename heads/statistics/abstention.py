@@ -61,18 +61,29 @@ def abstention_curve(
     falling = np.sort(confidence)[::-1]
     weights = draws.weights()
     return tuple(
-        _answered(confidence, right, float(falling[max(1, round(share * len(y))) - 1]), weights)
+        _answered(
+            confidence,
+            right,
+            float(falling[max(1, round(share * len(y))) - 1]),
+            weights,
+            draws.patient_of_unit,
+        )
         for share in shares
     )
 
 
 def _answered(
-    confidence: Floats, right: npt.NDArray[np.bool_], bar: float, weights: npt.NDArray[np.float32]
+    confidence: Floats,
+    right: npt.NDArray[np.bool_],
+    bar: float,
+    weights: npt.NDArray[np.float32],
+    patients: npt.NDArray[np.int64],
 ) -> Answered:
     # Equal confidences cannot be parted: all of them are answered.
     kept = confidence >= bar
     sums = (weights @ np.column_stack([kept & right, kept]).astype(np.float32)).astype(np.float64)
     drawn = np.full(len(weights), np.nan)
     np.divide(sums[:, 0], sums[:, 1], out=drawn, where=sums[:, 1] > 0)
-    accuracy = estimate(float(right[kept].mean()), drawn, n=int(kept.sum()))
+    counted = len(np.unique(patients[kept]))
+    accuracy = estimate(float(right[kept].mean()), drawn, n=int(kept.sum()), patients=counted)
     return Answered(float(kept.mean()), bar, accuracy)

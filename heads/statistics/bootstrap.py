@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from embedstore.brief import Brief
 from embedstore.errors import UsageError
+from heads.intervals.rule_of_three import rule_of_three
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -63,12 +64,17 @@ class Estimate(Brief):
     value
         On all units; NaN where the metric does not exist on them.
     low, high
-        Ends of the percentile interval; NaN where the metric exists in fewer than half of the draws, or both ends
-        agree: that a handful of patients were all predicted right does not say how many others would be.
+        Ends of the percentile interval, or as `patients` and `debiased` say; NaN where the metric exists in fewer than
+        half of the draws, or both ends agree.
     n
         Units it was computed on.
     undefined_draws
         Draws in which the metric did not exist (one class only, for instance).
+    patients
+        Patients that the interval of a rate of 0 or 1 stands on (`heads.intervals.rule_of_three`); 0 for the others.
+    debiased, if_perfect
+        Of a calibration error: without the bias of its bins, and what a perfectly calibrated head would show on these
+        units (`heads.intervals.calibration_error`); NaN for all else.
     """
 
     value: float
@@ -76,6 +82,9 @@ class Estimate(Brief):
     high: float
     n: int
     undefined_draws: int = 0
+    patients: int = 0
+    debiased: float = np.nan
+    if_perfect: float = np.nan
 
     def to_json(self) -> dict[str, float | int | None]:
         """Return plain JSON values; NaN becomes null."""
@@ -86,6 +95,10 @@ class Estimate(Brief):
         numbers["n"] = self.n
         if self.undefined_draws:
             numbers["undefined_draws"] = self.undefined_draws
+        if self.patients:
+            numbers["rule_of_three_patients"] = self.patients
+        if np.isfinite(self.debiased):
+            numbers |= {"debiased": float(self.debiased), "if_perfect": float(self.if_perfect)}
         return numbers
 
     def _facts(self) -> dict[str, Any]:
@@ -144,7 +157,15 @@ def draw_patients(patients: npt.NDArray[np.str_], *, draws: int = DRAWS, seed: i
     return Draws(counts, patient_of_unit.astype(np.int64))
 
 
-def estimate(value: float, drawn: npt.NDArray[np.float64], *, n: int, level: float = LEVEL) -> Estimate:
+def estimate(
+    value: float,
+    drawn: npt.NDArray[np.float64],
+    *,
+    n: int,
+    level: float = LEVEL,
+    patients: int = 0,
+    fall: float = 1.0,
+) -> Estimate:
     """Return `value` with the percentile interval of its draws.
 
     Parameters
@@ -157,9 +178,18 @@ def estimate(value: float, drawn: npt.NDArray[np.float64], *, n: int, level: flo
         Units it was computed on.
     level
         Coverage that the interval aims at.
+    patients
+        Patients that a rate stands on: one of 0 or 1, which all draws agree on, has the interval of so many.
+    fall
+        How many times further from its end a metric falls than that rate.
     """
     defined = drawn[np.isfinite(drawn)]
     undefined = len(drawn) - len(defined)
+    alike = np.abs(defined - value).max(initial=0) <= _ALIKE
+    if patients and alike and min(abs(value), abs(value - 1)) <= _ALIKE:
+        low, high = rule_of_three(value, patients, level=level)
+        low, high = (max(1 - fall * (1 - low), -1.0), high) if value > 0.5 else (low, high)
+        return Estimate(float(value), low, high, n, undefined, patients=patients)
     # Nor is there an interval around nothing, as that of a slope that only the draws have.
     if len(defined) < _DEFINED_SHARE * len(drawn) or not np.isfinite(value):
         return Estimate(float(value), np.nan, np.nan, n, undefined)

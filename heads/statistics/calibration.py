@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -117,7 +117,9 @@ class Calibration:
     probabilities: Floats
 
 
-def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibration:
+def calibrate(
+    scores: Floats, y: Labels, folds: npt.NDArray[np.int64], *, without: Container[str] = ()
+) -> Calibration:
     """Choose and fit a calibrator on out-of-fold scores.
 
     Each kind is fitted on the other folds' scores and scored on the fold left out; the smallest log loss wins
@@ -131,8 +133,11 @@ def calibrate(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Calibr
         (n,) int64.
     folds
         (n,) int64; a patient is in one fold.
+    without
+        Kinds that are not tried.
     """
-    found = {kind: _cross_fitted(kind, scores, y, folds) for kind in _kinds_for(scores, y, folds)}
+    kinds = [kind for kind in _kinds_for(scores, y, folds) if kind not in without]
+    found = {kind: cross_fitted(kind, scores, y, folds) for kind in kinds}
     losses = {kind: float(log_loss(y, probabilities)[0]) for kind, probabilities in found.items()}
     least = min(losses.values())
     chosen = next(kind for kind, loss in losses.items() if loss <= least + _NO_BETTER)
@@ -166,6 +171,28 @@ class Kind:
     def suits(self, n_classes: int) -> bool:
         """Whether it can be fitted with so many classes."""
         return self.classes == "any" or (self.classes == "two") == (n_classes == 2)
+
+
+def cross_fitted(
+    kind: str, scores: Floats, y: Labels, folds: npt.NDArray[np.int64], *, applied_to: Floats | None = None
+) -> Floats:
+    """Return (n, n_classes) probabilities of every case by a calibrator that never saw its fold.
+
+    Parameters
+    ----------
+    kind
+        As `fit_calibrator`.
+    scores, y, folds
+        As `calibrate`.
+    applied_to
+        (n, columns) scores that the calibrators map, in place of those that they are fitted on.
+    """
+    mapped = scores if applied_to is None else applied_to
+    probabilities = np.empty((len(y), _count_classes(scores)))
+    for fold in np.unique(folds):
+        left_out = folds == fold
+        probabilities[left_out] = fit_calibrator(kind, scores[~left_out], y[~left_out])(mapped[left_out])
+    return probabilities
 
 
 def fit_calibrator(kind: str, scores: Floats, y: Labels) -> Calibrator:
@@ -210,14 +237,6 @@ def _kinds_for(scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> list[
 
 def _count_classes(scores: Floats) -> int:
     return 2 if scores.shape[1] == 1 else int(scores.shape[1])
-
-
-def _cross_fitted(kind: str, scores: Floats, y: Labels, folds: npt.NDArray[np.int64]) -> Floats:
-    probabilities = np.empty((len(y), _count_classes(scores)))
-    for fold in np.unique(folds):
-        left_out = folds == fold
-        probabilities[left_out] = fit_calibrator(kind, scores[~left_out], y[~left_out])(scores[left_out])
-    return probabilities
 
 
 def _never_certain(probabilities: Floats) -> Floats:

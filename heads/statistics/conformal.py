@@ -189,8 +189,12 @@ def evaluate_sets(
         "single": (size == 1, everyone),
         "empty": (size == 0, everyone),
     } | {f"coverage of {name}": (held, truth == k) for k, name in enumerate(classes) if (truth == k).any()}
-    weights = draws.weights(units)
-    return {name: _share(values, among, weights) for name, (values, among) in of_interest.items()}
+    weights, patients = draws.weights(units), draws.patient_of_unit[units]
+    return {
+        # All sets have one class or none: that mean number is no rate.
+        name: _share(values, among, weights, None if name == "size" else patients)
+        for name, (values, among) in of_interest.items()
+    }
 
 
 def conformal_sets_from_json(document: Mapping[str, Any], *, source: str) -> ConformalSets:
@@ -222,11 +226,15 @@ def _bar(probability: Floats, patients: npt.NDArray[Any], coverage: float) -> fl
 
 
 def _share(
-    values: npt.NDArray[Any], among: npt.NDArray[np.bool_], weights: npt.NDArray[np.float32]
+    values: npt.NDArray[Any],
+    among: npt.NDArray[np.bool_],
+    weights: npt.NDArray[np.float32],
+    patients: npt.NDArray[np.int64] | None,
 ) -> Estimate:
     wanted = np.asarray(values, np.float64)[among]
     of_class = weights[:, among]
     total = of_class.sum(1, dtype=np.float64)
     drawn = np.full(len(weights), np.nan)
     np.divide(of_class @ wanted, total, out=drawn, where=total > 0)
-    return estimate(float(wanted.mean()), drawn, n=len(wanted))
+    counted = 0 if patients is None else len(np.unique(patients[among]))
+    return estimate(float(wanted.mean()), drawn, n=len(wanted), patients=counted)

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING
+from heads.intervals.calibration_error import Bins, bin_probabilities, estimate_error, join_bins
 from heads.scores import Floats
-from heads.statistics.bootstrap import Draws, Estimate, estimate
-from heads.statistics.metrics import METRICS, Metric, metric
+from heads.statistics.bootstrap import LEVEL, Draws, Estimate, estimate
+from heads.statistics.metric_functions import ece_deviations
+from heads.statistics.metrics import METRICS, Metric, StandsOn, ece_bins, metric
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,59 @@ class Scored:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One metric: on all units, in each draw, and of how many units."""
+    """One metric: on all units, in each draw, and of how many units.
+
+    Parameters
+    ----------
+    value
+        On all units.
+    drawn
+        (draws,) in each draw.
+    n
+        Number of units.
+    stands_on
+        Patients that a rate of 0 or 1 stands on (`Metric.stands_on`); 0 where there is none.
+    fall
+        As `heads.statistics.bootstrap.estimate`.
+    binned
+        The bins of a calibration error; None for other metrics.
+    """
 
     value: float
     drawn: Floats
     n: int
+    stands_on: int = 0
+    fall: float = 1.0
+    binned: BinnedError | None = None
 
     def estimate(self) -> Estimate:
         """Return the value with its interval."""
-        return estimate(self.value, self.drawn, n=self.n)
+        if self.binned is None or not np.isfinite(self.value):
+            return estimate(self.value, self.drawn, n=self.n, patients=self.stands_on, fall=self.fall)
+        found = estimate_error(
+            self.binned.bins, self.binned.drawn, patients=self.binned.patients, level=LEVEL
+        )
+        undefined = int((~np.isfinite(self.drawn)).sum())
+        if not found.low < found.high:
+            return Estimate(self.value, np.nan, np.nan, self.n, undefined)
+        return Estimate(
+            self.value,
+            found.low,
+            found.high,
+            self.n,
+            undefined,
+            debiased=found.debiased,
+            if_perfect=found.if_perfect,
+        )
+
+
+@dataclass(frozen=True)
+class BinnedError:
+    """The bins behind a calibration error, what each of them adds to it in each draw, (draws, m), and the patients."""
+
+    bins: Bins
+    drawn: Floats
+    patients: int
 
 
 def decide(probabilities: Floats, threshold: float = 0.5) -> npt.NDArray[np.int64]:
@@ -109,15 +155,7 @@ def draw_metrics(
     by_target = [_of_target(scored, target, rows, cuts[target]) for target in labelled]
     if len(by_target) == 1:
         return by_target[0]
-    combined = {}
-    for name in by_target[0] if by_target else ():
-        values = [of_target[name] for of_target in by_target]
-        combined[name] = Drawn(
-            float(np.mean([entry.value for entry in values])),
-            np.asarray(np.mean([entry.drawn for entry in values], axis=0), np.float64),
-            sum(entry.n for entry in values),
-        )
-    return combined
+    return {name: _mean([of[name] for of in by_target]) for name in (by_target[0] if by_target else ())}
 
 
 def evaluate(
@@ -128,24 +166,89 @@ def evaluate(
     return {name: entry.estimate() for name, entry in drawn.items()}
 
 
+def _mean(targets: Sequence[Drawn]) -> Drawn:
+    """Return the unweighted mean of a metric over targets."""
+    parts = [entry.binned for entry in targets if entry.binned is not None]
+    binned = None
+    if len(parts) == len(targets):
+        binned = BinnedError(
+            join_bins([part.bins for part in parts]),
+            np.hstack([part.drawn for part in parts]) / len(parts),
+            max(part.patients for part in parts),
+        )
+    return Drawn(
+        float(np.mean([entry.value for entry in targets])),
+        np.asarray(np.mean([entry.drawn for entry in targets], axis=0), np.float64),
+        sum(entry.n for entry in targets),
+        min(entry.stands_on for entry in targets),
+        max(entry.fall for entry in targets),
+        binned,
+    )
+
+
 def _of_target(scored: Scored, target: int, rows: Sequence[Metric], threshold: float) -> dict[str, Drawn]:
     units = np.flatnonzero(scored.y[:, target] != MISSING)
     y, probabilities = scored.y[units, target], scored.probabilities[units, target]
-    weights = scored.draws.weights(units)
+    weights, patients = scored.draws.weights(units), scored.draws.patient_of_unit[units]
     decisions = decide(probabilities, threshold)
     found = {}
     for row in rows:
         if len(y) < row.least_units:
             found[row.name] = Drawn(np.nan, np.full(len(weights), np.nan), len(y))
-            continue
-        of_all, of_draws = None, weights
-        if row.needs_class_weights:
-            of_cases = np.asarray(scored.class_weights, np.float32)[y]
-            of_all, of_draws = of_cases[None], weights * of_cases
-        value = float(row.values(y, probabilities, decisions, of_all)[0])
-        drawn = row.values(y, probabilities, decisions, of_draws)
-        if row.upward_noise:
-            # Without moving the draws back, an interval would lie above the value it belongs to.
-            drawn = np.maximum(drawn - (np.nanmean(drawn) - value), 0)
-        found[row.name] = Drawn(value, drawn, len(y))
+        elif row.binned:
+            found[row.name] = _binned(y, probabilities, weights, patients)
+        else:
+            of_all, of_draws = None, weights
+            if row.needs_class_weights:
+                of_cases = np.asarray(scored.class_weights, np.float32)[y]
+                of_all, of_draws = of_cases[None], weights * of_cases
+            value = float(row.values(y, probabilities, decisions, of_all)[0])
+            drawn = row.values(y, probabilities, decisions, of_draws)
+            at_end = (0, 1.0)
+            if value in (0, 1):
+                at_end = _at_the_end(row, y, decisions, probabilities.shape[1], patients)
+            found[row.name] = Drawn(value, drawn, len(y), *at_end)
     return found
+
+
+def _binned(
+    y: npt.NDArray[np.int64],
+    probabilities: Floats,
+    weights: npt.NDArray[np.float32],
+    patients: npt.NDArray[np.int64],
+) -> Drawn:
+    """Return the calibration error with what its interval needs."""
+    bins = ece_bins(len(y))
+    of_all = bin_probabilities(y, probabilities, bins=bins)
+    drawn = ece_deviations(y, probabilities, weights, bins=bins)
+    return Drawn(
+        float(np.abs(of_all.deviations).sum()),
+        np.abs(drawn).sum(axis=1),
+        len(y),
+        binned=BinnedError(of_all, drawn, len(np.unique(patients))),
+    )
+
+
+def _at_the_end(
+    row: Metric,
+    y: npt.NDArray[np.int64],
+    decisions: npt.NDArray[np.int64],
+    n_classes: int,
+    patients: npt.NDArray[np.int64],
+) -> tuple[int, float]:
+    """Return how many patients a metric of 0 or 1 stands on, of several classes those of the rarest, and its fall."""
+    if row.stands_on == "kappa":
+        # 1 - kappa is the share of wrong decisions over that of chance, which follows from the classes' shares.
+        by_chance = 1 - float(((np.bincount(y) / len(y)) ** 2).sum())
+        right = bool((decisions == y).all())
+        return (len(np.unique(patients)), 1 / by_chance) if right and by_chance > 0 else (0, 1.0)
+    classes = [1] if n_classes == 2 else range(n_classes)
+    among: dict[StandsOn, list[npt.NDArray[np.bool_]]] = {
+        "nobody": [],
+        "all": [np.ones(len(y), np.bool_)],
+        "every class": [y == k for k in range(n_classes)],
+        "class": [y == k for k in classes],
+        "others": [y != k for k in classes],
+        "decided": [decisions == k for k in classes],
+    }
+    return min((len(np.unique(patients[units])) for units in among[row.stands_on]), default=0), 1.0

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
+from heads.intervals.calibration_error import equal_mass_bins
 from heads.statistics.bootstrap import blocks, ratio, weighted_mean, weighted_sums
 
 Array = npt.NDArray[Any]
@@ -102,13 +103,23 @@ def f1(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = No
 
 def kappa(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Floats:
     """Return Cohen's kappa; arguments as `confusion`."""
-    return _kappa(confusion(y, decisions, n_classes=n_classes, weights=weights), 1.0 - np.eye(n_classes))
+    return kappa_of_matrices(
+        confusion(y, decisions, n_classes=n_classes, weights=weights), 1.0 - np.eye(n_classes)
+    )
 
 
 def quadratic_kappa(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Floats:
     """Return Cohen's kappa with squared distance between ordered classes; arguments as `confusion`."""
     distance = np.subtract.outer(np.arange(n_classes), np.arange(n_classes)).astype(np.float64) ** 2
-    return _kappa(confusion(y, decisions, n_classes=n_classes, weights=weights), distance)
+    return kappa_of_matrices(confusion(y, decisions, n_classes=n_classes, weights=weights), distance)
+
+
+def kappa_of_matrices(matrix: Floats, disagreement: Array) -> Floats:
+    """Return the kappa of each of (draws, k, k) confusion matrices; `disagreement` (k, k) is 0 on its diagonal."""
+    total = matrix.sum((1, 2))
+    expected = matrix.sum(2)[:, :, None] * matrix.sum(1)[:, None, :]
+    by_chance = ratio((expected * disagreement).sum((1, 2)), total)
+    return 1 - ratio((matrix * disagreement).sum((1, 2)), by_chance)
 
 
 def auroc(y: Array, probabilities: Array, weights: Array | None = None) -> Floats:
@@ -178,12 +189,19 @@ def ece(y: Array, probabilities: Array, weights: Array | None = None, *, bins: i
     bins
         Number of bins; fewer where ties or too few cases leave some empty.
     """
+    deviations = ece_deviations(y, probabilities, weights, bins=bins)
+    return np.asarray(np.abs(deviations).sum(axis=1), np.float64)
+
+
+def ece_deviations(
+    y: Array, probabilities: Array, weights: Array | None = None, *, bins: int = ECE_BINS
+) -> Floats:
+    """Return what each bin adds to `ece`, with its sign: (draws, m), as many for each class as there are bins."""
     y, probabilities = _classes(y, probabilities.shape[1]), np.asarray(probabilities, np.float64)
-    errors = [
-        _binary_ece(y == positive, probabilities[:, positive], weights, bins)
-        for positive in _positives(probabilities)
-    ]
-    return np.asarray(np.mean(errors, axis=0), np.float64)
+    positives = _positives(probabilities)
+    return np.hstack(
+        [_binary_deviations(y == k, probabilities[:, k], weights, bins) for k in positives]
+    ) / len(positives)
 
 
 def calibration_slope(y: Array, probabilities: Array, weights: Array | None = None) -> Floats:
@@ -203,18 +221,6 @@ def calibration_intercept(y: Array, probabilities: Array, weights: Array | None 
     return _one_versus_rest(_binary_intercept, y, probabilities, weights)
 
 
-def equal_mass_bins(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
-    """Return the bin of each value, (n,) from 0; equal values share a bin and bins hold about n / bins."""
-    order = np.argsort(values, kind="stable")
-    position = np.empty(len(values), np.int64)
-    position[order] = np.arange(len(values))
-    _, first, inverse = np.unique(values[order], return_index=True, return_inverse=True)
-    # A group of ties goes where its first member falls.
-    start = np.empty(len(values), np.int64)
-    start[order] = first[inverse]
-    return np.asarray(start * bins // max(len(values), 1), np.int64)
-
-
 def _classes(y: Array, n_classes: int) -> npt.NDArray[np.int64]:
     y = np.asarray(y, np.int64)
     if y.ndim != 1 or (len(y) and (y.min() < 0 or y.max() >= n_classes)):
@@ -230,13 +236,6 @@ def _recalls(matrix: Floats) -> Floats:
 def _of_interest(per_class: Floats) -> Floats:
     """Return the positive class's column of two, else the mean over classes."""
     return per_class[:, 1] if per_class.shape[1] == 2 else per_class.mean(1)
-
-
-def _kappa(matrix: Floats, disagreement: Array) -> Floats:
-    total = matrix.sum((1, 2))
-    expected = matrix.sum(2)[:, :, None] * matrix.sum(1)[:, None, :]
-    by_chance = ratio((expected * disagreement).sum((1, 2)), total)
-    return 1 - ratio((matrix * disagreement).sum((1, 2)), by_chance)
 
 
 def _squared_errors(y: Array, probabilities: Array) -> Floats:
@@ -309,13 +308,12 @@ def _binary_auprc(positive: Flags, score: Floats, weights: Array) -> Floats:
     return np.concatenate(areas)
 
 
-def _binary_ece(positive: Flags, probability: Floats, weights: Array | None, bins: int) -> Floats:
-    bin_of_case = equal_mass_bins(probability, bins)
+def _binary_deviations(positive: Flags, probability: Floats, weights: Array | None, bins: int) -> Floats:
     columns = np.zeros((len(positive), bins + 1))
-    columns[np.arange(len(positive)), bin_of_case] = probability - positive
+    columns[np.arange(len(positive)), equal_mass_bins(probability, bins)] = probability - positive
     columns[:, bins] = 1
     sums = weighted_sums(columns, weights)
-    return ratio(np.abs(sums[:, :bins]).sum(1), sums[:, bins])
+    return ratio(sums[:, :bins], sums[:, bins:])
 
 
 def _logit(probability: Floats) -> Floats:

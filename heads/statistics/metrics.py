@@ -24,6 +24,7 @@ Computed = Literal["subgroups", "thresholds", "uncalibrated", "comparison", "lea
 # Shown where there is no room for all: `embed probe`, the columns of `embed probe --head all`, the tiles of the report,
 # its columns of subgroups and targets, and its columns of thresholds.
 Shown = Literal["summary", "heads", "tiles", "cells", "decisions"]
+StandsOn = Literal["nobody", "all", "every class", "class", "others", "decided", "kappa"]
 
 # An observed share of fewer units says nothing about a probability: with a unit in each bin the error is the
 # mean of |y - p|, whatever the calibration.
@@ -57,8 +58,13 @@ class Metric:
         Weighs each case by the weight that the task gives its class; not computed for a task without.
     least_units
         NaN for a target with fewer labelled units.
-    upward_noise
-        Noise only ever adds to it, and a bootstrap draw has that noise twice: draws are moved back by their excess.
+    stands_on
+        Whose patients the interval of a rate (or AUROC) of 0 or 1 counts (`heads.intervals.rule_of_three`): of all,
+        of the rarest of all classes, or, of the positive one of two and of several the rarest, its own, the others'
+        or those decided for it; of a kappa those of all, whose share of right decisions it is made from. Nobody's for
+        metrics that then have no interval.
+    binned
+        A sum over bins to which noise only ever adds: its interval is that of `heads.intervals.calibration_error`.
     chance
         What a head without knowledge reaches, if that depends on the data.
     """
@@ -73,7 +79,8 @@ class Metric:
     needs_order: bool = False
     needs_class_weights: bool = False
     least_units: int = 1
-    upward_noise: bool = False
+    stands_on: StandsOn = "nobody"
+    binned: bool = False
     chance: Literal["", "prevalence"] = ""
 
     def values(self, y: Array, probabilities: Floats, decisions: Array, weights: Array | None) -> Floats:
@@ -110,6 +117,15 @@ def metric(name: str) -> Metric:
             f"metric must be one of {', '.join(METRICS)}; found {name!r}{did_you_mean(name, METRICS)}"
         )
     return METRICS[name]
+
+
+def left_out_metrics(n_classes: int, *, ordered: bool) -> dict[str, str]:
+    """Return the metrics that would say something of so many classes and are not computed, with the reason."""
+    return {
+        name: "the task does not say that its classes are grades, from the least to the gravest"
+        for name, row in METRICS.items()
+        if row.needs_order and not ordered and row.speaks(n_classes)
+    }
 
 
 def metric_label(name: str) -> str:
@@ -161,6 +177,7 @@ METRICS: dict[str, Metric] = {
             # Calibration hardly changes an order.
             computed=_EVERYWHERE - {"uncalibrated"},
             shown=frozenset({"summary", "heads", "tiles", "cells"}),
+            stands_on="every class",
         ),
         Metric(
             name="auprc",
@@ -179,6 +196,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS | {"uncalibrated", "comparison"},
             shown=frozenset({"summary", "heads", "tiles", "cells", "decisions"}),
+            stands_on="kappa",
         ),
         Metric(
             name="quadratic_kappa",
@@ -188,6 +206,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS,
             needs_order=True,
+            shown=frozenset({"summary"}),
         ),
         Metric(
             name="accuracy",
@@ -197,6 +216,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS | {"uncalibrated"},
             shown=frozenset({"summary", "tiles", "cells", "decisions"}),
+            stands_on="all",
         ),
         Metric(
             name="balanced_accuracy",
@@ -205,6 +225,7 @@ METRICS: dict[str, Metric] = {
             better="larger",
             of="decisions",
             computed=_DECISIONS,
+            stands_on="every class",
         ),
         Metric(
             name="recall",
@@ -215,6 +236,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS,
             shown=frozenset({"tiles", "decisions"}),
+            stands_on="class",
         ),
         Metric(
             name="specificity",
@@ -224,6 +246,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS,
             shown=frozenset({"tiles", "decisions"}),
+            stands_on="others",
         ),
         Metric(
             name="precision",
@@ -233,6 +256,7 @@ METRICS: dict[str, Metric] = {
             of="decisions",
             computed=_DECISIONS,
             shown=frozenset({"decisions"}),
+            stands_on="decided",
         ),
         Metric(
             name="f1",
@@ -276,13 +300,13 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             name="ece",
-            label="ECE",
+            label="ECE (classwise, of the positive class's probability)",
             function=_ece,
             better="smaller",
             computed=frozenset({"subgroups", "uncalibrated"}),
             shown=frozenset({"summary", "heads", "tiles", "cells"}),
             least_units=LEAST_ECE_UNITS,
-            upward_noise=True,
+            binned=True,
         ),
         # A slope in a subgroup of a few dozen cases is noise, and its refitting costs more than all the others.
         Metric(

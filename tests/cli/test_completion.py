@@ -48,7 +48,7 @@ def test_commands_are_offered_without_importing_them():
     program = (
         "import sys, cli.main; from click.shell_completion import BashComplete as B;"
         "B(cli.main.cli, {}, 'embed', 'X').get_completions([], '');"
-        "print([name for name in sys.modules if name.startswith(('cli.commands.', 'numpy', 'torch'))])"
+        "print([name for name in sys.modules if name.startswith(('cli.commands.', 'cli.comparing', 'numpy', 'torch'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -57,7 +57,10 @@ def test_commands_are_offered_without_importing_them():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("probe", "--head", ""), ["knn", "logistic", "mlp", "xgboost", "zeroshot", "all"]),
+        (
+            ("probe", "--head", ""),
+            ["attention", "knn", "logistic", "mlp", "xgboost", "zeroshot", "blend", "all"],
+        ),
         (("probe", "--head", "x"), ["xgboost"]),
         (("probe", "--preset", "dino"), ["dinov2-logreg", "dinov2-knn"]),
         (("probe", "--task", ""), ["sharp"]),

@@ -47,7 +47,8 @@ def test_a_head_without_a_part_of_the_contract_is_refused_by_its_name(monkeypatc
     _offer(monkeypatch, "bare", BareHead)
     with pytest.raises(
         UsageError,
-        match=r"head 'bare' lacks unit_scores, family_of_text, needs; let its class inherit heads\.base\.HeadDefaults",
+        match=r"head 'bare' lacks family_of_text, needs, unit_scores, image_weights; "
+        r"let its class inherit heads\.base\.HeadDefaults",
     ):
         heads.head_class("bare")
 
@@ -64,7 +65,8 @@ def test_a_grid_without_a_part_of_the_contract_is_refused(monkeypatch):
     _offer(monkeypatch, "odd", found)
     with pytest.raises(
         UsageError,
-        match=r"the grid of head 'odd' lacks on_device, targets_share_work, scores_units; .*FamilyDefaults",
+        match=r"the grid of head 'odd' lacks on_device, cross_fit, targets_share_work, scores_units, final; "
+        r".*FamilyDefaults",
     ):
         heads.head_family("odd")
 

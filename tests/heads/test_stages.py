@@ -49,8 +49,8 @@ def test_a_probe_names_its_stages_in_order(head: str) -> None:
     steps = list(dict.fromkeys(seen))
     assert steps == [
         "selection",
-        "calibration",
         "fit on all",
+        "calibration",
         "distances between patients",
         "outer fold 1 of 3",
         "outer fold 2 of 3",

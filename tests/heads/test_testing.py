@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from heads.base import OutOfFold
+from heads.base import CrossFit, OutOfFold
 from heads.estimators.logistic import LogisticFamily, LogisticHead
 from heads.testing import check_chance, check_family, check_head, folds_of, log_losses, make_training
 
@@ -109,6 +109,30 @@ class IgnoresTheChoice(_Grid):
         return super().refit(training, [self.points[0]] * len(params_of_target), seed=seed)
 
 
+class PeeksAtItsFold(_Grid):
+    """Has the head of all rows score every fold."""
+
+    def cross_fit(self, training, folds, params_of_target, *, seed):
+        heads = [[head] * 6 for head in self.refit(training, params_of_target, seed=seed)]
+        columns = [of_target[0].decision_function(training.X) for of_target in heads]
+        scores = np.stack(columns, axis=1).reshape(1, len(training.X), len(heads), -1)
+        return CrossFit(heads=heads, scores=np.concatenate([scores, scores]).astype(np.float32))
+
+
+class Reverses(_Grid):
+    """Returns the folds' heads in another order than that of their folds."""
+
+    def cross_fit(self, training, folds, params_of_target, *, seed):
+        found = super().cross_fit(training, folds, params_of_target, seed=seed)
+        return replace(found, heads=[heads[::-1] for heads in found.heads])
+
+
+class LacksHeads(_Grid):
+    def cross_fit(self, training, folds, params_of_target, *, seed):
+        found = super().cross_fit(training, folds, params_of_target, seed=seed)
+        return replace(found, heads=[heads[:5] for heads in found.heads])
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -117,6 +141,9 @@ class IgnoresTheChoice(_Grid):
         (Draws, "out-of-fold scores of the same seed"),
         (Wide, r"float32 scores of shape \(\d, 240, 2, 1\); found float32 of \(\d, 240, 2, 2\)"),
         (IgnoresTheChoice, "refit must use the chosen parameters"),
+        (PeeksAtItsFold, "the labels of a fold must not move the head that scores it"),
+        (Reverses, "scores of repeat 0, fold 0 must be those of the head in that place"),
+        (LacksHeads, r"a head for each of 2 x 3 folds, by target; found \[5, 5\]"),
     ],
 )
 def test_each_breach_of_a_grid_is_named(broken, said):

@@ -62,6 +62,29 @@ def test_units_of_a_store_are_chosen_by_id_or_condition(capsys: pytest.CaptureFi
     assert wanted
 
 
+def test_attention_names_the_same_images_for_files_and_rows_of_a_store(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe = ["probe", "--store", "s", "--head", "attention", "--draws", "2", "--folds", "2", "--repeats", "2"]
+    assert run([*probe, "--out", "attention", "--no-thumbnails"]) == 0
+    capsys.readouterr()
+    predict = ["predict", "--probe", "attention", "--neighbors", "0"]
+    found = []
+    for source in (["s"], ["MURA-v1.1"], ["MURA-v1.1", "--store", "s"]):
+        assert run([*predict, *source]) == 0
+        found.append(
+            {
+                each["unit_id"]: each["targets"]["abnormal"]["image_weights"]
+                for each in answers(capsys.readouterr().out)
+            }
+        )
+    assert found[0] == found[1] == found[2]
+    for unit, weights in found[0].items():
+        assert all(entry["image"].startswith(f"{unit}/image") for entry in weights)
+        assert sum(entry["weight"] for entry in weights) == pytest.approx(1)
+    assert max(map(len, found[0].values())) > 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

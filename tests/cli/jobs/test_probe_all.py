@@ -37,19 +37,24 @@ def test_heads_are_compared_on_vectors_that_are_loaded_once(
     monkeypatch.setattr("cli.jobs.probe_store.open_store", opens)
     monkeypatch.setattr("cli.jobs.probe_store.load_views", loads)
     heads(monkeypatch, ["knn", "logistic", "nothing"])
-    compared = probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads"))
+    compared = probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads"))
     assert counts == {"opened": 1, "loaded": 1}
     assert [(name, run.folder) for name, run in compared.runs.items()] == [
         ("knn", Path("heads/knn")),
         ("logistic", Path("heads/logistic")),
+        ("blend", Path("heads/blend")),
     ]
-    assert {run.document["settings"]["head"] for run in compared.runs.values()} == {"knn", "logistic"}
+    assert {run.document["settings"]["head"] for run in compared.runs.values()} == {
+        "knn",
+        "logistic",
+        "blend",
+    }
     assert list(compared.skipped) == ["nothing"]
     assert "no head named 'nothing'" in str(compared.skipped["nothing"])
-    # By each metric one of the two is the best, and the other differs from it.
+    # By each metric one of the three is the best, and the others differ from it.
     metrics = [metric for _, metric in compared.differences]
     assert "auroc" in metrics
-    assert len(metrics) == len(set(metrics))
+    assert len(metrics) == 2 * len(set(metrics))
     assert compared.report == Path("heads/comparison.html")
     assert compared.report.is_file()
 
@@ -59,7 +64,7 @@ def test_where_no_head_can_run_the_first_reason_is_raised(
 ) -> None:
     heads(monkeypatch, ["first", "second"])
     with pytest.raises(UsageError, match="no head named 'first'"):
-        probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20)))
+        probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3)))
 
 
 def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
@@ -75,7 +80,7 @@ def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
 
     monkeypatch.setattr("cli.jobs.probe_store.probe", fits)
     heads(monkeypatch, ["knn", "logistic"])
-    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads")
+    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads")
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         probe_all(job, notify=said.append)
@@ -83,10 +88,10 @@ def test_a_stopped_command_says_what_is_kept_and_goes_on_there(
     finished: list[str] = []
     compared = probe_all(job, notify=said.append, finished=lambda name, _run: finished.append(name))
     assert fitted == ["knn", "logistic", "logistic"]
-    assert finished == list(compared.runs) == ["knn", "logistic"]
+    assert finished == list(compared.runs) == ["knn", "logistic", "blend"]
     assert said[1].startswith("knn: kept, equal inputs made the run of 20")
     # Other options are another run.
-    other = ProbeJob(stores=[store], options=ProbeOptions(draws=21), out="heads")
+    other = ProbeJob(stores=[store], options=ProbeOptions(draws=21, folds=3), out="heads")
     probe_all(other, notify=said.append)
     assert fitted[3:] == ["knn", "logistic"]
     assert said[2].startswith("replaces the run of 20")
@@ -108,7 +113,7 @@ def test_a_command_stopped_in_its_first_head_keeps_nothing(
 
 def test_a_damaged_run_is_not_taken_for_finished(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heads(monkeypatch, ["knn"])
-    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20), out="heads")
+    job = ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads")
     probe_all(job)
     Path("heads/knn/predictions.parquet").write_bytes(b"")
     said: list[str] = []

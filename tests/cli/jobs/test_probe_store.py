@@ -45,7 +45,7 @@ def test_equal_inputs_with_another_result_are_said(store: Path, monkeypatch: pyt
     # As if a library had changed without its version.
     monkeypatch.setattr("heads.runs.run_document.warnings_of", lambda _result: [])
     monkeypatch.setattr("heads.runs.run_document.FORMAT_VERSION", 4.5)
-    monkeypatch.setattr("heads.runs.run_files.READ_VERSIONS", (4.5, 5))
+    monkeypatch.setattr("heads.runs.run_files.READ_VERSIONS", (4.5, 6))
     probe_store(ProbeJob(stores=[store], options=QUICK, out="r"), notify=said.append)
     assert "gave another result, by another processor" in said[0]
 

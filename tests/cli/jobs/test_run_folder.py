@@ -38,7 +38,12 @@ def test_without_options_nothing_stands_behind_task_and_head():
             "-on-a+b-weights-balanced-folds-3",
         ),
         ({"coverage": 0.8, "seed": 7, "learning_curve": True}, {}, "-curve-coverage-0.8-seed-7"),
+        ({"final": "refit"}, {}, "-final-refit"),
+        ({"head": "mlp", "repeats": 3}, {}, "-repeats-3"),
         ({}, {"prompts": "mine"}, "-prompts-mine"),
+        ({"shots": 48}, {}, "-shots-48"),
+        ({"shots": 48, "preset": "google-lr"}, {}, "-shots-48"),
+        ({"shots": 48, "preset": "fewshot-48"}, {}, ""),
     ],
 )
 def test_options_are_readable_in_the_name(options, around, suffix):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import run
-from embedstore.datasets.label_table import read_label_task
+from embedstore.datasets.label_table import read_label_table, read_label_task
 from embedstore.errors import DataError, UsageError
 from embedstore.queries.load_view import load_view
 from embedstore.store.reader import open_store
@@ -32,6 +32,7 @@ def test_a_table_becomes_a_task_with_its_classes_sorted_as_numbers(tmp_path):
         ("study_id,grade\na,1\na,2\n", "line 3: study_id 'a' is empty or stands twice"),
         ("study_id,grade\na,1\n,2\n", "line 3: study_id None is empty"),
         ("study_id,grade\na,1\nb,1\n", "two or more different classes"),
+        ("study_id,mass\na,x\nb,\n", "the only label is 'x'; .*`empty='negative'` takes empty cells as 0"),
     ],
 )
 def test_a_wrong_table_is_refused_with_the_place(tmp_path, text, message):
@@ -39,6 +40,23 @@ def test_a_wrong_table_is_refused_with_the_place(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_label_task(path, name="t", unit="study")
+
+
+def test_columns_of_nearly_the_name_and_rows_that_are_there_twice_are_taken_and_said(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("Study ID,mass\na,Checked\nb,Unchecked\na,Checked\n")
+    task, said = read_label_table(path, name="t", unit="study")
+    assert task.labels.to_pydict() == {"unit_id": ["a", "b"], "mass": ["Checked", "Unchecked"]}
+    assert (task.classes, task.positive) == (("Unchecked", "Checked"), "Checked")
+    assert said["columns"] == "'Study ID' as study_id"
+    assert said["table"] == "1 row left out, equal to an earlier one in every cell"
+
+
+def test_labels_that_look_like_lists_are_pointed_out(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("study_id,finding\na,mass|nodule\nb,mass\nc,nodule\n")
+    _, said = read_label_table(path, name="t", unit="study")
+    assert said["t: labels that look like lists"] == "`label_separator='|'` makes a target of each finding"
 
 
 def test_label_adds_a_task_to_a_store_and_refuses_a_table_of_strangers(tmp_path, capsys):
@@ -102,17 +120,36 @@ def test_the_positive_of_two_classes_is_put_last(tmp_path):
 
 def test_grades_are_named_in_order_or_are_numbers(tmp_path):
     path = tmp_path / "labels.csv"
-    path.write_text("study_id,finding\ns1,mild\ns2,severe\ns3,moderate\n")
+    path.write_text("study_id,finding\ns1,early\ns2,late\ns3,between\n")
     with pytest.raises(
-        UsageError, match=r"must be named from the least to the gravest .*mild, moderate, severe"
+        UsageError, match=r"must be named from the least to the gravest by `classes`; .*between, early, late"
     ):
         read_label_task(path, name="t", unit="study", ordered=True)
+    path.write_text("study_id,finding\ns1,mild\ns2,severe\ns3,moderate\n")
     grades = ("mild", "moderate", "severe")
     task = read_label_task(path, name="t", unit="study", classes=grades, positive="moderate", ordered=True)
     assert (task.classes, task.positive, task.ordered) == (grades, "moderate", True)
     path.write_text("study_id,finding\ns1,10\ns2,2\ns3,0\n")
     numbers = read_label_task(path, name="t", unit="study", ordered=True)
     assert (numbers.classes, numbers.positive) == (("0", "2", "10"), None)
+
+
+def test_words_for_grades_stand_in_the_clinical_order_and_it_is_said(tmp_path):
+    """By letter the order would be mild, moderate, normal, severe, and quadratic kappa .381 in place of .807."""
+    path = tmp_path / "labels.csv"
+    path.write_text("study_id,grade\ns1,mild\ns2,severe\ns3,moderate\ns4,normal\n")
+    clinical = ("normal", "mild", "moderate", "severe")
+    task, said = read_label_table(path, name="t", unit="study")
+    assert (task.classes, task.ordered, task.positive) == (clinical, False, None)
+    order = "normal < mild < moderate < severe, by words of severity"
+    assert said["t: order of grades"] == (
+        f"{order}; `ordered` takes this order, and quadratic kappa is stated"
+    )
+    task, said = read_label_table(path, name="t", unit="study", ordered=True)
+    assert (task.classes, task.ordered) == (clinical, True)
+    assert said["t: order of grades"] == order
+    named = read_label_table(path, name="t", unit="study", classes=clinical[::-1])
+    assert (named[0].classes, named[1]) == (clinical[::-1], {})
 
 
 def test_a_table_may_name_its_units_by_several_columns(tmp_path):

@@ -12,9 +12,10 @@ from pydicom.uid import EnhancedMRImageStorage
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from embedstore.datasets.rsna_lumbar import CLASSES, TARGETS, RsnaLumbar
+from embedstore.datasets.rsna_lumbar import RsnaLumbar
 from embedstore.encoders.hog import HogEncoder
 from embedstore.errors import DataError, UsageError
+from embedstore.lumbar.levels import CLASSES, TARGETS
 from embedstore.phantoms import lumbar
 from embedstore.phantoms.lumbar import FOLDER, write_phantom_lumbar
 from embedstore.testing import check_reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedstore.errors import DataError
-from embedstore.labels.class_order import order_classes, says_nothing_found
+from embedstore.labels.class_order import order_classes
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,3 @@ def test_two_words_for_nothing_found_are_refused_until_one_is_named(both):
 def test_more_than_two_classes_are_sorted_as_numbers_or_text():
     assert order_classes({"10", "9", "8"}, where="t") == ("8", "9", "10")
     assert order_classes({"normal", "mild", "benign"}, "mild", where="t") == ("benign", "mild", "normal")
-
-
-@pytest.mark.parametrize(
-    ("entry", "nothing"),
-    [("No Finding", True), (" no_finding ", True), ("NORMAL", True), ("none", True), ("unremarkable", True),
-     ("Nodule", False), ("benign", False), ("No", False), ("normal variant", False), ("0", False)],
-)  # fmt: skip
-def test_entries_of_lists_that_say_nothing_was_found(entry, nothing):
-    assert says_nothing_found(entry) is nothing

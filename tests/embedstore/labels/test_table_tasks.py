@@ -80,6 +80,12 @@ def test_the_summary_says_which_class_is_positive_and_how_to_swap(tmp_path):
     assert (swapped.classes, swapped.positive) == (("abnormal", "normal"), "normal")
 
 
+def test_words_for_grades_stand_in_their_order_and_the_summary_says_it(tmp_path):
+    collection = read(tmp_path, "path,grade\n1.png,KL 2\n2.png,KL 10\n3.png,normal\n", label="grade")
+    assert collection.tasks[0].classes == ("normal", "KL 2", "KL 10")
+    assert collection.summary["grade: order of grades"] == "normal < KL 2 < KL 10, by Kellgren-Lawrence"
+
+
 def test_a_positive_class_may_belong_to_one_of_several_columns(tmp_path):
     text = "path,a,b,grade\n1.png,yes,yes,1\n2.png,no,no,2\n3.png,no,no,3\n"
     tasks = read(tmp_path, text, label=["a", "b", "grade"], positive=["b=no", "3"]).tasks
@@ -148,7 +154,7 @@ def test_lists_may_be_those_of_parquet_and_json(tmp_path, kind):
         path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
     task = Table(label="x", label_separator=",").read(path).tasks[0]
     assert labels_of(task) == {"1.png": ["1", "1"], "2.png": [None, None], "3.png": ["0", "0"]}
-    with pytest.raises(DataError, match=r"'x' must (be|hold) text or (a number|numbers)"):
+    with pytest.raises(DataError, match=r"'x' must hold text or numbers.*`label_separator=','`"):
         Table(label="x").read(path)
 
 
@@ -205,6 +211,25 @@ def test_a_group_of_columns_is_one_task(tmp_path, options, labels):
     assert collection.summary["g: columns without a label, left out"] == "d"
     assert str(collection.summary["g: uncertain (-1)"]).startswith("3 labels; ")
     assert collection.manifest.extra_columns == []
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [("Checked", "Unchecked"), ("x", "no"), ("\u2713", "\u2610"), ("Ja", "nein")]
+)
+def test_ticked_boxes_are_findings(tmp_path, yes, no):
+    text = f"path,a,b\n1.png,{yes},{no}\n2.png,{no},{yes}\n3.png,{no},\n"
+    (task,) = read(tmp_path, text, label_group="g=a,b").tasks
+    assert list(labels_of(task).values()) == [["1", "0"], ["0", "1"], ["0", None]]
+
+
+def test_where_only_what_is_found_is_ticked_it_is_said_how_to_read_empty_cells(tmp_path):
+    text = "path,a\n1.png,x\n2.png,\n"
+    with pytest.raises(DataError, match=r"found 1 only; .*`empty='negative'` takes empty cells as 0"):
+        read(tmp_path, text, label_group="g=a")
+    with pytest.raises(DataError, match="`label_group='a=a'` with `empty='negative'` in place of `label`"):
+        read(tmp_path, text, label="a")
+    (task,) = read(tmp_path, text, label_group="g=a", empty="negative").tasks
+    assert list(labels_of(task).values()) == [["1"], ["0"]]
 
 
 def test_uncertain_and_certain_rows_of_a_study_are_a_disagreement(tmp_path):

@@ -260,3 +260,24 @@ def test_stores_whose_image_rules_differ_are_not_joined(one: Store, tmp_path: Pa
     other = make_store(tmp_path / "other", {"d": "s3"}, first=10, plane=["axial"], task=rules)
     with pytest.raises(DataError, match="images_of_target must be the same in every store"):
         load_views([one, other])
+
+
+def test_results_may_be_split_by_what_readers_ask_for_and_by_columns_that_are_named(tmp_path):
+    one = make_store(
+        tmp_path / "one",
+        {"a": "s1", "b": "s2", "c": "s2"},
+        PatientSex_DICOM=["F", "M", "M"],
+        series_description=["T1", "T1", "T2"],
+        ward=["w", None, None],
+    )
+    view = load_view(one)
+    assert view.task.subgroups == ()
+    assert {name: cells.tolist() for name, cells in view.subgroups.items()} == {
+        "PatientSex_DICOM": ["F", "M"],
+        "series_description": ["T1", "several"],
+    }
+    named = load_view(one, subgroups=["ward"])
+    assert named.task.subgroups == ("ward",)
+    assert named.subgroups["ward"].tolist() == ["w", ""]
+    with pytest.raises(UsageError, match=r"has no column 'wart'.*Did you mean 'ward'"):
+        load_view(one, subgroups=["wart"])

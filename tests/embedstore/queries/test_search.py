@@ -1,10 +1,11 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from embedstore.errors import DataError, UsageError
 from embedstore.identity import Identity
 from embedstore.manifest import manifest_from_columns
-from embedstore.queries.search import build_index
+from embedstore.queries.search import Index, build_index
 from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.writer import open_writer
@@ -107,3 +108,39 @@ def test_many_vectors_have_the_answers_of_each(store):
 def test_k_is_a_whole_number(store):
     with pytest.raises(UsageError, match="k must be a whole number; found '2'"):
         build_index(store).search(np.ones(DIM), k="2")
+
+
+def index_of(vectors):
+    """An index of vectors, each of a patient of its own."""
+    ids = [f"i{row}" for row in range(len(vectors))]
+    table = pa.table({"image_id": ids, "patient_id": [f"p{row}" for row in range(len(vectors))]})
+    return Index(table, np.array(ids, object), np.arange(len(vectors)), vectors)
+
+
+@pytest.mark.parametrize(("noise", "count"), [(0.01, 500), (0.003, 500), (0.003, 5000)])
+def test_among_near_identical_images_the_nearest_are_found_and_the_own_twin_first(noise, count):
+    """Frames of a cine, copies, neighbouring slices: cosines differ from 1 by 1e-4 and less."""
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=256) + noise * rng.normal(size=(count, 256))).astype(np.float16)
+    wide = vectors.astype(np.float64)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    expected = np.argsort(-(wide[:100] @ wide.T), axis=1, kind="stable")[:, :10]
+    index = index_of(vectors)
+    together = index.search_many(vectors[:100].astype(np.float32), k=10)
+    assert [[found.row for found in row] for row in together] == expected.tolist()
+    assert [row[0].row for row in together] == list(range(100))
+    for row in (0, 57):
+        assert index.search(vectors[row], k=10) == together[row]
+        own = index.search(vectors[row], k=9, exclude_patient=f"p{row}")
+        assert own == together[row][1:]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4])
+def test_of_copies_the_earlier_rows_are_found_on_any_number_of_cores(cores, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("embedstore.similarity.exact_search.thread_count", lambda: cores)
+    vectors = np.tile(np.random.default_rng(0).normal(size=256), (500, 1)).astype(np.float32)
+    index = index_of(vectors)
+    assert [found.row for found in index.search(vectors[0], k=10)] == list(range(10))
+    for row, found in enumerate(index.search_many(vectors[:200], k=10, exclude_ids=index.image_ids[:200])):
+        assert [neighbor.row for neighbor in found] == [at for at in range(11) if at != row][:10]

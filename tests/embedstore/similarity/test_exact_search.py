@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import UsageError
-from embedstore.similarity import exact_search
+from embedstore.similarity import candidates, exact_search
 from embedstore.similarity.exact_search import ExactSearch
 
 
 @pytest.fixture(params=["plain", "int8"])
 def scan(request, monkeypatch):
     """Every search of a test takes one scan."""
-    monkeypatch.setattr(exact_search, "_PLAIN_QUERIES", 10**9 if request.param == "plain" else 0)
+    monkeypatch.setattr(exact_search, "_CODING", 1e9 if request.param == "plain" else 0.0)
     return request.param
 
 
@@ -107,21 +107,30 @@ def test_a_query_alone_has_the_bits_that_it_has_in_a_batch(scan):
         np.testing.assert_array_equal(alone[1][0], cosines[query])
 
 
-@settings(max_examples=60, deadline=None)
+def drawn_vectors(data, rng):
+    """Draw vectors as encoders make them or near duplicates, with copies and images without an edge."""
+    count, dim = data.draw(st.integers(1, 400)), data.draw(st.sampled_from([1, 3, 24, 65]))
+    if data.draw(st.booleans()):
+        vectors = outputs(rng, count, dim)
+    else:
+        vectors = rng.normal(size=dim) + 0.01 * rng.normal(size=(count, dim))
+    for _ in range(data.draw(st.integers(0, 3))):
+        vectors[rng.integers(0, count)] = vectors[rng.integers(0, count)] * rng.integers(0, 2)
+    return vectors.astype(data.draw(st.sampled_from([np.float16, np.float32])))
+
+
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_every_combination_of_options_is_that_of_brute_force(data):
-    seed = data.draw(st.integers(0, 2**32 - 1))
-    rng = np.random.default_rng(seed)
-    count, k = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 30))
-    vectors = outputs(rng, count, 24).astype(data.draw(st.sampled_from([np.float16, np.float32])))
-    for _ in range(data.draw(st.integers(0, 3))):  # copies, and images without an edge
-        vectors[rng.integers(0, count)] = vectors[rng.integers(0, count)] * rng.integers(0, 2)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    vectors, k = drawn_vectors(data, rng), data.draw(st.integers(1, 30))
+    count, asked = len(vectors), data.draw(st.sampled_from([1, 12, 70]))
     groups = rng.integers(-1, 20, count)
-    queries = vectors[rng.integers(0, count, 12)].astype(np.float32)
+    queries = vectors[rng.integers(0, count, asked)].astype(np.float32)
     among = np.flatnonzero(rng.random(count) < 0.6) if data.draw(st.booleans()) else None
-    outside = rng.integers(-1, 20, 12) if data.draw(st.booleans()) else None
-    without = rng.integers(-1, count, 12) if data.draw(st.booleans()) else None
-    allowed = np.ones((12, count), bool)
+    outside = rng.integers(-1, 20, asked) if data.draw(st.booleans()) else None
+    without = rng.integers(-1, count, asked) if data.draw(st.booleans()) else None
+    allowed = np.ones((asked, count), bool)
     if among is not None:
         allowed &= np.isin(np.arange(count), among)
     if outside is not None:
@@ -129,13 +138,44 @@ def test_every_combination_of_options_is_that_of_brute_force(data):
     if without is not None:
         allowed &= np.arange(count) != without[:, None]
     search = ExactSearch(vectors, groups)
-    search._asked = data.draw(st.sampled_from([0, 1000]))  # which scan is taken
-    rows, cosines = search.search(queries, k, among=among, outside=outside, without=without)
+    search._plain_work = data.draw(st.sampled_from([0, 1000]))  # which scan is taken
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact_search, "_BATCH", data.draw(st.sampled_from([3, 128])))
+        patch.setattr(exact_search, "_CROWD", data.draw(st.sampled_from([0, 256])))
+        patch.setattr(exact_search, "_COSINE", data.draw(st.sampled_from([3.0, 1e9])))
+        patch.setattr(exact_search, "_MOST_PAIRS", data.draw(st.sampled_from([20, 1 << 22])))
+        patch.setattr(exact_search, "_SAMPLE", data.draw(st.sampled_from([2, 1024])))
+        patch.setattr(exact_search, "_ROWS_OF_A_THREAD", 50)
+        patch.setattr(exact_search, "thread_count", lambda: data.draw(st.sampled_from([1, 3])))
+        patch.setattr(candidates, "_BLOCK_CELLS", data.draw(st.sampled_from([1 << 7, 1 << 17])))
+        patch.setattr(candidates, "_LEAST_ROWS", 16)
+        rows, cosines = search.search(queries, k, among=among, outside=outside, without=without)
     expected, expected_cosines = brute_force(vectors, queries, k, allowed=allowed)
     found = np.minimum(k, count)
     np.testing.assert_array_equal(rows[:, :found], expected)
     np.testing.assert_allclose(cosines[:, :found], expected_cosines, atol=1e-13)
     assert (rows[:, found:] == -1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([0.0, 1e-3, 0.3]))
+def test_on_the_grid_of_float16_a_cosine_is_right_to_the_last_bit(seed, k, noise):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=48)
+    vectors = base + noise * rng.normal(size=(300, 48))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    queries = np.rint(vectors[:20].astype(np.float64) * 1.001 * 2**24) / 2**24
+    # Whole numbers of any size, which Python multiplies and adds without rounding.
+    whole = [
+        (np.rint(of.astype(np.float64) * 2**24)).astype(np.int64).astype(object) for of in (queries, vectors)
+    ]
+    exact = (whole[0] @ whole[1].T).astype(np.int64)
+    search = ExactSearch(vectors, unit=True)
+    search._plain_work = 1000
+    rows, cosines = search.search(queries, k)
+    expected = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(cosines, np.take_along_axis(exact, expected, 1) / 2.0**48)
 
 
 def test_a_cosine_is_right_to_the_last_digits():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedstore.similarity.int8_scan import int8_scan, is_exact_here
-from embedstore.similarity.plain_scan import PlainScan
+from embedstore.similarity.plain_scan import PlainScan, WideScan
 from tests.embedstore.similarity.test_exact_search import outputs
 
 RNG = np.random.default_rng(0)
@@ -22,9 +22,8 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("make", [PlainScan, int8_scan])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_cosine_is_never_further_off_than_the_bound(kind, make):
+def cosines_of(kind):
+    """Return vectors, some queries of length 1 or 0, and (queries, rows) cosines in float64."""
     vectors = KINDS[kind]
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
@@ -32,22 +31,58 @@ def test_a_cosine_is_never_further_off_than_the_bound(kind, make):
     queries = np.concatenate([units[::40], RNG.normal(size=(20, wide.shape[1]))])
     norms = np.linalg.norm(queries, axis=1, keepdims=True)
     queries = np.divide(queries, norms, out=np.zeros_like(queries), where=norms > 0)
+    return vectors, queries, queries @ units.T
+
+
+@pytest.mark.parametrize("make", [PlainScan, WideScan, int8_scan])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cosine_is_never_further_off_than_the_bound(kind, make):
+    vectors, queries, cosines = cosines_of(kind)
     scores = make(vectors).scores_of(queries).of_rows(slice(0, len(vectors)))
-    cosines = scores.base + scores.factor * scores.values
-    off = np.abs(units @ queries.T - cosines)
-    assert (off <= scores.bound).all()
-    assert (scores.bound < 0.06).all()
+    at = np.indices(cosines.shape).reshape(2, -1)
+    least, most = (side.reshape(cosines.shape) for side in scores.of_pairs(*at))
+    assert (least - 1e-15 <= cosines).all()
+    assert (cosines <= most + 1e-15).all()
+    assert (most - least < 0.12).all()
     if kind != "one number each" and make is int8_scan:
-        # The bound is of use: random rows are off by a fraction of it.
-        assert np.median(off) < scores.bound.max() / 3
+        # The bound is of use: most rows are off by a fraction of it.
+        off = np.abs(cosines - (least + most) / 2)
+        assert (off <= (most - least) / 6).mean() > 0.5
 
 
-def test_a_scan_of_some_rows_is_that_of_all():
-    vectors = KINDS["as encoders make them"]
-    queries = vectors[:3].astype(np.float64) / np.linalg.norm(vectors[:3].astype(np.float64), axis=1)[:, None]
-    some = np.array([5, 7, 1000])
-    scores = int8_scan(vectors).scores_of(queries)
-    np.testing.assert_array_equal(scores.of_rows(some).values, scores.of_rows(slice(0, 3000)).values[some])
+@pytest.mark.parametrize("make", [PlainScan, WideScan, int8_scan])
+@pytest.mark.parametrize("kind", ["as encoders make them", "some without length"])
+def test_vectors_of_length_one_are_taken_as_they_are(kind, make):
+    vectors, queries, _ = cosines_of(kind)
+    wide = vectors.astype(np.float64)
+    units = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-9)).astype(np.float16)
+    scores = make(units, unit=True).scores_of(queries).of_rows(slice(0, len(units)))
+    products = queries @ units.astype(np.float64).T
+    least, most = scores.of_pairs(*np.indices(products.shape).reshape(2, -1))
+    assert (least - 1e-15 <= products.ravel()).all()
+    assert (products.ravel() <= most + 1e-15).all()
+
+
+@pytest.mark.parametrize("make", [PlainScan, WideScan, int8_scan])
+def test_a_scan_of_some_rows_is_that_of_all(make):
+    vectors, queries, _ = cosines_of("as encoders make them")
+    some = np.array([5, 10, 1000])
+    scan = make(vectors)
+    of_all = scan.scores_of(queries).of_rows(slice(0, 3000)).values[:, some].copy()
+    of_some = (
+        scan.taken(np.arange(0, 3000, 5)).taken(some // 5).scores_of(queries).of_rows(slice(0, 3)).values
+    )
+    np.testing.assert_allclose(of_some, of_all, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_may_reach_a_cosine_are_all_that_do():
+    vectors, queries, cosines = cosines_of("near duplicates")
+    scores = int8_scan(vectors).scores_of(queries).of_rows(slice(0, len(vectors)))
+    tenth = np.sort(cosines, axis=1)[:, -10]
+    found = np.zeros(cosines.shape, bool)
+    found[scores.that_may_reach(tenth)] = True
+    assert found[cosines >= tenth[:, None]].all()
+    assert (scores.surely_reached(10, None) <= tenth).all()
 
 
 def test_this_processor_multiplies_int8_exactly():

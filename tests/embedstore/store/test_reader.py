@@ -330,6 +330,7 @@ def test_hdf5_npz_and_parquet_hold_the_valid_rows_and_need_nothing_of_this_proje
     labels = pa.table({"unit_id": ["study0", "study1"], "abnormal": ["yes", None]})
     write_task(tmp_path / "s", Task("t", "study", ("abnormal",), ("no", "yes"), labels))
     store = open_store(tmp_path / "s")
+    assert store.tasks == ["t"]
     expected = np.delete(vectors_of(0, 20), 3, axis=0)
     ids = [f"image{row}" for row in range(20) if row != 3]
     for suffix in (".h5", ".npz", ".parquet"):

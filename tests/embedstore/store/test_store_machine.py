@@ -1,20 +1,26 @@
-"""Extract, crash, fail, damage, repair, retry, revise, add a part and read in any order, against a plain dict."""
+"""Extract, crash, fail, damage, repair, retry, revise, replace files, lose the key and read, against a plain dict."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from embedstore.errors import CorruptStore, Reason
-from embedstore.files import FAILPOINT_EXIT_CODE, FAILPOINT_VARIABLE, failpoint_names
+from embedstore.datasets.base import Collection
+from embedstore.errors import CorruptStore, Reason, StoreError
+from embedstore.extraction.options import ExtractOptions
+from embedstore.extraction.plan import write_plan
+from embedstore.files import FAILPOINT_EXIT_CODE, FAILPOINT_VARIABLE, digested, failpoint_names, state_of
+from embedstore.keys.key_file import Key
 from embedstore.manifest import Manifest
 from embedstore.revisions.compare import changes_of
 from embedstore.revisions.revise import revise
@@ -22,21 +28,31 @@ from embedstore.store.reader import open_store
 from embedstore.store.repair import repair_store
 from embedstore.store.verify import verify_store
 from embedstore.store.writer import open_writer
-from tests.stores import TOKEN_IDENTITY, known_result, manifest_of, tokens_of, vectors_of
+from tests.stores import (
+    TOKEN_IDENTITY,
+    TOKENS,
+    known_result,
+    manifest_of,
+    store_bytes,
+    tokens_of,
+    vectors_of,
+)
 
 COMMIT_POINTS = failpoint_names("vectors", "further", "content", "receipt")
 REVISION_POINTS = failpoint_names("receipt", "vectors", "further", "content", "manifest", "part", "store")
 PLAN_POINTS = failpoint_names("manifest", "part", "store")
+KEY, OTHER_KEY = (Key(Path("of-the-store.key"), secret * 20) for secret in (b"k", b"o"))
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """The model is `vectors` (image number -> vector), `failed` (numbers) and `planned` (how many)."""
+    """The model is `vectors` (image number -> version of its file), `failed` (numbers) and `planned` (how many)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.root = self.folder / "s"
-        self.vectors: dict[int, np.ndarray] = {}
+        self.vectors: dict[int, int] = {}
+        self.versions: dict[int, int] = {}  # number -> version of its file, where that was replaced
         self.failed: set[int] = set()
         self.planned = 0
         self.frames: list[int] = []
@@ -73,7 +89,7 @@ class StoreMachine(RuleBasedStateMachine):
             if number in fail:
                 self.failed.add(number)
             else:
-                self.vectors[number] = vectors_of(number, number + 1)[0]
+                self.vectors[number] = self.versions.get(number, 0)
 
     @rule(point=st.sampled_from(COMMIT_POINTS))
     @precondition(lambda self: self.planned and not self.damaged)
@@ -85,7 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
         if point in ("receipt.renamed", "receipt.durable"):
             part, chunk = found
             for number in self._numbers(part, chunk):
-                self.vectors[number] = vectors_of(number, number + 1)[0]
+                self.vectors[number] = self.versions.get(number, 0)
 
     @rule(point=st.sampled_from([*COMMIT_POINTS, ""]))
     @precondition(lambda self: self.failed and not self.damaged)
@@ -98,7 +114,7 @@ class StoreMachine(RuleBasedStateMachine):
         if point in ("", "receipt.renamed", "receipt.durable"):
             for number in self._numbers(part, chunk):
                 self.failed.discard(number)
-                self.vectors[number] = vectors_of(number, number + 1)[0]
+                self.vectors[number] = self.versions.get(number, 0)
 
     @rule(
         names=st.dictionaries(st.integers(0, 40), st.sampled_from(["a", "b"]), min_size=1, max_size=4),
@@ -109,16 +125,11 @@ class StoreMachine(RuleBasedStateMachine):
     def correct_the_table(self, names: dict[int, str], frames: set[int], point: str) -> None:
         """Change patients, and the frame of some images, whose vectors are then of other pixels."""
         names = {number: name for number, name in names.items() if number < self.planned}
-        table = manifest_of(self.planned).table
-        patients = table.column("patient_id").to_pylist()
-        for number, name in (self.patients | names).items():
-            patients[number] = name
         self.frames = [
             frame + 1 if number in frames else frame
             for number, frame in enumerate([*self.frames, *[0] * (self.planned - len(self.frames))])
         ]
-        table = table.set_column(3, "patient_id", pa.array(patients))
-        wanted = Manifest(table.set_column(2, "frame", pa.array(self.frames, pa.int32())))
+        wanted = self._wanted(self.patients | names)
         changes = changes_of(open_store(self.root), wanted)
         if not changes:
             return
@@ -137,6 +148,39 @@ class StoreMachine(RuleBasedStateMachine):
         for number in {number for number in frames if number < self.planned}:
             if self.vectors.pop(number, None) is not None:
                 self.failed.add(number)
+
+    @rule(
+        numbers=st.sets(st.integers(0, 40), min_size=1, max_size=4),
+        touched=st.sets(st.integers(0, 40), max_size=2),
+        point=st.sampled_from([*COMMIT_POINTS, ""]),
+    )
+    @precondition(lambda self: self.planned and not self.damaged)
+    def replace_files(self, numbers: set[int], touched: set[int], point: str) -> None:
+        """Write other content into files, and some with a new time alone; an extraction then takes that over."""
+        numbers = {number for number in numbers if number < self.planned}
+        for number in numbers:
+            self.versions[number] = self.versions.get(number, 0) + 1
+            self._file_of(number)
+        for number in touched - numbers:
+            if number < self.planned:
+                os.utime(self._file_of(number), (1, 1))
+        if point:
+            self._may_die_at(point, self._take_over)
+        self._take_over()
+        for number in numbers:
+            if self.vectors.pop(number, None) is not None:
+                self.failed.add(number)
+
+    @rule()
+    @precondition(lambda self: self.planned and not self.damaged)
+    def come_with_another_key(self) -> None:
+        before = store_bytes(self.root)
+        with pytest.raises(StoreError, match="is another key than that of part 0"):
+            self._take_over(OTHER_KEY)
+        # What a killed process left half written may go.
+        assert store_bytes(self.root) == {
+            name: payload for name, payload in before.items() if not name.endswith(".tmp")
+        }
 
     @rule(pick=st.integers(0, 1_000), bit=st.integers(0, 7), array=st.sampled_from(["vectors", "tokens"]))
     @precondition(lambda self: self.vectors and not self.damaged)
@@ -181,11 +225,12 @@ class StoreMachine(RuleBasedStateMachine):
         embeddings = store.embeddings()
         assert [f"image{number}" for number in sorted(self.vectors)] == list(embeddings.image_ids)
         for number, vector in zip(sorted(self.vectors), embeddings.vectors, strict=True):
-            np.testing.assert_array_equal(vector, self.vectors[number])
+            np.testing.assert_array_equal(vector, self._vector_of(number, self.vectors[number]))
         tokens = store.array("tokens").all()
         np.testing.assert_array_equal(tokens.rows, embeddings.rows)
         for number, grid in zip(sorted(self.vectors), tokens.values, strict=True):
-            np.testing.assert_array_equal(grid, tokens_of(number, number + 1)["tokens"][0])
+            expected = tokens_of(number, number + 1)[TOKENS][0] - self.vectors[number] * 64
+            np.testing.assert_array_equal(grid, expected)
         assert {failure.row for failure in store.failures} == self.failed
         found = store.table.column("patient_id").to_pylist()
         planned = manifest_of(self.planned).column("patient_id")
@@ -199,7 +244,36 @@ class StoreMachine(RuleBasedStateMachine):
                 data_root="r",
                 chunk_rows=chunk_rows,
                 dtype="float16",
+                key_fingerprint=KEY.fingerprint,
             )
+
+    def _wanted(self, patients: dict[int, str]) -> Manifest:
+        """Return what the table says now."""
+        table = manifest_of(self.planned).table
+        cells = table.column("patient_id").to_pylist()
+        for number, name in patients.items():
+            cells[number] = name
+        frames = [*self.frames, *[0] * (self.planned - len(self.frames))]
+        table = table.set_column(3, "patient_id", pa.array(cells))
+        return Manifest(table.set_column(2, "frame", pa.array(frames, pa.int32())))
+
+    def _take_over(self, key: Key = KEY) -> None:
+        """Do what an extraction does with a store before it computes anything."""
+        collection = Collection("t", self.folder / "files", self._wanted(self.patients), key=key)
+        with open_writer(self.root, TOKEN_IDENTITY, say=lambda line: None) as writer:
+            write_plan(writer, collection, collection.manifest, ExtractOptions(), say=lambda line: None)
+
+    def _file_of(self, number: int) -> str:
+        """Write the file of an image where it is not there in its version, and return its path."""
+        path = self.folder / "files" / f"image{number}.png"
+        content = f"image {number}, version {self.versions.get(number, 0)}"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
+        return str(path)
+
+    def _vector_of(self, number: int, version: int) -> np.ndarray:
+        return vectors_of(number, number + 1)[0] + version * 64
 
     def _commit(self, part, chunk, fail):
         numbers = self._numbers(part, chunk)
@@ -209,6 +283,14 @@ class StoreMachine(RuleBasedStateMachine):
         }
         with open_writer(self.root, TOKEN_IDENTITY, say=lambda line: None) as writer:
             result = known_result(TOKEN_IDENTITY, numbers[0], numbers[-1] + 1, failures)
+            moved = np.array([self.versions.get(number, 0) * 64 for number in numbers], np.float32)
+            files = [self._file_of(number) for number in numbers]
+            result = replace(
+                result,
+                vectors=result.vectors + moved[:, None],
+                further={TOKENS: result.further[TOKENS] - moved[:, None, None]},
+                sources=tuple(digested(file, state_of(file)) for file in files),
+            )
             writer.commit(part.plan, chunk, result)
         return numbers
 

@@ -42,6 +42,11 @@ def test_the_separator_is_found_out_and_said(tmp_path, separator, word):
     assert found.words == (f"separated by {word}",)
 
 
+def test_another_separator_than_the_ending_says_is_found(tmp_path):
+    cells, _ = read(tmp_path, b"path;n\na.png;1,5\nb.png;2,5\n", "t.tsv")
+    assert cells == {"path": ["a.png", "b.png"], "n": ["1,5", "2,5"]}
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n", "\n\n"])
 def test_lines_end_as_any_system_ends_them(tmp_path, end):
     cells, _ = read(tmp_path, end.join(["path,n", "a.png,1", "b.png,2"]).encode())

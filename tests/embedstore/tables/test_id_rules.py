@@ -43,6 +43,7 @@ def of_ids(folder, ids, **options):
         ),
         (["-", "?", "...", "P-1"], [None, None, None, "P-1"], "3 values '-', '?', '...' taken as missing"),
         ([".", ".", "7"], [None, None, "7"], "2 values '.' taken as missing"),
+        (["'007", "'008"], ["007", "008"], "2 values stood behind an apostrophe, taken off"),
         (["'P1'", "'P2'", "NULL"], ["P1", "P2", None], "2 values stood in single quotes, taken off"),
         (["'P1'", "P2'"], ["'P1'", "P2'"], ""),
         (["unknown", "P1"], ["unknown", "P1"], ""),  # of one row alone: no rows are put together

@@ -57,6 +57,7 @@ def test_what_was_read_as_one_class_is_counted():
         (["non-small", "non small", "other"], "may be one class: 'non small' and 'non-small'"),
         (["grade_2", "grade\u20132", "other"], "may be one class: 'grade_2' and 'grade\u20132'"),
         (["Benign", "Benign.", "other"], "may be one class: 'Benign' and 'Benign.'"),
+        (["no", "n\u043e", "yes"], "may be one class: 'no' and 'n\u043e'"),
         (["nódulo", "nodulo", "x"], "may be one class: 'nodulo' and 'nódulo'"),
         (
             ["yes", "no", "Unknown", "no"],

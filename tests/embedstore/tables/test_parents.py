@@ -4,7 +4,7 @@ import pytest
 
 from embedstore.datasets.label_table import read_label_table
 from embedstore.datasets.table import Table
-from embedstore.errors import DataError
+from embedstore.errors import DataError, UsageError
 
 
 def read(folder, rows, header="path,patient_id,study_id", **options):
@@ -71,3 +71,40 @@ def test_studies_of_their_own_are_left_alone(tmp_path):
     collection = read(tmp_path, rows)
     assert collection.manifest.column("study_id") == [f"S{p // 2}" for p in range(10)]
     assert "column study_id" not in collection.summary
+
+
+SITES = [
+    (f"{site}{p}{i}.png", site, str(p), f"{site}{p}") for site in "AB" for p in (1, 2, 3) for i in (1, 2)
+]
+HEADER = "path,Hospital Site,patient_id,study_id"
+
+
+def test_patients_numbered_anew_within_sites_are_refused_until_it_is_said_which_they_are(tmp_path):
+    with pytest.raises(DataError, match=r"3 ids with several Hospital Site, such as '1' of 'A', 'B'"):
+        read(tmp_path, SITES, HEADER)
+    joined = read(tmp_path, SITES, HEADER, within_parent="patient_id=Hospital Site")
+    assert joined.summary["patients"] == 6
+    assert joined.manifest.column("patient_id")[::2] == ["A/1", "A/2", "A/3", "B/1", "B/2", "B/3"]
+    assert read(tmp_path, SITES, HEADER, as_written="patient_id").summary["patients"] == 3
+
+
+def test_patients_of_several_sites_with_one_sex_are_the_same_and_with_two_are_refused(tmp_path):
+    header = "path,site,patient_id,sex"
+    rows = [(f"{site}{p}.png", site, str(7 * p), "MF"[p % 2]) for site in "AB" for p in range(1, 5)]
+    collection = read(tmp_path, rows, header)
+    assert collection.summary["patients"] == 4
+    assert str(collection.summary["column patient_id"]).startswith("4 ids of several site taken as the same")
+    other = [(path, site, patient, "M" if site == "A" else "F") for path, site, patient, _ in rows]
+    with pytest.raises(DataError, match="within_parent` patient_id=site, or `as_written` patient_id"):
+        read(tmp_path, other, header)
+
+
+def test_a_patient_of_two_sexes_is_said(tmp_path):
+    rows = [("1.png", "P", "M"), ("2.png", "P", "F"), ("3.png", "Q", "M")]
+    summary = read(tmp_path, rows, "path,patient_id,sex").summary
+    assert summary["column patient_id"] == "1 id with several sex, such as 'P'"
+
+
+def test_a_parent_that_cannot_be_is_refused():
+    with pytest.raises(UsageError, match="takes study_id, series_id and patient_id=COLUMN; found 'patient'"):
+        Table(within_parent=["patient"])

@@ -110,6 +110,18 @@ def _typed_parquet(frame, path):
     pq.write_table(pa.table(columns), path)
 
 
+def _commented_csv(frame, path):
+    path.write_text("Findings\n# exported today\n" + frame.to_csv(index=False) + "# end\n")
+
+
+def _split_json(frame, path):
+    frame.to_json(path, orient="split", date_format="iso")
+
+
+def _columns_json(frame, path):
+    frame.to_json(path, orient="columns", date_format="iso", indent=1)
+
+
 DIALECTS = {
     "pandas.csv": _pandas_csv,
     "excel.csv": _german_excel,
@@ -120,6 +132,9 @@ DIALECTS = {
     "list.json": _json_list,
     "pandas.parquet": _pandas_parquet,
     "typed.parquet": _typed_parquet,
+    "commented.csv": _commented_csv,
+    "split.json": _split_json,
+    "columns.json": _columns_json,
 }
 
 

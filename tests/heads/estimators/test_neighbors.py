@@ -8,6 +8,7 @@ from dataclasses import replace
 import faiss
 import numpy as np
 import pytest
+import torch
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -117,7 +118,7 @@ def test_a_fold_is_searched_as_faiss_searches_it() -> None:
     generator = np.random.default_rng(0)
     X = generator.normal(size=(3000, 64)).astype(np.float32)
     gallery = Gallery(unit_vectors(X), np.zeros(3000, np.int64))
-    rows, cosines = gallery.search_outside(X[:200] + 0.3, 25, np.ones(200, np.int64))
+    rows, cosines = gallery.search(X[:200] + 0.3, 25, outside=np.ones(200, np.int64))
     queries = (X[:200] + 0.3) / np.linalg.norm(X[:200] + 0.3, axis=1, keepdims=True)
     similar, found = faiss.knn(
         queries, gallery.vectors.astype(np.float32), 25, metric=faiss.METRIC_INNER_PRODUCT
@@ -167,6 +168,29 @@ def test_search_is_exact_where_cosines_nearly_tie() -> None:
     expected = np.argsort(-exact, axis=1, kind="stable")[:, :40]
     assert (rows == expected).all()
     assert cosines == pytest.approx(np.take_along_axis(exact, expected, 1).astype(float), abs=1e-14)
+
+
+def test_a_fold_of_near_duplicates_is_searched_exactly_on_any_number_of_cores() -> None:
+    generator = np.random.default_rng(0)
+    X = (generator.normal(size=64) + generator.normal(size=(700, 64)) * 1e-3).astype(np.float32)
+    X[300:400] = X[0]
+    groups, folds = np.arange(700) // 2, np.arange(700) % 5
+    gallery = Gallery(unit_vectors(X), groups)
+    among, asked = np.flatnonzero(folds != 1), np.flatnonzero(folds == 1)
+    unit = X[asked].astype(np.longdouble)
+    unit = np.rint(unit / np.sqrt((unit**2).sum(1, keepdims=True)) * 2**24) / 2**24
+    exact = unit @ gallery.vectors.astype(np.longdouble).T
+    exact[(folds == 1)[None] | (groups == groups[asked][:, None])] = -2
+    expected = np.argsort(-exact, axis=1, kind="stable")[:, :120]
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            rows, cosines = gallery.search(X[asked], 120, among=among, outside=groups[asked])
+            assert (rows == expected).all()
+            assert (cosines == np.take_along_axis(exact, expected, 1).astype(float)).all()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_vectors_that_are_all_alike_state_the_prevalence_in_every_batch() -> None:

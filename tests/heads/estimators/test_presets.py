@@ -19,7 +19,7 @@ from heads.testing import folds_of, log_losses, make_training
 HEADS = {"logistic": LogisticHead, "mlp": MlpHead, "knn": NeighborsHead}
 
 
-def test_there_are_six() -> None:
+def test_there_are_eight() -> None:
     assert preset_names() == [
         "google-lr",
         "google-mlp",
@@ -27,6 +27,8 @@ def test_there_are_six() -> None:
         "dinov2-logreg",
         "dinov2-knn",
         "clip-openai",
+        "fewshot-48",
+        "fewshot-48-lr",
     ]
 
 
@@ -92,3 +94,12 @@ def test_names_need_no_heavy_library() -> None:
         "print([name for name in ('torch', 'faiss', 'xgboost', 'sklearn') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+def test_the_few_shot_presets_learn_from_forty_eight_cases_with_unicorns_adaptors() -> None:
+    assert {name: entry.shots for name, entry in PRESETS.items() if entry.shots is not None} == {
+        "fewshot-48": 48,
+        "fewshot-48-lr": 48,
+    }
+    assert [point["k"] for point in preset_family("fewshot-48")[1].points] == [1, 5, 20]
+    assert preset_family("fewshot-48-lr")[1].points == ({"C": 1.0, "normalisation": "none"},)

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedstore.datasets.rsna_lumbar import CLASSES, TARGETS
 from embedstore.errors import DataError, UsageError
+from embedstore.lumbar.levels import CLASSES, TARGETS
 from embedstore.task import Task
 from heads.base import Training
 from heads.estimators.zeroshot import (

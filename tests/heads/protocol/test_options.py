@@ -103,7 +103,10 @@ def test_a_run_says_what_it_was_told_and_what_followed_from_the_data(view: View)
         "folds_asked": 5,
         "draws": 20,
         "seed": 2,
+        "shots": 0,
         "coverage": 0.9,
+        "final": "refit",
+        "repeats": 0,
         "preset": "google-lr",
         "metadata": [],
     }

@@ -75,6 +75,12 @@ def test_a_slope_that_excludes_1_is_said_with_its_direction(result: ProbeResult)
     assert dull.endswith("probabilities are too near to the prevalence")
 
 
+def test_a_slope_below_0_is_no_matter_of_being_too_extreme(result: ProbeResult) -> None:
+    text = of_kind(saying(result, 1 - noisy(result, 1)), SLOPE)
+    assert text.startswith("calibration slope -")
+    assert text.endswith("probabilities are larger where the class is rarer, or say nothing of it")
+
+
 def test_a_class_that_is_never_said_comes_with_the_threshold_that_says_it(result: ProbeResult) -> None:
     said = saying(result, 0.4 * noisy(result, 1), youden=0.2)
     text = of_kind(said, NEVER_SAID)
@@ -100,10 +106,15 @@ def test_a_negative_class_that_is_never_said_is_named_too(result: ProbeResult) -
 
 
 def test_a_kappa_that_cannot_vary_is_said(result: ProbeResult) -> None:
-    right = np.where(truth(result) == 1, 0.9, 0.1)
-    assert of_kind(saying(result, right), CONSTANT) == (
-        "kappa is 1.000 whoever is drawn, so no interval can be stated"
-    )
+    said = saying(result, noisy(result, 1), patients=np.full(len(truth(result)), "the only one"))
+    value = said.evaluation.overall["kappa"].value
+    assert of_kind(said, CONSTANT) == (f"kappa is {value:.3f} whoever is drawn, so no interval can be stated")
+
+
+def test_a_kappa_of_1_has_an_interval_and_needs_no_warning(result: ProbeResult) -> None:
+    said = saying(result, np.where(truth(result) == 1, 0.9, 0.1))
+    assert CONSTANT not in kinds(said)
+    assert 0 < said.evaluation.overall["kappa"].low < said.evaluation.overall["kappa"].high == 1
 
 
 @pytest.mark.parametrize(("patients", "expected"), [(9, True), (10, False)])
@@ -133,7 +144,7 @@ def test_of_many_targets_three_are_written_out_and_the_others_named() -> None:
     assert warnings_in_words(one) == ["slope of a"]
 
 
-def test_a_third_class_that_is_never_the_likeliest_is_named_with_its_largest_probability() -> None:
+def test_a_third_class_that_is_never_the_likeliest_is_named_with_the_threshold_that_would() -> None:
     view = make_view(patients=150, classes=("mild", "moderate", "severe"), valid_share=0.5)
     result = probed(view, draws=20)
     probabilities = np.tile(np.array([0.5, 0.3, 0.2]), (len(result.evaluated.y), 1, 1))
@@ -145,5 +156,6 @@ def test_a_third_class_that_is_never_the_likeliest_is_named_with_its_largest_pro
     )
     text = of_kind(said, NEVER_SAID)
     severe = int((evaluated.y == 2).sum())
-    assert f"'severe' ({severe} of {len(evaluated.y)} units have it; its largest probability is 0.25)" in text
+    own = "a threshold of its own of 0.250 or less would, its largest probability"
+    assert f"'severe' ({severe} of {len(evaluated.y)} units have it; {own})" in text
     assert "'moderate'" not in text

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
+from heads.blending.blend import blend
+from heads.protocol.options import ProbeOptions
 from heads.protocol.predictions import schema
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.runs.run import Run
@@ -48,8 +50,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_every_file_of_a_run_is_listed(run: Run) -> None:
-    assert set(named("# A run folder")) == {path.name for path in run.folder.iterdir()}
+@pytest.fixture(scope="module")
+def blended(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A cross-validated blend of one head, whose run lies beside it."""
+    view, folder = make_view(patients=60, valid_share=0), tmp_path_factory.mktemp("blended")
+    options = {"draws": 20, "folds": 2, "final": "ensemble", "repeats": 2}
+    part = save_run(folder / "part", probed(view, **options))
+    return save_run(folder / "blend", blend(view, [part], ProbeOptions(**options)))
+
+
+def test_every_file_of_a_run_is_listed(run: Run, blended: Run) -> None:
+    of_part = {path.name for path in (blended.folder.parent / "part").iterdir()}
+    assert set(named("# A run folder")) == {path.name for path in run.folder.iterdir()} | of_part
+
+
+def test_every_key_of_a_part_is_listed(blended: Run) -> None:
+    parts = blended.document["parts"]
+    assert named("Each entry of `parts`").keys() == parts[0].keys()
+    of_heads = rows("Each entry of `parts`")[-1][2]
+    assert set(re.findall(r"`([^`]+)`", of_heads)) == parts[0]["heads"][0].keys()
+    arrays = safetensors.numpy.load_file(blended.folder.parent / "part" / "evidence.safetensors")
+    assert {name: array.dtype.name for name, array in arrays.items()} == named("`evidence.safetensors`, log")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +84,8 @@ def test_every_file_of_a_run_is_listed(run: Run) -> None:
 def test_every_key_of_run_json_is_listed_with_its_type(run: Run, begins: str, part) -> None:
     found = part(json.loads((run.folder / "run.json").read_text()))
     listed = named(begins)
+    of_blend = {"parts": []} if begins == "## `run.json`" else {}
+    found = {**found, **of_blend}
     assert listed.keys() == found.keys()
     for key, value in found.items():
         assert kind_of(value) & {*listed[key].split(", "), listed[key]}, (key, listed[key])
@@ -76,14 +99,14 @@ def columns_of(found: pa.Schema) -> dict[str, str]:
     """Return column -> type, with the classes' own columns under one name."""
     types = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "double"}
     return {
-        re.sub(r"^(prob|score)_(normal|abnormal)$", r"\1_CLASS", field.name): types.get(
-            field.type, "list of string"
-        )
+        re.sub(r"^(prob|score)_(normal|abnormal)$", r"\1_CLASS", field.name).replace(
+            "_anatomy", "_COLUMN"
+        ): types.get(field.type, "list of string")
         for field in found
     }
 
 
-@pytest.mark.parametrize("name", ["predictions.parquet", "label_noise.parquet"])
+@pytest.mark.parametrize("name", ["predictions.parquet", "label_noise.parquet", "units.parquet"])
 def test_every_column_is_listed_with_its_type(run: Run, name: str) -> None:
     written = columns_of(pq.read_schema(run.folder / name))
     listed = named(f"## `{name}`")

@@ -10,6 +10,7 @@ import sklearn.metrics as reference
 from scipy.optimize import minimize
 
 from embedstore.errors import UsageError
+from heads.intervals.calibration_error import equal_mass_bins
 from heads.statistics import metric_functions as metrics
 
 DECISION_METRICS = (
@@ -129,7 +130,7 @@ def test_ece_keeps_its_bins_in_every_draw() -> None:
 
 
 def test_equal_probabilities_share_a_bin() -> None:
-    bins = metrics.equal_mass_bins(np.array([0.5, 0.1, 0.5, 0.5, 0.9, 0.2]), 3)
+    bins = equal_mass_bins(np.array([0.5, 0.1, 0.5, 0.5, 0.9, 0.2]), 3)
     assert len(set(bins[[0, 2, 3]].tolist())) == 1
     assert bins.tolist() == [1, 0, 1, 1, 2, 0]
 

@@ -53,7 +53,17 @@ def test_an_unknown_metric_is_refused_with_the_nearest_name() -> None:
 
 
 def test_places_name_metrics_in_the_order_of_the_table() -> None:
-    named = ("auroc", "auprc", "kappa", "accuracy", "log_loss", "brier", "ece", "calibration_slope")
+    named = (
+        "auroc",
+        "auprc",
+        "kappa",
+        "quadratic_kappa",
+        "accuracy",
+        "log_loss",
+        "brier",
+        "ece",
+        "calibration_slope",
+    )
     assert shown_in("summary") == named
     assert computed_in("without image") == ("log_loss", "weighted_log_loss", "brier")
     assert computed_in("comparison") == ("auroc", "kappa", "log_loss", "brier")

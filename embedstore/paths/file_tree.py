@@ -50,6 +50,13 @@ class FileTree:
         folder, _, name = path.rpartition("/")
         return name in self.listing(folder).files
 
+    def has_top(self, name: str) -> bool:
+        """Whether the root has a folder of this name, in any Unicode form and case."""
+        top = self.listing("")
+        if top.folded_folders is None:
+            top.folded_folders = _grouped(top.folders)
+        return fold(name) in top.folded_folders
+
     def folder(self, names: tuple[str, ...]) -> str | None:
         """Return the folder of these names, spelled as it lies on the disk; None where there is none."""
         if not names:
@@ -127,10 +134,10 @@ class FileTree:
                     name = entry.name
                     if not name.isascii():
                         name = path_to_manifest(name)
-                    if entry.is_dir():
-                        folders.add(sys.intern(name))
-                    elif entry.is_file():
+                    if entry.is_file():
                         files.add(sys.intern(name))
+                    elif entry.is_dir():
+                        folders.add(sys.intern(name))
         except (OSError, ValueError):  # no such folder, no permission, a NUL in its name: no file to be read
             return _NOTHING
         listing = Listing()

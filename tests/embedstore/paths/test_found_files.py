@@ -6,7 +6,8 @@ import pytest
 
 from embedstore.datasets.table import Table
 from embedstore.errors import DataError
-from embedstore.tables.file_paths import PathRefused, find_files
+from embedstore.paths.found_files import find_files
+from embedstore.paths.path_search import PathRefused
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""``embed compare``: encoders and heads in one table, parsed and printed."""

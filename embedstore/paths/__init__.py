@@ -1,0 +1,1 @@
+"""Paths of another place -> files below a folder."""

@@ -1,0 +1,1 @@
+"""Token grids beside the vectors: which tokens an identity names, and the matrix that projects them."""

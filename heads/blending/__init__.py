@@ -1,0 +1,1 @@
+"""Several heads' answers to one question -> one: their weights, and the probe of their blend."""

@@ -1,0 +1,1 @@
+"""Encoders and heads in one table: runs against a baseline, paired on the units that they have in common."""
