@@ -11,7 +11,9 @@ from embedstore.errors import DataError
 from embedstore.files import sha256_bytes
 from embedstore.view import MISSING, View
 
-FIT, EVALUATION = "train", "test"
+# What units are called that no official split names: drawn to learn from, and left to be evaluated. With an official
+# split the second are those of its training units that were not drawn.
+DRAWN, NOT_DRAWN = "drawn", "not drawn"
 
 
 def few_shots(view: View, shots: int, *, groups: npt.NDArray[np.int64], seed: int) -> View:
@@ -36,8 +38,9 @@ def few_shots(view: View, shots: int, *, groups: npt.NDArray[np.int64], seed: in
     Returns
     -------
     View
-        With other `View.splits`: the units of training patients that were not drawn have ``""``, and are counted as
-        outside the split.
+        With other `View.splits`. With an official split its training units that were not drawn are `NOT_DRAWN`, which
+        is neither learned from nor evaluated. Without one, the units are `DRAWN`, ``""`` (further ones of a drawn
+        patient) and `NOT_DRAWN`, which are evaluated.
 
     Raises
     ------
@@ -46,8 +49,9 @@ def few_shots(view: View, shots: int, *, groups: npt.NDArray[np.int64], seed: in
     """
     labelled = (view.y != MISSING).any(axis=1)
     official = bool(np.any(view.splits[labelled] != ""))
-    evaluation = EVALUATION if EVALUATION in view.splits[labelled] else "valid"
-    may_learn = labelled & (view.splits != evaluation) & (view.splits != "") if official else labelled
+    evaluation = "test" if "test" in view.splits[labelled] else "valid"
+    no_part = ["", evaluation, NOT_DRAWN]
+    may_learn = labelled & ~np.isin(view.splits, no_part) if official else labelled
     units = _one_of_each_patient(view, np.flatnonzero(may_learn), groups, seed)
     if len(units) < shots or (len(units) == shots and not official):
         kept = "" if official else ", and one more to be evaluated on"
@@ -58,12 +62,11 @@ def few_shots(view: View, shots: int, *, groups: npt.NDArray[np.int64], seed: in
     learned = _drawn(view, units, shots, seed)
     if official:
         # What the official split calls a unit that is learned from stays its word.
-        splits = np.where(view.splits == evaluation, view.splits, "")
+        splits = np.where(may_learn, NOT_DRAWN, view.splits)
         splits[learned] = view.splits[learned]
     else:
-        splits = np.where(np.isin(groups, groups[learned]), "", EVALUATION)
-        splits = splits.astype(f"<U{max(len(FIT), len(EVALUATION))}")
-        splits[learned] = FIT
+        splits = np.where(np.isin(groups, groups[learned]), "", NOT_DRAWN)
+        splits[learned] = DRAWN
     return replace(view, splits=splits)
 
 

@@ -71,7 +71,7 @@ def blend(view: View, parts: Sequence[ProbeResult | Run], options: ProbeOptions 
     with stage("weights and calibration"):
         answer = join(plan.said, plan.n_classes)
         sets = _sets(plan, answer, plan.said)
-    if plan.split.mode == "official split":
+    if plan.split.mode != "outer cross-validation":
         evaluated = _predicted(plan, answer, sets, slice(None))
     else:
         evaluated = _cross_validated(plan)

@@ -188,7 +188,9 @@ def comparison_table(
     matched = match_units(loaded, names, baseline=position)
     scored = _scored(loaded, matched, position, draws=draws, seed=seed)
     leading = leading_metric(loaded[position])
-    wanted = tuple(dict.fromkeys((leading, *shown_in("heads"), *computed_in("comparison"))))
+    wanted = tuple(
+        dict.fromkeys((leading, *shown_in("heads"), *shown_in("tiles"), *computed_in("comparison")))
+    )
     drawn: list[Mapping[str, Drawn]] = [draw_metrics(of_run, wanted) for of_run in scored]
     if is_of_the_competition(matched.targets, loaded[0].classes):
         drawn = [

@@ -116,7 +116,9 @@ def estimate_error(bins: Bins, drawn: Floats, *, patients: int, level: float) ->
     The upper limit and the debiased error suppose that the true deviations are spread over the bins as their noise is,
     the lower limit that they are where they stand out of it: each the case in which the observed error says least. The
     debiased error is the one that would show the observed one or less in half of all samples. The lower limit is 0
-    wherever a perfect head would show as much, the upper one never below the observed error.
+    wherever a perfect head would show as much. The upper one is that of an error which a perfect head shows in half of
+    all samples, or of the observed one if that is larger: an error that is small by luck proves nothing (as
+    power-constrained limits, Cowan et al. 2011, arXiv 1105.3166).
 
     Parameters
     ----------
@@ -141,7 +143,8 @@ def estimate_error(bins: Bins, drawn: Floats, *, patients: int, level: float) ->
     if not standing.any():
         standing = bins.deviations
     debiased = _true_error(spread, noise, observed, 0.5)
-    high = max(_true_error(spread, noise, observed, tail), observed)
+    shown = max(observed, float(np.median(of_perfect)))
+    high = max(_true_error(spread, noise, shown, tail), shown)
     low = 0.0
     if observed > np.quantile(of_perfect, 1 - tail):
         low = min(_true_error(standing, noise, observed, 1 - tail), debiased)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from embedstore.errors import DataError
 from embedstore.view import MISSING, View, take_targets
+from heads.few_shots import NOT_DRAWN
 from heads.folds import assign_folds
 from heads.protocol.splits import split_units
 
@@ -216,7 +217,8 @@ def _refusal(view: View, left_out: Mapping[str, LeftOut], folds: int) -> str:
         if split_units(view).mode == "official split"
         else ""
     )
-    return f"{refused}. Bring more patients of these classes, or label a task with fewer classes{hint}"
+    few = "; `shots` of more draws more of each class" if NOT_DRAWN in view.splits else ""
+    return f"{refused}. Bring more patients of these classes, or label a task with fewer classes{hint}{few}"
 
 
 def _counted(entry: LeftOut) -> str:

@@ -165,7 +165,7 @@ def _parts(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return units to learn from and units to evaluate on: of the official split, or a fifth of the patients."""
     split = split_units(view)
-    if split.mode == "official split":
+    if split.mode != "outer cross-validation":
         return split.fitted, split.evaluated
     units = np.flatnonzero(split.fitted)
     _, own = np.unique(groups[units], return_inverse=True)

@@ -79,7 +79,7 @@ def probe(
     with _timed(seconds, "predict"):
         evaluated, evidence = (
             (_predict(plan, fitted, sets, split.evaluated), Evidence(cut=_cut(fitted)))
-            if split.mode == "official split"
+            if split.mode != "outer cross-validation"
             else _cross_validate(plan, fitted)
         )
     with _timed(seconds, "evaluate"):
@@ -128,7 +128,7 @@ def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
     asked.ways(view)
     _require_usable(view)
     split = split_units(view)
-    if split.mode == "official split":
+    if split.mode != "outer cross-validation":
         require_disjoint_splits(view, split.fitted, split.evaluated)
     grid = asked.grid(family)
     groups = leakage_groups(view)

@@ -47,7 +47,7 @@ def render_comparison(table: ComparisonTable) -> str:
         units=units_in_words(table.unit),
         differences=_differences(table),
         cells=_cells(table),
-        columns=list(dict.fromkeys((*table.columns, *shown_in("tiles")))),
+        columns=_columns(table),
         forest=_forest(table),
         forest_of_differences=_forest_of_differences(table),
         phantoms=bool(sources) and any(source["phantom"] for source in sources),
@@ -65,6 +65,12 @@ def save_comparison(path: StrPath, table: ComparisonTable) -> None:
     >>> heads.save_comparison("encoders.html", heads.comparison_table([run, "runs/nearest"], draws=100))
     """
     write_durable(Path(path), render_comparison(table).encode(), label="comparison")
+
+
+def _columns(table: ComparisonTable) -> list[str]:
+    """Return the metrics of the table of runs: those of the terminal, and what a report's tiles show."""
+    names = dict.fromkeys((*table.columns, *shown_in("tiles")))
+    return [name for name in names if any(name in entry.metrics for entry in table.runs)]
 
 
 def _differences(table: ComparisonTable) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 
 from embedstore.errors import DataError
 from embedstore.view import View
-from heads.few_shots import few_shots
+from heads.few_shots import DRAWN, NOT_DRAWN, few_shots
 from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
@@ -21,7 +21,7 @@ def drawn(view: View, shots: int = 24, seed: int = 0) -> View:
 
 
 def learned(view: View) -> set[str]:
-    return set(view.unit_ids[view.splits == "train"].tolist())
+    return set(view.unit_ids[np.isin(view.splits, ["train", DRAWN])].tolist())
 
 
 def in_another_order(view: View) -> View:
@@ -42,7 +42,7 @@ def in_another_order(view: View) -> View:
 def test_the_cases_are_one_of_each_patient_and_the_same_in_any_order(share: float) -> None:
     view = make_view(valid_share=share)
     found = drawn(view)
-    chosen = found.splits == "train"
+    chosen = np.isin(found.unit_ids, list(learned(found)))
     assert chosen.sum() == len(np.unique(view.patients[chosen])) == 24
     assert learned(drawn(in_another_order(view))) == learned(found)
     assert learned(drawn(view, seed=1)) != learned(found)
@@ -71,8 +71,8 @@ def test_without_a_split_everybody_who_shares_nothing_with_the_drawn_is_evaluate
     twins = replace(view, content_sha256=content)
     found = drawn(twins)
     groups = leakage_groups(twins)
-    assert not set(groups[found.splits == "train"]) & set(groups[found.splits == "test"])
-    assert set(groups[found.splits == "test"]) | set(groups[found.splits == "train"]) == set(groups)
+    assert not set(groups[found.splits == DRAWN]) & set(groups[found.splits == NOT_DRAWN])
+    assert set(groups[found.splits == NOT_DRAWN]) | set(groups[found.splits == DRAWN]) == set(groups)
 
 
 def test_classes_have_their_share_by_the_largest_remainder() -> None:
@@ -82,7 +82,7 @@ def test_classes_have_their_share_by_the_largest_remainder() -> None:
     y = np.zeros((len(view.unit_ids), 1), np.int64)
     y[np.isin(view.patients, view.patients[first][6:])] = 1
     found = drawn(replace(view, y=y), shots=4)
-    assert sorted(y[found.splits == "train", 0].tolist()) == [0, 0, 1, 1]
+    assert sorted(y[found.splits == DRAWN, 0].tolist()) == [0, 0, 1, 1]
 
 
 def test_too_few_patients_are_refused_with_their_number() -> None:
@@ -97,4 +97,16 @@ def test_a_probe_learns_from_them_alone() -> None:
     result = probe(make_view(patients=160), ProbeOptions(shots=48, draws=20))
     assert len(result.out_of_fold.unit_ids) == 48
     assert result.settings.to_json()["shots"] == 48
-    assert result.excluded["unit outside the official split"] > 0
+    assert result.settings.mode == "official split"
+    assert result.excluded["training unit that was not drawn"] > 0
+    assert "unit outside the official split" not in result.excluded
+
+
+def test_without_a_split_no_split_is_said_to_be_official() -> None:
+    view = make_view(patients=160, valid_share=0.0)
+    result = probe(view, ProbeOptions(shots=48, draws=20))
+    assert (result.settings.mode, result.settings.evaluation_split) == ("few shots", NOT_DRAWN)
+    others = ~np.isin(view.patients, view.patients[np.isin(view.unit_ids, result.out_of_fold.unit_ids)])
+    assert sorted(result.evaluated.unit_ids) == sorted(view.unit_ids[others])
+    further = result.excluded["further unit of a patient who was drawn"]
+    assert further == len(view.unit_ids) - 48 - others.sum() > 0

@@ -11,6 +11,7 @@ import pytest
 from heads.comparing.comparison_table import ComparisonTable, comparison_table
 from heads.reporting.comparison_page import render_comparison, save_comparison
 from heads.runs.run import Run
+from heads.statistics.metrics import shown_in
 from tests.heads.comparing.encoder_runs import of_units, run_of, view_by
 
 
@@ -35,6 +36,18 @@ def test_the_page_has_each_runs_metrics_and_differences(table: ComparisonTable) 
     assert f"{table.units} studies of {table.patients} patients" in page
     assert "(baseline)" in page
     assert "Some or all of the data" not in page, "these runs name no phantom"
+
+
+def test_every_column_of_the_page_has_the_numbers_that_the_runs_themselves_state(
+    runs: tuple[Run, Run], table: ComparisonTable
+) -> None:
+    page = render_comparison(table)
+    assert "<th>AUPRC</th>" in page
+    for run in runs:
+        for name in shown_in("tiles"):
+            value = run.document["metrics"].get(name, {}).get("value")
+            if value is not None:
+                assert f">{value:.3f} " in page, name
 
 
 def test_subgroups_stand_there_with_their_numbers_or_the_reason_why_there_are_none(
