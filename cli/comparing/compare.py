@@ -66,7 +66,7 @@ def command(
     \b
     Example:
       embed compare runs/hog runs/medsiglip --subgroup manufacturer,sex,age
-      embed compare runs/* --baseline runs/hog --out encoders.html
+      embed compare runs/abnormal-* --baseline runs/abnormal-hog --out encoders.html
       embed compare runs/lumbar --responses medgemma.jsonl --out generated.html
     """
 

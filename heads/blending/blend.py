@@ -264,4 +264,5 @@ def _settings(plan: _Plan, inputs: HeadInputs) -> Settings:
         fit_splits=plan.split.fit_names,
         evaluation_split=plan.split.evaluation_name,
         folds_asked=plan.folds_asked,
+        is_blend=True,
     )

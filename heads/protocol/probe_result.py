@@ -40,6 +40,8 @@ class Settings:
         Number of folds that was asked for; the options hold that which was possible.
     repeats
         Partitions of the ensemble that answers; 0 where the heads were refitted.
+    is_blend
+        Whether a blend of heads answers, each of which may be refitted or an ensemble.
     """
 
     options: ProbeOptions
@@ -49,6 +51,7 @@ class Settings:
     evaluation_split: str
     folds_asked: int
     repeats: int = 0
+    is_blend: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as ``run.json`` keeps them; without a preset it is ``""``, without shots 0."""
@@ -63,7 +66,7 @@ class Settings:
             "shots": options.shots or 0,
             "folds": options.folds,
             "folds_asked": self.folds_asked,
-            "final": "ensemble" if self.repeats else "refit",
+            "final": "blend" if self.is_blend else "ensemble" if self.repeats else "refit",
             "repeats": self.repeats,
             "draws": options.draws,
             "seed": options.seed,

@@ -90,6 +90,11 @@ def _never_said(
     y: npt.NDArray[np.int64], probabilities: Floats, classes: Sequence[str], rules: Mapping[str, float]
 ) -> str | None:
     """Name the classes that units have and that no decision says, and the threshold that would say them."""
+    if len(y) > 1 and not np.ptp(probabilities, axis=0).any():
+        return (
+            f"every unit has the same probability of {classes[-1]!r}, {probabilities[0, -1]:.3f}: the calibrator found "
+            "no signal in the scores, so nothing can be ranked or told apart"
+        )
     decisions = decide(probabilities)
     absent = [k for k in range(len(classes)) if (y == k).any() and not (decisions == k).any()]
     if not absent:

@@ -1,8 +1,8 @@
 """L2-regularised logistic regression for every strength, fold and target at once.
 
-All problems share the two matrix products of an iteration. The method is L-BFGS whose first curvature is that of the
-vectors' Gram matrix in its own eigenbasis, which takes away the ill-conditioning that makes plain L-BFGS slow on
-embeddings (their spectrum decays over decades). Convergence is decided per problem. The objective is scikit-learn's: ``C * sum(weight * log loss) + |w|**2 / 2``, the intercept not penalised.
+All problems share the two matrix products of an iteration. The method is L-BFGS whose first curvature is that of
+the vectors' Gram matrix in its own eigenbasis, which takes away the ill-conditioning that makes plain L-BFGS slow on
+embeddings. Convergence is decided per problem. The objective is ``C * sum(weight * log loss) + |w|**2 / 2``.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def test_a_run_answers_alone_as_it_was_evaluated_bit_for_bit(view, parts, tmp_pa
     assert run.document["metrics"]["auroc"]["value"] == result.evaluation.overall["auroc"].value
     assert [part["head"] for part in run.document["parts"]] == [*PARTS, "xgboost"]
     assert list(run.document["heads"][0]["point"]) == [*PARTS, "xgboost"]
-    assert run.document["settings"]["head"] == "blend"
+    assert run.document["settings"]["head"] == run.document["settings"]["final"] == "blend"
     assert run.document["patient_vectors"]["head"] is True  # those of knn
     assert "knn" in render_report([run])
 

@@ -92,6 +92,11 @@ def test_a_class_that_is_never_said_comes_with_the_threshold_that_says_it(result
     assert CONSTANT not in kinds(said)
 
 
+def test_equal_probabilities_are_said_to_hold_no_signal(result: ProbeResult) -> None:
+    text = of_kind(saying(result, np.full(len(truth(result)), 0.4426)), NEVER_SAID)
+    assert text.startswith("every unit has the same probability of 'abnormal', 0.443")
+
+
 def test_where_no_rule_says_the_class_the_largest_probability_is_named(result: ProbeResult) -> None:
     positive = 0.4 * noisy(result, 1)
     text = of_kind(saying(result, positive, youden=0.9), NEVER_SAID)
