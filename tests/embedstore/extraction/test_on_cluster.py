@@ -121,6 +121,11 @@ def test_a_node_lost_in_the_middle_changes_no_byte(folder, tmp_path, cluster):
     assert store_bytes(tmp_path / "s") == store_bytes(folder / "reference")
 
 
+def without_sizes(said: list[str]) -> list[str]:
+    """Leave out what is said of the size of the encoder's tokens before anything is computed."""
+    return [line for line in said if not line.startswith("tokens: ")]
+
+
 @pytest.mark.slow
 def test_a_lost_device_has_its_chunks_done_by_others_and_a_retry_is_shared_too(tmp_path, cluster):
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
@@ -138,7 +143,9 @@ def test_a_lost_device_has_its_chunks_done_by_others_and_a_retry_is_shared_too(t
         observer=Observer(say=said.append),
     )
     assert (summary.failed, summary.pending) == ({"missing": 1}, 0)
-    assert said == ["device cuda:0 stopped answering (unspecified launch failure); its chunks go to others"]
+    assert without_sizes(said) == [
+        "device cuda:0 stopped answering (unspecified launch failure); its chunks go to others"
+    ]
     (pictures / "image9.png").write_bytes(payload)
     summary = extract_on_cluster(
         collection_of(pictures, PICTURES),
@@ -180,8 +187,8 @@ def test_an_actor_that_died_at_work_is_replaced_though_no_other_is_there(folder,
         observer=Observer(say=said.append),
     )
     assert (summary.valid, summary.pending) == (PICTURES, 0)
-    assert len(said) == 1
-    assert "is gone" in said[0]
+    (gone,) = without_sizes(said)
+    assert "is gone" in gone
     assert store_bytes(tmp_path / "s") == store_bytes(folder / "reference")
     assert summary.stopwatch.wall_s > 0
 
