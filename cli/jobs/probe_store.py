@@ -177,7 +177,10 @@ def probe_into(
     notify: Notify = ignore,
 ) -> Run:
     """Probe opened stores and leave the run in `folder`, which has been checked; raises as `probe_store`."""
-    return keep_result(folder, opened, probe(opened.view, options, family=family), notify=notify)
+    result = probe(opened.view, options, family=family)
+    if options.repeats is not None and not result.settings.repeats:
+        notify(f"`repeats={options.repeats}` changed nothing: {options.head} was refitted, once, on all")
+    return keep_result(folder, opened, result, notify=notify)
 
 
 def keep_result(folder: Path, opened: OpenedProbe, result: ProbeResult, *, notify: Notify = ignore) -> Run:

@@ -39,6 +39,12 @@ def test_a_run_and_its_report_are_left_where_task_preset_and_options_say(store: 
     assert said[1].endswith("UTC in runs/abnormal-google-lr-seed-3")
 
 
+def test_repeats_of_a_head_that_has_none_are_said_to_change_nothing(store: Path) -> None:
+    said: list[str] = []
+    probe_store(ProbeJob(stores=[store], options=ProbeOptions(draws=20, repeats=3)), notify=said.append)
+    assert said == ["`repeats=3` changed nothing: logistic was refitted, once, on all"]
+
+
 def test_equal_inputs_with_another_result_are_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     probe_store(ProbeJob(stores=[store], options=QUICK, out="r"))
