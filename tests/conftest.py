@@ -17,6 +17,9 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
+    # Files with slow tests first: workers take whole files, and one that is long must not be the last.
+    slow = {item.path for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: item.path not in slow)
     import torch
 
     if torch.cuda.is_available():
