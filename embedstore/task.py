@@ -214,6 +214,18 @@ def units_in_words(unit: str) -> str:
     return {"image": "images", "study": "studies"}.get(unit, f"units ({unit})")
 
 
+def counted_units(count: int, unit: str) -> str:
+    """Return ``1 image``, ``2,000 studies`` or ``1 unit (study_id,level)``.
+
+    Examples
+    --------
+    >>> counted_units(1, "study"), counted_units(2_000, "study_id,level")
+    ('1 study', '2,000 units (study_id,level)')
+    """
+    one = {"image": "image", "study": "study"}.get(unit, f"unit ({unit})")
+    return f"{count:,} {one if count == 1 else units_in_words(unit)}"
+
+
 def unit_id_of(key: Sequence[str], cells: Sequence[str | None]) -> str:
     """Return the id of a unit: the value of its key, or the values of several columns with ``|`` between them.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -209,7 +208,7 @@ def command(context: click.Context, /, **given: Any) -> None:
     verbose, as_json = given.pop("verbose"), given.pop("as_json")
     job = _job(context, **given)
     if given["preset"] is None and given["head"] == _ALL:
-        rows = verbose or (sys.stderr.isatty() and not as_json)
+        rows = verbose or not as_json
         with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
             compared = probe_all(
                 job, notify=print_notice, finished=print_finished if rows else lambda _name, _run: None

@@ -9,7 +9,7 @@ import click
 
 from cli.comparing.table_text import estimate_in_words, signed_in_words
 from cli.options import plural
-from embedstore.task import units_in_words
+from embedstore.task import counted_units
 from heads.comparing.compared_answers import ComparedAnswers
 from heads.comparing.responses_table import ResponsesTable
 from heads.lumbar.grades import LABELS
@@ -26,7 +26,7 @@ def print_responses(table: ResponsesTable) -> None:
     """Print all cells together, then each condition, then how the responses were read."""
     base = table.rows[table.baseline]
     click.echo(
-        f"{table.task}: {table.studies:,} {units_in_words(table.unit)} of {plural(table.patients, 'patient')}, "
+        f"{table.task}: {counted_units(table.studies, table.unit)} of {plural(table.patients, 'patient')}, "
         f"{table.cells:,} labelled cells; baseline: {base.name}"
     )
     for line in table.notes:

@@ -7,7 +7,7 @@ import math
 import click
 
 from cli.options import plural
-from embedstore.task import units_in_words
+from embedstore.task import counted_units
 from heads.comparing.compared_cells import ComparedCell
 from heads.comparing.comparison_table import ComparedRun, ComparisonTable
 from heads.runs.answers import NOTICE
@@ -23,7 +23,7 @@ def print_comparison(table: ComparisonTable) -> None:
     """Print the runs, the best first, with their differences to the baseline, then the subgroups."""
     base = table.runs[table.baseline]
     click.echo(
-        f"{table.task}: {table.units:,} {units_in_words(table.unit)} of {plural(table.patients, 'patient')}, evaluated "
+        f"{table.task}: {counted_units(table.units, table.unit)} of {plural(table.patients, 'patient')}, evaluated "
         f"in every run; baseline: {base.name}"
     )
     if len(table.targets) > 1:
@@ -56,9 +56,7 @@ def print_comparison(table: ComparisonTable) -> None:
 
 
 def _print_cell(cell: ComparedCell, table: ComparisonTable, width: int) -> None:
-    counted = (
-        f"{cell.cell}: {cell.units:,} {units_in_words(table.unit)} of {plural(cell.patients, 'patient')}"
-    )
+    counted = f"{cell.cell}: {counted_units(cell.units, table.unit)} of {plural(cell.patients, 'patient')}"
     if cell.refused:
         click.echo(f"{counted}; no number: {cell.refused}, fewer than {FEW_PATIENTS}")
         return

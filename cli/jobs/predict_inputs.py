@@ -25,7 +25,7 @@ from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
 from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
-from embedstore.task import units_in_words
+from embedstore.task import counted_units
 from heads.runs.run import Run
 from heads.runs.run_files import load_run
 
@@ -251,10 +251,10 @@ def _tell_lacking(store: Store, unit: str, notify: Notify) -> None:
     )
     if not counted:
         return
-    units = units_in_words(unit)
-    partial = f", {lacking.partial:,} an answer without some of their images" if lacking.partial else ""
+    partial = f", {lacking.partial:,} answered without some of their images" if lacking.partial else ""
     advice = "; run `embed extract`" if lacking.pending else ""
-    notify(f"{shown(store.path)}: {counted}: {lacking.absent:,} {units} get no answer{partial}{advice}")
+    without = f"{counted_units(lacking.absent, unit)} without an answer"
+    notify(f"{shown(store.path)}: {counted}: {without}{partial}{advice}")
 
 
 def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify: Notify) -> Answering:

@@ -12,7 +12,7 @@ import click
 from cli.options import plural, print_facts
 from cli.project import shown
 from embedstore.files import StrPath
-from embedstore.task import units_in_words
+from embedstore.task import counted_units
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import binned_text, counted_text, data_in_words
 from heads.runs.answers import NOTICE
@@ -219,7 +219,8 @@ def _strangers(counts: Mapping[str, int], unit: str) -> str:
 
 
 def _counted(counts: Mapping[str, int], role: str, unit: str) -> str:
-    return f"{counts[f'units_{role}']:,} {units_in_words(unit)} of {counts[f'patients_{role}']:,} patients"
+    units = counted_units(counts[f"units_{role}"], unit)
+    return f"{units} of {plural(counts[f'patients_{role}'], 'patient')}"
 
 
 def _estimate(entry: Mapping[str, Any], *, absent: str = "undefined") -> str:

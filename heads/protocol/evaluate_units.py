@@ -102,7 +102,7 @@ def _evaluate(
     return Evaluation(
         overall=overall,
         without_image=evaluate(constant, computed_in("without image")),
-        before_calibration=evaluate(uncalibrated, computed_in("uncalibrated")),
+        before_calibration=evaluate(uncalibrated),
         by_target=by_target,
         by_subgroup=by_subgroup,
         at_threshold=at_threshold,

@@ -135,7 +135,7 @@ def _left_out(view: View, groups: npt.NDArray[np.int64], folds: int, seed: int) 
         reasons = [_reason(of_class, folds) for of_class in patients]
         if split.mode == "outer cross-validation" and not any(reasons):
             outside = _fewest_outside(y, own, folds, seed, len(view.task.classes))
-            reasons = [_too_few(folds) if fewest < folds else None for fewest in outside]
+            reasons = [_too_few_outside(folds) if fewest < folds else None for fewest in outside]
         for name, reason, of_class in zip(kept, reasons, patients, strict=True):
             if reason is not None:
                 counts = dict(zip(view.task.classes, of_class.tolist(), strict=True))
@@ -157,6 +157,10 @@ def _reason(patients: npt.NDArray[np.int64], folds: int) -> str | None:
 
 def _too_few(folds: int) -> str:
     return f"a class with too few patients for {folds} folds"
+
+
+def _too_few_outside(folds: int) -> str:
+    return f"{_too_few(folds)} once the patients of an outer fold are left out"
 
 
 def _patients_by_class(
@@ -188,7 +192,7 @@ def _with_possible_folds(
 ) -> dict[str, LeftOut]:
     """Note of each target in how many folds it could be learned."""
     noted = dict(left_out)
-    open_ones = [name for name, entry in noted.items() if entry.reason == _too_few(folds)]
+    open_ones = [name for name, entry in noted.items() if entry.reason.startswith(_too_few(folds))]
     for fewer in range(folds - 1, LEAST_FOLDS - 1, -1):
         if not open_ones:
             break

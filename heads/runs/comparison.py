@@ -98,9 +98,10 @@ def require_one_task(runs: Sequence[Run]) -> None:
         ]
         if differing:
             (one, found) = (_task_in_words(run) for run in (first, other))
+            same = " ".join(str(run.folder) for run in runs if _task_in_words(run) == one)
             raise UsageError(
                 f"runs side by side must be of one task; found {one} in {first.folder} and {found} in "
-                f"{other.folder}. Take those of one task"
+                f"{other.folder}. Take those of one task, such as {same}"
             )
 
 

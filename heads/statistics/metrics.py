@@ -18,9 +18,9 @@ from heads.statistics import metric_functions as functions
 
 Array = npt.NDArray[Any]
 Better = Literal["larger", "smaller", "nearer 0", "nearer 1"]
-# Computed there as well as overall: in the cells of a subgroup, at thresholds from out-of-fold probabilities, before
-# calibration, with p-values between runs, for each size of a learning curve, and for stating the prevalence of all.
-Computed = Literal["subgroups", "thresholds", "uncalibrated", "comparison", "learning curve", "without image"]
+# Computed there as well as overall: in the cells of a subgroup, at thresholds from out-of-fold probabilities, with
+# p-values between runs, for each size of a learning curve, and for stating the prevalence of all.
+Computed = Literal["subgroups", "thresholds", "comparison", "learning curve", "without image"]
 # Shown where there is no room for all: `embed probe`, the columns of `embed probe --head all`, the tiles of the report,
 # its columns of subgroups and targets, and its columns of thresholds.
 Shown = Literal["summary", "heads", "tiles", "cells", "decisions"]
@@ -163,7 +163,7 @@ def _ece(y: Array, probabilities: Floats, weights: Array | None = None) -> Float
     return functions.ece(y, probabilities, weights, bins=ece_bins(len(y)))
 
 
-_EVERYWHERE: frozenset[Computed] = frozenset({"subgroups", "uncalibrated", "comparison", "learning curve"})
+_EVERYWHERE: frozenset[Computed] = frozenset({"subgroups", "comparison", "learning curve"})
 _DECISIONS: frozenset[Computed] = frozenset({"subgroups", "thresholds"})
 
 METRICS: dict[str, Metric] = {
@@ -174,8 +174,7 @@ METRICS: dict[str, Metric] = {
             label="AUROC",
             function=functions.auroc,
             better="larger",
-            # Calibration hardly changes an order.
-            computed=_EVERYWHERE - {"uncalibrated"},
+            computed=_EVERYWHERE,
             shown=frozenset({"summary", "heads", "tiles", "cells"}),
             stands_on="every class",
         ),
@@ -194,7 +193,7 @@ METRICS: dict[str, Metric] = {
             function=functions.kappa,
             better="larger",
             of="decisions",
-            computed=_DECISIONS | {"uncalibrated", "comparison"},
+            computed=_DECISIONS | {"comparison"},
             shown=frozenset({"summary", "heads", "tiles", "cells", "decisions"}),
             stands_on="kappa",
         ),
@@ -214,7 +213,7 @@ METRICS: dict[str, Metric] = {
             function=functions.accuracy,
             better="larger",
             of="decisions",
-            computed=_DECISIONS | {"uncalibrated"},
+            computed=_DECISIONS,
             shown=frozenset({"summary", "tiles", "cells", "decisions"}),
             stands_on="all",
         ),
@@ -280,7 +279,7 @@ METRICS: dict[str, Metric] = {
             label="weighted log loss",
             function=functions.log_loss,
             better="smaller",
-            computed=frozenset({"subgroups", "uncalibrated", "without image"}),
+            computed=frozenset({"subgroups", "without image"}),
             needs_class_weights=True,
         ),
         Metric(
@@ -303,7 +302,7 @@ METRICS: dict[str, Metric] = {
             label="ECE (classwise, of the positive class's probability)",
             function=_ece,
             better="smaller",
-            computed=frozenset({"subgroups", "uncalibrated"}),
+            computed=frozenset({"subgroups"}),
             shown=frozenset({"summary", "heads", "tiles", "cells"}),
             least_units=LEAST_ECE_UNITS,
             binned=True,
@@ -314,7 +313,6 @@ METRICS: dict[str, Metric] = {
             label="calibration slope",
             function=functions.calibration_slope,
             better="nearer 1",
-            computed=frozenset({"uncalibrated"}),
             shown=frozenset({"summary", "tiles"}),
         ),
         Metric(
@@ -322,7 +320,6 @@ METRICS: dict[str, Metric] = {
             label="calibration intercept",
             function=functions.calibration_intercept,
             better="nearer 0",
-            computed=frozenset({"uncalibrated"}),
         ),
     )
 }

@@ -312,7 +312,7 @@ def test_a_store_with_pending_images_says_how_many_studies_get_no_answer(
     assert printed.out == ""
     manifest = pq.read_table("all.store/parts/0000/manifest.parquet")
     studies = len(set(manifest["study_id"].to_pylist()))
-    lacking = f"{manifest.num_rows} images pending: {studies} studies get no answer; run `embed extract`"
+    lacking = f"{manifest.num_rows} images pending: {studies} studies without an answer; run `embed extract`"
     assert lacking in printed.err
 
 

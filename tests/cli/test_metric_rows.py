@@ -32,7 +32,7 @@ ROW = Metric(
     label="largest error",
     function=_largest_error,
     better="smaller",
-    computed=frozenset({"subgroups", "uncalibrated", "comparison", "learning curve"}),
+    computed=frozenset({"subgroups", "comparison", "learning curve"}),
     shown=frozenset({"summary", "heads", "tiles", "cells"}),
     least_units=40,
 )
