@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedstore.errors import UsageError, did_you_mean
+from embedstore.errors import PluginError, UsageError, did_you_mean
 from embedstore.plugins import HEADS, find_plugin, plugin_names, plugins, require_members
 from heads.base import FamilyDefaults, Head, HeadDefaults, HeadFamily, HeadNeeds
 
@@ -56,6 +56,12 @@ def head_needs(name: str) -> HeadNeeds:
 
 def head_family(name: str) -> HeadFamily:
     """Return the default grid of a head by name; raises as `head_class`, also for a grid without its contract."""
-    family = head_class(name).family()
+    found = head_class(name)
+    try:
+        family = found.family()
+    except Exception as error:  # another package may raise anything
+        raise PluginError(
+            f"head {name!r} has no grid: {type(error).__name__}: {' '.join(str(error).split())}. Update its package"
+        ) from error
     require_members(family, HeadFamily, what=f"the grid of head {name!r}", base=FamilyDefaults)
     return family

@@ -16,6 +16,7 @@ from embedstore.encoders.base import Encoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.doctor import State, examine
 from embedstore.keys.key_file import read_key
+from heads.registry import head_family
 
 
 @click.command(name="doctor", cls=ProjectCommand)
@@ -54,7 +55,7 @@ def command(
 
     findings = []
     key = None if key_file is None else read_key(key_file)
-    for finding in examine(store, build, encoder, key=key):
+    for finding in examine(store, build, encoder, key=key, load_head=head_family):
         findings.append(finding)
         if not as_json:
             print_finding(finding)

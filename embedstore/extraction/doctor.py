@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
 from embedstore.checkpoints.hub import HubUnreachable, check_access, hub_file
 from embedstore.encoders.base import Encoder
-from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError
+from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError, UsageError
 from embedstore.extraction.plan import library_versions
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
 from embedstore.keys.key_file import Key
@@ -78,7 +78,12 @@ class Finding:
 
 
 def examine(
-    store: Path | None, build: Callable[[str], Encoder], encoder: str, *, key: Key | None = None
+    store: Path | None,
+    build: Callable[[str], Encoder],
+    encoder: str,
+    *,
+    key: Key | None = None,
+    load_head: Callable[[str], object] | None = None,
 ) -> Iterator[Finding]:
     """Run every check, quick ones first; an error that a check raises becomes a finding.
 
@@ -94,9 +99,11 @@ def examine(
         Name of the one whose speed is measured.
     key
         Key of a store whose paths are hidden.
+    load_head
+        As of `plugin_findings`.
     """
     yield from library_findings()
-    yield from plugin_findings()
+    yield from plugin_findings(load_head)
     yield processor_finding()
     yield from device_findings()
     timeout_s: float | None = _HUB_TIMEOUT_S
@@ -143,8 +150,15 @@ def library_findings() -> Iterator[Finding]:
             )
 
 
-def plugin_findings() -> Iterator[Finding]:
-    """List the encoders, data sets and heads of other packages, and say of each whether it can be imported."""
+def plugin_findings(load_head: Callable[[str], object] | None = None) -> Iterator[Finding]:
+    """List the encoders, data sets and heads of other packages, and say of each whether it can be imported.
+
+    Parameters
+    ----------
+    load_head
+        Loads a head by its name and raises where it lacks a part of the contract (`heads.registry.head_family`); by
+        default heads are imported and no more.
+    """
     for group in (ENCODERS, DATASETS, HEADS):
         for plugin in plugins(group):
             if plugin.package == _OWN_PACKAGE:
@@ -157,8 +171,11 @@ def plugin_findings() -> Iterator[Finding]:
                 "version": plugin.version,
             }
             try:
-                plugin.load()
-            except PluginError as error:
+                if group == HEADS and load_head is not None:
+                    load_head(plugin.name)
+                else:
+                    plugin.load()
+            except (PluginError, UsageError) as error:
                 yield Finding(
                     topic, State.NOTE, f"{package}: does not load", str(error), values | {"loads": False}
                 )

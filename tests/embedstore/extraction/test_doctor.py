@@ -22,6 +22,7 @@ from embedstore.extraction.doctor import Finding, State
 from embedstore.extraction.extract import extract
 from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_VERSIONS
 from embedstore.plugins import ENCODERS, HEADS
+from heads.registry import head_family
 from tests.checkpoints import cache_snapshot, write_siglip
 from tests.paths import PROJECT
 from tests.pictures import collection_of, write_pictures
@@ -89,6 +90,28 @@ def test_plugins_of_other_packages_are_listed_with_their_version_and_whether_the
     assert broken.found == "their-plugins 0.3: does not load"
     assert "No module named 'no_such_library'" in broken.fix
     assert broken.values["loads"] is False
+
+
+def test_a_head_that_loads_but_lacks_its_contract_is_found(tmp_path, monkeypatch):
+    install(
+        tmp_path,
+        "their-heads",
+        {HEADS: {"half": "their_head:Half", "raising": "their_head:Raising"}},
+        {
+            "their_head": "from heads.base import HeadDefaults\n"
+            "class Half: pass\n"
+            "class Raising(HeadDefaults):\n"
+            "    name = 'raising'\n"
+            "    @classmethod\n"
+            "    def family(cls): raise RuntimeError('no grid today')\n"
+        },
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [finding.values["loads"] for finding in doctor.plugin_findings()] == [True, True]
+    half, raising = doctor.plugin_findings(head_family)
+    assert half.values["loads"] is raising.values["loads"] is False
+    assert "head 'half' lacks " in half.fix
+    assert "raising" in raising.fix or "no grid today" in raising.fix
 
 
 def test_weights_that_are_not_there_are_a_note_with_their_fix():
@@ -233,7 +256,7 @@ def test_the_command_names_every_topic_and_its_exit_code_says_whether_something_
     assert {"python", "processor", "medsiglip-448", "medgemma-896", "disk", "fsync", "speed of hog"} <= topics
     assert found["sound"]
     broken = Finding("disk", State.BROKEN, "cannot write", "choose another folder")
-    monkeypatch.setattr("cli.commands.doctor.examine", lambda folder, build, encoder, key: iter([broken]))
+    monkeypatch.setattr("cli.commands.doctor.examine", lambda folder, build, encoder, key, load_head: iter([broken]))
     assert run(["doctor"]) == 1
     assert "BROKEN  disk: cannot write\n        fix: choose another folder" in capsys.readouterr().out
 
