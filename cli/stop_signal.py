@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from heads.stages import Stage, Watch
+
 _OF_CHUNKS = "the current chunk is abandoned, finished ones stay"
 
 
@@ -46,15 +48,40 @@ def stop_on_signal(what_stays: str = _OF_CHUNKS) -> Iterator[Callable[[], bool]]
 
 
 @contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does: by KeyboardInterrupt, so that what is kept can be said."""
+def interrupted_at_stages(watch: Watch | None) -> Iterator[Watch]:
+    """Let SIGINT and SIGTERM end the block by KeyboardInterrupt, so that what is kept can be said.
+
+    Libraries may swallow the exception, in an import that is tried or in a callback from C; the next stage that begins
+    then raises it again.
+
+    Parameters
+    ----------
+    watch
+        Whoever watches the stages; None for nobody.
+
+    Yields
+    ------
+    What to give to `heads.stages.watched` in its place.
+    """
+    asked = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
         del number, frame
+        asked = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def pass_on(stages: tuple[Stage, ...]) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        if watch is not None:
+            watch(stages)
+
+    before: dict[int, Any] = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield
+        yield pass_on
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -60,9 +60,14 @@ class Plugin:
 def plugins(group: str) -> list[Plugin]:
     """Return what is installed for a group, by name and package; imports nothing of it."""
     found = []
+    # A package's metadata are a long text to parse, and most entries are of one package.
+    known: dict[int, tuple[str, str]] = {}
     for entry in entry_points(group=group):
-        package, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
-        found.append(Plugin(group, entry.name, package, version, entry))
+        of_package = id(entry.dist)
+        if of_package not in known:
+            metadata = entry.dist.metadata if entry.dist else None
+            known[of_package] = (metadata["Name"], metadata["Version"]) if metadata else ("unknown", "")
+        found.append(Plugin(group, entry.name, *known[of_package], entry))
     return sorted(found, key=lambda plugin: (plugin.name, plugin.package))
 
 

@@ -33,7 +33,7 @@ from cli.options import (
 from cli.printing.head_table import comparison_document, print_finished, print_head_table
 from cli.printing.probe_progress import shown_stages
 from cli.printing.run_summary import print_run
-from cli.stop_signal import interrupted_by_sigterm
+from cli.stop_signal import interrupted_at_stages
 from embedstore.errors import UsageError
 from embedstore.task import POOLINGS
 from heads.blending.blend import BLEND
@@ -209,7 +209,7 @@ def command(context: click.Context, /, **given: Any) -> None:
     job = _job(context, **given)
     if given["preset"] is None and given["head"] == _ALL:
         rows = verbose or not as_json
-        with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
+        with shown_stages(verbose=verbose) as shown, interrupted_at_stages(shown) as watch, watched(watch):
             compared = probe_all(
                 job, notify=print_notice, finished=print_finished if rows else lambda _name, _run: None
             )
@@ -218,7 +218,7 @@ def command(context: click.Context, /, **given: Any) -> None:
         else:
             print_head_table(compared, stores=job.stores)
         return
-    with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
+    with shown_stages(verbose=verbose) as shown, interrupted_at_stages(shown) as watch, watched(watch):
         # A preset brings its own head.
         joins = given["preset"] is None and given["head"] == BLEND
         run = probe_blend(job, notify=print_notice) if joins else probe_store(job, notify=print_notice)

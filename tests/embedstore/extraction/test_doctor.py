@@ -256,7 +256,9 @@ def test_the_command_names_every_topic_and_its_exit_code_says_whether_something_
     assert {"python", "processor", "medsiglip-448", "medgemma-896", "disk", "fsync", "speed of hog"} <= topics
     assert found["sound"]
     broken = Finding("disk", State.BROKEN, "cannot write", "choose another folder")
-    monkeypatch.setattr("cli.commands.doctor.examine", lambda folder, build, encoder, key, load_head: iter([broken]))
+    monkeypatch.setattr(
+        "cli.commands.doctor.examine", lambda folder, build, encoder, key, load_head: iter([broken])
+    )
     assert run(["doctor"]) == 1
     assert "BROKEN  disk: cannot write\n        fix: choose another folder" in capsys.readouterr().out
 
