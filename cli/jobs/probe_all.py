@@ -16,7 +16,7 @@ from cli.jobs.probe_store import (
     open_probe,
     probe_into,
 )
-from cli.jobs.run_folder import existing_run, require_run_folder
+from cli.jobs.run_folder import existing_run
 from cli.project import shown
 from embedstore.errors import EmbedError
 from heads.blending.blend import BLEND
@@ -83,7 +83,7 @@ def probe_all(
     report = place_of(COMPARISON).with_name(f"{place_of(COMPARISON).name}.html")
     names = [*head_names(), BLEND]
     for name in names:
-        require_run_folder(place_of(name))
+        opened.require_folder(place_of(name))
     runs: dict[str, Run] = {}
     skipped: dict[str, Exception] = {}
     try:

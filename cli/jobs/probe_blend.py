@@ -17,7 +17,7 @@ from cli.jobs.probe_store import (
     open_probe,
     say_what_stays,
 )
-from cli.jobs.run_folder import existing_run, listed, require_run_folder
+from cli.jobs.run_folder import existing_run, listed
 from embedstore.errors import EmbedError, UsageError, did_you_mean
 from heads.blending.blend import BLEND, blend, blend_decided_by
 from heads.protocol.probe import probe
@@ -51,7 +51,7 @@ def probe_blend(job: ProbeJob, *, notify: Notify = ignore) -> Run:
     opened = open_probe(job, notify=notify)
     usual = opened.place(f"{BLEND}-of-{listed(named)}" if named else BLEND)
     folder = usual if job.out is None else Path(job.out)
-    require_run_folder(folder)
+    opened.require_folder(folder)
     try:
         with stage(BLEND):
             parts = _parts(named, opened, notify)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.jobs.notify import Notify, ignore
 from cli.jobs.report_runs import pictures_of_errors
-from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
+from cli.jobs.run_folder import existing_run, require_own_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
 from cli.project import shown
 from embedstore.errors import EmbedError, UsageError
@@ -116,6 +116,12 @@ class OpenedProbe:
         )
         return Path(self.job.runs) / f"{self.view.task.name}-{name}{suffix}"
 
+    def require_folder(self, folder: Path) -> None:
+        """Refuse a place of a run where it cannot lie, or where nobody asked for one of other stores to be replaced."""
+        require_run_folder(folder)
+        if self.job.out is None:
+            require_own_run(folder, {source.store for source in self.view.sources})
+
 
 def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
     """Probe with one head, and leave its run folder with the report.
@@ -137,7 +143,7 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
     opened = open_probe(job, notify=notify)
     named = opened.options.preset or opened.options.head
     folder = opened.place(named) if job.out is None else Path(job.out)
-    require_run_folder(folder)
+    opened.require_folder(folder)
     try:
         with stage(named):
             family = family_of(opened, opened.options, notify)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,33 @@ def require_run_folder(folder: Path) -> None:
         raise UsageError(
             f"--out: {shown(folder)} must be new, empty or a run; it holds {named} and no {RUN_FILE}; "
             "choose another folder"
+        )
+
+
+def require_own_run(folder: Path, stores: Collection[str]) -> None:
+    """Refuse to replace a run of other stores in a place that nobody named.
+
+    Parameters
+    ----------
+    folder
+        Where the new run goes by default.
+    stores
+        Names of the stores that it is made from.
+
+    Raises
+    ------
+    UsageError
+        If there is a run, and it names other stores.
+    """
+    try:
+        sources = json.loads((folder / RUN_FILE).read_bytes())["sources"]
+        held = {source["store"] for source in sources}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if held and stores and held != set(stores):
+        raise UsageError(
+            f"{shown(folder)} holds a run of {', '.join(sorted(held))}, this one is of {', '.join(sorted(stores))}; "
+            "name another folder with --out, or delete that one"
         )
 
 

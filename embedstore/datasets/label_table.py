@@ -32,7 +32,7 @@ from embedstore.task import Task, id_columns, require_unit, unit_id_of, unit_key
 
 # More different labels are measurements or names.
 _MAX_CLASSES = 64
-_STUDY, _PATIENT = "study_id", "patient_id"
+_STUDY, _PATIENT, _IMAGE = "study_id", "patient_id", "image_id"
 
 
 def read_label_table(
@@ -107,7 +107,7 @@ def read_label_table(
     wanted = list(targets) or [column for column in rows.columns if column not in (*key, *parents)]
     for column in (*key, *wanted):
         if column not in rows.columns:
-            hint = did_you_mean(column, rows.columns)
+            hint = _hint_of_unit(column, key, rows.columns)
             raise DataError(f"{path}: needs the column {column!r}; found {', '.join(rows.columns)}{hint}")
     if not wanted:
         raise DataError(f"{path}: needs a label column beside {', '.join(map(repr, key))}")
@@ -202,6 +202,14 @@ def _rules_of_findings(
     if None in states or (UNCERTAIN not in states and uncertain is None and empty == "missing"):
         return None
     return label_rules(label_group={name: columns}, uncertain=uncertain, empty=empty)
+
+
+def _hint_of_unit(column: str, key: Sequence[str], columns: Sequence[str]) -> str:
+    """Return how a table without a column of the unit's key may be read, or ``""``."""
+    if key == (_STUDY,) and _IMAGE in columns:
+        return f". Labels of images, by {_IMAGE}, are read with `unit='image'`"
+    near = did_you_mean(column, columns)
+    return f"{near} Rename the column that holds it" if near and column in key else near
 
 
 def _check_ids(rows: Rows, ids: Mapping[str, Sequence[str | None]]) -> None:

@@ -178,6 +178,8 @@ class FileUnits:
         stored_rows = np.array([self._row_of.get(name, len(self._row_of)) for name in stored_ids], np.int64)
         order = np.lexsort((kept, stored_rows, owners[kept]))
         kept, stored_ids = kept[order], [stored_ids[place] for place in order]
+        once = self._without_copies(owners[kept], rows[kept], stored_ids)
+        kept, stored_ids = kept[once], [stored_ids[place] for place in once]
         answered, unit_of_image = np.unique(owners[kept], return_inverse=True)
         table = self.rows.table.take(pa.array(rows[kept], pa.int64()))
         named = [
@@ -208,6 +210,27 @@ class FileUnits:
             images=len(rows),
         )
 
+    def _without_copies(
+        self, owners: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], stored_ids: Sequence[str]
+    ) -> list[int]:
+        """Return the places to keep: a file elsewhere with the pixels of an image that its unit has already is none.
+
+        Extraction leaves such copies out, too. Files that the store knows by their paths are images of their own.
+        """
+        seen: set[tuple[int, str]] = {
+            (int(owner), image_id)
+            for owner, row, image_id in zip(owners, rows, stored_ids, strict=True)
+            if image_id and self.rows.store_rows[row] >= 0
+        }
+        kept = []
+        for place, (owner, row, image_id) in enumerate(zip(owners.tolist(), rows, stored_ids, strict=True)):
+            if image_id and self.rows.store_rows[row] < 0:
+                if (owner, image_id) in seen:
+                    continue
+                seen.add((owner, image_id))
+            kept.append(place)
+        return kept
+
     @cached_property
     def _row_of(self) -> Mapping[str, int]:
         return {} if self.store is None else self.store.row_of
@@ -230,6 +253,9 @@ class FileUnits:
         """Return a unit that nobody knew by its paths with the store's id, where the store holds its images."""
         names = {self._unit_of_stored.get(image_id) for image_id in stored_ids}
         (name,) = names if len(names) == 1 else (None,)
+        if name is not None and name == unit.name:
+            # All are the store's, so it is the store that says how many there are.
+            return replace(unit, known=len(self._stored_units[name]))
         if name is None or unit.name in self._stored_units or name in self._taken:
             return unit
         # Of two copies of a study the second keeps the name of its files.

@@ -16,6 +16,7 @@ from embedstore.labels.states import MISSING, NO, YES
 
 # What else may stand between findings, for a hint where the separator that was named is nowhere.
 _SEPARATORS = ("|", ";", ",")
+_RARE = ("|", ";")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _OPEN, _CLOSE = "[({", "])}"
@@ -102,7 +103,8 @@ def read_finding_lists(
 def looks_like_lists(cells: Sequence[str]) -> str | None:
     """Return the separator by which the cells of a column look like lists, or None.
 
-    They do where all are in brackets, or one holds a separator between labels that stand alone in other cells.
+    They do where all are in brackets, one holds a separator between labels that stand alone in other cells, or one
+    holds a bar or semicolon, which are rare inside a label, beside a part that stands in another cell, too.
     """
     if cells and all(cell[:1] == "[" and cell[-1:] == "]" for cell in cells):
         return ","
@@ -112,6 +114,11 @@ def looks_like_lists(cells: Sequence[str]) -> str | None:
             separator in cell and sum(part.strip() in alone for part in cell.split(separator)) > 1
             for cell in cells
         ):
+            return separator
+    for separator in _RARE:
+        parts = [{part.strip() for part in cell.split(separator)} for cell in cells]
+        shared = Counter(part for of_cell in parts for part in of_cell if part)
+        if any(len(of_cell) > 1 and any(shared[part] > 1 for part in of_cell) for of_cell in parts):
             return separator
     return None
 

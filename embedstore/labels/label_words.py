@@ -11,6 +11,7 @@ NOTHING_FOUND = frozenset({
     "no abnormal findings", "no acute finding", "no acute findings",
     "no disease", "no pathology", "no lesion", "none", "nothing", "normal",
     "negative", "healthy", "unremarkable", "within normal limits", "wnl", "nad", "clear",
+    "o.b", "o. b", "ohne pathologischen befund", "nessun reperto", "sem achados", "normaal",
     "sin hallazgos", "sano", "sana", "normale", "ohne befund", "kein befund", "unauffällig", "gesund",
     "rien à signaler", "ras",
 })  # fmt: skip

@@ -162,9 +162,11 @@ class ClinicalIds:
         kept = _without_ids(rows, source, key, targets)
         if self.key is None:
             return replace(rows, table=rows.table.select([source, *kept]).rename_columns([own[0], *kept]))
-        return self._translated(rows, kept, attribute, source, own[0])
+        return self._translated(rows, kept, attribute, source, own[0], alone=len(key) == 1)
 
-    def _translated(self, rows: Rows, kept: Sequence[str], attribute: str, source: str, column: str) -> Rows:
+    def _translated(
+        self, rows: Rows, kept: Sequence[str], attribute: str, source: str, column: str, *, alone: bool
+    ) -> Rows:
         values = self._values(CLINICAL_IDS[attribute][1], column)
         chosen: list[tuple[int, str | None]] = []
         for row, cell in enumerate(rows.columns[source]):
@@ -175,6 +177,8 @@ class ClinicalIds:
                 wanted = self._keyed(attribute, text)
                 units = values.get(wanted, [wanted])
             chosen += [(row, unit) for unit in units]
+        if alone:
+            _require_once(rows, chosen, kept, source, column)
         taken = rows.take(pa.array([row for row, _ in chosen], pa.int64()))
         names = pa.array([unit for _, unit in chosen], pa.string())
         return replace(taken, table=taken.table.select(kept).add_column(0, column, names))
@@ -263,3 +267,22 @@ def _without_ids(rows: Rows, source: str, key: Sequence[str], targets: Sequence[
         )
     wanted = {*(name for name in key if name not in _LEVELS), *(targets or others)} - {source}
     return [name for name in rows.columns if name in wanted]
+
+
+def _require_once(
+    rows: Rows, chosen: Sequence[tuple[int, str | None]], kept: Sequence[str], source: str, column: str
+) -> None:
+    """Refuse two rows for one unit, in the words of the table: its owner cannot read the store's ids."""
+    first: dict[str, int] = {}
+    for row, unit in chosen:
+        if unit is None or first.setdefault(unit, row) == row:
+            continue
+        before = first[unit]
+        if all(rows.columns[name][row] == rows.columns[name][before] for name in kept):
+            continue
+        one, other = (as_text(rows.columns[source][at]) for at in (before, row))
+        same = f"{source} {other!r}" if one == other else f"{source} {one!r} and {other!r}, which are one,"
+        raise DataError(
+            f"{rows.where(row)}: {same} stands twice, with other cells on {rows.places[before]}; a row labels every "
+            f"{column} that its {source} has. Give each once, or name a column that tells the rows apart by `by`"
+        )

@@ -349,6 +349,19 @@ def test_a_part_of_a_study_is_answered_once_and_said_to_be_one(
     )
 
 
+@pytest.mark.parametrize("data_set", ["dicom-folder"], indirect=True)
+def test_a_copy_of_an_image_elsewhere_is_no_image_of_its_own(data_set: DataSet, predict: Predict) -> None:
+    shutil.copy("toml", "embed.toml")
+    Path("copies").mkdir(exist_ok=True)
+    shutil.copy(f"{data_set.part}/1.2.0", "copies/copy.dcm")
+    for typed in ([data_set.study, "copies"], ["copies", data_set.study]):
+        (answer,) = predict(*typed)
+        assert answer["images"] == 8
+        assert not answer["partial"]
+        assert [answer] == predict(data_set.study)
+    shutil.rmtree("copies")
+
+
 def test_a_file_alone_has_the_vector_that_it_has_among_its_series(data_set: DataSet) -> None:
     if not data_set.part:
         pytest.skip("its studies have no parts")

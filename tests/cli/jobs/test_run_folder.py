@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
+from cli.jobs.run_folder import existing_run, require_own_run, require_run_folder, run_suffix
 from embedstore.errors import UsageError
 from heads.protocol.options import ProbeOptions
 
@@ -98,3 +98,18 @@ def test_a_run_that_is_there_is_named_with_its_date(tmp_path):
     assert existing_run(tmp_path) == "the run of 2026-07-01 12:30 UTC in ."
     (tmp_path / "run.json").write_text("[]")
     assert existing_run(tmp_path) == "a run that cannot be read in ."
+
+
+@pytest.mark.parametrize("text", [None, "{}", "[]", "no json", '{"sources": [{"store": "a.store"}]}'])
+def test_a_run_of_the_same_store_or_none_may_be_replaced(tmp_path, text):
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    require_own_run(tmp_path, {"a.store"})
+
+
+def test_a_run_of_another_store_is_not_replaced_by_default(tmp_path):
+    (tmp_path / "run.json").write_text('{"sources": [{"store": "a.store"}]}')
+    with pytest.raises(
+        UsageError, match=r"holds a run of a.store, this one is of b.store; name another .* --out"
+    ):
+        require_own_run(tmp_path, {"b.store"})

@@ -36,6 +36,7 @@ from embedstore.labels.class_order import order_classes
         ("COVID negative", "COVID"),
         ("unaffected", "affected"),
         ("unauffällig", "auffällig"),
+        ("o.B.", "Fraktur"),
         ("-", "+"),
         ("low", "high"),
         ("normal", "low"),

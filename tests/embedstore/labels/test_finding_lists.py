@@ -84,7 +84,11 @@ def test_what_is_no_list_is_refused(cells, message):
         (["A;B;C", "A", "C"], ";"),
         (["['a']", "['b', 'c']"], ","),
         (["yes", "no"], None),
+        (["Effusion|Mass", "Mass|Nodule", "No Finding"], "|"),
+        (["A;B", "B;C"], ";"),
         (["Nodule/Mass", "effusion, left", "none"], None),
+        (["effusion, left", "effusion, right"], None),
+        (["grade 1|mild", "grade 2|severe"], None),
         ([], None),
     ],
 )

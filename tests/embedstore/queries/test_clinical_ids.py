@@ -46,6 +46,24 @@ def test_labels_of_studies_are_found_by_what_the_clinic_calls_them(made, tmp_pat
     assert set(found.columns["study_id"]) == ids(store, "study_id")
 
 
+def test_two_rows_for_one_patient_are_refused_in_the_words_of_the_table(made, tmp_path):
+    hospital, store, key = made
+    patient = hospital.patients[0]
+    rows = table(
+        tmp_path, ["PatientID", "x"], (patient, "no"), (hospital.patients[1], "no"), (patient, "yes")
+    )
+    with pytest.raises(
+        DataError,
+        match=rf"line 4: PatientID '{patient}' stands twice, with other cells on line 2; a row labels every",
+    ):
+        ClinicalIds(store, key).rows(rows, unit="study", by="PatientID", targets=())
+    # The same row twice says nothing else.
+    again = table(tmp_path, ["PatientID", "x"], (patient, "no"), (patient, "no"))
+    assert set(
+        ClinicalIds(store, key).rows(again, unit="study", by="PatientID", targets=()).columns["x"]
+    ) == {"no"}
+
+
 def test_labels_of_images_are_found_by_their_instance_and_a_column_of_another_name(made, tmp_path):
     hospital, store, key = made
     rows = table(tmp_path, ["UID", "x"], (hospital.instances[2], "a"), ("1.2.3", "b"))
