@@ -164,12 +164,14 @@ def command(
         options=options,
     )
     if dry_run:
+        paths: Mapping[str, str] = {}
         if collection.key is not None and collection.key.is_new:
             print_notice(
                 f"there is no key file {collection.key.path}: a dry run makes none and counts with a key that it "
-                "forgets; the extraction makes the file"
+                "forgets, so files are named by their paths; the extraction makes the file"
             )
-        print_dry_run(dry_run_store(job), data=_described(collection), as_json=as_json)
+            paths = collection.manifest.paths
+        print_dry_run(dry_run_store(job), data=_described(collection), as_json=as_json, paths=paths)
         return DONE
     with shown_progress() as progress, stop_on_signal() as stopping:
         observer = Observer(say=print_notice, progress=progress, stopping=stopping)

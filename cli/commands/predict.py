@@ -14,7 +14,7 @@ from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
 from cli.jobs.extract_store import default_workers
 from cli.jobs.metadata_values import metadata_pairs
 from cli.jobs.predict_inputs import NEAREST, Answering, PredictOptions, ProjectData, open_answers
-from cli.key_options import key_option
+from cli.key_options import by_option
 from cli.options import ProjectCommand, plural, print_notice, project_of, store_option, where_option
 from cli.printing.answer_progress import shown_answers
 from cli.printing.prediction_file import (
@@ -88,6 +88,13 @@ from cli.stop_signal import stop_on_signal
     help="All that is known of an answer; what one looks at first; of RSNA lumbar studies severity codes, as "
     "generative models print them; or that competition's file: probabilities times (1, 2, 4), by which it scores best.",
 )
+@click.option(
+    "--paths/--no-paths",
+    "with_paths",
+    default=True,
+    show_default=True,
+    help="Name a unit's first file beside its id; folders of archives are named after patients.",
+)
 @click.option("--encoder", help="Folder or hub id of the run's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
 @click.option(
@@ -96,7 +103,7 @@ from cli.stop_signal import stop_on_signal
 @click.option(
     "--json", is_flag=True, expose_value=False, help="JSON lines, which answers are without it too."
 )
-@key_option
+@by_option
 @click.pass_context
 def command(context: click.Context, /, *, inputs: tuple[Path, ...], run_folder: Path, **given: Any) -> int:
     """Answer for images, study folders or a store with calibrated probabilities, as JSON lines.
@@ -158,6 +165,8 @@ def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions
         device=given["device"],
         workers=given["workers"] or default_workers(),
         key_file=given["key_file"],
+        by=given["by"],
+        with_paths=given["with_paths"],
     )
 
 

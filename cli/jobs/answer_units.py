@@ -69,6 +69,8 @@ class Answerer:
         Where nearest labelled cases are looked for; None where they are not wanted.
     count
         How many of them.
+    with_paths
+        Name a unit's first file; else that is left empty.
     """
 
     run: Run
@@ -76,6 +78,7 @@ class Answerer:
     prevalence: str | None
     cases: LabelledCases | None = None
     count: int = 0
+    with_paths: bool = True
 
     def answer(
         self, units: Units, facts: Sequence[UnitFacts], stored_ids: Sequence[str]
@@ -116,7 +119,8 @@ class Answerer:
 
     def _with_facts(self, answer: dict[str, Any], facts: UnitFacts) -> dict[str, Any]:
         unseen = self.unseen_kinds(facts)
-        named = {"unit_id": answer["unit_id"], "path": facts.path, "image_id": facts.image_id}
+        path = facts.path if self.with_paths else ""
+        named = {"unit_id": answer["unit_id"], "path": path, "image_id": facts.image_id}
         whole = {"images": answer["images"], "partial": facts.partial}
         further = {"kinds_unseen": unseen} if unseen else {}
         # No distance tells a CT from a radiograph where the head learned from a dozen units.

@@ -19,6 +19,8 @@ from embedstore.inputs.file_units import WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
 from embedstore.inputs.user_files import find_files
 from embedstore.keys.key_file import read_key
+from embedstore.queries.clinical_ids import ClinicalIds
+from embedstore.queries.conditions import parse_conditions
 from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
 from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
@@ -81,6 +83,10 @@ class PredictOptions:
     key_file
         Key of the ids of the data set, and of stores whose paths are hidden; by default that among the options of
         `project`.
+    by
+        Which clinical id `ids` are, as `embedstore.queries.clinical_ids.ClinicalIds.unit_ids`.
+    with_paths
+        Name a unit's first file beside its id.
     """
 
     threshold: str = "half"
@@ -96,6 +102,8 @@ class PredictOptions:
     device: str = "auto"
     workers: int = 2
     key_file: StrPath | None = None
+    by: str | None = None
+    with_paths: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +238,14 @@ def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> 
     unit = run.document["task"]["unit"]
     if not asked.ids:
         _tell_lacking(store, unit, notify)
+    clinical = ClinicalIds(store, None if asked.key_file is None else read_key(asked.key_file))
     units = load_units(
-        store, unit, with_columns=held, image_rules=run.image_rules, ids=asked.ids, where=asked.where
+        store,
+        unit,
+        with_columns=held,
+        image_rules=run.image_rules,
+        ids=clinical.unit_ids(asked.ids, asked.by),
+        where=clinical.where(parse_conditions(asked.where)),
     )
     units = with_metadata(run, units, asked.metadata, notify=notify)
     answers = StoreAnswers(answerer=_answerer(run, store, asked, 0, held=store), store=store, units=units)
@@ -268,7 +282,13 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
         columns=_columns(run),
         holder=f"run {run.folder}",
     )
-    files = units_of_files(found.files, _sources(run, store, asked), wanted)
+    sources = _sources(run, store, asked)
+    files = units_of_files(found.files, sources, wanted)
+    if sources.key is not None and asked.with_paths:
+        notify(
+            "ids are keyed, and answers name their files beside them (path), in folders that may be named after "
+            "patients; --no-paths leaves them out"
+        )
     brought = [column for column in wanted.columns if column in files.rows.columns]
     require_metadata(run, [*brought, *asked.metadata], what="these files do not bring it")
     files = replace(
@@ -353,6 +373,7 @@ def _answerer(
         prevalence=asked.prevalence,
         cases=_cases(run, store, asked) if count and store is not None else None,
         count=count,
+        with_paths=asked.with_paths,
     )
 
 

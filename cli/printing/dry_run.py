@@ -17,8 +17,23 @@ from embedstore.extraction.dry_run import DryRun
 _SHOWN = 10
 
 
-def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> None:
-    """Print counts, refusals, speeds and sizes; `data` says more of the data set in JSON."""
+def print_dry_run(
+    found: DryRun, *, data: Mapping[str, Any], as_json: bool, paths: Mapping[str, str] | None = None
+) -> None:
+    """Print counts, refusals, speeds and sizes.
+
+    Parameters
+    ----------
+    found
+        What a dry run found.
+    data
+        More of the data set, for JSON.
+    as_json
+        Print an object in place of lines.
+    paths
+        Image id -> file, by which images are named where their ids lead nowhere.
+    """
+    paths = paths or {}
     if as_json:
         print_json(_as_json(found) | dict(data))
         return
@@ -38,13 +53,14 @@ def print_dry_run(found: DryRun, *, data: Mapping[str, Any], as_json: bool) -> N
         click.echo(f"  {named}: {count:,}")
     for reason, image_ids in found.absent.items():
         click.echo(
-            f"would refuse, {reason}: {plural(len(image_ids), 'image')}: {first_few(image_ids, shown=3)}"
+            f"would refuse, {reason}: {plural(len(image_ids), 'image')}: "
+            + first_few([paths.get(image_id, image_id) for image_id in image_ids], shown=3)
         )
     click.echo(
         f"looked at the pixels of {plural(found.sampled, 'image')}: {len(found.refused):,} would be refused"
     )
     for image_id, refusal in list(found.refused.items())[:_SHOWN]:
-        click.echo(f"  {image_id}: {refusal.reason}: {refusal.message}")
+        click.echo(f"  {paths.get(image_id, image_id)}: {refusal.reason}: {refusal.message}")
     if len(found.refused) > _SHOWN:
         click.echo(f" {and_more(len(found.refused) - _SHOWN)}; --json lists all")
     if math.isfinite(found.seconds):

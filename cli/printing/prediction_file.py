@@ -91,7 +91,10 @@ def open_predictions(path: StrPath, form: str = FULL) -> Iterator[Write]:
 
 
 def compact(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what one looks at first of an answer: probabilities to four digits, decision and conformal set."""
+    """Return what one looks at first of an answer: probabilities to four digits, decision and conformal set.
+
+    It says ``partial`` only of answers from a part of a unit's images.
+    """
     return {
         "unit": answer["unit_id"],
         "path": answer["path"],
@@ -104,6 +107,7 @@ def compact(answer: Mapping[str, Any]) -> dict[str, Any]:
             for target, of in answer["targets"].items()
         },
         "unlike_training": answer["unlike_training"],
+        **({"partial": True} if answer["partial"] else {}),
     }
 
 

@@ -100,22 +100,60 @@ class ClinicalIds:
         if by is None and self.key is None:
             raise DataError(f"store {self.store.path} has no image {text!r}{hint_of_keys(self.store)}")
         attribute = parse_by(by)[0] if by else "SOPInstanceUID"
-        column = CLINICAL_IDS[attribute][1]
-        wanted = self._keyed(attribute, text)
-        if column == "image_id":
-            found = [wanted] if wanted in self.store.row_of else []
-        else:
-            found = self._values(column, "image_id").get(wanted, [])
-        if len(found) == 1:
-            return found[0]
-        if found:
+        found = self._images(text, attribute)
+        if len(found) > 1:
             raise DataError(
                 f"{attribute} names {len(found):,} images of store {self.store.path}: {', '.join(found[:_SHOWN])}"
                 f"{', ...' if len(found) > _SHOWN else ''}. Give one of these ids, or `by`=SOPInstanceUID"
             )
-        raise DataError(
-            f"no image of store {self.store.path} has this {attribute}; its key makes {wanted} of it"
-        )
+        return found[0]
+
+    def unit_ids(self, texts: Sequence[str], by: str | None = None) -> list[str]:
+        """Return the store's ids of units or images, in place of clinical ones.
+
+        Parameters
+        ----------
+        texts
+            The store's own ids, or clinical ones: of patients, studies or orders all their images.
+        by
+            DICOM attribute that they are values of. Without it an id that the key turns into a study or an image of the
+            store is a StudyInstanceUID or SOPInstanceUID, and any other is taken as it is.
+
+        Raises
+        ------
+        DataError
+            If no image of the store has such a clinical id.
+        UsageError
+            If `by` is given without a key.
+        """
+        if by is not None and self.key is None:
+            raise UsageError(f"`by`={by} needs the key of the store's ids: `key_file`")
+        found: list[str] = []
+        for text in texts:
+            if by is not None:
+                found += self._images(text, parse_by(by)[0])
+            elif self.key is None or text in self.store.row_of:
+                found.append(text)
+            else:
+                named = (self._found(text, attribute) for attribute in ("StudyInstanceUID", "SOPInstanceUID"))
+                found += next((image_ids for image_ids in named if image_ids), [text])
+        return found
+
+    def _images(self, text: str, attribute: str) -> Sequence[str]:
+        """Return the ids of the images with a clinical id; raises DataError where there are none."""
+        found = self._found(text, attribute)
+        if not found:
+            raise DataError(
+                f"no image of store {self.store.path} has this {attribute}; its key makes "
+                f"{self._keyed(attribute, text)} of it"
+            )
+        return found
+
+    def _found(self, text: str, attribute: str) -> Sequence[str]:
+        column, wanted = CLINICAL_IDS[attribute][1], self._keyed(attribute, text)
+        if column == "image_id":
+            return [wanted] if wanted in self.store.row_of else []
+        return self._values(column, "image_id").get(wanted, [])
 
     def where(self, conditions: Sequence[Condition]) -> tuple[Condition, ...]:
         """Return conditions on the manifest's columns in place of those on clinical ids.

@@ -84,7 +84,17 @@ def test_what_is_handed_over_names_nobody_and_its_owner_still_works(owner, tmp_p
         capfd=capfd,
     )
     assert len(json.loads(alone[1])["neighbors"]) == 2
-    answers = embed("predict", "--probe", run_folder, owner.files[3], capfd=capfd)[1]
+    by_order = ["--id", owner.accessions[3], "--by", "AccessionNumber"]
+    by_patient = ["--where", f"PatientID={owner.patients[3]}"]
+    said = [
+        embed("predict", "--probe", run_folder, *asked, capfd=capfd)[1] for asked in (by_order, by_patient)
+    ]
+    assert said[0] == said[1]
+    assert len(said[0].splitlines()) == 1
+    _, answers, said = embed("predict", "--probe", run_folder, owner.files[3], capfd=capfd)
+    assert json.loads(answers)["path"] == str(owner.files[3])
+    assert "--no-paths leaves them out" in said
+    owned("predict", "--probe", run_folder, owner.files[3], "--no-paths")
     own = open_store("dicom-folder.store").table.to_pylist()
     patient = next(row["patient_id"] for row in own if row["image_id"] == near["query"])
     neighbors = {entry["image_id"] for entry in json.loads(answers)["neighbors"]}
@@ -156,6 +166,11 @@ def test_a_project_without_its_key_answers_what_needs_none(owner, capfd):
         )[0]
         == 0
     )
+    # Ids of a key that is forgotten lead nowhere.
+    cut = owner.files[0].with_name("cut.dcm")
+    cut.write_bytes(owner.files[0].read_bytes()[:-300])
+    assert "/cut.dcm: " in embed("extract", "--dry-run", capfd=capfd)[1]
+    cut.unlink()
     code, _, err = embed("extract", "--limit", 4, "--max-failed", 0.5, capfd=capfd)
     assert code == 0, err
     image_id = open_store("dicom-folder.store").image_ids[0]

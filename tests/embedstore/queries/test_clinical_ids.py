@@ -120,6 +120,28 @@ def test_an_image_is_named_by_its_instance_or_by_a_study_that_has_one(made):
         ClinicalIds(store).image_id(hospital.instances[1])
 
 
+def test_units_are_named_by_what_the_clinic_calls_them(made):
+    hospital, store, key = made
+    known = ClinicalIds(store, key)
+    rows = store.table.select(["image_id", "study_id"]).to_pylist()
+    study, image = key.id_of("study", hospital.studies[1]), key.id_of("image", hospital.instances[1])
+    of_study = [row["image_id"] for row in rows if row["study_id"] == study]
+    assert len(of_study) == 2
+    assert image in of_study
+    for text, by in (
+        (hospital.studies[1], None),
+        (hospital.studies[1], "StudyInstanceUID"),
+        (hospital.accessions[1], "AccessionNumber"),
+        (hospital.patients[1], "PatientID"),
+    ):
+        assert known.unit_ids([text], by) == of_study, by
+    assert known.unit_ids([hospital.instances[1], image, study]) == [image, image, study]
+    with pytest.raises(DataError, match="has this AccessionNumber"):
+        known.unit_ids(["nobody"], "AccessionNumber")
+    with pytest.raises(UsageError, match=r"`by`=PatientID needs the key"):
+        ClinicalIds(store).unit_ids(["x"], "PatientID")
+
+
 def test_conditions_may_name_clinical_ids(made):
     hospital, store, key = made
     patient = key.id_of("patient", hospital.patients[3])
