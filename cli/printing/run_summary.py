@@ -24,6 +24,9 @@ from heads.statistics.subgroups import listed
 
 OF_ECE = "classwise, of the positive class's probability"
 SAY_ORDER = "embed label --ordered says so"
+# Whose metrics are printed one by one: the 14 findings of chest radiographs, and not the 25 of the lumbar spine.
+_MOST_TARGETS = 20
+_NO_SETS = "no labelled unit has one; the folds' heads learned from too few patients of a class"
 
 
 def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
@@ -62,6 +65,7 @@ def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
         unsolved = "; not solved to the end" if entry["converged"] is False else ""
         click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
     _print_metrics(document)
+    _print_targets(document)
     _print_rsna_score(document)
     print_warnings(document)
     _print_sets(document)
@@ -154,7 +158,9 @@ def _print_metrics(document: Mapping[str, Any]) -> None:
         if name in document["metrics"] and METRICS[name].speaks(n_classes)
     ]
     width = max(9, *map(len, [*names, *document.get("left_out_metrics", {})]))
-    click.echo(f"\n{'metric':<{width}} {'value':>7}  95 % interval, patient bootstrap")
+    targets = document["task"]["targets"]
+    pooled = f"; means of {len(targets)} targets" if len(targets) > 1 else ""
+    click.echo(f"\n{'metric':<{width}} {'value':>7}  95 % interval, patient bootstrap{pooled}")
     for name in names:
         least = METRICS[name].least_units
         absent = f"needs {least} units" if least > 1 else "undefined"
@@ -168,6 +174,17 @@ def _print_metrics(document: Mapping[str, Any]) -> None:
         click.echo("no image: the prevalence of training, said of every unit")
         for name in (name for name in names if name in document["without_image"]):
             click.echo(f"{name:<{width}} {_estimate(document['without_image'][name])}")
+
+
+def _print_targets(document: Mapping[str, Any]) -> None:
+    """Print the leading metric of each target; of very many the report has them all."""
+    targets, metric = document["task"]["targets"], settings_metric(document)
+    if not 1 < len(targets) <= _MOST_TARGETS:
+        return
+    click.echo(f"\n{metric} by target")
+    width = max(map(len, targets))
+    for target in targets:
+        click.echo(f"{target:<{width}} {_estimate(document['by_target'][target][metric])}")
 
 
 def _print_rsna_score(document: Mapping[str, Any]) -> None:
@@ -188,8 +205,9 @@ def _print_sets(document: Mapping[str, Any]) -> None:
                 f"\nconformal sets at {entry['conformal']['coverage']:.0%}, {target}: "
                 f"hold the truth in {_share(sets['coverage'])}, {sets['size']['value']:.2f} classes on average"
             )
-        elif entry["conformal"]["refused"]:
-            click.echo(f"\nno conformal sets, {target}: {entry['conformal']['refused']}")
+        else:
+            reason = entry["conformal"]["refused"] or _NO_SETS
+            click.echo(f"\nno conformal sets, {target}: {reason}")
 
 
 def _print_curve(document: Mapping[str, Any]) -> None:

@@ -28,8 +28,9 @@ def test_targets_left_out_have_a_line_for_each_reason_in_text_table_and_page(
     run = save_run(tmp_path / "run", probed(view_of(RARE), "knn", draws=5))
     expected = [
         "left out: 2 of 6 targets, one class only to learn from: alone, twin",
-        "left out: 2 of 6 targets, a class with too few patients for 5 folds: few, rare; --folds 3 would learn 1 of "
-        "them",
+        "left out: 1 of 6 targets, a class with too few patients for 5 folds: rare",
+        "left out: 1 of 6 targets, a class with too few patients for 5 folds once the patients of an outer fold are "
+        "left out: few; --folds 3 would learn 1 of them",
         "left out: 1 of 6 targets, no label to learn from: none",
     ]
     print_run(run, stores=["a b.store"])
