@@ -16,7 +16,7 @@ from embedstore.errors import DataError
 from embedstore.files import StrPath
 from embedstore.lumbar.levels import TARGETS
 from embedstore.view import MISSING
-from heads.lumbar.severity_codes import (
+from embedstore.lumbar.severity_codes import (
     FLAWS_OF_CELLS,
     FLAWS_OF_RESPONSES,
     UNREAD_RESPONSES,
@@ -81,7 +81,7 @@ class Responses:
 def read_responses(path: StrPath) -> Responses:
     """Read a file of generated answers, one JSON object with ``study_id`` and ``response`` on each line.
 
-    What a response says is read as `heads.lumbar.severity_codes.read_response` does, and never refused; the response
+    What a response says is read as `embedstore.lumbar.severity_codes.read_response` does, and never refused; the response
     may be text, or the JSON object itself. Other keys of a line are left alone.
 
     Raises

@@ -9,7 +9,7 @@ import pytest
 
 from cli.main import run
 from embedstore.lumbar.levels import CLASSES, TARGETS
-from heads.lumbar.severity_codes import write_response
+from embedstore.lumbar.severity_codes import write_response
 from heads.runs.run_files import load_run
 from tests.heads.comparing.encoder_runs import run_of, view_by
 from tests.views import make_view

@@ -18,7 +18,7 @@ from embedstore.lumbar.levels import CLASSES, TARGETS
 from embedstore.view import MISSING
 from heads.comparing.responses_table import ResponsesTable, responses_table
 from heads.lumbar.rsna_score import for_rsna_score, rsna_score
-from heads.lumbar.severity_codes import write_response
+from embedstore.lumbar.severity_codes import write_response
 from heads.reporting.responses_page import render_responses
 from heads.runs.run import Run
 from tests.heads.comparing.encoder_runs import documented, run_of

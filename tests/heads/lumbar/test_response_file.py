@@ -11,7 +11,7 @@ import pytest
 from embedstore.errors import DataError
 from embedstore.view import MISSING
 from heads.lumbar.response_file import read_responses
-from heads.lumbar.severity_codes import write_response
+from embedstore.lumbar.severity_codes import write_response
 
 ANSWER = write_response([0, 1, 2, 0, 0] * 5)
 
