@@ -15,7 +15,6 @@ import numpy.typing as npt
 from embedstore.errors import DataError
 from embedstore.files import StrPath
 from embedstore.lumbar.levels import TARGETS
-from embedstore.view import MISSING
 from embedstore.lumbar.severity_codes import (
     FLAWS_OF_CELLS,
     FLAWS_OF_RESPONSES,
@@ -23,6 +22,7 @@ from embedstore.lumbar.severity_codes import (
     ReadResponse,
     read_response,
 )
+from embedstore.view import MISSING
 
 _SHOWN = 80
 

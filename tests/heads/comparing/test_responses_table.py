@@ -15,10 +15,10 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score
 
 from embedstore.errors import UsageError
 from embedstore.lumbar.levels import CLASSES, TARGETS
+from embedstore.lumbar.severity_codes import write_response
 from embedstore.view import MISSING
 from heads.comparing.responses_table import ResponsesTable, responses_table
 from heads.lumbar.rsna_score import for_rsna_score, rsna_score
-from embedstore.lumbar.severity_codes import write_response
 from heads.reporting.responses_page import render_responses
 from heads.runs.run import Run
 from tests.heads.comparing.encoder_runs import documented, run_of

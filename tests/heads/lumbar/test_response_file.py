@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from embedstore.errors import DataError
+from embedstore.lumbar.severity_codes import write_response
 from embedstore.view import MISSING
 from heads.lumbar.response_file import read_responses
-from embedstore.lumbar.severity_codes import write_response
 
 ANSWER = write_response([0, 1, 2, 0, 0] * 5)
 
