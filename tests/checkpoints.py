@@ -239,7 +239,7 @@ _IMAGE_MARKS = {
     "eoi_token": "<end_of_image>",
     "image_token": "<image_soft_token>",
 }
-_CHARACTERS = tuple(map(chr, range(33, 127))) + ("\u2581", "\n")
+_CHARACTERS = (*map(chr, range(33, 127)), "\u2581", "\n")
 _MERGES = [('"', ":"), ('":', '"'), ('"', ","), ('",', '"')]
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"

@@ -1,1 +1,1 @@
-"""Answers that a generative model writes about studies: their slices, its prompt, its words, and what stands behind them."""
+"""Answers that a generative model writes about studies: slices, prompt, words, and the probabilities behind them."""

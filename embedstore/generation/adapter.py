@@ -1,8 +1,8 @@
 """A LoRA adapter in PEFT's files, merged into the weights that it was made for; or refused, never left out in silence.
 
 ``PeftModel.from_pretrained`` only warns of weights that it does not find. Between transformers 4 and 5 the modules of
-Gemma 3 changed their names, so an adapter of the one may change nothing in the other. Here every weight of the file must
-find its module, by its own name or by what transformers 4 called it, and must fit it.
+Gemma 3 changed their names, so an adapter of the one may change nothing in the other. Here every weight of the file
+must find its module, by its own name or by what transformers 4 called it, and must fit it.
 
 A merged weight is W + s B A, in float32 and then rounded to the arithmetic of the model, with s = alpha / r, or
 alpha / sqrt(r) for ``use_rslora`` (https://huggingface.co/docs/peft/package_reference/lora).
@@ -25,7 +25,7 @@ from embedstore.checkpoints.checkpoint import read_json
 from embedstore.checkpoints.digest import measured_sha256
 from embedstore.checkpoints.safetensors_header import damaged_tensors, read_shard
 from embedstore.errors import DataError, UsageError, first_few
-from embedstore.files import canonical_json, sha256_bytes
+from embedstore.files import StrPath, canonical_json, sha256_bytes
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<half>[AB])(?:\.default)?\.weight")
@@ -140,7 +140,7 @@ class Adapter:
             )
 
 
-def open_adapter(folder: str | Path) -> Adapter:
+def open_adapter(folder: StrPath) -> Adapter:
     """Read what an adapter is, without its weights.
 
     Raises

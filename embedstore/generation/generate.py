@@ -1,9 +1,9 @@
-"""From a store and a generative model to a file of answers, a line for each study; every batch is durable when it is done."""
+"""From a store and a generative model to a file of answers, a line for each study, durable batch by batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class GenerateOptions:
     where: Where = ()
     limit: int | None = None
     images: str = DEFAULT_IMAGES
-    prompt: Prompt = Prompt()
+    prompt: Prompt = field(default_factory=Prompt)
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.0
     seed: int = 0
@@ -249,7 +249,7 @@ class _Work:
     ) -> Iterator[list[dict[str, Any]]]:
         """Yield the lines of each batch, until somebody asks to stop."""
         plans = [plan for batch in batches for plan in batch]
-        images = max(1, max(len(plan.shown) for plan in plans))
+        images = max(1, *(len(plan.shown) for plan in plans))
         workers = self._asked.workers
         spec = studies.spec(self._model.files.size_px)
         with DecoderPool(spec, workers=workers, limits=DecodeLimits()) as decoder:

@@ -1,4 +1,4 @@
-"""A checkpoint of a model that reads images and writes text: that it is one, and what it is, before torch is imported."""
+"""A checkpoint of a model that reads images and writes text: that it is one, and which, before its weights are read."""
 
 from __future__ import annotations
 

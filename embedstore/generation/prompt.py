@@ -11,8 +11,8 @@ from embedstore.generation.slice_choice import VIEWS
 
 DEFAULT_PROMPT = """\
 These are {count} slices of one lumbar spine MRI: {views}.
-Grade every disc level from L1/L2 to L5/S1 for five conditions: canal (spinal canal stenosis), lf and rf (left and right \
-neural foraminal narrowing), ls and rs (left and right subarticular stenosis).
+Grade every disc level from L1/L2 to L5/S1 for five conditions: canal (spinal canal stenosis), lf and rf (left and \
+right neural foraminal narrowing), ls and rs (left and right subarticular stenosis).
 Grades: N (normal or mild), M (moderate), S (severe).
 Answer with one line of compact JSON and nothing else, in this form with your grades:
 {"L1L2":{"canal":"N","lf":"N","rf":"N","ls":"N","rs":"N"},"L2L3":{...},"L3L4":{...},"L4L5":{...},"L5S1":{...}}"""

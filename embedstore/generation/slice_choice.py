@@ -1,8 +1,9 @@
 """Which slices of a lumbar study a generative model is shown: so many of each view, by where they lie, without labels.
 
-The views and their numbers are those of https://huggingface.co/LamNH147/medgemma-lumbar-finetune, which takes the middle
-sagittal T2 slice for the canal, two sagittal T1 slices beside it for the foramina and one axial T2 slice for each disc,
-from the competition's coordinates. These exist for training studies only, so slices are chosen by position here.
+The views and their numbers are those of https://huggingface.co/LamNH147/medgemma-lumbar-finetune, which takes the
+middle sagittal T2 slice for the canal, two sagittal T1 slices beside it for the foramina and one axial T2 slice for
+each disc, from the competition's coordinates. These exist for training studies only, so slices are chosen by position
+here.
 """
 
 from __future__ import annotations
@@ -213,7 +214,8 @@ def _largest(rows: npt.NDArray[np.int64], groups: npt.NDArray[np.str_]) -> npt.N
     """Return the rows of the group with the most of them, the first of several."""
     counts = Counter(groups[rows].tolist())
     largest = max(counts, key=lambda name: counts[name])
-    return rows[groups[rows] == largest]
+    kept: npt.NDArray[np.int64] = rows[groups[rows] == largest]
+    return kept
 
 
 def _targets(view: str, count: int) -> npt.NDArray[np.float64]:

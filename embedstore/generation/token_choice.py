@@ -1,4 +1,4 @@
-"""How the next token is chosen: the likeliest, or drawn by each study's own seed, so that its company changes nothing."""
+"""How the next token is chosen: the likeliest, or drawn by each study's own seed, whatever its company."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Responses:
 def read_responses(path: StrPath) -> Responses:
     """Read a file of generated answers, one JSON object with ``study_id`` and ``response`` on each line.
 
-    What a response says is read as `embedstore.lumbar.severity_codes.read_response` does, and never refused; the response
+    What a response says is read as `embedstore.lumbar.severity_codes.read_response` does, never refused; the response
     may be text, or the JSON object itself. Other keys of a line are left alone.
 
     Raises
