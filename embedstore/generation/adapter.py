@@ -167,8 +167,8 @@ def open_adapter(folder: StrPath) -> Adapter:
     for name, plain in _PLAIN.items():
         if config.get(name) not in plain:
             raise DataError(
-                f"{place / CONFIG_FILE}: {name} is {json.dumps(config[name])[:60]}, which is not followed here; merge the "
-                "adapter into its base with PEFT (merge_and_unload, save_pretrained) and give the folder as `model`"
+                f"{place / CONFIG_FILE}: {name} is {json.dumps(config[name])[:60]}, which is not followed here; merge "
+                "the adapter into its base with PEFT (merge_and_unload, save_pretrained) and give the folder as `model`"
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):

@@ -213,10 +213,8 @@ def generate_responses(
         yield state
         if not batches or stopping():
             return
-        if adapter is not None and adapter.base and adapter.base.rpartition("/")[2] != files.checkpoint.name:
-            say(
-                f"adapter {adapter.folder} says that its base is {adapter.base}, and the model is {files.checkpoint.name}"
-            )
+        if adapter is not None and adapter.base.rpartition("/")[2] not in ("", files.checkpoint.name):
+            say(f"adapter {adapter.folder} says that its base is {adapter.base}; it is merged into {model}")
         loaded = _load(files, device, dtype, adapter)
         work = _Work(loaded, asked, say, stopping)
         for lines in work.lines(studies, batches):

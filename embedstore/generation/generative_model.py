@@ -15,7 +15,11 @@ from torch import nn
 
 from embedstore.compute_device import DTYPES
 from embedstore.encoders.execution import exact_float32
-from embedstore.encoders.transformers_models import load_image_text_model, load_processor
+from embedstore.encoders.transformers_models import (
+    import_transformers,
+    load_image_text_model,
+    load_processor,
+)
 from embedstore.errors import DataError, UsageError
 from embedstore.generation.adapter import Adapter
 from embedstore.generation.model_files import ModelFiles
@@ -119,7 +123,7 @@ class GenerativeModel:
             adapter.merge_into(model)
         self._model: Any = model.to(device)
         self._ends = _ends(model, self._processor.tokenizer)
-        self._model.generation_config = type(self._model.generation_config)(
+        self._model.generation_config = import_transformers().GenerationConfig(
             do_sample=False, eos_token_id=self._ends, pad_token_id=self._pad_id
         )
 
@@ -187,15 +191,13 @@ class GenerativeModel:
                 use_cache=False,
                 logits_to_keep=torch.from_numpy(prompt_length + layout.positions - 1).to(self.device),
             ).logits
-        logs = torch.log_softmax(logits.double(), dim=-1)
+        logits = logits.double()
         at_codes = torch.from_numpy(layout.code_ids).to(self.device).expand(len(questions), -1, -1)
-        found = np.exp(logs.gather(2, at_codes).cpu().numpy())
-        mass = found.sum(axis=2)
-        # A code that the arithmetic rounds to nothing at all would leave 0 / 0.
-        shares = torch.softmax(logits.double().gather(2, at_codes), dim=-1).cpu().numpy()
-        return SlotProbabilities(
-            probabilities=np.asarray(shares, np.float64), mass=np.asarray(mass, np.float64)
-        )
+        of_codes = logits.gather(2, at_codes)
+        mass = (of_codes.logsumexp(dim=2) - logits.logsumexp(dim=2)).exp()
+        # Of the three alone: where all of them are next to nothing, 0 / 0 is avoided.
+        shares = torch.softmax(of_codes, dim=2)
+        return SlotProbabilities(probabilities=shares.cpu().numpy(), mass=mass.cpu().numpy())
 
     @cached_property
     def layout(self) -> SlotLayout:
