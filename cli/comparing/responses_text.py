@@ -43,6 +43,13 @@ def print_responses(table: ResponsesTable) -> None:
     for row in table.rows:
         if any(name in row.metrics for name in shown):
             click.echo(f"{row.name:<{width}}{_cells(row.metrics, shown)}")
+    for row in table.rows:
+        if row.calibration:
+            told = ", ".join(
+                f"{event} {100 * curve.stated:.1f} % stated, {100 * curve.observed:.1f} % observed"
+                for event, curve in row.calibration.items()
+            )
+            click.echo(f"  {row.name:<{width}}{told}")
     for condition in base.conditions:
         click.echo(f"\n{condition.replace('_', ' ')}")
         for row in table.rows:

@@ -25,7 +25,7 @@ from cli.stop_signal import stop_on_signal
 from cli.wording import for_command_line
 
 if TYPE_CHECKING:
-    from embedstore.generation.generate import Generated, GenerateOptions
+    from embedstore.generation.generation_options import Generated, GenerateOptions
 
 
 @click.command(name="generate", cls=ProjectCommand)
@@ -149,7 +149,7 @@ def _followed(states: Iterator[Generated]) -> Generated:
 
 
 def _options(given: dict[str, Any]) -> GenerateOptions:
-    from embedstore.generation.generate import GenerateOptions
+    from embedstore.generation.generation_options import GenerateOptions
     from embedstore.generation.prompt import Prompt, read_prompt
     from embedstore.keys.key_file import read_key
 

@@ -15,7 +15,7 @@ from cli.options import plural
 from cli.printing.progress import clock
 
 if TYPE_CHECKING:
-    from embedstore.generation.generate import Generated
+    from embedstore.generation.generation_options import Generated
 
 Show = Callable[["Generated"], None]
 _PLAIN_EVERY_S = 10.0

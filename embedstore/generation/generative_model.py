@@ -22,11 +22,11 @@ from embedstore.encoders.transformers_models import (
 )
 from embedstore.errors import DataError, UsageError
 from embedstore.generation.adapter import Adapter
+from embedstore.generation.generation_options import END, TOKEN_LIMIT
 from embedstore.generation.model_files import ModelFiles
 from embedstore.generation.slot_layout import SlotLayout, slot_layout
 from embedstore.generation.token_choice import DrawByStudy, StopWhenAsked
 
-END, TOKEN_LIMIT = "end", "token limit"
 _END_OF_TURN = "<end_of_turn>"
 Inputs = dict[str, torch.Tensor]
 
