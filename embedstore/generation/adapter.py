@@ -24,7 +24,7 @@ from torch import nn
 from embedstore.checkpoints.checkpoint import read_json
 from embedstore.checkpoints.digest import measured_sha256
 from embedstore.checkpoints.safetensors_header import damaged_tensors, read_shard
-from embedstore.errors import DataError, UsageError, first_few
+from embedstore.errors import DataError, MissingWeights, first_few
 from embedstore.files import StrPath, canonical_json, sha256_bytes
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -145,14 +145,14 @@ def open_adapter(folder: StrPath) -> Adapter:
 
     Raises
     ------
-    UsageError
+    MissingWeights
         If there is no such folder.
     DataError
         If it is no LoRA adapter in safetensors, or one whose effect is more than W + s B A.
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
-        raise UsageError(
+        raise MissingWeights(
             f"`adapter` must be a folder with {CONFIG_FILE} and {WEIGHTS_FILE}; {folder} is none"
         )
     for name in (CONFIG_FILE, WEIGHTS_FILE):

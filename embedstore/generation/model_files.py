@@ -82,7 +82,12 @@ def open_model_files(
     UsageError
         If `origin` is neither a folder nor a hub id.
     """
-    if not Path(origin).expanduser().is_dir() and not _HUB_ID.fullmatch(origin):
+    is_there = Path(origin).expanduser().is_dir()
+    if not is_there and origin.startswith((".", "/", "~")):
+        raise MissingWeights(
+            f"the folder {origin} of `model` is not there; a hub id has the form 'owner/name'"
+        )
+    if not is_there and not _HUB_ID.fullmatch(origin):
         raise UsageError(
             f"`model` must be a folder that is there, or a hub id 'owner/name'; found {origin!r}"
         )

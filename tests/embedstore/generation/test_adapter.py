@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, MissingWeights
 from embedstore.generation.adapter import open_adapter
 
 Q = "model.language_model.layers.0.self_attn.q_proj"
@@ -156,7 +156,7 @@ def test_what_is_more_than_a_plain_adapter_is_refused_by_name(tmp_path: Path) ->
 
 
 def test_folders_that_hold_no_adapter_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="`adapter` must be a folder"):
+    with pytest.raises(MissingWeights, match="`adapter` must be a folder"):
         open_adapter(tmp_path / "gone")
     folder = written(tmp_path / "a", weights(Q))
     (folder / "adapter_model.safetensors").write_bytes(b"123")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from embedstore.errors import DataError, UsageError
 from embedstore.generation import generate as module
 from embedstore.generation.generate import generate_responses
 from embedstore.generation.generation_options import Generated, GenerateOptions
-from embedstore.generation.generative_model import Answer, GenerativeModel, Question
+from embedstore.generation.generative_model import Answer, Question
 from embedstore.generation.model_files import open_model_files
 from embedstore.generation.prompt import Prompt
 from embedstore.lumbar.levels import TARGETS
@@ -104,12 +104,12 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scripted], Scripted]:
     def use(model: Scripted) -> Scripted:
         monkeypatch.setattr(module, "GenerativeModel", lambda *given, **options: model)
         return model
 
-    yield use
+    return use
 
 
 def test_slots_are_read_after_the_answers_own_codes_and_after_n_where_it_has_none(
@@ -196,7 +196,7 @@ def test_another_model_or_adapter_does_not_go_on_with_a_file(
     other = tmp_path / "tiny-it"
     shutil.copytree(answering, other)
     (other / "generation_config.json").write_text('{"eos_token_id": 1, "max_length": 9}')
-    with pytest.raises(UsageError, match="settings: model_sha256 is .{12} there and .{12} now"):
+    with pytest.raises(UsageError, match=r"settings: model_sha256 is .{12} there and .{12} now"):
         generated(lumbar_store, other, whole, SLOTS)
     adapter = written(tmp_path / "adapter", weights("model.language_model.layers.0.self_attn.q_proj"))
     with pytest.raises(UsageError, match="settings: adapter_sha256 is nothing there and "):
@@ -235,7 +235,8 @@ def test_a_study_without_an_image_has_an_empty_response_and_says_why(
     assert (state.answered, state.without_image, state.failed_images) == (2, 1, 1)
     without, other = lines(tmp_path / "b.jsonl")
     assert (without["response"], without["finish"], without["images"]) == ("", "no image", [])
-    assert list(without["failed_images"].values())[0].startswith("unreadable: ")
+    (why,) = without["failed_images"].values()
+    assert why.startswith("unreadable: ")
     assert "slot_probabilities" not in without
     assert other["response"] == "two"
     # What is compared counts it as a response that says nothing.
@@ -269,7 +270,7 @@ def test_too_little_memory_for_the_model_is_said(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 GB")
 
     monkeypatch.setattr("embedstore.generation.generative_model.load_image_text_model", load)
-    with pytest.raises(UsageError, match="device cpu has not the memory for .*tiny-it in float32; free it"):
+    with pytest.raises(UsageError, match=r"device cpu has not the memory for .*tiny-it in float32; free it"):
         generated(lumbar_store, answering, tmp_path / "a.jsonl")
 
 
@@ -291,12 +292,8 @@ def test_whoever_stops_keeps_the_batches_that_are_done(
 def test_a_task_that_is_not_of_studies_and_options_that_are_none_are_refused(
     lumbar_store: Path, answering: Path, tmp_path: Path
 ) -> None:
-    *_, state = generated(
-        lumbar_store,
-        answering,
-        tmp_path / "a.jsonl",
-        replace(OPTIONS, task=open_store(lumbar_store).tasks[0]),
-    )
+    task = open_store(lumbar_store).tasks[0]
+    *_, state = generated(lumbar_store, answering, tmp_path / "a.jsonl", replace(OPTIONS, task=task))
     assert state.studies == 2, "the test study has no label"
     for options, message in (
         ({"batch": 0}, "`batch` must be 1 or more; found 0"),
@@ -308,4 +305,3 @@ def test_a_task_that_is_not_of_studies_and_options_that_are_none_are_refused(
             GenerateOptions(**options)
     with pytest.raises(UsageError, match="`images` must be from 1 to 256; found 0"):
         generated(lumbar_store, answering, tmp_path / "b.jsonl", replace(OPTIONS, images="0"))
-    assert GenerativeModel  # the class that `scripted` stands for

@@ -16,7 +16,6 @@ from embedstore.generation.slice_choice import StudySlices, slice_rule
 from embedstore.generation.study_images import Studies, StudyImages, decoded_studies, plan_studies
 from embedstore.queries.image_files import ImageFiles
 from embedstore.store.reader import Store, open_store
-from embedstore.task import Task
 
 EIGHT = slice_rule("8")
 SIZE_PX = 42
@@ -55,7 +54,7 @@ def test_every_study_shows_its_views_in_order(store: Store) -> None:
 def test_pictures_are_those_of_the_stores_own_decoder_and_range(store: Store) -> None:
     (study,) = decoded(plan_studies(store, EIGHT, limit=1))
     paths, ranges = ImageFiles().paths(store), store.series_ranges()
-    spec = replace(plan_studies(store, EIGHT).spec(SIZE_PX))
+    spec = plan_studies(store, EIGHT).spec(SIZE_PX)
     assert len(study.pictures) == 8
     assert not study.failed
     for image, pixels in zip(study.shown, study.pictures, strict=True):
@@ -68,7 +67,6 @@ def test_pictures_are_those_of_the_stores_own_decoder_and_range(store: Store) ->
 
 def test_a_range_that_no_store_knows_is_counted_over_the_whole_series(store: Store) -> None:
     studies = plan_studies(store, EIGHT, limit=1)
-    whole = store.table
     records = [
         (image.record, image.root)
         for image in plan_studies(store, slice_rule("sagittal-t2=80,sagittal-t1=80,axial-t2=80"))
@@ -78,7 +76,7 @@ def test_a_range_that_no_store_knows_is_counted_over_the_whole_series(store: Sto
     members: dict[Path, dict[str, list]] = {}
     for record, root in records:
         members.setdefault(root, {}).setdefault(record.series_id, []).append(record)
-    assert sum(map(len, members[records[0][1]].values())) > 3 * 8 or whole.num_rows < 24
+    assert sum(map(len, members[records[0][1]].values())) > 3 * 8, "more than what is shown"
     unknown = replace(studies, known_ranges={}, members=members)
     for one, other in zip(decoded(studies)[0].pictures, decoded(unknown)[0].pictures, strict=True):
         assert np.array_equal(one, other)
@@ -130,4 +128,3 @@ def test_stores_without_studies_are_refused(store: Store) -> None:
     anonymous.__dict__["table"] = nobody
     with pytest.raises(DataError, match="must hold images of studies; found none with a study_id"):
         plan_studies(anonymous, EIGHT)
-    assert Task  # the task's own refusal stands in test_generate
