@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
 import torch
 
+from embedstore.decoding.decode import DecodeLimits, SerialDecoder
 from embedstore.errors import DataError, UsageError
 from embedstore.generation import generate as module
 from embedstore.generation.generate import generate_responses
@@ -20,6 +21,7 @@ from embedstore.generation.generation_options import Generated, GenerateOptions
 from embedstore.generation.generative_model import Answer, Question
 from embedstore.generation.model_files import open_model_files
 from embedstore.generation.prompt import Prompt
+from embedstore.images.preprocess import PreprocessSpec
 from embedstore.lumbar.levels import TARGETS
 from embedstore.lumbar.severity_codes import write_response
 from embedstore.store.reader import open_store
@@ -81,6 +83,25 @@ def test_probabilities_stand_behind_the_file_that_is_compared(whole: Path) -> No
     written_down = np.array([[line["slot_probabilities"][name] for name in TARGETS] for line in lines(whole)])
     assert found.probabilities == pytest.approx(written_down, abs=1e-5)
     assert all(0 < line["least_code_mass"] < 1 for line in lines(whole))
+
+
+class InThisProcess(SerialDecoder):
+    """Decodes as the pool does, without starting processes for every test."""
+
+    def __init__(self, spec: PreprocessSpec, *, workers: int, limits: DecodeLimits) -> None:
+        super().__init__(spec, limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _decoded_here(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no processes, once `whole` was decoded by them."""
+    monkeypatch.setattr(module, "DecoderPool", InThisProcess)
 
 
 class Scripted:
@@ -236,7 +257,7 @@ def test_a_study_without_an_image_has_an_empty_response_and_says_why(
     without, other = lines(tmp_path / "b.jsonl")
     assert (without["response"], without["finish"], without["images"]) == ("", "no image", [])
     (why,) = without["failed_images"].values()
-    assert why.startswith("unreadable: ")
+    assert why == "no-pixels: the file is empty"
     assert "slot_probabilities" not in without
     assert other["response"] == "two"
     # What is compared counts it as a response that says nothing.

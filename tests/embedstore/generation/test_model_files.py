@@ -113,7 +113,7 @@ def test_lone_towers_texts_and_places_without_a_model_are_refused(folder: Path, 
         UsageError, match="`model` must be a folder that is there, or a hub id 'owner/name'; found 'gone"
     ):
         open_model_files("gone/for/good")
-    with pytest.raises(MissingWeights, match="the folder ./gone of `model` is not there"):
+    with pytest.raises(MissingWeights, match=r"the folder ./gone of `model` is not there"):
         open_model_files("./gone")
     (folder / "model.safetensors").unlink()
     with pytest.raises(MissingWeights, match=r"model.safetensors is missing from"):
