@@ -20,7 +20,7 @@ from embedstore.pipeline.chunk_work import ChunkWork
 from embedstore.pipeline.series_ranges import SeriesRanges, ranges_of_series, series_members
 from embedstore.queries.conditions import Where, parse_conditions
 from embedstore.queries.image_files import ImageFiles, hidden_images
-from embedstore.queries.manifest_columns import chosen_rows, require_columns, unit_names
+from embedstore.queries.manifest_columns import chosen_rows, column_text, require_columns, unit_names
 from embedstore.store.reader import FAILED, Store
 from embedstore.store.receipt import series_of
 
@@ -149,12 +149,7 @@ def plan_studies(
         raise UsageError(f"`limit` must be 1 or more; found {limit}")
     require_columns([store], ["study_id"])
     places = _Places(store, key)
-    placed = np.array([image_id in places.of_image for image_id in store.image_ids], np.bool_)
-    kept = np.flatnonzero(placed & (store.status != FAILED) & (unit_names(store.table, _UNIT) != ""))
-    if not len(kept):
-        raise DataError(
-            f"store {store.path} must hold images of studies; found none with a study_id and a place"
-        )
+    kept = _showable(store, places)
     table = store.table.take(pa.array(kept))
     names = unit_names(table, _UNIT)
     chosen = chosen_rows(store, table, names, ids=ids, where=parse_conditions(where))
@@ -178,6 +173,23 @@ def plan_studies(
         known_ranges=known,
         members=_members(records, known),
     )
+
+
+def _showable(store: Store, places: _Places) -> npt.NDArray[np.int64]:
+    """Return the rows of whole slices of studies whose files are known and could be read."""
+    whole = column_text(store.table, "crop") == ""
+    if store.rows and not whole.any():
+        raise DataError(
+            f"store {store.path} must hold whole slices; found crops. Name the store of the slices"
+        )
+    placed = np.array([image_id in places.of_image for image_id in store.image_ids], np.bool_)
+    of_study = unit_names(store.table, _UNIT) != ""
+    kept = np.flatnonzero(placed & whole & of_study & (store.status != FAILED))
+    if not len(kept):
+        raise DataError(
+            f"store {store.path} must hold images of studies; found none with a study_id and a place"
+        )
+    return kept
 
 
 def decoded_studies(

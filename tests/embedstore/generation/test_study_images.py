@@ -128,3 +128,20 @@ def test_stores_without_studies_are_refused(store: Store) -> None:
     anonymous.__dict__["table"] = nobody
     with pytest.raises(DataError, match="must hold images of studies; found none with a study_id"):
         plan_studies(anonymous, EIGHT)
+
+
+def test_a_store_of_crops_is_refused_and_crops_among_slices_are_not_shown(store: Store) -> None:
+    expected = [plan.shown for plan in plan_studies(store, EIGHT).plans]
+    views = store.table.column("plane").to_pylist()
+    for crops, holds_slices in ((["canal"] * store.rows, False), ([None] * store.rows, True)):
+        cropped = Store(store.path, store.identity, store.parts)
+        cropped.__dict__["table"] = store.table.append_column("crop", pa.array(crops, pa.string()))
+        if holds_slices:
+            assert [plan.shown for plan in plan_studies(cropped, EIGHT).plans] == expected
+        else:
+            with pytest.raises(DataError, match="must hold whole slices; found crops"):
+                plan_studies(cropped, EIGHT)
+    axial = [None if view == "sagittal" else "axial_t2" for view in views]
+    mixed = Store(store.path, store.identity, store.parts)
+    mixed.__dict__["table"] = store.table.append_column("crop", pa.array(axial, pa.string()))
+    assert all(plan.lacking == ("axial-t2",) for plan in plan_studies(mixed, EIGHT).plans)
