@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedstore.compute_device import is_out_of_memory, resolve_device, resolve_dtype
+from embedstore.compute_device import (
+    check_device_name,
+    check_dtype_name,
+    is_out_of_memory,
+    resolve_device,
+    resolve_dtype,
+)
 from embedstore.decoding.decode import DecodeLimits
 from embedstore.decoding.pool import DecoderPool
 from embedstore.errors import UsageError
@@ -80,8 +86,8 @@ def generate_responses(
     opened = as_store(store)
     rule = slice_rule(asked.images)
     studies = _planned(opened, rule, asked)
-    device = resolve_device(asked.device)
-    dtype = resolve_dtype(asked.dtype, device)
+    device = resolve_device(check_device_name(asked.device))
+    dtype = resolve_dtype(check_dtype_name(asked.dtype), device)
     adapter = None if asked.adapter is None else open_adapter(asked.adapter)
     files = open_model_files(model, revision=asked.revision, say=say)
     settings = _settings(files, adapter, rule, asked, studies, dtype)

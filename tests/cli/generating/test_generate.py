@@ -82,6 +82,7 @@ def test_a_study_without_an_image_is_told_in_the_exit_code(
         (["--task", "gone"], 2, "has no task 'gone'"),
         (["--batch", "0"], 2, "--batch must be 1 or more"),
         (["--device", "tpu"], 2, "device must be 'auto', 'cpu', 'cuda'"),
+        (["--dtype", "int4"], 2, "dtype must be 'auto' or one of float32, bfloat16, float16; found 'int4'"),
     ],
 )  # fmt: skip
 def test_what_is_asked_wrongly_is_said_in_one_line(
