@@ -49,7 +49,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The file of JSON lines, gone on with if it is there.",
 )
-@click.option("--task", help="Only studies that this task labels.")
+@click.option(
+    "--task",
+    "labelled_by",  # the key `task` of embed.toml is what is probed
+    help="Only studies that this task labels.",
+)
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Only this study; repeatable.")
 @where_option
 @click.option("--limit", type=int, help="Only the first so many studies.")
@@ -154,8 +158,10 @@ def _options(given: dict[str, Any]) -> GenerateOptions:
     from embedstore.keys.key_file import read_key
 
     prompt, key = given.pop("prompt_file"), given.pop("key_file")
+    task = given.pop("labelled_by")
     return GenerateOptions(
         **given | {"workers": given["workers"] or default_workers()},
+        task=task,
         prompt=Prompt() if prompt is None else read_prompt(prompt),
         key=None if key is None else read_key(key),
     )

@@ -20,12 +20,14 @@ def inside(lumbar_store: Path, answering: Path, tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "project"
     shutil.copytree(lumbar_store.parent, folder)
     (folder / "tiny-it").symlink_to(answering)
+    # What is probed here is another store's, and says nothing about who is asked.
+    (folder / "embed.toml").write_text('task = "abnormal"\nstore = "lumbar.store"\nbatch_size = 64\n')
     monkeypatch.chdir(folder)
     return folder
 
 
 QUICK = ["--max-new-tokens", "3", "--device", "cpu", "--dtype", "float32", "--workers", "1"]
-ASKED = ["generate", "--store", "lumbar.store", "--model", "tiny-it", "--out", "a.jsonl", *QUICK]
+ASKED = ["generate", "--model", "tiny-it", "--out", "a.jsonl", *QUICK]
 
 
 def test_studies_are_answered_gone_on_with_and_refused_for_another_prompt(
