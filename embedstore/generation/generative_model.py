@@ -214,11 +214,11 @@ class GenerativeModel:
 
     def _read(self, ids: list[int]) -> Answer:
         end = next((at for at, token in enumerate(ids) if token in self._ends), None)
-        kept = ids if end is None else ids[: end + 1]
         text = self._processor.tokenizer.decode(
-            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return Answer(text=text, tokens=len(kept), finish=TOKEN_LIMIT if end is None else END)
+        tokens = len(ids) if end is None else end + 1
+        return Answer(text=text, tokens=tokens, finish=TOKEN_LIMIT if end is None else END)
 
     def _inputs(self, questions: Sequence[Question]) -> Inputs:
         """Return the batch on the device, shorter prompts padded at their beginning."""

@@ -219,11 +219,14 @@ def test_a_template_that_takes_no_images_is_refused(answering: Path, tmp_path: P
         texts.answer(QUESTIONS[:1], max_new_tokens=1)
 
 
-def test_the_end_of_a_turn_ends_an_answer(answering: Path) -> None:
-    loaded = GenerativeModel(open_model_files(str(answering)), device=CPU, dtype="float32")
+def test_the_end_of_a_turn_ends_an_answer_and_is_no_word_of_it(
+    model: GenerativeModel, answering: Path
+) -> None:
+    tokenizer = transformers.AutoProcessor.from_pretrained(answering).tokenizer
     said = json.loads((answering / "generation_config.json").read_text())
-    assert 106 not in np.atleast_1d(said["eos_token_id"])
-    turn = transformers.AutoProcessor.from_pretrained(answering).tokenizer.convert_tokens_to_ids(
-        "<end_of_turn>"
-    )
-    assert turn in loaded._ends
+    turn = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    assert turn not in np.atleast_1d(said["eos_token_id"])
+    words = tokenizer.encode("NM", add_special_tokens=False)
+    answer = model._read([*words, turn, *words])
+    assert (answer.text, answer.tokens, answer.finish) == ("NM", 3, END)
+    assert model._read(words).finish == TOKEN_LIMIT
