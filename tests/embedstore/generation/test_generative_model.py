@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +49,11 @@ class StepByStep:
 
     def scores_after(self, question: Question, forced: list[int]) -> list[torch.Tensor]:
         """Return the logits after the prompt and after each of the forced tokens."""
+        steps = self.steps(question)
+        return [next(steps), *(steps.send(token) for token in forced)]
+
+    def steps(self, question: Question) -> Generator[torch.Tensor, int, None]:
+        """Yield the logits after the prompt, and after each token that is sent."""
         images = [Image.fromarray(pixels).convert("RGB") for pixels in question.pictures]
         # The prompt as the template has it, written out by hand.
         text = (
@@ -57,14 +64,12 @@ class StepByStep:
             "<start_of_turn>model\n"
         )
         inputs = self.processor(images=[images], text=[text], return_tensors="pt", add_special_tokens=False)
-        found = []
-        with torch.inference_mode():
-            passed = self.model(**inputs, use_cache=True)
-            found.append(passed.logits[0, -1])
-            for token in forced:
-                passed = self.model(input_ids=torch.tensor([[token]]), past_key_values=passed.past_key_values)
-                found.append(passed.logits[0, -1])
-        return found
+        cache: Any = None
+        while True:
+            with torch.inference_mode():
+                passed = self.model(**inputs, past_key_values=cache, use_cache=True)
+            token, cache = (yield passed.logits[0, -1]), passed.past_key_values
+            inputs = {"input_ids": torch.tensor([[token]])}
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +127,12 @@ def test_answers_are_the_likeliest_tokens_one_by_one(
     model: GenerativeModel, step_by_step: StepByStep
 ) -> None:
     answers = model.answer(QUESTIONS, max_new_tokens=24)
+    ends = {step_by_step.processor.tokenizer.eos_token_id}
     for question, answer in zip(QUESTIONS, answers, strict=True):
-        forced: list[int] = []
-        ends = {step_by_step.processor.tokenizer.eos_token_id}
-        while len(forced) < 24 and not (forced and forced[-1] in ends):
-            forced.append(int(step_by_step.scores_after(question, forced)[-1].argmax()))
+        steps = step_by_step.steps(question)
+        forced = [int(next(steps).argmax())]
+        while len(forced) < 24 and forced[-1] not in ends:
+            forced.append(int(steps.send(forced[-1]).argmax()))
         assert answer.text == step_by_step.processor.tokenizer.decode(forced, skip_special_tokens=True)
         assert answer.tokens == len(forced)
         assert answer.finish == (END if forced[-1] in ends else TOKEN_LIMIT)
