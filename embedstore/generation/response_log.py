@@ -52,13 +52,14 @@ class ResponseLog:
         self.settings = dict(settings)
         self.done: dict[str, None] = {}
         self._file: IO[bytes] | None = None
+        self._is_new = False
 
     def __enter__(self) -> Self:
         if not self.path.parent.is_dir():
             raise UsageError(f"`out`: the folder {self.path.parent} does not exist")
         if self.path.is_dir():
             raise UsageError(f"`out` must be a file of JSON lines; {self.path} is a folder")
-        is_new = not self.path.exists()
+        self._is_new = not self.path.exists()
         file = self.path.open("a+b")
         try:
             self._lock(file)
@@ -66,7 +67,7 @@ class ResponseLog:
         except BaseException:
             file.close()
             raise
-        if is_new:
+        if self._is_new:
             fsync_folder(self.path.parent)
         self._file = file
         return self
@@ -77,6 +78,8 @@ class ResponseLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+            if self._is_new and not self.done:
+                self.path.unlink(missing_ok=True)  # a run that failed at once leaves nothing
 
     def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Add answers, each with ``study_id``, and make them durable."""

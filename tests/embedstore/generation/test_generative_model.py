@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from embedstore.errors import DataError, UsageError
 from embedstore.generation.adapter import open_adapter
@@ -199,11 +200,33 @@ def test_a_tokenizer_that_joins_codes_is_refused_before_anything_is_answered(tmp
         _ = joined.layout
 
 
+def test_a_checkpoint_laid_out_by_transformers_4_is_the_same_model(
+    model: GenerativeModel, answering: Path, tmp_path: Path
+) -> None:
+    """As google/medgemma-4b-it is: names of weights, two files of processors, settings of sampling."""
+    folder = tmp_path / "four"
+    shutil.copytree(answering, folder)
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {name.replace("vision_tower.", "vision_tower.vision_model."): tensors[name] for name in tensors}
+    assert any(name.startswith("language_model.model.") for name in renamed)
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    images = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    joint = {"image_seq_length": 9, "processor_class": "Gemma3Processor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images | joint | {"do_pan_and_scan": None}))
+    (folder / "processor_config.json").write_text(json.dumps(joint))
+    sampling = {"do_sample": True, "top_k": 64, "top_p": 0.95, "cache_implementation": "hybrid"}
+    said = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(said | sampling))
+    other = GenerativeModel(open_model_files(str(folder)), device=CPU, dtype="float32")
+    assert other.answer(QUESTIONS, max_new_tokens=8) == model.answer(QUESTIONS, max_new_tokens=8)
+    assert np.array_equal(
+        other.slots(QUESTIONS, CLASSES).probabilities, model.slots(QUESTIONS, CLASSES).probabilities
+    )
+
+
 def test_weights_that_are_missing_are_refused_in_place_of_random_ones(
     answering: Path, tmp_path: Path
 ) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "torn"
     shutil.copytree(answering, folder)
     tensors = load_file(folder / "model.safetensors")

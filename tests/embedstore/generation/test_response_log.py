@@ -118,6 +118,17 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_that_writes_nothing_leaves_no_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with ResponseLog(path, SETTINGS):
+        assert path.exists()
+    assert not path.exists()
+    path.touch()
+    with ResponseLog(path, SETTINGS):
+        pass
+    assert path.exists()
+
+
 def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     busy = "is being written by another process"
