@@ -25,6 +25,7 @@ COMMANDS = {
     "search": "Find the most similar images.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
+    "generate": "Ask a generative model about lumbar studies, for `embed compare --responses`.",
     "info": "Show what a store holds.",
     "verify": "Re-read every byte of a store; --repair heals it.",
     "export": "Write a store's vectors to HDF5 (with tasks), npz or Parquet.",
@@ -34,7 +35,7 @@ COMMANDS = {
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
 # Commands that have a room of their own.
-_ROOMS = {"compare": "cli.comparing"}
+_ROOMS = {"compare": "cli.comparing", "generate": "cli.generating"}
 
 
 class LazyGroup(click.Group):

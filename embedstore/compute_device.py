@@ -92,6 +92,14 @@ def device_lost(device: torch.device, error: Exception) -> DeviceLost:
     )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether torch raised it for want of memory; of a CPU it says so in words only."""
+    words = ("can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(said in str(error) for said in words)
+    )
+
+
 def torch_device(name: str) -> torch.device:
     """Return the device behind ``auto`` (a CUDA device if there is one), ``cpu`` or ``cuda``.
 

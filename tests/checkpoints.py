@@ -230,3 +230,68 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the cosine of each pair of rows."""
     return (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+
+
+# A tokenizer of characters, in which the codes of a compact answer stand alone between two longer pieces.
+_MARKS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
+_IMAGE_MARKS = {
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "image_token": "<image_soft_token>",
+}
+_CHARACTERS = (*map(chr, range(33, 127)), "\u2581", "\n")
+_MERGES = [('"', ":"), ('":', '"'), ('"', ","), ('",', '"')]
+_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def write_answering_gemma(
+    folder: Path, *, seed: int = 5, merges: list[tuple[str, str]] | None = None
+) -> transformers.Gemma3ForConditionalGeneration:
+    """Write a tiny Gemma 3 that reads images and writes text, with tokenizer, template and processor."""
+    with silent_transformers():
+        processor = _processor(_MERGES if merges is None else merges)
+        tokenizer = processor.tokenizer
+        torch.manual_seed(seed)
+        config = transformers.Gemma3Config(
+            vision_config=SMALL_VISION | {"vision_use_head": False},
+            text_config=TINY_GEMMA_TEXT
+            | {
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "layer_types": ["sliding_attention", "full_attention"],
+                "sliding_window": 256,
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": 4096,
+            },
+            mm_tokens_per_image=9,
+            image_token_index=tokenizer.image_token_id,
+            boi_token_index=tokenizer.boi_token_id,
+            eoi_token_index=tokenizer.eoi_token_id,
+        )
+        model = transformers.Gemma3ForConditionalGeneration(config).eval()
+        roughen(model)
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return model
+
+
+def _processor(merges: list[tuple[str, str]]) -> Any:
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    pieces = [*_MARKS, *_IMAGE_MARKS.values(), *_CHARACTERS, *("".join(pair) for pair in merges)]
+    tokenizer = transformers.GemmaTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)},
+        merges=merges,
+        additional_special_tokens=list(_MARKS[5:]),
+        extra_special_tokens=_IMAGE_MARKS,
+    )
+    size = SMALL_VISION["image_size"]
+    images = Gemma3ImageProcessorPil(
+        size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    return transformers.Gemma3Processor(images, tokenizer, chat_template=_TEMPLATE, image_seq_length=9)

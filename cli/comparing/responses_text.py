@@ -43,6 +43,7 @@ def print_responses(table: ResponsesTable) -> None:
     for row in table.rows:
         if any(name in row.metrics for name in shown):
             click.echo(f"{row.name:<{width}}{_cells(row.metrics, shown)}")
+    _print_calibration(table, width)
     for condition in base.conditions:
         click.echo(f"\n{condition.replace('_', ' ')}")
         for row in table.rows:
@@ -59,6 +60,18 @@ def print_responses(table: ResponsesTable) -> None:
         "loss; differences in other metrics: --json, --out"
     )
     click.echo(NOTICE)
+
+
+def _print_calibration(table: ResponsesTable, width: int) -> None:
+    """Print what is stated and what was observed on average; the page has the curves."""
+    click.echo(f"\n{'all cells together':<{width}}mean probability, and share observed")
+    for row in table.rows:
+        if row.calibration:
+            told = "; ".join(
+                f"{event} {curve.stated:.3f}, observed {curve.observed:.3f}"
+                for event, curve in row.calibration.items()
+            )
+            click.echo(f"{row.name:<{width}}{told}")
 
 
 def _print_reading(of_file: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ HUB_URL = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 # Until a hub that does not answer is given up: its library would try again for half a minute, and print each time.
 _ANSWER_S = 10.0
-_WITHOUT_WEIGHTS = "`encoder='hog'` needs no weights and runs now"
+WITHOUT_WEIGHTS = "`encoder='hog'` needs no weights and runs now"
 
 
 class HubUnreachable(MissingWeights):
@@ -125,12 +125,12 @@ def _explained(repo_id: str, filename: str, revision: str) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise MissingWeights(
             f"weights of {repo_id} are gated: accept the terms at {HUB_URL}/{repo_id}, then run "
-            f"`hf auth login` and this command again. {_WITHOUT_WEIGHTS}"
+            f"`hf auth login` and this command again. {WITHOUT_WEIGHTS}"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise MissingWeights(
             f"{HUB_URL}/{repo_id} is not there, or is private: check the name, or run `hf auth login`. "
-            f"{_WITHOUT_WEIGHTS}"
+            f"{WITHOUT_WEIGHTS}"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise MissingWeights(
@@ -144,7 +144,7 @@ def _explained(repo_id: str, filename: str, revision: str) -> Iterator[None]:
     except OSError as error:  # other answers of the hub, a full disk
         first_line = str(error).partition("\n")[0]
         raise MissingWeights(
-            f"{filename} of {repo_id} could not be fetched: {first_line}. {_WITHOUT_WEIGHTS}"
+            f"{filename} of {repo_id} could not be fetched: {first_line}. {WITHOUT_WEIGHTS}"
         ) from error
 
 
@@ -182,11 +182,11 @@ def _offline(repo_id: str, filename: str, revision: str) -> MissingWeights:
     if interrupted_downloads(repository):
         return MissingWeights(
             f"the download of {repo_id} was interrupted: {filename} is not complete in {repository}. "
-            f"Run {command} with a network to finish it. {_WITHOUT_WEIGHTS}"
+            f"Run {command} with a network to finish it. {WITHOUT_WEIGHTS}"
         )
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
     return HubUnreachable(
         f"{filename} of {repo_id} (revision {revision}) is not in the cache {repository.parent}, and {why}. "
         f"Run {command} where there is a network (gated models: accept the terms at {HUB_URL}/{repo_id} "
-        f"and `hf auth login` first), or give a local folder. {_WITHOUT_WEIGHTS}"
+        f"and `hf auth login` first), or give a local folder. {WITHOUT_WEIGHTS}"
     )

@@ -63,7 +63,7 @@ class MedGemmaEncoder(TowerEncoder):
         prefix = _tower_prefix(names, checkpoint)
         wanted = {prefix + key.removeprefix(_WRAPPER): key for key in model.state_dict()}
         inside = _tower_names(names, checkpoint)
-        require_all(wanted.keys() - inside, checkpoint, tower="image")
+        require_all(wanted.keys() - inside, checkpoint, part="image tower")
         surplus = sorted(inside - wanted.keys())
         if surplus:
             raise DataError(
@@ -71,7 +71,7 @@ class MedGemmaEncoder(TowerEncoder):
                 f"describe: {first_few(surplus, shown=SHOWN_NAMES)}"
             )
         tensors = {wanted[name]: tensor for name, tensor in _read_tensors(self.shards, wanted, dtype)}
-        require_all(wanted.values() - tensors.keys(), checkpoint, tower="image")
+        require_all(wanted.values() - tensors.keys(), checkpoint, part="image tower")
         try:
             model.load_state_dict(tensors, strict=True, assign=True)
         except RuntimeError as error:

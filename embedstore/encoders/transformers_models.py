@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from embedstore.checkpoints.checkpoint import INSTALL_LINE, Checkpoint
+from embedstore.compute_device import is_out_of_memory
 from embedstore.errors import DataError, MissingDependency, first_few
 
 SHOWN_NAMES = 3
@@ -50,13 +51,68 @@ def load_pretrained(class_name: str, checkpoint: Checkpoint, dtype: torch.dtype,
                 output_loading_info=True,
             )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise DataError(
-            f"the {tower} tower of {checkpoint.origin} does not load with transformers "
-            f"{transformers.__version__}: {first_line}"
-        ) from error
-    require_all(set(found["missing_keys"]) | set(map(str, found["mismatched_keys"])), checkpoint, tower=tower)
+        raise _does_not_load(f"the {tower} tower", checkpoint, error) from error
+    require_all(
+        set(found["missing_keys"]) | set(map(str, found["mismatched_keys"])),
+        checkpoint,
+        part=f"{tower} tower",
+    )
     return frozen(model)
+
+
+def load_image_text_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
+    """Load a whole model that reads images and writes text, through ``from_pretrained``.
+
+    Parameters
+    ----------
+    checkpoint
+        Its files must be there.
+    dtype
+        Arithmetic.
+
+    Raises
+    ------
+    DataError
+        If a weight is missing, has another shape or cannot be read.
+    """
+    transformers = import_transformers()
+    try:
+        with _quiet(transformers):
+            model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+                checkpoint.folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise _does_not_load("the model", checkpoint, error) from error
+    require_all(
+        set(found["missing_keys"]) | set(map(str, found["mismatched_keys"])), checkpoint, part="model"
+    )
+    return frozen(model)
+
+
+def load_processor(checkpoint: Checkpoint) -> Any:
+    """Load what turns pictures and words into the input of a model that reads both: tokenizer and image processor.
+
+    Raises
+    ------
+    DataError
+        If the checkpoint has none, or one that cannot be read.
+    """
+    transformers = import_transformers()
+    try:
+        with _quiet(transformers):
+            return transformers.AutoProcessor.from_pretrained(
+                checkpoint.folder, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, ImportError) as error:
+        raise _does_not_load("the processor", checkpoint, error) from error
 
 
 def headless_vision_model(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
@@ -74,13 +130,21 @@ def frozen(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def require_all(missing: set[str], checkpoint: Checkpoint, *, tower: str) -> None:
-    """Raise `DataError` if weights of a tower are missing or misshapen."""
+def require_all(missing: set[str], checkpoint: Checkpoint, *, part: str) -> None:
+    """Raise `DataError` if weights of a part of a checkpoint are missing or misshapen."""
     if missing:
         raise DataError(
-            f"{checkpoint.origin} lacks {len(missing)} weights of the {tower} tower, or they have another shape "
+            f"{checkpoint.origin} lacks {len(missing)} weights of the {part}, or they have another shape "
             f"than its config.json says: {first_few(sorted(missing), shown=SHOWN_NAMES)}"
         )
+
+
+def _does_not_load(what: str, checkpoint: Checkpoint, error: Exception) -> DataError:
+    first_line = str(error).partition("\n")[0]
+    return DataError(
+        f"{what} of {checkpoint.origin} does not load with transformers {import_transformers().__version__}: "
+        f"{first_line}"
+    )
 
 
 def import_transformers() -> ModuleType:

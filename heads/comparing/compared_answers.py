@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embedstore.lumbar.levels import CONDITIONS
 from embedstore.view import MISSING
+from heads.comparing.calibration_curves import CalibrationCurve, calibration_curves
 from heads.lumbar.grades import GRADE_METRICS, draw_grades
 from heads.lumbar.rsna_score import AS_GIVEN, SCORE, draw_run_score, is_of_the_competition
 from heads.scores import Floats
@@ -61,6 +62,8 @@ class ComparedAnswers:
         `GRADE_METRICS` of all cells, and with probabilities the RSNA score (of all 25 targets) and `CALIBRATION`.
     conditions
         Condition -> `OF_CONDITION`.
+    calibration
+        Event -> its curve over all cells, of what has probabilities.
     differences
         Metric -> this row minus the baseline on the cells of this row; ``{}`` for the baseline itself.
     corrected_p
@@ -72,6 +75,7 @@ class ComparedAnswers:
     cells: int
     metrics: Mapping[str, Estimate]
     conditions: Mapping[str, Mapping[str, Estimate]]
+    calibration: Mapping[str, CalibrationCurve]
     differences: Mapping[str, Difference]
     corrected_p: Mapping[str, float]
 
@@ -83,6 +87,7 @@ class ComparedAnswers:
             "cells": self.cells,
             "metrics": _json(self.metrics),
             "conditions": {name: _json(found) for name, found in self.conditions.items()},
+            "calibration": {event: curve.to_json() for event, curve in self.calibration.items()},
             "differences": {
                 name: found.estimate.to_json()
                 | {"p_value": found.p_value, "p_value_holm": self.corrected_p[name]}
@@ -144,6 +149,7 @@ def compare_answers(
                 name: _of_condition(one.said[:, columns], y[:, columns], draws)
                 for name, columns in conditions.items()
             },
+            calibration={} if one.probabilities is None else calibration_curves(y, one.probabilities),
             differences=difference,
             corrected_p=p,
         )

@@ -1,7 +1,8 @@
 """Generated answers against runs: files of responses beside the runs that evaluated the same lumbar studies.
 
 A response that cannot be read, whole or in part, is counted in two ways, a row for each: its cells as normal or mild,
-which is what most cells are, and as missing.
+which is what most cells are, and as missing. Probabilities that a file gives for its codes are those of the first of
+these rows.
 """
 
 from __future__ import annotations
@@ -157,9 +158,11 @@ def responses_table(
         for name, said in zip(names, matched.probabilities, strict=True)
     ]
     columns = [TARGETS.index(target) for target in matched.targets]
+    prior = _prior(loaded[position], matched.targets, len(y))
     for file, name in zip(files, _file_names(files), strict=True):
-        answerers += _of_file(name, file.classes[:, columns])
-    answerers.append(_prior(loaded[position], matched.targets, len(y)))
+        answerers += _of_file(name, file.classes[:, columns], _probabilities(file, columns, prior))
+        notes += _without_probabilities(file)
+    answerers.append(prior)
     return ResponsesTable(
         task=loaded[position].document["task"]["name"],
         unit=loaded[position].document["task"]["unit"],
@@ -258,13 +261,35 @@ def _file_names(files: Sequence[Responses]) -> list[str]:
     return [file.path.stem if often[file.path.stem] == 1 else str(file.path) for file in files]
 
 
-def _of_file(name: str, classes: npt.NDArray[np.int64]) -> list[Answerer]:
+def _of_file(name: str, classes: npt.NDArray[np.int64], probabilities: Floats | None) -> list[Answerer]:
     """Return the answers of a file with unread cells as normal or mild, and, where there are any, as missing."""
     unread = classes == MISSING
-    filled = Answerer(name=name, kind=RESPONSES, said=np.where(unread, _FALLBACK, classes))
+    said = np.where(unread, _FALLBACK, classes)
+    filled = Answerer(name=name, kind=RESPONSES, said=said, probabilities=probabilities)
     if not unread.any():
         return [filled]
-    return [filled, replace(filled, name=f"{name}, unread cells left out", said=classes)]
+    return [
+        filled,
+        replace(filled, name=f"{name}, unread cells left out", said=classes, probabilities=None),
+    ]
+
+
+def _probabilities(file: Responses, columns: Sequence[int], prior: Answerer) -> Floats | None:
+    """Return those of a file, and of studies that it gives none for the prior's; None where it gives none at all."""
+    if file.probabilities is None or prior.probabilities is None or not file.has_probabilities.any():
+        return None
+    known = file.has_probabilities[:, None, None]
+    return np.where(known, file.probabilities[:, columns], prior.probabilities)
+
+
+def _without_probabilities(file: Responses) -> list[str]:
+    without = int((~file.has_probabilities).sum())
+    if without in (0, len(file.study_ids)):
+        return []
+    return [
+        f"{file.path}: {without:,} of {len(file.study_ids):,} responses have no slot_probabilities; there the file's "
+        "score, log loss and ECE count the prior's"
+    ]
 
 
 def _prior(run: Run, targets: Sequence[str], n_studies: int) -> Answerer:

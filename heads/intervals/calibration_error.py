@@ -87,6 +87,28 @@ def equal_mass_bins(values: Floats, bins: int) -> npt.NDArray[np.int64]:
     return np.asarray(start * bins // max(len(values), 1), np.int64)
 
 
+def reliability_points(
+    probability: Floats, truth: npt.NDArray[np.bool_], *, bins: int
+) -> list[tuple[float, float, int]]:
+    """Return, for each bin of equal mass that holds something, mean probability, observed share and count.
+
+    Parameters
+    ----------
+    probability
+        (n,) stated.
+    truth
+        (n,) bool.
+    bins
+        Number of bins.
+    """
+    of_bin = equal_mass_bins(probability, bins)
+    used, counts = np.unique(of_bin, return_counts=True)
+    return [
+        (float(probability[of_bin == index].mean()), float(truth[of_bin == index].mean()), int(count))
+        for index, count in zip(used, counts, strict=True)
+    ]
+
+
 def bin_probabilities(y: npt.NDArray[np.int64], probabilities: Floats, *, bins: int) -> Bins:
     """Return the bins of the second of two classes' probability, or those of each of several, of which it is the mean.
 

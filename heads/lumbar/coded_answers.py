@@ -7,7 +7,7 @@ from typing import Any
 
 from embedstore.errors import UsageError
 from embedstore.lumbar.levels import CLASSES, TARGETS
-from heads.lumbar.severity_codes import write_response
+from embedstore.lumbar.severity_codes import write_response
 
 
 def coded_answer(answer: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from heads.intervals.calibration_error import equal_mass_bins
+from heads.intervals.calibration_error import reliability_points
 from heads.scores import Floats
 
 # Stand-ins that no chart uses otherwise; the page's style sheet gives them their colour, light or dark.
@@ -109,20 +109,37 @@ def reliability_chart(
     name
         As `roc_chart`.
     """
+    points = {
+        legend: reliability_points(probability, truth, bins=bins) for legend, probability in curves.items()
+    }
+    return calibration_chart(points, name=name)
+
+
+def calibration_chart(
+    curves: Mapping[str, Sequence[tuple[float, float, int]]], *, name: str, title: str = "reliability diagram"
+) -> str:
+    """Draw observed against stated probability, with the counts of the last curve.
+
+    Parameters
+    ----------
+    curves
+        Legend -> points of `heads.intervals.calibration_error.reliability_points`.
+    name
+        As `roc_chart`.
+    title
+        What it shows.
+    """
     with mpl.rc_context(_STYLE):
         figure, axes = _square("stated probability", "observed share")
         axes.plot([0, 1], [0, 1], color=_MUTED, linestyle=":", linewidth=1)
-        for colour, (legend, probability) in zip(_cycle(len(curves)), curves.items(), strict=True):
-            of_bin = equal_mass_bins(probability, bins)
-            used, counts = np.unique(of_bin, return_counts=True)
-            stated = [float(probability[of_bin == index].mean()) for index in used]
-            observed = [float(truth[of_bin == index].mean()) for index in used]
+        for colour, (legend, points) in zip(_cycle(len(curves)), curves.items(), strict=True):
+            stated, observed = [point[0] for point in points], [point[1] for point in points]
             axes.plot(stated, observed, color=colour, marker="o", markersize=4, label=legend)
         # Counts of the last curve, the calibrated one: bins have equal mass but for ties.
-        for x, y, count in zip(stated, observed, counts, strict=True):
+        for x, y, count in points:
             axes.annotate(str(count), (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=7)
         axes.legend(loc="upper left")
-        return _svg(figure, name, "reliability diagram")
+        return _svg(figure, name, title)
 
 
 def forest_chart(

@@ -8,10 +8,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from embedstore.files import StrPath, write_durable
-from heads.comparing.compared_answers import CALIBRATION, DIFFERENCES, SCORES
+from heads.comparing.calibration_curves import EVENTS
+from heads.comparing.compared_answers import CALIBRATION, DIFFERENCES, PRIOR, SCORES
 from heads.comparing.responses_table import ResponsesTable
 from heads.lumbar.grades import LABELS
-from heads.reporting.charts import forest_chart
+from heads.reporting.charts import calibration_chart, forest_chart
 from heads.reporting.words import PHANTOM, data_in_words, estimate_text
 from heads.runs.comparison import p_value_in_words
 from heads.statistics.metrics import metric_label
@@ -36,6 +37,7 @@ def render_responses(table: ResponsesTable) -> str:
         conditions=list(table.rows[0].conditions),
         differences=_differences(table),
         forest=_forest(table),
+        curves=_curves(table),
         data=data_in_words(table.sources),
         phantoms=any(source["phantom"] for source in table.sources),
         phantom=PHANTOM,
@@ -67,6 +69,19 @@ def _differences(table: ResponsesTable) -> list[dict[str, Any]]:
         for row in table.rows
         if name in row.differences
     ]
+
+
+def _curves(table: ResponsesTable) -> dict[str, str]:
+    """Draw what each row with probabilities states against what was observed, the prior aside: it is one point."""
+    rows = [row for row in table.rows if row.calibration and row.kind != PRIOR]
+    return {
+        event: calibration_chart(
+            {row.name: row.calibration[event].points for row in rows},
+            name=f"cal{number}",
+            title=f"calibration, {event}",
+        )
+        for number, event in enumerate(EVENTS)
+    }
 
 
 def _forest(table: ResponsesTable) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cli.main import run
 from embedstore.lumbar.levels import CLASSES, TARGETS
-from heads.lumbar.severity_codes import write_response
+from embedstore.lumbar.severity_codes import write_response
 from heads.runs.run_files import load_run
 from tests.heads.comparing.encoder_runs import run_of, view_by
 from tests.views import make_view
@@ -69,6 +70,32 @@ def test_machines_get_the_table_and_the_page_is_written(capsys: pytest.CaptureFi
     assert document["responses"][0]["flaws_of_responses"]["no JSON"] == 1
     assert "model, unread cells left out" in Path("page.html").read_text()
     assert captured.err == "--subgroup has no part beside --responses: results are split by condition\n"
+
+
+def test_probabilities_behind_codes_are_printed_beside_those_of_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    slots = {target: [0.25, 0.5, 0.25] for target in TARGETS}
+    lines = [
+        json.loads(line) | {"slot_probabilities": slots}
+        for line in Path("model.jsonl").read_text().splitlines()
+    ]
+    Path("slots.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(["compare", "runs/lumbar", "--responses", "slots.jsonl", "--draws", "20"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    # By hand: -log 0.5 where it was moderate, -log 0.25 elsewhere.
+    at = next(at for at, line in enumerate(printed) if line.startswith("probabilities of"))
+    assert [line.split("  ")[0] for line in printed[at + 1 : at + 4]] == [
+        "fake, logistic",
+        "slots",
+        "the prior, no image",
+    ]
+    y = load_run("runs/lumbar").evaluated.y
+    assert f"{np.where(y == 1, np.log(2), np.log(4)).mean():.3f} [" in printed[at + 2]
+    at = printed.index(next(line for line in printed if line.startswith("all cells together")))
+    assert printed[at + 2].endswith(
+        f"severe 0.250, observed {(y == 2).mean():.3f}; moderate or severe 0.750, observed {(y >= 1).mean():.3f}"
+    )
 
 
 MODEL = ["--responses", "model.jsonl"]

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.metrics import accuracy_score, cohen_kappa_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, cohen_kappa_score, log_loss
 
 from embedstore.errors import UsageError
 from embedstore.lumbar.levels import CLASSES, TARGETS
+from embedstore.lumbar.severity_codes import write_response
 from embedstore.view import MISSING
 from heads.comparing.responses_table import ResponsesTable, responses_table
 from heads.lumbar.rsna_score import for_rsna_score, rsna_score
-from heads.lumbar.severity_codes import write_response
 from heads.reporting.responses_page import render_responses
 from heads.runs.run import Run
+from heads.scores import Floats
 from tests.heads.comparing.encoder_runs import documented, run_of
 from tests.views import make_view
 
@@ -34,8 +36,19 @@ def lumbar(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_of(view, tmp_path_factory.mktemp("lumbar") / "run")
 
 
-def answered(folder: Path, run: Run, *, name: str = "model", flip: float = 0.3, **other: str) -> Path:
-    """Write responses for all evaluated studies: the labels, a share of cells wrong; `other` by study."""
+def answered(
+    folder: Path,
+    run: Run,
+    *,
+    name: str = "model",
+    flip: float = 0.3,
+    slots: Floats | None = None,
+    **other: str,
+) -> Path:
+    """Write responses for all evaluated studies: the labels, a share of cells wrong; `other` by study.
+
+    With `slots`, (n_studies, 25, 3) in the order of `TARGETS`, as their probabilities, those of NaN left out.
+    """
     generator = np.random.default_rng(1)
     wrong = generator.random(run.evaluated.y.shape) < flip
     said = np.where(wrong, (run.evaluated.y + 1) % 3, run.evaluated.y)[:, _order(run)]
@@ -44,9 +57,11 @@ def answered(folder: Path, run: Run, *, name: str = "model", flip: float = 0.3, 
         for study, classes in zip(run.evaluated.unit_ids.tolist(), said, strict=True)
     } | other
     path = folder / f"{name}.jsonl"
-    path.write_text(
-        "".join(json.dumps({"study_id": study, "response": text}) + "\n" for study, text in texts.items())
-    )
+    lines = [{"study_id": study, "response": text} for study, text in texts.items()]
+    for line, of_study in zip(lines, [] if slots is None else slots.tolist(), strict=False):
+        if np.isfinite(of_study).all():
+            line["slot_probabilities"] = dict(zip(TARGETS, of_study, strict=True))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
@@ -86,6 +101,63 @@ def test_rows_are_the_run_the_answers_and_the_prior(lumbar: Run, tmp_path: Path)
     assert prior.metrics["accuracy"].value == pytest.approx(
         np.mean([y[:, at] == counts[at].argmax() for at in range(len(counts))])
     )
+
+
+def drawn_slots(run: Run) -> Floats:
+    """Return probabilities that know something of the labels, in the order of `TARGETS`."""
+    noise = np.random.default_rng(2).normal(size=(*run.evaluated.y.shape, 3))
+    logits = noise + 1.5 * np.eye(3)[run.evaluated.y]
+    shares = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    return np.asarray(shares[:, _order(run)])
+
+
+def test_probabilities_of_a_file_have_a_score_a_log_loss_and_a_curve(lumbar: Run, tmp_path: Path) -> None:
+    slots = drawn_slots(lumbar)
+    of_run, generated, prior = (table := compared(lumbar, answered(tmp_path, lumbar, slots=slots))).rows
+    y = lumbar.evaluated.y[:, _order(lumbar)]
+    expected = np.mean([log_loss(y[:, at], slots[:, at], labels=[0, 1, 2]) for at in range(25)])
+    assert generated.metrics["log_loss"].value == pytest.approx(expected, abs=1e-6)
+    for name, submitted in (("rsna_score", for_rsna_score(slots)), ("rsna_score_as_given", slots)):
+        assert generated.metrics[name].value == pytest.approx(
+            rsna_score(y, submitted, draws=2)["rsna_score"].value, abs=1e-6
+        )
+    found = generated.differences["rsna_score"].estimate.value
+    assert found == pytest.approx(generated.metrics["rsna_score"].value - of_run.metrics["rsna_score"].value)
+    severe = generated.calibration["severe"]
+    assert severe.stated == pytest.approx(slots[..., 2].mean(), abs=1e-6)
+    assert severe.observed == pytest.approx((y == 2).mean())
+    # The bins are those of scikit-learn's calibration curve: as many cells each.
+    observed, stated = calibration_curve(
+        (y >= 1).ravel(), 1 - slots[..., 0].ravel(), n_bins=len(severe.points), strategy="quantile"
+    )
+    at_least_moderate = generated.calibration["moderate or severe"].points
+    assert [point[0] for point in at_least_moderate] == pytest.approx(stated, abs=5e-3)
+    assert [point[1] for point in at_least_moderate] == pytest.approx(observed, abs=2e-2)
+    assert sum(point[2] for point in at_least_moderate) == y.size
+    assert of_run.calibration.keys() == prior.calibration.keys() == generated.calibration.keys()
+    assert table.read[0]["responses_with_probabilities"] == len(y)
+    page = render_responses(table)
+    assert "calibration, moderate or severe" in page
+    assert f"{len(y)} responses come with probabilities" in page
+
+
+def test_a_study_without_probabilities_counts_as_the_prior_says(lumbar: Run, tmp_path: Path) -> None:
+    slots = drawn_slots(lumbar)
+    slots[0] = np.nan
+    first = str(lumbar.evaluated.unit_ids[0])
+    table = compared(lumbar, answered(tmp_path, lumbar, slots=slots, **{first: ""}))
+    _, filled, left_out, prior = table.rows
+    y = lumbar.evaluated.y[:, _order(lumbar)]
+    counts = np.array(
+        [np.bincount(column, minlength=3) for column in lumbar.out_of_fold.y[:, _order(lumbar)].T]
+    )
+    slots[0] = counts / counts.sum(axis=1, keepdims=True)
+    expected = np.mean([log_loss(y[:, at], slots[:, at], labels=[0, 1, 2]) for at in range(25)])
+    assert filled.metrics["log_loss"].value == pytest.approx(expected, abs=1e-6)
+    assert "log_loss" not in left_out.metrics
+    assert not left_out.calibration
+    assert any(f"1 of {len(y)} responses have no slot_probabilities" in note for note in table.notes)
+    assert prior.calibration
 
 
 def test_differences_are_each_row_minus_the_run_on_the_same_draws(lumbar: Run, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from embedstore.errors import UsageError
 from embedstore.lumbar.levels import CLASSES, TARGETS
+from embedstore.lumbar.severity_codes import read_response
 from heads.lumbar.coded_answers import coded_answer
-from heads.lumbar.severity_codes import read_response
 
 SHARES = dict(zip(CLASSES, (0.3, 0.6, 0.1), strict=True))
 

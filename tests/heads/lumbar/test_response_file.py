@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from embedstore.errors import DataError
+from embedstore.lumbar.levels import TARGETS
+from embedstore.lumbar.severity_codes import write_response
 from embedstore.view import MISSING
 from heads.lumbar.response_file import read_responses
-from heads.lumbar.severity_codes import write_response
 
 ANSWER = write_response([0, 1, 2, 0, 0] * 5)
+SLOTS = {target: [0.5, 0.25, 0.25] for target in TARGETS}
 
 
 def written(folder: Path, *lines: Any) -> Path:
@@ -48,6 +50,26 @@ def test_studies_are_in_the_order_of_the_file_with_their_flaws(tmp_path: Path) -
     assert found.take([3, 0]).study_ids.tolist() == ["9", "44036939"]
 
 
+def with_slots(of_first: list[Any]) -> dict[str, Any]:
+    return line(7, ANSWER, slot_probabilities=SLOTS | {TARGETS[0]: of_first})
+
+
+def test_probabilities_stand_beside_the_codes_and_sum_to_one_again(tmp_path: Path) -> None:
+    rounded = line(7, ANSWER, slot_probabilities=SLOTS | {TARGETS[24]: [0.3333, 0.3333, 0.3333]})
+    found = read_responses(
+        written(tmp_path, rounded, rounded, line(8, ANSWER), line(9, "", slot_probabilities=None))
+    )
+    assert found.has_probabilities.tolist() == [True, False, False]
+    assert found.probabilities is not None
+    assert found.probabilities[0, :24].tolist() == [[0.5, 0.25, 0.25]] * 24
+    assert found.probabilities[0, 24] == pytest.approx([1 / 3] * 3, abs=1e-12)
+    assert (found.counts()["responses_with_probabilities"], found.repeated) == (1, 1)
+    assert found.take([1]).has_probabilities.tolist() == [False]
+    without = read_responses(written(tmp_path, line(8, ANSWER)))
+    assert without.probabilities is None
+    assert without.counts()["responses_with_probabilities"] == 0
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -59,6 +81,17 @@ def test_studies_are_in_the_order_of_the_file_with_their_flaws(tmp_path: Path) -
         ([line(True, ANSWER)], "line 1: study_id must be text or a whole number; found True"),
         ([line(7.5, ANSWER)], "line 1: study_id must be text or a whole number; found 7.5"),
         ([line(" ", ANSWER)], "line 1: study_id must be text or a whole number"),
+        ([with_slots([0.5, 0.5])], r"line 1: slot_probabilities must give each .* found \[0.5, 0.5\] for spinal_canal"),
+        ([with_slots([0.5, 0.5, 0.5])], r"which sum to 1; found \[0.5, 0.5, 0.5\]"),
+        ([with_slots([1.5, -0.5, 0])], r"found \[1.5, -0.5, 0\]"),
+        ([with_slots(["1", 0, 0])], r"found \['1', 0, 0\]"),
+        ([line(7, ANSWER, slot_probabilities={"canal": [1, 0, 0]})], "found no 'spinal_canal_stenosis_l1_l2'"),
+        ([line(7, ANSWER, slot_probabilities=SLOTS | {"l6": [1, 0, 0]})], "found also 'l6'"),
+        ([line(7, ANSWER, slot_probabilities=[1, 0, 0])], r"found \[1, 0, 0\]"),
+        (
+            [line(7, ANSWER, slot_probabilities=SLOTS), line(7, ANSWER)],
+            r"line 2: a study must have one response; .* study '7' than on line 1",
+        ),
     ],
 )  # fmt: skip
 def test_lines_that_are_no_answers_are_refused(tmp_path: Path, lines: list[Any], message: str) -> None:

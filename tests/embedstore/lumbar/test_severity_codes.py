@@ -7,8 +7,8 @@ import json
 import pytest
 
 from embedstore.lumbar.levels import TARGETS
+from embedstore.lumbar.severity_codes import read_response, write_response
 from embedstore.view import MISSING
-from heads.lumbar.severity_codes import read_response, write_response
 
 # By hand: severe canal at L1/L2, moderate left foramen at L4/L5, severe right recess at L5/S1, all else normal.
 ANSWER = (
