@@ -197,7 +197,10 @@ def _measure(
     if not sample:
         return {}, float("nan"), float("nan")
     jobs = [
-        DecodeJob(str(path_from_manifest(root, entry.path)), entry.frame, entry.modality) for entry in sample
+        DecodeJob(
+            str(path_from_manifest(root, entry.path)), entry.frame, entry.modality, crop=entry.crop
+        )
+        for entry in sample
     ]
     refused, pictures = {}, []
     with DecoderPool(encoder.preprocess, workers=options.workers, limits=options.limits) as decoder:

@@ -116,6 +116,7 @@ def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[_Queued]) -> Iter
                 modality=record.modality,
                 value_range=by_kind.get(""),
                 ranges_by_kind={kind: limits for kind, limits in by_kind.items() if kind},
+                crop=record.crop,
             )
 
 
