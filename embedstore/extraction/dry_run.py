@@ -15,7 +15,7 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.decoding.decode import DecodeJob
 from embedstore.decoding.pool import DecoderPool
-from embedstore.encoders.base import Encoder
+from embedstore.encoders.base import Encoder, OfCrops
 from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.same_key import require_same_key
@@ -113,6 +113,8 @@ def dry_run(
         If the store holds embeddings of another identity.
     """
     options = options or ExtractOptions()
+    if collection.crop is not None:
+        encoder = OfCrops(encoder, collection.crop)
     wanted = collection.manifest.first(options.limit)
     new = wanted
     revised: tuple[str, ...] = ()
