@@ -236,9 +236,7 @@ def decode(
         raise ImageRefused(Reason.UNREADABLE, f"reading the file failed: {error.strerror}") from error
 
 
-def _picture_of(
-    file: BoundedReader, job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits
-) -> _Picture:
+def _picture_of(file: BoundedReader, job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> _Picture:
     image, source = _read(file, job, limits)
     value_range = job.ranges_by_kind.get(image.value_kind, job.value_range)
     if value_range is None and needs_series_range(image):

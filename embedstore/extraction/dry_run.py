@@ -199,9 +199,7 @@ def _measure(
     if not sample:
         return {}, float("nan"), float("nan")
     jobs = [
-        DecodeJob(
-            str(path_from_manifest(root, entry.path)), entry.frame, entry.modality, crop=entry.crop
-        )
+        DecodeJob(str(path_from_manifest(root, entry.path)), entry.frame, entry.modality, crop=entry.crop)
         for entry in sample
     ]
     refused, pictures = {}, []
