@@ -31,12 +31,14 @@ from cli.printing.next_command import print_next_probe
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
 from cli.wording import in_options
-from embedstore.crops.crop_collection import with_crops
+from embedstore.crops.crop_collection import points_of_run, with_crops
 from embedstore.datasets.base import Collection, dataset_reader
 from embedstore.errors import UsageError
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.progress import Observer
 from embedstore.extraction.shard import parse_shard
+from embedstore.lumbar.crop_rule import DEFAULT_SIZE_MM, ORACLE, CropRule
+from embedstore.lumbar.level_points import LevelPoints
 from embedstore.queries.conditions import parse_conditions, select_records
 
 
@@ -200,24 +202,27 @@ def command(
 
 def _collection(context: click.Context, given: Mapping[str, Any], store: Path) -> Collection:
     """Read the data set that the options and ``embed.toml`` name, or its crops."""
-    if given["crops"] is None and (given["crop_mm"] is not None or given["crop_neighbours"] is not None):
-        raise UsageError("`crop_mm` and `crop_neighbours` are for crops; give `crops` as well")
     name, root = require(given["dataset"], "--dataset"), given["root"]
     settings = project_of(context).settings
+    crops = _crops(given)
     # Options in embed.toml belong to the reader there, and to no other.
     own = settings.get("options", {}) if settings.get("dataset", name) == name else {}
     typed = context.get_parameter_source("key_file") is ParameterSource.COMMANDLINE
     reader = dataset_reader(name, without_foreign_key(reader_options(given, own), name, typed=typed))
     collection = reader.read(Path(require(root, "--root")))
-    if given["crops"] is not None:
-        collection = with_crops(
-            collection,
-            given["crops"],
-            size_mm=given["crop_mm"],
-            neighbours=given["crop_neighbours"],
-            store=store,
-        )
+    if crops is not None:
+        size_mm, neighbours = given["crop_mm"], given["crop_neighbours"]
+        collection = with_crops(collection, crops, size_mm=size_mm, neighbours=neighbours, store=store)
     return select_records(collection, parse_conditions(given["where"]))
+
+
+def _crops(given: Mapping[str, Any]) -> str | LevelPoints | None:
+    """Return where crops are to be cut, as far as that is known before the data set is read."""
+    crops, size_mm = given["crops"], given["crop_mm"]
+    if crops is None and (size_mm is not None or given["crop_neighbours"] is not None):
+        raise UsageError("`crop_mm` and `crop_neighbours` are for crops; give `crops` as well")
+    CropRule(DEFAULT_SIZE_MM if size_mm is None else size_mm)
+    return crops if crops in (None, ORACLE) else points_of_run(crops)
 
 
 def _described(collection: Collection) -> dict[str, Any]:

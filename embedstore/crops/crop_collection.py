@@ -102,8 +102,7 @@ def points_for_crops(crops: StrPath, collection: Collection) -> LevelPoints:
     Parameters
     ----------
     crops
-        ``oracle`` for the points of the data set's own table of coordinates, else the folder of a run of
-        ``embed localise``.
+        ``oracle`` for the points of the data set's own table of coordinates, else as `points_of_run`.
     collection
         What the data set's reader found.
 
@@ -114,18 +113,36 @@ def points_for_crops(crops: StrPath, collection: Collection) -> LevelPoints:
     DataError
         If a point of the table cannot be read, or the run's file of points is damaged.
     """
-    if str(crops) == ORACLE:
-        if COORDINATES not in collection.tables:
-            raise UsageError(
-                f"`crops` oracle needs a table of coordinates, which data set {collection.dataset!r} at "
-                f"{collection.root} does not have; name the folder of a localiser's run instead"
-            )
-        return oracle_points(_Coordinates(collection))
-    file = Path(crops) / LEVELS_FILE
+    if str(crops) != ORACLE:
+        return points_of_run(crops)
+    if COORDINATES not in collection.tables:
+        raise UsageError(
+            f"`crops` oracle needs a table of coordinates, which data set {collection.dataset!r} at "
+            f"{collection.root} does not have; name the folder of a localiser's run instead"
+        )
+    return oracle_points(_Coordinates(collection))
+
+
+def points_of_run(folder: StrPath) -> LevelPoints:
+    """Return the level points that a localiser found.
+
+    Parameters
+    ----------
+    folder
+        Of a run of ``embed localise``.
+
+    Raises
+    ------
+    UsageError
+        If it is no such folder.
+    DataError
+        If its file of points is damaged.
+    """
+    file = Path(folder) / LEVELS_FILE
     if not file.is_file():
         raise UsageError(
             f"`crops` must be {ORACLE} or the folder of a run of `embed localise`, which holds {LEVELS_FILE}; found "
-            f"{'a folder without it' if Path(crops).is_dir() else 'no folder'} at {os.fspath(crops)}"
+            f"{'a folder without it' if Path(folder).is_dir() else 'no folder'} at {os.fspath(folder)}"
         )
     points = LevelPoints.load(file)
     if points.origin != LOCALISED:
