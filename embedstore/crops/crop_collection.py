@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.crop_box import crop_id
 from embedstore.crops.plan_crops import CropPlan, PlannedCrop, plan_crops
 from embedstore.datasets.base import Collection
 from embedstore.datasets.dicom_folder import manifest_of_headers
@@ -25,7 +24,7 @@ from embedstore.headers.file_frames import look_into
 from embedstore.lumbar.crop_rule import LOCALISED, ORACLE, CropRule, rule_from_json
 from embedstore.lumbar.level_points import LEVELS_FILE, LevelPoints
 from embedstore.lumbar.oracle_points import COORDINATES, oracle_points
-from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, manifest_from_table
+from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, crop_id, manifest_from_table
 from embedstore.slice_planes import COLUMNS as PLANE_COLUMNS
 from embedstore.store.documents import read_store_document
 from embedstore.store.layout import StoreLayout

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.crop_box import CropBox
 from embedstore.crops.slice_choice import SeriesSlices, ShownPoint
 from embedstore.crops.weightings import T1, T2, weightings
 from embedstore.geometry import FloatArray, directions, planes, split_stacks
+from embedstore.images.crop import CropBox
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.level_points import ALL_LEVELS, LevelPoints
 from embedstore.slice_planes import SlicePlanes, planes_of_table
@@ -282,7 +282,7 @@ class _Study:
 
 
 def axes_of(orientations: FloatArray, plane: str) -> list[str]:
-    """Return `embedstore.crop_box.CropBox.axes` of slices, (n,), so that all crops of a plane lie alike.
+    """Return `embedstore.images.crop.CropBox.axes` of slices, (n,), so that all crops of a plane lie alike.
 
     Sagittal crops show the front on the left and the head on top; axial crops the patient's right on the left and the
     front on top. Rows and columns of a slice are reversed or exchanged for it, and never rotated by other angles.

@@ -15,9 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.crop_box import CropBox
 from embedstore.errors import ImageRefused, Note, Reason, UsageError
-from embedstore.images.crop import crop_to_square
+from embedstore.images.crop import CropBox, crop_to_square
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import BoundedReader, open_regular
 from embedstore.images.preprocess import MAX_ASPECT, ByteImage, PreprocessSpec, aspect_to_mend, preprocess

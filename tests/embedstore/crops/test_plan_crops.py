@@ -16,6 +16,7 @@ from embedstore.datasets.rsna_lumbar import RsnaLumbar
 from embedstore.decoding.decode import DecodeJob, SerialDecoder
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import path_from_manifest
+from embedstore.pipeline.chunk_work import box_of
 from tests.lumbar_studies import PLACES, blobs, level_points, usual_series, write_study
 
 SIZE_PX = 56
@@ -41,7 +42,7 @@ def pictures_of(collection):
             record.frame,
             record.modality,
             RANGE,
-            crop=record.crop,
+            crop=box_of(record),
         )
         for record in collection.manifest.records()
     ]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.crop_box import CropBox
 from embedstore.decoding import decode as decode_module
 from embedstore.decoding.decode import DecodeJob, DecodeLimits, LastPicture, SerialDecoder, decode
 from embedstore.decoding.pool import DecoderPool
 from embedstore.errors import ImageRefused
+from embedstore.images.crop import CropBox
 from embedstore.images.preprocess import PreprocessSpec
 from tests.image_files import picture_bytes
 

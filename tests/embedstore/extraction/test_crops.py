@@ -22,6 +22,7 @@ from embedstore.extraction.extract import Choose, Extraction, ExtractOptions, Ob
 from embedstore.extraction.on_devices import OnDevices
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import path_from_manifest
+from embedstore.pipeline.chunk_work import box_of
 from embedstore.pipeline.embed_images import EmbedOptions, embed_records
 from embedstore.queries.thumbnails import SIZE_PX, thumbnails_of_units
 from embedstore.store.reader import open_store
@@ -103,7 +104,7 @@ def test_crops_are_shown_over_the_values_of_their_whole_series(filled, original)
             0,
             "MR",
             ranges[record.series_id],
-            crop=record.crop,
+            crop=box_of(record),
         )
         for record in records
     ]
@@ -221,7 +222,7 @@ def test_crops_outside_a_store_have_the_vectors_of_the_store(filled, original):
 def test_a_thumbnail_shows_the_crop_and_not_its_slice(filled, original):
     (found,) = thumbnails_of_units([filled], ["1"], "study").values()
     (record,) = filled.parts[0].manifest.records(0, 1)
-    job = DecodeJob(str(path_from_manifest(original, record.path)), crop=record.crop)
+    job = DecodeJob(str(path_from_manifest(original, record.path)), crop=box_of(record))
     decoder = SerialDecoder(PreprocessSpec(size_px=SIZE_PX))
     crop, whole = (
         next(decoder.decode([asked])).pixels.astype(int) for asked in (job, replace(job, crop=None))

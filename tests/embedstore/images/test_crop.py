@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from embedstore.crop_box import AXES, CropBox
-from embedstore.errors import ImageRefused, Reason
-from embedstore.images.crop import crop_to_square
+from embedstore.errors import ImageRefused, Reason, UsageError
+from embedstore.images.crop import AXES, CropBox, crop_to_square
 from embedstore.images.preprocess import PreprocessSpec, squash_bilinear
 
 RNG = np.random.default_rng(0)
@@ -116,3 +118,39 @@ def test_a_box_without_a_picture_is_bad_geometry(box, match):
     with pytest.raises(ImageRefused, match=match) as refusal:
         crop_to_square(NOISE, box, SPEC)
     assert refusal.value.reason is Reason.BAD_GEOMETRY
+
+
+BOX = CropBox(10.5, -3.25, 40.0, 32.0, "-c+r")
+
+
+@pytest.mark.parametrize("name", ["left_px", "top_px", "width_px", "height_px"])
+def test_a_box_needs_finite_numbers(name):
+    with pytest.raises(UsageError, match="finite"):
+        replace(BOX, **{name: float("nan")})
+
+
+def test_a_box_has_an_area_and_known_axes():
+    with pytest.raises(UsageError, match="positive"):
+        replace(BOX, width_px=0.0)
+    with pytest.raises(UsageError, match=r"\+c\+r.*found '\+c\+c'"):
+        replace(BOX, axes="+c+c")
+
+
+def test_eight_ways_to_lay_a_picture_are_all_different():
+    assert len(set(AXES)) == 8
+    assert all({axes[1], axes[3]} == {"c", "r"} for axes in AXES)
+
+
+def test_two_crops_of_one_picture_have_two_digests():
+    picture = hashlib.sha256(b"pixels").digest()
+    others = [
+        replace(BOX, left_px=10.6),
+        replace(BOX, top_px=-3.0),
+        replace(BOX, width_px=41.0),
+        replace(BOX, height_px=33.0),
+        replace(BOX, axes="+c+r"),
+    ]
+    digests = {box.sha256(picture) for box in (BOX, *others)}
+    assert len(digests) == 6
+    assert BOX.sha256(picture) == CropBox(10.5, -3.25, 40.0, 32.0, "-c+r").sha256(picture)
+    assert BOX.sha256(hashlib.sha256(b"others").digest()) not in digests
