@@ -140,7 +140,7 @@ def points_of_run(folder: StrPath) -> LevelPoints:
     file = Path(folder) / LEVELS_FILE
     if not file.is_file():
         raise UsageError(
-            f"`crops` must be {ORACLE} or the folder of a run of `embed localise`, which holds {LEVELS_FILE}; found "
+            f"`crops` must be {ORACLE} or the folder of a localiser's run, which holds {LEVELS_FILE}; found "
             f"{'a folder without it' if Path(folder).is_dir() else 'no folder'} at {os.fspath(folder)}"
         )
     points = LevelPoints.load(file)

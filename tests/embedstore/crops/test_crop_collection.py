@@ -221,7 +221,7 @@ def test_true_coordinates_make_crops_that_are_called_oracle(odd, tmp_path):
 
 
 def test_a_folder_that_is_no_run_of_a_localiser_is_refused(odd, tmp_path):
-    with pytest.raises(UsageError, match="oracle or the folder of a run of `embed localise`, which"):
+    with pytest.raises(UsageError, match="oracle or the folder of a localiser's run, which"):
         points_for_crops(tmp_path / "none", odd)
     with pytest.raises(UsageError, match="a folder without it"):
         points_for_crops(tmp_path, odd)
