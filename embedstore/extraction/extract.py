@@ -237,7 +237,7 @@ class Extraction:
         """
         total = RunningTotal(self.observer)
         collection = keep_key(self.collection, self.store_path, say=self.observer.say)
-        build = self.build if collection.crop is None else _OfCrops(self.build, collection.crop)
+        build = self.build if collection.crop is None else OfCropsSource(self.build, collection.crop)
         extraction = replace(self, collection=collection, build=build)
         say_kept_tasks(self.store_path, self.collection, self.observer.say)
         before = revision_numbers(self.store_path)
@@ -355,8 +355,16 @@ class _Built:
 
 
 @dataclass(frozen=True)
-class _OfCrops:
-    """Builds an encoder for a collection of crops."""
+class OfCropsSource:
+    """Builds an encoder for a collection of crops.
+
+    Parameters
+    ----------
+    build
+        Builds the encoder.
+    rule
+        As `embedstore.encoders.base.OfCrops`.
+    """
 
     build: EncoderSource
     rule: Mapping[str, Any]

@@ -304,7 +304,7 @@ def test_a_table_of_dicom_is_cropped_by_its_headers(hospital, tmp_path):
     assert [task.name for task in found.tasks] == ["grade"]
     assert set(found.manifest.column("plane")) == {"any"}
     # A task of whole images has no images here.
-    by_image = Table(label="grade", unit="image", images_root=hospital).read(table)
+    by_image = replace(whole, tasks=[replace(whole.tasks[0], unit="image")])
     cropped = with_crops(by_image, usual_points("s"))
     assert cropped.tasks == ()
     assert cropped.summary["tasks left out, of whole images"] == "grade"

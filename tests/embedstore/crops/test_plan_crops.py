@@ -90,7 +90,7 @@ def test_a_marker_at_a_known_millimetre_is_in_the_middle_of_its_crops(tmp_path):
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     """A patient of many balls, the same stored in three other ways, and the patient in the mirror."""
-    balls = np.random.default_rng(3).uniform((-30, -25, -40), (30, 35, 45), (40, 3))
+    balls = np.random.default_rng(3).uniform((-30, -25, -40), (30, 35, 45), (20, 3))
     root = tmp_path_factory.mktemp("scene")
     signal = blobs(balls, width_mm=6.0)
     write_study(root, "1", usual_series(), signal)
