@@ -19,8 +19,8 @@ def token_planes(
 ) -> SlicePlanes:
     """Return the planes of token grids: a grid is an image whose pixels are as large as tokens.
 
-    The encoder's square picture is the image, padded (``pad``) or squashed (``eval``, ``hf``), and its tokens divide the
-    square evenly. Token (0, 0) is the top left one; its place is its middle.
+    The encoder's square picture is the image, padded (``pad``) or squashed (``eval``, ``hf``), and its tokens divide
+    the square evenly. Token (0, 0) is the top left one; its place is its middle.
 
     Parameters
     ----------

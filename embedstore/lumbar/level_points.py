@@ -19,9 +19,10 @@ from embedstore.lumbar.levels import LEVELS
 
 STRUCTURES = ("canal", "left_foramen", "right_foramen", "left_subarticular", "right_subarticular")
 SAGITTAL_STRUCTURES = STRUCTURES[:3]
-# Discs of a spine with a sixth lumbar vertebra, which the competition has no names for.
+# Discs of a spine with six or four lumbar vertebrae, which the competition has no names for.
 SIX_LEVELS = (*LEVELS[:4], "l5_l6", "l6_s1")
-ALL_LEVELS = (*LEVELS, *SIX_LEVELS[4:])
+FOUR_LEVELS = (*LEVELS[:3], "l4_s1")
+ALL_LEVELS = (*LEVELS, *SIX_LEVELS[4:], *FOUR_LEVELS[3:])
 ORIGINS = ("oracle", "localised")
 LEVELS_FILE = "levels.parquet"
 _META = b"embedstore_levels"
@@ -51,7 +52,8 @@ class LevelPoints:
     structures
         object array of `STRUCTURES`; ``canal`` is the canal at a disc.
     levels
-        object array of `embedstore.lumbar.levels.LEVELS`, or of `SIX_LEVELS` in a spine with a sixth lumbar vertebra.
+        object array of `embedstore.lumbar.levels.LEVELS`, or of `SIX_LEVELS` or `FOUR_LEVELS` in a spine with
+        a lumbar vertebra more or less.
     xyz_mm
         (n, 3) float64 DICOM patient coordinates: x to the left, y to the back, z to the head.
     series_ids
