@@ -23,10 +23,11 @@ from heads.localising.localising_errors import Compared, compare_points
 from heads.localising.network import MapNetwork
 from heads.localising.recipe import Recipe
 from heads.localising.samples import SampleCollector, Samples
-from heads.localising.spine_prior import FEWEST_STUDIES, Floats, SpinePrior, learn_prior, point_array
+from heads.localising.spine_prior import Floats, SpinePrior, learn_prior, point_array
 from heads.stages import counted, stage
 
 NEW = -1
+FEWEST_PATIENTS = 8
 
 
 class GridSource(Protocol):
@@ -149,9 +150,9 @@ def _folds_by_patient(patients: Sequence[str], *, folds: int, seed: int) -> npt.
     names, groups = np.unique(np.array(patients, str), return_inverse=True)
     if folds < 2:
         raise UsageError(f"`folds` must be 2 or more; found {folds}")
-    if len(names) < max(folds, FEWEST_STUDIES):
+    if len(names) < max(folds, FEWEST_PATIENTS):
         raise DataError(
-            f"a localiser needs points of at least {max(folds, FEWEST_STUDIES)} patients with sagittal slices, by "
+            f"a localiser needs points of at least {max(folds, FEWEST_PATIENTS)} patients with sagittal slices, by "
             f"which {folds} folds are made; found {len(names)}"
         )
     nothing = np.zeros((len(patients), 1), np.int64)

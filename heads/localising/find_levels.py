@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import logsumexp, softmax
 
 from embedstore.lumbar.levels import LEVELS
@@ -17,9 +19,8 @@ from heads.localising.spine_prior import Floats, Gaussian, SpinePrior
 
 SIDES = ("left_foramen", "right_foramen")
 VARIANTS = (4, 6)  # discs of a spine with one lumbar vertebra less, and one more
-_LOST = -60.0  # of a side without a path under some names
+_FARTHEST_TOKENS = 1.5  # how far a token may point
 _WINDOW = 1  # tokens around that of the path: 3 x 3
-_SHARPNESS = 1.0
 _NEAR_X_MM = 15.0  # slices farther from where a foramen is expected are not looked at
 
 
@@ -60,13 +61,25 @@ class _Read:
 
     grid: SeriesGrid
     maps: Maps
-    centres: Floats  # (slices, rows, columns, 3)
-    step_mm: Floats  # (2, 2) of the middle slice
+    said: Floats  # (slices, rows, columns, 3) mm: where each token says that the nearest disc is
 
     @property
     def slice_x(self) -> Floats:
-        x: Floats = self.centres[..., 0].mean(axis=(1, 2))
+        x: Floats = self.said[..., 0].mean(axis=(1, 2))
         return x
+
+    @cached_property
+    def middle(self) -> Floats:
+        """(3,) mm: the middle of all tokens."""
+        middle: Floats = self.grid.centres_mm().mean(axis=(0, 1, 2))
+        return middle
+
+    @cached_property
+    def places(self) -> Floats:
+        """(rows, columns, 2): (y, z) mm that the slices say together, each as far as it shows a disc there."""
+        share = softmax(self.maps.disc, axis=0)[..., None]
+        places: Floats = (share * self.said[..., 1:]).sum(axis=0)
+        return places
 
 
 def find_levels(
@@ -84,13 +97,13 @@ def find_levels(
         for kind in networks
         if networks[kind]
     }
-    canals = [found for read in reads.get("T2", []) if (found := _canal_paths(read, prior, recipe))]
+    canals = [_canal_paths(read, prior, recipe) for read in reads.get("T2", [])]
     if canals:
         # Of two T2 series the one that shows the discs more clearly.
         return _with_foramina(max(canals, key=lambda of: of.paths[0].score), reads, prior, recipe)
-    shown = [found for read in reads.get("T1", []) if (found := _foramen_paths(read, prior, recipe))]
-    if not shown or not set(SIDES) <= prior.offsets.keys():
+    if not reads.get("T1") or not set(SIDES) <= prior.offsets.keys():
         return None
+    shown = [_foramen_paths(read, prior, recipe) for read in reads["T1"]]
     return _with_foramina(max(shown, key=lambda of: of.paths[0].score), reads, prior, recipe)
 
 
@@ -105,29 +118,25 @@ class _Names:
     is_canal: bool
 
 
-def _canal_paths(read: _Read, prior: SpinePrior, recipe: Recipe) -> _Names | None:
+def _canal_paths(read: _Read, prior: SpinePrior, recipe: Recipe) -> _Names:
     scores = _scores(read.maps, recipe) - _unusual(read, prior.from_middle)
     joined = logsumexp(scores, axis=1)
-    path = best_path(joined, prior.steps, read.step_mm)
-    if path is None:
-        return None
-    paths = [path, *shifted_paths(path, joined, prior.steps, read.step_mm)]
+    path = best_path(joined, read.places, prior.steps)
+    paths = [path, *shifted_paths(path, joined, read.places, prior.steps)]
     return _Names(read, scores, paths, [_refined(read, scores, of.tokens) for of in paths], True)
 
 
-def _foramen_paths(read: _Read, prior: SpinePrior, recipe: Recipe) -> _Names | None:
+def _foramen_paths(read: _Read, prior: SpinePrior, recipe: Recipe) -> _Names:
     """Names by a T1 series alone: both sides lie on one path, and the canal is where it usually is from there."""
     offset = np.mean([[entry.mean for entry in prior.offsets[side]] for side in SIDES], axis=0)
     scores = _scores(read.maps, recipe) - _unusual(read, prior.from_middle, offset)
     joined = logsumexp(scores, axis=1)
-    path = best_path(joined, prior.foramen_steps, read.step_mm)
-    if path is None:
-        return None
-    paths = [path, *shifted_paths(path, joined, prior.foramen_steps, read.step_mm)]
+    path = best_path(joined, read.places, prior.foramen_steps)
+    paths = [path, *shifted_paths(path, joined, read.places, prior.foramen_steps)]
     canals = []
     for of in paths:
         canal = _refined(read, scores, of.tokens) - offset
-        canal[:, 0] = read.centres[..., 0].mean()
+        canal[:, 0] = read.middle[0]
         canals.append(canal)
     return _Names(read, scores, paths, canals, False)
 
@@ -142,7 +151,7 @@ def _with_foramina(
         sides = {} if t1 is None else _foramina(t1, canal, prior, recipe)
         # A T1 series alone has named its path already.
         totals.append(path.score + (sum(score for score, _ in sides.values()) if names.is_canal else 0.0))
-        found.append({side: points for side, (_, points) in sides.items() if points is not None})
+        found.append({side: points for side, (_, points) in sides.items()})
     best = int(np.argmax(totals))
     others = [total for place, total in enumerate(totals) if place != best]
     gaps, canals = _variants(names, prior, recipe) if names.is_canal else ({}, {})
@@ -159,9 +168,9 @@ def _with_foramina(
 
 def _foramina(
     read: _Read, canal: Floats, prior: SpinePrior, recipe: Recipe
-) -> dict[str, tuple[float, Floats | None]]:
+) -> dict[str, tuple[float, Floats]]:
     """Return the score and the points of each side, given the canal."""
-    found: dict[str, tuple[float, Floats | None]] = {}
+    found: dict[str, tuple[float, Floats]] = {}
     for side in SIDES:
         if side not in prior.offsets:
             continue
@@ -169,13 +178,9 @@ def _foramina(
         away = np.abs(read.slice_x - expected_x)
         near = away <= max(_NEAR_X_MM, float(away.min()) + 1e-6)
         scores = _scores(read.maps, recipe)[:, near]
-        own = read.centres[near]
         for level, entry in enumerate(prior.offsets[side]):
-            scores[level] -= entry.penalty(own - canal[level])
-        path = best_path(logsumexp(scores, axis=1), prior.foramen_steps, read.step_mm)
-        if path is None:
-            found[side] = (_LOST, None)
-            continue
+            scores[level] -= entry.penalty(read.said[near] - canal[level])
+        path = best_path(logsumexp(scores, axis=1), read.places, prior.foramen_steps)
         found[side] = (path.score, _refined(read, scores, path.tokens, near=near))
     return found
 
@@ -183,7 +188,7 @@ def _foramina(
 def _variants(names: _Names, prior: SpinePrior, recipe: Recipe) -> tuple[dict[int, float], dict[int, Floats]]:
     """Return how much better, a disc, spines of four and of six discs fit than the one of five, and their points.
 
-    The first and the last disc keep their names; those between have what lies between two names.
+    The first and the last disc keep their names; each of those between bears either of two neighbouring ones.
     """
     read, five = names.read, names.paths[0].score / len(LEVELS)
     aside = names.scores - _scores(read.maps, recipe)  # how unusual a place is
@@ -192,22 +197,25 @@ def _variants(names: _Names, prior: SpinePrior, recipe: Recipe) -> tuple[dict[in
         place = np.linspace(0, len(LEVELS) - 1, discs)
         below = np.minimum(place.astype(int), len(LEVELS) - 2)
         share = (place - below)[:, None, None, None]
-        of_names = (1 - share) * read.maps.names[below] + share * read.maps.names[below + 1]
-        scores = read.maps.disc + recipe.name_weight * of_names + aside[below]
+        with np.errstate(divide="ignore"):  # the last disc has no share of the one before
+            of_names = np.logaddexp(
+                np.log(1 - share) + read.maps.names[below], np.log(share) + read.maps.names[below + 1]
+            )
+        own = place.round().astype(int)
+        scores = read.maps.disc + recipe.name_weight * of_names + aside[own]
         nearest = np.linspace(0, len(prior.steps) - 1, discs - 1).round().astype(int)
-        steps = [prior.steps[k] for k in nearest]
-        path = best_path(logsumexp(scores, axis=1), steps, read.step_mm)
-        if path is not None:
-            gaps[discs] = path.score / discs - five
-            canals[discs] = _refined(read, scores, path.tokens)
+        path = best_path(logsumexp(scores, axis=1), read.places, [prior.steps[k] for k in nearest])
+        gaps[discs] = path.score / discs - five
+        canals[discs] = _refined(read, scores, path.tokens)
     return gaps, canals
 
 
 def _read(grid: SeriesGrid, networks: list[MapNetwork]) -> _Read:
-    middle = len(grid.planes) // 2
-    orientation, spacing = grid.planes.orientations[middle], grid.planes.spacings_mm[middle]
-    step_mm = np.stack([orientation[4:] * spacing[0], orientation[1:3] * spacing[1]])
-    return _Read(grid, read_maps(networks, grid.tokens), grid.centres_mm(), step_mm)
+    maps, planes = read_maps(networks, grid.tokens), grid.planes
+    down = (planes.orientations[:, 3:] * planes.spacings_mm[:, :1])[:, None, None]
+    right = (planes.orientations[:, :3] * planes.spacings_mm[:, 1:])[:, None, None]
+    ways = np.clip(maps.ways, -_FARTHEST_TOKENS, _FARTHEST_TOKENS)
+    return _Read(grid, maps, grid.centres_mm() + ways[..., :1] * down + ways[..., 1:] * right)
 
 
 def _scores(maps: Maps, recipe: Recipe) -> Floats:
@@ -227,29 +235,25 @@ def _unusual(read: _Read, usual: Sequence[Gaussian], offset: Floats | None = Non
     offset
         (5, 3) mm from each canal point to what is looked for, on both sides: then no slice is unusual.
     """
-    middle = read.centres.mean(axis=(0, 1, 2))
-    costs = np.zeros((len(usual), *read.centres.shape[:3]))
+    costs = np.zeros((len(usual), *read.said.shape[:3]))
     for level, entry in enumerate(usual):
         mean = entry.mean if offset is None else entry.mean + offset[level]
         shift = Gaussian(mean[1:], entry.covariance[1:, 1:])
-        costs[level] = shift.penalty(read.centres[..., 1:] - middle[1:]) / len(usual)
+        costs[level] = shift.penalty(read.said[..., 1:] - read.middle[1:]) / len(usual)
         if offset is None:
-            beside = (read.slice_x - middle[0] - mean[0]) ** 2 / (2 * entry.covariance[0, 0])
+            beside = (read.slice_x - read.middle[0] - mean[0]) ** 2 / (2 * entry.covariance[0, 0])
             costs[level] += beside[:, None, None]
     return costs
 
 
 def _refined(
-    read: _Read, scores: Floats, tokens: Tokens, *, near: np.ndarray | slice = slice(None)
+    read: _Read, scores: Floats, tokens: Tokens, *, near: npt.NDArray[np.bool_] | slice = slice(None)
 ) -> Floats:
     """Return the points of a path in mm: the mean of where the tokens around each say that the disc is.
 
     `scores` are of the slices `near` alone.
     """
-    centres, ways = read.centres[near], read.maps.ways[near]
-    planes = read.grid.planes.take(np.arange(len(read.grid.planes))[near])
-    down = (planes.orientations[:, 3:] * planes.spacings_mm[:, :1])[:, None, None]
-    right = (planes.orientations[:, :3] * planes.spacings_mm[:, 1:])[:, None, None]
+    said = read.said[near]
     points = np.empty((len(tokens), 3))
     for disc, (row, column) in enumerate(tokens):
         window = np.s_[
@@ -257,8 +261,6 @@ def _refined(
             max(row - _WINDOW, 0) : row + _WINDOW + 1,
             max(column - _WINDOW, 0) : column + _WINDOW + 1,
         ]
-        share = softmax(_SHARPNESS * scores[disc][window])[..., None]
-        way = ways[window]
-        said = centres[window] + way[..., :1] * down + way[..., 1:] * right
-        points[disc] = (share * said).sum(axis=(0, 1, 2))
+        share = softmax(scores[disc][window])[..., None]
+        points[disc] = (share * said[window]).sum(axis=(0, 1, 2))
     return points

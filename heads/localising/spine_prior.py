@@ -15,7 +15,7 @@ from embedstore.lumbar.level_points import STRUCTURES, LevelPoints
 from embedstore.lumbar.levels import LEVELS
 
 Floats = npt.NDArray[np.float64]
-FEWEST_STUDIES = 8
+FEWEST_SPINES = 4
 # Readers place a point to a few millimetres; no spread learned from few studies may be narrower.
 _FLOOR_MM = 2.0
 # As many samples as the pooled spread of all levels counts for.
@@ -30,15 +30,14 @@ class Gaussian:
     covariance: Floats
 
     @cached_property
-    def precision(self) -> Floats:
-        """The inverse of the covariance."""
-        inverse: Floats = np.asarray(np.linalg.inv(self.covariance), np.float64)
-        return inverse
+    def whitening(self) -> Floats:
+        """(d, d) matrix that turns offsets into independent ones of variance 1."""
+        return np.asarray(np.linalg.cholesky(np.linalg.inv(self.covariance)), np.float64)
 
     def penalty(self, offsets: Floats) -> Floats:
         """Return half the squared Mahalanobis distance of (..., d) offsets: nats below the most likely one."""
-        apart = offsets - self.mean
-        half: Floats = 0.5 * np.einsum("...i,ij,...j->...", apart, self.precision, apart)
+        white = (offsets - self.mean) @ self.whitening
+        half: Floats = 0.5 * np.square(white).sum(axis=-1)
         return half
 
     def to_json(self) -> dict[str, Any]:
@@ -121,14 +120,14 @@ def learn_prior(points: Floats, middles_mm: Floats) -> SpinePrior:
     Raises
     ------
     DataError
-        If fewer than `FEWEST_STUDIES` studies have two neighbouring canal points.
+        If fewer than `FEWEST_SPINES` studies have two neighbouring canal points.
     """
     canal = points[:, 0]
     steps = np.diff(canal, axis=1)[..., 1:]
     usable = int(_finite(steps).any(axis=1).sum())
-    if usable < FEWEST_STUDIES:
+    if usable < FEWEST_SPINES:
         raise DataError(
-            f"a localiser needs {FEWEST_STUDIES} studies with the canal points of two neighbouring levels; found "
+            f"a localiser needs {FEWEST_SPINES} studies with the canal points of two neighbouring levels; found "
             f"{usable}"
         )
     sides = points[:, 1:3]

@@ -72,9 +72,9 @@ def test_the_kind_of_a_series(description, echo_ms, kind):
 
 def test_grids_that_do_not_fit_are_refused():
     whole = grid()
-    with pytest.raises(DataError, match="kind must be one of .* found 'PD'"):
+    with pytest.raises(DataError, match=r"kind must be one of .* found 'PD'"):
         SeriesGrid("1", "PD", whole.tokens, whole.planes)
-    with pytest.raises(DataError, match="found .* and 3 planes"):
+    with pytest.raises(DataError, match=r"found .* and 3 planes"):
         SeriesGrid("1", "T1", whole.tokens[:2], whole.planes)
     lost = SlicePlanes(
         np.full((3, 6), np.nan), whole.planes.positions_mm, whole.planes.spacings_mm, whole.planes.shapes_px

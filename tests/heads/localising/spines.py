@@ -18,8 +18,8 @@ from embedstore.lumbar.series_grid import SeriesGrid, StudyGrids, study_grids
 from embedstore.slices.planes import SlicePlanes
 from embedstore.tokens.grid import GRID_DIMENSIONS, TOKENS
 
-GRID, TOKEN_MM, FEATURES = 16, 17.0, 8
-SLICE_X_MM = np.linspace(-28.0, 28.0, 9)
+GRID, TOKEN_MM, FEATURES = 14, 19.0, 6
+SLICE_X_MM = np.linspace(-24.0, 24.0, 7)
 FORAMEN_MM = np.array([18.0, -3.0, 5.0])
 RECESS_MM = np.array([8.0, -4.0, 0.0])
 IDENTITY = Identity(
@@ -53,7 +53,7 @@ class SpineSource:
     def oracle(self) -> LevelPoints:
         return points_from_rows(self.points, origin="oracle", digest=None, left_out={})
 
-    def add(self, study, canal, *, labelled=True, kinds=("T2", "T1"), patient=None, seed=0, noise=0.15):
+    def add(self, study, canal, *, labelled=True, kinds=("T2", "T1"), patient=None, seed=0, noise=0.1):
         """Add a study whose discs lie at (discs, 3) mm."""
         chance = np.random.default_rng([seed, len(self.grids)])
         series = [grid_of(kind, canal, chance, noise=noise) for kind in kinds]
