@@ -37,7 +37,7 @@ class Gaussian:
     def penalty(self, offsets: Floats) -> Floats:
         """Return half the squared Mahalanobis distance of (..., d) offsets: nats below the most likely one."""
         white = (offsets - self.mean) @ self.whitening
-        half: Floats = 0.5 * np.square(white).sum(axis=-1)
+        half: Floats = 0.5 * np.einsum("...i,...i->...", white, white)
         return half
 
     def to_json(self) -> dict[str, Any]:
