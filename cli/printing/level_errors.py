@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import plural, print_facts
+from cli.options import print_facts
 
 _COLUMNS = {
     "median_mm": "median mm",
@@ -43,8 +43,8 @@ def print_level_errors(document: Mapping[str, Any]) -> None:
         by_level = ", ".join(f"{name} {value:.3f}" for name, value in levels.items())
         click.echo(f"\nlevel right by level, canal: {by_level}")
     click.echo(
-        f"names: {plural(names['wrong'], 'study')} of {names['judged']:,} wrong, {names['wrong_and_unsure']:,} of them "
-        f"unsure; {plural(names['unsure'], 'study')} unsure in all"
+        f"names: wrong in {names['wrong']:,} of {names['judged']:,} studies, {names['wrong_and_unsure']:,} of these "
+        f"unsure; {names['unsure']:,} unsure in all"
     )
     click.echo(
         "A level is right where the point lies nearest to the readers' of that level, within 20 mm. A point that was\n"

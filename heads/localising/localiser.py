@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from embedstore.identity import Identity
-from embedstore.lumbar.level_points import FOUR_LEVELS, SIX_LEVELS, LevelPoints, points_from_rows
+from embedstore.lumbar.level_points import FOUR_LEVELS, SIX_LEVELS, STRUCTURES, LevelPoints, points_from_rows
 from embedstore.lumbar.levels import LEVELS
 from embedstore.lumbar.series_grid import StudyGrids
 from heads.localising.confidence import VARIANT_CONFIDENCE, Confidence, variant_of
@@ -104,11 +104,13 @@ class Localiser:
             "unsure": discs is not None or sure < self.recipe.sure_from or study.turned,
         }
         placed: dict[str, tuple[Floats, str]] = {"canal": (canal, found.canal_series)}
-        for structure, offsets in self.prior.offsets.items():
+        for structure in STRUCTURES[1:]:
+            if structure not in self.prior.offsets:
+                continue
             if structure in foramina:
                 placed[structure] = (foramina[structure], series)
             else:
-                usual = np.array([offsets[level].mean for level in own])
+                usual = np.array([self.prior.offsets[structure][level].mean for level in own])
                 placed[structure] = (canal + usual, "")
         return [
             shared | {"structure": structure, "level": name, "xyz_mm": xyz, "series_id": of}
