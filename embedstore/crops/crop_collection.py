@@ -25,7 +25,7 @@ from embedstore.lumbar.crop_rule import LOCALISED, ORACLE, CropRule, rule_from_j
 from embedstore.lumbar.level_points import LEVELS_FILE, LevelPoints
 from embedstore.lumbar.oracle_points import COORDINATES, oracle_points
 from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, crop_id, manifest_from_table
-from embedstore.slice_planes import COLUMNS as PLANE_COLUMNS
+from embedstore.slices.planes import COLUMNS as PLANE_COLUMNS
 from embedstore.store.documents import read_store_document
 from embedstore.store.layout import StoreLayout
 

@@ -16,7 +16,7 @@ from embedstore.geometry import FloatArray, directions, planes, split_stacks
 from embedstore.images.crop import CropBox
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.level_points import ALL_LEVELS, LevelPoints
-from embedstore.slice_planes import SlicePlanes, planes_of_table
+from embedstore.slices.planes import SlicePlanes, planes_of_table
 
 LEFT, RIGHT, MIDDLE = "left", "right", "middle"
 # What a crop's columns and rows grow towards: from front to back and head to feet; from right to left, front to back.
@@ -122,7 +122,7 @@ def plan_crops(table: pa.Table, points: LevelPoints, rule: CropRule, *, source: 
     Parameters
     ----------
     table
-        Slices, as the manifest of a reader of DICOM has them: ids and `embedstore.slice_planes.COLUMNS`; what else it
+        Slices, as the manifest of a reader of DICOM has them: ids and `embedstore.slices.planes.COLUMNS`; what else it
         says of weighting (`embedstore.crops.weightings`).
     points
         Where the levels are; those of studies that `table` lacks are counted.

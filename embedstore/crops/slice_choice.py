@@ -17,7 +17,7 @@ from embedstore.geometry import (
     stack_axis,
 )
 from embedstore.lumbar.crop_rule import STEP_WITHIN_MM, WITHIN_MM
-from embedstore.slice_planes import SlicePlanes
+from embedstore.slices.planes import SlicePlanes
 
 _SAME_PLACE_MM = 0.05
 # A step of half as much again as usual in its stack leads into the next slab.

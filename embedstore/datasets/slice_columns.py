@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from embedstore.geometry import valid_geometry
 from embedstore.headers.dicom_headers import DicomHeader
-from embedstore.slice_placement import place_slices
-from embedstore.slice_planes import COLUMNS as PLANE_COLUMNS
-from embedstore.slice_planes import numbers_as_text
+from embedstore.slices.placement import place_slices
+from embedstore.slices.planes import COLUMNS as PLANE_COLUMNS
+from embedstore.slices.planes import numbers_as_text
 
 COLUMNS: dict[str, pa.DataType] = {
     "plane": pa.string(),
@@ -45,7 +45,7 @@ def slice_columns(series: Sequence[str | None], headers: Sequence[DicomHeader | 
     One array per name in `COLUMNS`, None where a row has no usable geometry: the plane (``sagittal``,
     ``coronal``, ``axial``, ``oblique``), the stack's number within the series, the slice's rank in its
     stack, its position along the stack's axis in mm and from 0 to 1, and the left-right position of its
-    centre in mm (positive to the patient's left); and what `embedstore.slice_planes.planes_of_table` reads, from
+    centre in mm (positive to the patient's left); and what `embedstore.slices.planes.planes_of_table` reads, from
     which a pixel's place in the patient follows. Ranks follow the position, never the file's name or number;
     frames that an enhanced file assigns to different stacks are never one. A frame without a position whose
     file numbers the places in a stack has the stack and the rank alone.

@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import DataError, UsageError, first_few
+from embedstore.errors import Advice, DataError, UsageError, first_few
 from embedstore.files import StrPath, canonical_json, sha256_bytes, table_of_parquet, write_table_durable
 from embedstore.lumbar.levels import LEVELS
 
 STRUCTURES = ("canal", "left_foramen", "right_foramen", "left_subarticular", "right_subarticular")
 SAGITTAL_STRUCTURES = STRUCTURES[:3]
-# Discs of a spine with a sixth lumbar vertebra, which the competition has no names for.
+# Discs of a spine with six or four lumbar vertebrae, which the competition has no names for.
 SIX_LEVELS = (*LEVELS[:4], "l5_l6", "l6_s1")
-ALL_LEVELS = (*LEVELS, *SIX_LEVELS[4:])
+FOUR_LEVELS = (*LEVELS[:3], "l4_s1")
+ALL_LEVELS = (*LEVELS, *SIX_LEVELS[4:], *FOUR_LEVELS[3:])
 ORIGINS = ("oracle", "localised")
 LEVELS_FILE = "levels.parquet"
 _META = b"embedstore_levels"
@@ -51,7 +52,8 @@ class LevelPoints:
     structures
         object array of `STRUCTURES`; ``canal`` is the canal at a disc.
     levels
-        object array of `embedstore.lumbar.levels.LEVELS`, or of `SIX_LEVELS` in a spine with a sixth lumbar vertebra.
+        object array of `embedstore.lumbar.levels.LEVELS`, or of `SIX_LEVELS` or `FOUR_LEVELS` in a spine with
+        a lumbar vertebra more or less.
     xyz_mm
         (n, 3) float64 DICOM patient coordinates: x to the left, y to the back, z to the head.
     series_ids
@@ -172,8 +174,8 @@ class LevelPoints:
             cells = {name: table.column(name).cast(_SCHEMA.field(name).type) for name in _SCHEMA.names}
         except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
             raise DataError(
-                f"{source}: is no table of level points ({error}); found columns {table.column_names}. "
-                "`embed localise` writes one"
+                f"{source}: is no table of level points ({error}); found columns {table.column_names}",
+                advice=Advice.LOCALISE,
             ) from error
         if empty := [name for name, column in cells.items() if column.null_count]:
             raise DataError(f"{source}: column {empty[0]!r} has empty cells; every point needs all columns")
@@ -211,7 +213,7 @@ class LevelPoints:
             payload = Path(path).read_bytes()
             table = table_of_parquet(payload)
         except FileNotFoundError as error:
-            raise DataError(f"{path}: there is no such file; `embed localise` writes one") from error
+            raise DataError(f"{path}: there is no such file", advice=Advice.LOCALISE) from error
         except pa.ArrowException as error:
             raise DataError(f"{path}: must be Parquet; found something else ({error})") from error
         return cls.from_table(table, source=str(path))
@@ -270,6 +272,6 @@ def require_localised(points: LevelPoints, *, holder: str) -> None:
     """Refuse oracle points where a new study must be answered; raises UsageError."""
     if points.origin != "localised":
         raise UsageError(
-            f"{holder} holds oracle points, placed by readers who saw these images; a new study has none. Use a run of "
-            "`embed localise`"
+            f"{holder} holds oracle points, placed by readers who saw these images, and new studies have none",
+            advice=Advice.LOCALISE,
         )

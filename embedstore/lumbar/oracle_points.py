@@ -12,7 +12,7 @@ from embedstore.errors import DataError
 from embedstore.geometry import pixel_to_patient_mm
 from embedstore.lumbar.level_points import LevelPoints, points_from_rows
 from embedstore.lumbar.levels import LEVELS
-from embedstore.slice_planes import SlicePlanes, planes_of_table
+from embedstore.slices.planes import SlicePlanes, planes_of_table
 
 COORDINATES = "coordinates"
 _STRUCTURE_OF = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedstore.crops.slice_choice import BESIDE, NO_SLICE, SeriesSlices
-from embedstore.slice_planes import SlicePlanes
+from embedstore.slices.planes import SlicePlanes
 
 SAGITTAL = (0, 1, 0, 0, 0, -1)
 AXIAL = (1, 0, 0, 0, 1, 0)

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from embedstore.errors import DataError
-from embedstore.slice_planes import COLUMNS, numbers_as_text, planes_of_table
+from embedstore.slices.planes import COLUMNS, numbers_as_text, planes_of_table
 
 
 def row(**changes):
