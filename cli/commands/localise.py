@@ -78,4 +78,4 @@ def command(
     click.echo(
         f"{shown(out)}: {LEVELS_FILE} has {len(done.levels):,} points. {NOTICE[0].upper()}{NOTICE[1:]}."
     )
-    click.echo(f"Next: {command_on(source, 'info')}")
+    click.echo(f"Next: {command_on(source.with_name('crops.store'), 'extract', '--crops', shown(out))}")
