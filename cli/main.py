@@ -35,7 +35,7 @@ COMMANDS = {
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
 # Commands that have a room of their own.
-_ROOMS = {"compare": "cli.comparing"}
+_ROOMS = {"compare": "cli.comparing", "localise": "cli.localising"}
 
 
 class LazyGroup(click.Group):

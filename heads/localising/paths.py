@@ -86,6 +86,34 @@ def shifted_paths(path: Path, scores: Floats, places: Floats, steps: Sequence[Ga
     return found
 
 
+def settled(places: Floats, steps: Sequence[Gaussian], error_mm: float) -> Floats:
+    """Return the most likely places of discs that were seen to within an error, and lie apart as discs do.
+
+    Parameters
+    ----------
+    places
+        (discs, 2) where they were seen, (y, z) mm.
+    steps
+        The displacement from each disc to the next.
+    error_mm
+        Standard deviation of a place along each axis.
+
+    Returns
+    -------
+    (discs, 2): the mean of the Gaussian that the two make together.
+    """
+    discs = len(places)
+    precision = np.eye(2 * discs) / error_mm**2
+    pull = places.ravel() / error_mm**2
+    for disc, step in enumerate(steps):
+        own = np.linalg.inv(step.covariance)
+        between = np.zeros((2, 2 * discs))
+        between[:, 2 * disc : 2 * disc + 4] = np.concatenate([-np.eye(2), np.eye(2)], axis=1)
+        precision += between.T @ own @ between
+        pull += between.T @ own @ step.mean
+    return np.asarray(np.linalg.solve(precision, pull).reshape(discs, 2), np.float64)
+
+
 def _fixed_score(tokens: Tokens, scores: Floats, places: Floats, steps: Sequence[Gaussian]) -> float:
     own = scores[np.arange(len(tokens)), tokens[:, 0], tokens[:, 1]].sum()
     offsets = np.diff(places[tokens[:, 0], tokens[:, 1]], axis=0)

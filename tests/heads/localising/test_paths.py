@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from heads.localising import paths
-from heads.localising.paths import best_path, shifted_paths
+from heads.localising.paths import best_path, settled, shifted_paths
 from heads.localising.spine_prior import Gaussian
 
 # Tokens 10 mm high and 9 mm wide; each points to a place beside its middle.
@@ -62,3 +63,24 @@ def test_of_large_grids_the_best_tokens_are_tried(monkeypatch):
     assert [tuple(token) for token in alone.tokens] == [
         tuple(int(i) for i in np.unravel_index(own.argmax(), own.shape)) for own in scores
     ]
+
+
+def test_settled_places_are_the_mode_of_the_joint_density():
+    """Found once more by minimising it numerically."""
+    seen = np.array([[1.0, 30.0], [6.0, 20.0], [-2.0, -4.0]])
+
+    def cost(flat):
+        places = flat.reshape(3, 2)
+        total = ((places - seen) ** 2).sum() / (2 * 3.0**2)
+        for step, before, after in zip(STEPS, places[:-1], places[1:], strict=True):
+            offset = after - before - step.mean
+            total += 0.5 * offset @ np.linalg.solve(step.covariance, offset)
+        return total
+
+    expected = minimize(cost, seen.ravel(), tol=1e-12).x.reshape(3, 2)
+    np.testing.assert_allclose(settled(seen, STEPS, 3.0), expected, atol=1e-4)
+
+
+def test_places_that_lie_as_discs_do_stay():
+    seen = np.cumsum([[5.0, 60.0], STEPS[0].mean, STEPS[1].mean], axis=0)
+    np.testing.assert_allclose(settled(seen, STEPS, 2.0), seen)

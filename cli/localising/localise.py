@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from cli.jobs.localise_store import LocaliseJob, localise_store
+from cli.localising.level_errors import print_level_errors
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_option
-from cli.printing.level_errors import print_level_errors
 from cli.printing.next_command import command_on
 from cli.printing.probe_progress import shown_stages
 from cli.project import shown
@@ -78,4 +78,4 @@ def command(
     click.echo(
         f"{shown(out)}: {LEVELS_FILE} has {len(done.levels):,} points. {NOTICE[0].upper()}{NOTICE[1:]}."
     )
-    click.echo(f"Next: {command_on(source, 'info')}")
+    click.echo(f"Next: {command_on(source.with_name('crops.store'), 'extract', '--crops', shown(out))}")
