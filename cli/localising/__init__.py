@@ -1,0 +1,1 @@
+"""``embed localise``: its options, and what is printed of the errors."""
