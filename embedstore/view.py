@@ -17,6 +17,8 @@ from embedstore.task import Task
 MISSING = -1
 # Begins the name of the patient that an image without one is for itself.
 UNKNOWN_PATIENT = "only "
+# A column made from others: where an image lies, as its kind of series and a part of the way along it.
+PLACE = "place"
 # The cell of a subgroup where images of the unit differ.
 SEVERAL = "several"
 

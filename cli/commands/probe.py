@@ -36,10 +36,10 @@ from cli.printing.probe_progress import shown_stages
 from cli.printing.run_summary import print_run
 from cli.stop_signal import interrupted_by_sigterm
 from embedstore.errors import UsageError
-from embedstore.task import POOLINGS
 from heads.blending.blend import BLEND
 from heads.estimators.presets import preset_names
 from heads.inputs.class_weights import CLASS_WEIGHTS
+from heads.inputs.pooling import PROBE_POOLINGS
 from heads.protocol.fitting import FINALS
 from heads.protocol.options import LEAST_REPEATS, MOST_REPEATS, ProbeOptions
 from heads.stages import watched
@@ -102,8 +102,9 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
 )
 @click.option(
     "--pooling",
-    type=click.Choice(POOLINGS),
-    help="How a study's images give one answer.  [default: the task's]",
+    type=click.Choice(PROBE_POOLINGS),
+    help="How a study's images give one answer; binned has a mean for each kind of series and part of its stack.  "
+    "[default: the task's]",
 )
 @click.option(
     "--with",

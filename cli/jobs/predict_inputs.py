@@ -19,6 +19,7 @@ from embedstore.inputs.file_units import WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
 from embedstore.inputs.user_files import find_files
 from embedstore.keys.key_file import read_key
+from embedstore.queries.derived_columns import can_say
 from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
 from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
@@ -220,7 +221,7 @@ def _store_of_ids(asked: PredictOptions) -> Path:
 def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> Answering:
     store = open_store(path)
     run.require_identity(store.identity)
-    held = [column for column in _columns(run) if column in store.table.column_names]
+    held = [column for column in run.predictor.columns if can_say(column, store.table.column_names)]
     for column in held:
         if column in asked.metadata:
             raise UsageError(
@@ -265,11 +266,11 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
     wanted = WantedUnits(
         unit=run.document["task"]["unit"],
         image_rules=run.image_rules,
-        columns=_columns(run),
+        columns=run.predictor.columns,
         holder=f"run {run.folder}",
     )
     files = units_of_files(found.files, _sources(run, store, asked), wanted)
-    brought = [column for column in wanted.columns if column in files.rows.columns]
+    brought = [column for column in wanted.columns if can_say(column, files.rows.columns)]
     require_metadata(run, [*brought, *asked.metadata], what="these files do not bring it")
     files = replace(
         files, wanted=replace(wanted, columns=[name for name in brought if name not in asked.metadata])
@@ -291,11 +292,6 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
             yield AnswerBatch(units=units, failed=failed, images=images)
 
     return Answering(images=files.images, units=len(files.units), batches=batches)
-
-
-def _columns(run: Run) -> tuple[str, ...]:
-    """Return the metadata columns that the run's heads get."""
-    return tuple(run.predictor.blocks.columns) if run.predictor.blocks else ()
 
 
 def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSources:

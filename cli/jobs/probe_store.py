@@ -161,7 +161,8 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
     require_metadata_columns(columns)
     with stage("loading the vectors"):
         stores = [open_store(Path(path)) for path in job.stores]
-        loaded = load_views(stores, job.task, with_columns=columns, subgroups=job.subgroups)
+        placed = tuple(dict.fromkeys([*columns, *options.place_columns]))
+        loaded = load_views(stores, job.task, with_columns=placed, subgroups=job.subgroups)
         view = options.take(loaded)
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")

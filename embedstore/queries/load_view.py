@@ -211,9 +211,12 @@ def load_units(
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
     names, vectors, rows = own_unit_names(table, unit), embeddings.vectors, embeddings.rows
+    # Of all images: where one lies follows from the others of its study.
+    cells = {name: column_text(table, name) for name in with_columns}
     if ids or where:
         kept = chosen_rows(store, table, names, ids=ids, where=parse_conditions(where))
         table, names, vectors, rows = table.take(pa.array(kept)), names[kept], vectors[kept], rows[kept]
+        cells = {name: of_images[kept] for name, of_images in cells.items()}
     unit_ids, _, unit_of_image = _in_order(names)
     return Units(
         X=vectors,
@@ -221,7 +224,7 @@ def load_units(
         content_sha256=store.content_sha256()[rows],
         unit_of_image=unit_of_image,
         unit_ids=unit_ids,
-        metadata={name: column_text(table, name) for name in with_columns},
+        metadata=cells,
         image_of_target=image_mask(table, image_rules),
     )
 

@@ -186,6 +186,7 @@ def fit(
         pooling=best.choice.inputs.pooling,
         training_weights=weights,
         blocks=best.choice.blocks,
+        bins=best.choice.bins,
     )
     return Fitted(
         predictor=predictor,

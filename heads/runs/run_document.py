@@ -154,11 +154,12 @@ def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
 
 def _inputs(fitted: Fitted) -> dict[str, Any]:
     """Return what the heads get, what else was tried (nothing where there was no choice), and how columns are coded."""
-    blocks = fitted.predictor.blocks
+    blocks, bins = fitted.predictor.blocks, fitted.predictor.bins
     return {
         "chosen": fitted.inputs.to_json(),
         "tried": [trial.to_json() for trial in fitted.trials] if len(fitted.trials) > 1 else [],
         "blocks": None if blocks is None else blocks.to_json(),
+        **({} if bins is None else {"bins": bins.to_json()}),
     }
 
 
