@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from embedstore.task import unit_id_of
 from embedstore.view import PLACE
 
-# A stack is cut into so many parts: of fifteen sagittal slices two lie in each, of forty axial ones five, and three kinds
-# of series make 24 places.
+# A stack is cut into so many parts: of fifteen sagittal slices two lie in each, of forty axial ones five; three
+# kinds of series make 24 places.
 PARTS = 8
 KIND = "series_kind"
 PLACE_SOURCES = ("series_description", "plane")
