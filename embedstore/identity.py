@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from embedstore.errors import DataError, IdentityMismatch, UsageError
@@ -170,6 +170,16 @@ class Identity:
     def sha256(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return sha256_bytes(canonical_json(self.to_json()))
+
+    @property
+    def crop(self) -> Mapping[str, Any] | None:
+        """By which rule its images are cut out of others; None for whole images."""
+        rule: Mapping[str, Any] | None = self.preprocess.get("crop")
+        return rule
+
+    def with_crop(self, rule: Mapping[str, Any]) -> Identity:
+        """Return the identity of vectors of crops that are cut by a rule of plain JSON values."""
+        return replace(self, preprocess={**self.preprocess, "crop": dict(rule)})
 
     def differences(self, other: Identity) -> dict[str, tuple[Any, Any]]:
         """Return ``{field: (mine, other's)}`` for every field that differs; nested ones are dotted."""

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.brief import Brief
-from embedstore.errors import DataError, first_few
+from embedstore.crop_box import CropBox
+from embedstore.errors import DataError, UsageError, first_few
 from embedstore.files import parquet_bytes
 
 # Everything but image_id and path may be empty.
@@ -31,11 +32,19 @@ FIXED_COLUMNS: dict[str, pa.DataType] = {
     "modality": pa.string(),  # DICOM modality code where known: CR, DX, CT, MR
 }
 SPLITS = ("train", "valid", "test")
+# Of a manifest of crops, beside its other columns: `CropBox`, field by field. All or none of a row are empty.
+CROP_COLUMNS: dict[str, pa.DataType] = {
+    "crop_left_px": pa.float64(),
+    "crop_top_px": pa.float64(),
+    "crop_width_px": pa.float64(),
+    "crop_height_px": pa.float64(),
+    "crop_axes": pa.string(),
+}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row: one image or one frame of an image.
+    """One row: one image, one frame of an image, or one crop of either.
 
     Parameters
     ----------
@@ -49,6 +58,8 @@ class Record:
         DICOM modality code, or ``""`` where the manifest does not know it.
     series_id
         The series, or ``""``.
+    crop
+        The part of the image that the row is of; None for all of it.
     """
 
     image_id: str
@@ -56,6 +67,7 @@ class Record:
     frame: int = 0
     modality: str = ""
     series_id: str = ""
+    crop: CropBox | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,9 +105,17 @@ class Manifest(Brief):
         columns = [
             piece.column(name).to_pylist() for name in ("image_id", "path", "frame", "modality", "series_id")
         ]
-        for image_id, path, frame, modality, series_id in zip(*columns, strict=True):
+        boxes = _boxes(piece)
+        for (image_id, path, frame, modality, series_id), crop in zip(
+            zip(*columns, strict=True), boxes, strict=True
+        ):
             yield Record(
-                image_id, path or self.paths.get(image_id, ""), frame or 0, modality or "", series_id or ""
+                image_id,
+                path or self.paths.get(image_id, ""),
+                frame or 0,
+                modality or "",
+                series_id or "",
+                crop,
             )
 
     def take(self, rows: Sequence[int]) -> Manifest:
@@ -250,6 +270,17 @@ def path_to_manifest(path: str) -> str:
 _FROM_SURROGATES = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
 _TO_SURROGATES = {private: surrogate for surrogate, private in _FROM_SURROGATES.items()}
 _OWN_PRIVATE = re.compile("[\uf780-\uf7ff]")
+
+
+def _boxes(table: pa.Table) -> list[CropBox | None]:
+    """Return the crop of each row; raises DataError for cells that are none."""
+    if not all(name in table.column_names for name in CROP_COLUMNS):
+        return [None] * table.num_rows
+    cells = zip(*(table.column(name).to_pylist() for name in CROP_COLUMNS), strict=True)
+    try:
+        return [None if set(row) == {None} else CropBox(*row) for row in cells]
+    except (TypeError, UsageError) as error:
+        raise DataError(f"a manifest's {', '.join(CROP_COLUMNS)} must be a crop or empty: {error}") from error
 
 
 def _check_cells(table: pa.Table, source: str) -> None:

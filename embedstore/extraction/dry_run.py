@@ -15,7 +15,7 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.decoding.decode import DecodeJob
 from embedstore.decoding.pool import DecoderPool
-from embedstore.encoders.base import Encoder
+from embedstore.encoders.base import Encoder, OfCrops
 from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.same_key import require_same_key
@@ -113,6 +113,8 @@ def dry_run(
         If the store holds embeddings of another identity.
     """
     options = options or ExtractOptions()
+    if collection.crop is not None:
+        encoder = OfCrops(encoder, collection.crop)
     wanted = collection.manifest.first(options.limit)
     new = wanted
     revised: tuple[str, ...] = ()
@@ -197,7 +199,10 @@ def _measure(
     if not sample:
         return {}, float("nan"), float("nan")
     jobs = [
-        DecodeJob(str(path_from_manifest(root, entry.path)), entry.frame, entry.modality) for entry in sample
+        DecodeJob(
+            str(path_from_manifest(root, entry.path)), entry.frame, entry.modality, crop=entry.crop
+        )
+        for entry in sample
     ]
     refused, pictures = {}, []
     with DecoderPool(encoder.preprocess, workers=options.workers, limits=options.limits) as decoder:

@@ -14,6 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedstore.crops.weightings import weightings
+from embedstore.geometry import slice_centres_mm, slice_normal
+from embedstore.slice_planes import COLUMNS as PLANE_COLUMNS
+from embedstore.slice_planes import planes_of_table
 from embedstore.task import unit_id_of
 from embedstore.view import PLACE
 
@@ -21,12 +25,8 @@ from embedstore.view import PLACE
 # kinds of series make 24 places.
 PARTS = 8
 KIND = "series_kind"
-PLACE_SOURCES = ("series_description", "plane")
+PLACE_SOURCES = ("plane", "series_description")
 _BETWEEN = ","
-# Spin echo of the spine: T1 has short echoes and repetitions, T2 long echoes (ACR-ASNR-SCBT-MR practice parameter for
-# MRI of the adult spine); what is neither is not named.
-_T2_ECHO_MS = 60.0
-_T1_ECHO_MS, _T1_REPETITION_MS = 30.0, 1200.0
 _TOLERANCE = 1e-9
 
 
@@ -60,30 +60,27 @@ def derived_text(table: pa.Table, name: str) -> npt.NDArray[np.str_] | None:
 
 
 def kinds_of_series(table: pa.Table) -> npt.NDArray[np.str_]:
-    """Return the kind of each image's series: its description, or without one its plane and weighting.
+    """Return the kind of each image's series: plane and weighting (`embedstore.crops.weightings`).
+
+    Where the plane is unknown it is the series description. Two data sets that describe their series differently, or
+    not at all, have the same kinds.
 
     Examples
     --------
     >>> kinds_of_series(pa.table({"plane": ["sagittal"], "echo_time_ms": [102.0]})).tolist()
     ['sagittal T2']
     """
-    described, planes = _text(table, "series_description"), _text(table, "plane")
-    echo, repetition = _numbers(table, "echo_time_ms"), _numbers(table, "repetition_time_ms")
-    weighting = np.where(
-        echo >= _T2_ECHO_MS,
-        " T2",
-        np.where((echo < _T1_ECHO_MS) & (repetition < _T1_REPETITION_MS), " T1", ""),
-    )
-    own = np.where(planes == "", "", np.char.add(planes, weighting))
-    return np.asarray(np.where(described == "", own, described), np.str_)
+    planes, described = _text(table, "plane"), _text(table, "series_description")
+    weighted = np.array([f" {name}" if name else "" for name in weightings(table)], np.str_)
+    return np.asarray(np.where(planes == "", described, np.char.add(planes, weighted)), np.str_)
 
 
 def places_of_images(table: pa.Table) -> npt.NDArray[np.str_]:
-    """Return where each image lies: ``Sagittal T1 3/8``.
+    """Return where each image lies: ``sagittal T1 3/8``.
 
     Behind the kind of series (`kinds_of_series`) stands the part of the way along it. The parts run from the first to
     the last slice of a study's images of that kind, over all their stacks, towards the patient's left, back or head
-    (`embedstore.geometry.stack_axis`).
+    (`embedstore.geometry`).
 
     Parameters
     ----------
@@ -120,7 +117,19 @@ def places_of_images(table: pa.Table) -> npt.NDArray[np.str_]:
 
 
 def _positions(table: pa.Table) -> npt.NDArray[np.float64]:
-    return _numbers(table, "position_fraction")
+    """Return how far along each slice lies: the millimetres of its centre, or the share of its stack; NaN if unknown."""
+    if not all(name in table.column_names for name in PLANE_COLUMNS):
+        return _numbers(table, "position_fraction")
+    slices = planes_of_table(table, source="the manifest")
+    known = slices.known
+    found = np.full(table.num_rows, np.nan)
+    if known.any():
+        own = slices.take(known)
+        centres_mm = slice_centres_mm(own.orientations, own.positions_mm, own.spacings_mm, own.shapes_px)
+        # Of several stacks that follow the discs each has its own normal; their order is that of the axis they share.
+        axis = np.argmax(np.abs(slice_normal(own.orientations)).round(6), axis=1)
+        found[known] = np.take_along_axis(centres_mm, axis[:, None], axis=1)[:, 0]
+    return found
 
 
 def _text(table: pa.Table, name: str) -> npt.NDArray[np.str_]:

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.files import is_same_file
-from embedstore.manifest import FIXED_COLUMNS, Manifest, path_from_manifest
+from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, path_from_manifest
 from embedstore.revisions.series import is_slice, with_whole_series
 from embedstore.store.part_reader import PENDING, Part
 from embedstore.store.reader import Store
 
 # Columns that decide which pixels a vector is of, or how they are shown.
-PIXEL_COLUMNS = ("frame", "modality", "series_id")
+PIXEL_COLUMNS = ("frame", "modality", "series_id", *CROP_COLUMNS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,8 @@ class PartChanges:
         for name in PIXEL_COLUMNS:
             asked = finished & in_series if name == "series_id" else finished
             rows = [int(row) for row in self.columns.get(name, ()) if asked[row] and row not in reasons]
+            if not rows:
+                continue
             before, after = (
                 table.column(name).take(pa.array(rows, pa.int64())).to_pylist() for table in (old, new)
             )
