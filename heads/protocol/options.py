@@ -47,6 +47,9 @@ class ProbeOptions:
         Choose among these ways only.
     shots
         Learn from so many units only, one of each patient (`heads.few_shots.few_shots`); all by default.
+    shared_heads
+        Groups of targets that one head answers (`heads.protocol.shared_heads`), each target in one; by default each
+        target has a head of its own.
     strict_targets
         Refuse targets that are too rare to learn; by default they are left out, counted and named.
     class_weights
@@ -97,6 +100,7 @@ class ProbeOptions:
     select_inputs: bool = False
     inputs: Sequence[HeadInputs] | None = None
     shots: int | None = None
+    shared_heads: Sequence[Sequence[str]] = ()
     strict_targets: bool = False
     class_weights: ClassWeights = "none"
     folds: int = 5

@@ -64,6 +64,7 @@ class Settings:
             "pooling": self.inputs.pooling,
             "class_weights": options.class_weights,
             "shots": options.shots or 0,
+            "shared_heads": [list(group) for group in options.shared_heads],
             "folds": options.folds,
             "folds_asked": self.folds_asked,
             "final": "blend" if self.is_blend else "ensemble" if self.repeats else "refit",

@@ -52,11 +52,10 @@ def test_stacks_of_one_kind_are_one_way_from_feet_to_head_whatever_their_tilt() 
             "study_id": ["a"] * 4,
             "plane": ["axial"] * 4,
             "position_fraction": [0.0, 1.0, 0.0, 1.0],
-            "image_orientation": [f"1\\0\\0\\0\\{np.cos(tilt)}\\{np.sin(tilt)}"] * 2 + ["1\\0\\0\\0\\1\\0"] * 2,
+            "image_orientation": [f"1\\0\\0\\0\\{np.cos(tilt)}\\{np.sin(tilt)}"] * 2
+            + ["1\\0\\0\\0\\1\\0"] * 2,
             # Corners are 100 mm before the centre along columns and rows, which lies at z = 0, 4, 36 and 40.
-            "image_position": [
-                f"-100\\{-100 * np.cos(tilt)}\\{z - 100 * np.sin(tilt)}" for z in (0, 4)
-            ]
+            "image_position": [f"-100\\{-100 * np.cos(tilt)}\\{z - 100 * np.sin(tilt)}" for z in (0, 4)]
             + [f"-100\\-100\\{z}" for z in (36, 40)],
             "row_spacing_mm": [1.0] * 4,
             "column_spacing_mm": [1.0] * 4,
