@@ -20,6 +20,7 @@ from cli.completion import (
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_blend import probe_blend
 from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_ways import WAYS, WaysJob, probe_ways
 from cli.key_options import key_option
 from cli.options import (
     ProjectCommand,
@@ -34,6 +35,7 @@ from cli.options import (
 from cli.printing.head_table import comparison_document, print_finished, print_head_table
 from cli.printing.probe_progress import shown_stages
 from cli.printing.run_summary import print_run
+from cli.printing.ways_text import print_finished_way, print_ways, ways_document
 from cli.stop_signal import interrupted_by_sigterm
 from embedstore.errors import UsageError
 from heads.blending.blend import BLEND
@@ -93,6 +95,20 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     type=click.IntRange(1),
     metavar="N",
     help="Learn from so many units only, one of each patient, the same ones in every store of them.  [default: all]",
+)
+@click.option(
+    "--crops",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="STORE",
+    help="Store of level crops of the same lumbar studies: compares ways from slices and crops to a study's 25 "
+    "severities, with --head or every head; repeatable (localised, oracle).",
+)
+@click.option(
+    "--ways",
+    metavar="WAY,WAY",
+    help=f"Only these of {', '.join(WAYS)}, with commas between them.  [default: all for which there is a store, "
+    "with --crops]",
 )
 @click.option(
     "--out",
@@ -208,7 +224,21 @@ def command(context: click.Context, /, **given: Any) -> None:
       embed probe --store mura.store --task abnormal --head logistic
     """
     verbose, as_json = given.pop("verbose"), given.pop("as_json")
+    crops, ways = given.pop("crops"), given.pop("ways")
     job = _job(context, **given)
+    if crops or ways:
+        rows = verbose or (sys.stderr.isatty() and not as_json)
+        of_ways = WaysJob(
+            slices=job, crops=crops, ways=[] if ways is None else _listed(ways, "--ways", "ways")
+        )
+        with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
+            found = probe_ways(
+                of_ways,
+                notify=print_notice,
+                finished=print_finished_way if rows else lambda _way, _head, _run: None,
+            )
+        print_json(ways_document(found)) if as_json else print_ways(found)
+        return
     if given["preset"] is None and given["head"] == _ALL:
         rows = verbose or (sys.stderr.isatty() and not as_json)
         with shown_stages(verbose=verbose) as watch, watched(watch), interrupted_by_sigterm():
@@ -271,13 +301,13 @@ def _job(
         prompts=prompts,
         key_file=key_file,
         subgroups=subgroups,
-        parts=[] if parts is None else _listed(parts),
+        parts=[] if parts is None else _listed(parts, "--parts", "heads"),
     )
 
 
-def _listed(parts: str) -> list[str]:
+def _listed(named: str, option: str, what: str) -> list[str]:
     """Return the names between commas; raises UsageError where one is missing."""
-    names = [name.strip() for name in parts.split(",")]
+    names = [name.strip() for name in named.split(",")]
     if not all(names):
-        raise UsageError(f"--parts must be names of heads with commas between them; found {parts!r}")
+        raise UsageError(f"{option} must be names of {what} with commas between them; found {named!r}")
     return names

@@ -114,7 +114,7 @@ def _parts(named: Sequence[str], opened: OpenedProbe, notify: Notify) -> dict[st
 
 
 def _part(name: str, opened: OpenedProbe, notify: Notify) -> Run | ProbeResult:
-    options = replace(opened.options, head=name)
+    options = opened.options_of(name)
     family = family_of(opened, options, notify)
     place = opened.place(name)
     found = finished_run(place, opened, options, family)

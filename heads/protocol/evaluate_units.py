@@ -12,7 +12,6 @@ from embedstore.view import MISSING, View
 from heads.protocol.fitting import Fitted
 from heads.protocol.predictions import Predictions
 from heads.protocol.probe_result import Evaluation
-from heads.scores import Floats
 from heads.stages import counted, stage
 from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, Estimate
@@ -20,6 +19,7 @@ from heads.statistics.conformal import evaluate_sets
 from heads.statistics.decision_curve import DecisionCurve, decision_curve
 from heads.statistics.evaluation import Scored, evaluate
 from heads.statistics.metrics import computed_in
+from heads.statistics.prevalence import shares_outside
 from heads.statistics.subgroups import subgroups_of
 
 
@@ -96,7 +96,7 @@ def _evaluate(
         for index, target in enumerate(targets)
     }
     constant = replace(
-        scored, probabilities=_prevalences(evaluated, learned, fitted.folds, len(task.classes))
+        scored, probabilities=shares_outside(evaluated.fold, learned, fitted.folds, len(task.classes))
     )
     curves, answered = _curves(scored, targets, task.positive_class)
     return Evaluation(
@@ -110,21 +110,6 @@ def _evaluate(
         decision_curves=curves,
         abstention=answered,
     )
-
-
-def _prevalences(
-    evaluated: Predictions, learned: npt.NDArray[np.int64], fold: npt.NDArray[np.int64], n_classes: int
-) -> Floats:
-    """Return (n_units, targets, n_classes) shares of the classes among the labels that a unit's head learned from.
-
-    In cross-validation these are the labels outside the unit's own fold, as for the head itself.
-    """
-    shares = np.empty((*evaluated.y.shape, n_classes))
-    for left in np.unique(evaluated.fold):
-        outside = learned[fold != left]
-        counts = np.stack([(outside == k).sum(axis=0) for k in range(n_classes)], axis=1)
-        shares[evaluated.fold == left] = counts / counts.sum(axis=1, keepdims=True)
-    return shares
 
 
 def _curves(

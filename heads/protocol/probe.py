@@ -143,6 +143,11 @@ def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
         strict=asked.strict_targets,
         shared=asked.shared_heads,
     )
+    if view.folds is not None and found.folds < asked.folds:
+        raise DataError(
+            f"task {view.task.name!r}: no target has as many patients of each class as the {asked.folds} given folds "
+            f"need; {found.folds} would do"
+        )
     return _Plan(
         view=found.view,
         asked=replace(asked, folds=found.folds, targets=()),

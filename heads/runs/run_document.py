@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
-from heads.lumbar.rsna_score import draw_run_score, is_of_the_competition
 from heads.protocol.decided_by import id_of, versions_of
 from heads.protocol.fitting import Fitted
 from heads.protocol.probe_result import Evaluation, ProbeResult
@@ -20,6 +19,7 @@ from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
 from heads.runs.run_warnings import warnings_of
 from heads.runs.saved_predictor import head_values, holds_vectors
+from heads.runs.severity_document import severity_document
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
 from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins, left_out_metrics
@@ -73,7 +73,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             "patients_fitted": len(np.unique(result.out_of_fold.patients)),
             "patients_evaluated": len(np.unique(result.evaluated.patients)),
         },
-        **_rsna_score(result),
+        **severity_document(result),
         "excluded": dict(result.excluded),
         "left_out_metrics": left_out_metrics(len(view.task.classes), ordered=view.task.ordered),
         "left_out_targets": {target: entry.to_json() for target, entry in result.left_out.items()},
@@ -111,16 +111,6 @@ def learned_mask(result: ProbeResult) -> npt.NDArray[np.bool_]:
     if view.image_of_target is not None:
         learned &= view.image_of_target.any(axis=1)
     return np.asarray(learned)
-
-
-def _rsna_score(result: ProbeResult) -> dict[str, Any]:
-    """Return ``rsna_score``, the competition's score with its parts; nothing of other tasks."""
-    options, task = result.settings.options, result.view.task
-    if not is_of_the_competition(task.targets, task.classes):
-        return {}
-    scored = result.evaluated.scored(draws=options.draws, seed=options.seed)
-    drawn = draw_run_score(scored, task.targets)
-    return {"rsna_score": estimates_to_json({name: entry.estimate() for name, entry in drawn.items()})}
 
 
 def _images(result: ProbeResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One head for several targets: what is stacked, that it is one head, and that rare targets are learned with the others."""
+"""One head for several targets: what is stacked, that it is one head, that rare targets are learned with the others."""
 
 from __future__ import annotations
 
@@ -70,14 +70,16 @@ def test_pairs_of_units_and_targets_are_units_with_their_own_images() -> None:
         assert stacked.images.y[pair, 1 - group] == MISSING
         assert stacked.images.groups[pair] == unit // 2
     back = stacked.unstacked(np.repeat(np.arange(17.0)[:, None, None], 2, axis=1))
-    assert np.isnan(back[4, 1, 0]) and back[stacked.unit[3], stacked.target[3], 0] == 3
+    assert np.isnan(back[4, 1, 0])
+    assert back[stacked.unit[3], stacked.target[3], 0] == 3
 
 
 def test_targets_of_a_group_get_one_head_that_learned_from_all_of_them(tmp_path) -> None:
     view = crops_view()
     result = probed(view, folds=3, draws=5, family=GRID, shared_heads=GROUPS, pooling="mean-vector")
     heads = result.fitted.predictor.heads
-    assert heads[0] is heads[1] and heads[0] is not heads[2]
+    assert heads[0] is heads[1]
+    assert heads[0] is not heads[2]
     means, labels = [], []
     for unit in range(len(view.unit_ids)):
         for target in (0, 1):
@@ -96,7 +98,8 @@ def test_targets_of_a_group_get_one_head_that_learned_from_all_of_them(tmp_path)
         )
     )
     assert again.tobytes() == once_more.tobytes()
-    assert np.isnan(again[4, 1]).all() and not np.isnan(again[4, 0]).any()
+    assert np.isnan(again[4, 1]).all()
+    assert not np.isnan(again[4, 0]).any()
 
 
 def test_folds_that_are_given_are_the_outer_folds_and_must_keep_patients_whole() -> None:
