@@ -139,7 +139,7 @@ def test_the_command_prints_one_table_and_refuses_what_it_cannot_compare(stores,
         "--crops",
         str(stores["oracle"]),
         "--head",
-        "logistic",
+        "knn",
     ]
     arguments += ["--folds", "3", "--draws", "20", "--out", str(compared.report.parent)]
     done = CliRunner().invoke(cli, arguments)
