@@ -137,6 +137,12 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Choose the pooling, and whether --with helps, by out-of-fold log loss; costs one selection for each way.",
 )
 @click.option(
+    "--select-imbalance",
+    is_flag=True,
+    help="Also try class weights, oversampling and the focal loss (mlp, attention) by out-of-fold log loss; each is "
+    "undone in the probabilities.",
+)
+@click.option(
     "--class-weights",
     type=click.Choice(CLASS_WEIGHTS),
     default=_USUAL.class_weights,

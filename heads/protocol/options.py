@@ -43,6 +43,9 @@ class ProbeOptions:
         Metadata of the view that the head gets beside the vectors; all that the view holds by default.
     select_inputs
         Choose pooling, and whether metadata helps, by out-of-fold log loss among all ways there are.
+    select_imbalance
+        Also try class weights, oversampling and the focal loss as points of the grid, of heads that have them
+        (`heads.solvers.imbalance`); each is undone in the probabilities.
     inputs
         Choose among these ways only.
     shots
@@ -98,6 +101,7 @@ class ProbeOptions:
     pooling: str | None = None
     with_columns: Sequence[str] | None = None
     select_inputs: bool = False
+    select_imbalance: bool = False
     inputs: Sequence[HeadInputs] | None = None
     shots: int | None = None
     shared_heads: Sequence[Sequence[str]] = ()
@@ -229,6 +233,8 @@ class ProbeOptions:
                 f"heads.estimators.presets.preset_family({self.preset!r})[1]"
             )
         found = head_family(self.head) if family is None else family
+        if self.select_imbalance:
+            found = found.with_imbalance()
         return found if self.device is None else found.on_device(self.device)
 
 

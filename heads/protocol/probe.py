@@ -85,7 +85,14 @@ def probe(
         )
     with _timed(seconds, "evaluate"):
         evaluation = evaluate_units(
-            view, evaluated, split.evaluated, fitted, rows.y, draws=asked.draws, seed=asked.seed
+            view,
+            evaluated,
+            split.evaluated,
+            fitted,
+            rows.y,
+            draws=asked.draws,
+            seed=asked.seed,
+            shared=asked.shared_heads,
         )
     curve = None
     if asked.learning_curve:

@@ -137,9 +137,18 @@ def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
         "calibration": fitted.calibrations[index].calibrator.kind,
         "calibration_log_loss": dict(fitted.calibrations[index].losses),
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
+        **_grades(result, index),
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
     }
+
+
+def _grades(result: ProbeResult, index: int) -> dict[str, Any]:
+    """Return ``grade_thresholds`` of a target; nothing where classes are no grades."""
+    grades = result.evaluation.grade_thresholds
+    if not grades:
+        return {}
+    return {"grade_thresholds": {grade: dict(rules) for grade, rules in grades[index].items()}}
 
 
 def _inputs(fitted: Fitted) -> dict[str, Any]:
@@ -164,6 +173,16 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
             for column, cells in evaluation.by_subgroup.items()
         },
         "at_threshold": {rule: estimates_to_json(of) for rule, of in evaluation.at_threshold.items()},
+        **(
+            {
+                "at_grades": {
+                    grade: {rule: estimates_to_json(of) for rule, of in rules.items()}
+                    for grade, rules in evaluation.at_grades.items()
+                }
+            }
+            if evaluation.at_grades
+            else {}
+        ),
         "conformal_sets": {name: estimates_to_json(of) for name, of in evaluation.sets.items()},
         "decision_curve": {name: curve.to_json() for name, curve in evaluation.decision_curves.items()},
         "abstention": {
