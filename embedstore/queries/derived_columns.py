@@ -117,7 +117,7 @@ def places_of_images(table: pa.Table) -> npt.NDArray[np.str_]:
 
 
 def _positions(table: pa.Table) -> npt.NDArray[np.float64]:
-    """Return how far along each slice lies: the millimetres of its centre, or the share of its stack; NaN, or neither."""
+    """Return how far along each slice lies: millimetres of its centre, or the share of its stack; NaN if unknown."""
     if not all(name in table.column_names for name in PLANE_COLUMNS):
         return _numbers(table, "position_fraction")
     slices = planes_of_table(table, source="the manifest")

@@ -73,8 +73,8 @@ def predict_units(
         class, ``decision``, with two classes ``threshold``, of grades at a rule ``at_least``: grade -> ``probability``
         of it or a graver one, its ``threshold`` and whether it is ``reached``, ``conformal_set`` or None where the run
         refused it, and ``prevalence``; all but the last None where the unit has no image for the target; from a head
-        that does not hear all images alike also ``image_weights``, the `HEAVIEST` images with their ``weight`` in the answer, which
-        sums to 1 over all images of the unit),
+        that does not hear all images alike also ``image_weights``, the `HEAVIEST` images with their ``weight`` in the
+        answer, which sums to 1 over all images of the unit),
         ``conformal_coverage``, ``ood_p_value`` by method, None in a run without a bank, ``unlike_training``
         (`is_unlike`, None without a bank), ``run_id`` and ``notice``; where the heads get metadata also ``metadata``:
         column -> the different values of the unit's images, and where some of them were not among the images that the
