@@ -79,7 +79,7 @@ def test_a_prediction_at_a_rule_decides_for_the_gravest_grade_that_is_reached(ru
     assert decided == {"normal", "moderate", "severe"}
     half = predict_units(run, X[:1], [0], ["a"], threshold="0.2")[0]["targets"]["upper"]["at_least"]
     assert half["severe"]["threshold"] == 0.2
-    with pytest.raises(UsageError, match="threshold must be one of half, sensitivity-0.90"):
+    with pytest.raises(UsageError, match=r"threshold must be one of half, sensitivity-0.90"):
         predict_units(run, X[:1], [0], ["a"], threshold="best")
 
 
