@@ -225,6 +225,13 @@ class Identity:
             return
         if self.declared and not other.declared:
             self.require_computed(holder=holder)
+        if (self.crop is None) != (other.crop is None):
+            kinds = ("whole images", "crops around level points")
+            held, asked = kinds if self.crop is None else kinds[::-1]
+            raise IdentityMismatch(
+                f"{holder} holds vectors of {held}, and those of {asked} were asked for, which never mix. "
+                f"{'Leave `crops` out' if self.crop is None else 'Give `crops`'}, or use another store"
+            )
         listed = "; ".join(
             f"{name}: {mine!r} there, {theirs!r} asked" for name, (mine, theirs) in fields.items()
         )

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.crop_box import crop_id
 from embedstore.crops.plan_crops import CropPlan, PlannedCrop, plan_crops
 from embedstore.datasets.base import Collection
 from embedstore.datasets.dicom_folder import manifest_of_headers
@@ -25,7 +24,7 @@ from embedstore.headers.file_frames import look_into
 from embedstore.lumbar.crop_rule import LOCALISED, ORACLE, CropRule, rule_from_json
 from embedstore.lumbar.level_points import LEVELS_FILE, LevelPoints
 from embedstore.lumbar.oracle_points import COORDINATES, oracle_points
-from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, manifest_from_table
+from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, crop_id, manifest_from_table
 from embedstore.slice_planes import COLUMNS as PLANE_COLUMNS
 from embedstore.store.documents import read_store_document
 from embedstore.store.layout import StoreLayout
@@ -102,8 +101,7 @@ def points_for_crops(crops: StrPath, collection: Collection) -> LevelPoints:
     Parameters
     ----------
     crops
-        ``oracle`` for the points of the data set's own table of coordinates, else the folder of a run of
-        ``embed localise``.
+        ``oracle`` for the points of the data set's own table of coordinates, else as `points_of_run`.
     collection
         What the data set's reader found.
 
@@ -114,18 +112,36 @@ def points_for_crops(crops: StrPath, collection: Collection) -> LevelPoints:
     DataError
         If a point of the table cannot be read, or the run's file of points is damaged.
     """
-    if str(crops) == ORACLE:
-        if COORDINATES not in collection.tables:
-            raise UsageError(
-                f"`crops` oracle needs a table of coordinates, which data set {collection.dataset!r} at "
-                f"{collection.root} does not have; name the folder of a localiser's run instead"
-            )
-        return oracle_points(_Coordinates(collection))
-    file = Path(crops) / LEVELS_FILE
+    if str(crops) != ORACLE:
+        return points_of_run(crops)
+    if COORDINATES not in collection.tables:
+        raise UsageError(
+            f"`crops` oracle needs a table of coordinates, which data set {collection.dataset!r} at "
+            f"{collection.root} does not have; name the folder of a localiser's run instead"
+        )
+    return oracle_points(_Coordinates(collection))
+
+
+def points_of_run(folder: StrPath) -> LevelPoints:
+    """Return the level points that a localiser found.
+
+    Parameters
+    ----------
+    folder
+        Of a run of ``embed localise``.
+
+    Raises
+    ------
+    UsageError
+        If it is no such folder.
+    DataError
+        If its file of points is damaged.
+    """
+    file = Path(folder) / LEVELS_FILE
     if not file.is_file():
         raise UsageError(
             f"`crops` must be {ORACLE} or the folder of a run of `embed localise`, which holds {LEVELS_FILE}; found "
-            f"{'a folder without it' if Path(crops).is_dir() else 'no folder'} at {os.fspath(crops)}"
+            f"{'a folder without it' if Path(folder).is_dir() else 'no folder'} at {os.fspath(folder)}"
         )
     points = LevelPoints.load(file)
     if points.origin != LOCALISED:

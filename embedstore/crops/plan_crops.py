@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.crop_box import CropBox
 from embedstore.crops.slice_choice import SeriesSlices, ShownPoint
 from embedstore.crops.weightings import T1, T2, weightings
 from embedstore.geometry import FloatArray, directions, planes, split_stacks
+from embedstore.images.crop import CropBox
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.level_points import ALL_LEVELS, LevelPoints
 from embedstore.slice_planes import SlicePlanes, planes_of_table
@@ -25,6 +25,7 @@ _SHOWN_ALONG = {
     "axial": np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
 }
 _PLACES_PX = 4  # decimals: less than any header says
+_Wanted = tuple[str, str, int]  # level, side, row of the level points
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class CropKind:
 
 
 CANAL = CropKind("canal_sagittal_t2", "sagittal", T2, {MIDDLE: ("canal",)})
-FORAMEN = CropKind("foramen_sagittal_t1", "sagittal", T1, {LEFT: ("left_foramen",), RIGHT: ("right_foramen",)})
+FORAMEN = CropKind(
+    "foramen_sagittal_t1", "sagittal", T1, {LEFT: ("left_foramen",), RIGHT: ("right_foramen",)}
+)
 AXIAL = CropKind(
     "axial_t2",
     "axial",
@@ -178,7 +181,8 @@ class _Slices:
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
-        return self.placed & (self.weighting != "")
+        usable: npt.NDArray[np.bool_] = self.placed & (self.weighting != "")
+        return usable
 
     @classmethod
     def of_table(cls, table: pa.Table, *, source: str) -> _Slices:
@@ -233,18 +237,40 @@ class _Study:
             series = self._series_of(kind)
             if not series:
                 absent[f"studies without {kind.plane} {kind.weighting}"] += 1
-            for rows in series:
-                slices = self.slices.of_series(rows)
-                for level, side, point in wanted:
-                    across = side == RIGHT and kind.plane == "sagittal"
-                    shown = slices.show(
-                        self.points.xyz_mm[point], neighbours=self.rule.neighbours, mirrored=across
-                    )
-                    if isinstance(shown, str):
-                        absent[f"{kind.name}: {shown}"] += 1
-                        continue
-                    found += [self._crop(rows[at.row], point, kind, level, side, at) for at in shown]
+            for rows in series if wanted else ():
+                found += self._crops_of_series(rows, kind, wanted, absent)
         return found
+
+    def _crops_of_series(
+        self, rows: Sequence[int], kind: CropKind, wanted: Sequence[_Wanted], absent: Counter[str]
+    ) -> Iterator[PlannedCrop]:
+        slices = self.slices.of_series(rows)
+        shown_points = slices.show(
+            self.points.xyz_mm[[point for _, _, point in wanted]],
+            neighbours=self.rule.neighbours,
+            # Sagittal slices of the right look like those of the left; their order is what a mirror turns around.
+            mirrored=[side == RIGHT and kind.plane == "sagittal" for _, side, _ in wanted],
+        )
+        axes = axes_of(slices.planes.orientations, kind.plane)
+        sides_px = (self.rule.size_mm / slices.planes.spacings_mm[:, ::-1]).tolist()
+        for (level, side, point), shown in zip(wanted, shown_points, strict=True):
+            if isinstance(shown, str):
+                absent[f"{kind.name}: {shown}"] += 1
+                continue
+            mirrored = side == RIGHT
+            for at in shown:
+                turned = _mirrored(axes[at.row]) if mirrored and kind.plane == "axial" else axes[at.row]
+                yield PlannedCrop(
+                    row=rows[at.row],
+                    point=point,
+                    kind=kind.name,
+                    level=level,
+                    side=side,
+                    offset=-at.offset if mirrored and kind.plane == "sagittal" else at.offset,
+                    mirrored=mirrored,
+                    distance_mm=round(at.distance_mm, 3),
+                    box=_box_around(at, sides_px[at.row], turned),
+                )
 
     def _series_of(self, kind: CropKind) -> list[list[int]]:
         """Return the rows of each series of a kind, in order."""
@@ -254,70 +280,45 @@ class _Study:
                 series.setdefault(self.slices.series[row], []).append(row)
         return list(series.values())
 
-    def _crop(
-        self, row: int, point: int, kind: CropKind, level: str, side: str, shown: ShownPoint
-    ) -> PlannedCrop:
-        mirrored = side == RIGHT
-        # Sagittal slices of the right look like those of the left; their order is what a mirror turns around.
-        offset = -shown.offset if mirrored and kind.plane == "sagittal" else shown.offset
-        box = box_around(
-            (shown.column_px, shown.row_px),
-            self.slices.planes.orientations[row],
-            self.slices.planes.spacings_mm[row],
-            size_mm=self.rule.size_mm,
-            plane=kind.plane,
-            mirrored=mirrored,
-        )
-        return PlannedCrop(
-            row, point, kind.name, level, side, offset, mirrored, round(shown.distance_mm, 3), box
-        )
 
-
-def box_around(
-    point_px: tuple[float, float],
-    orientation: FloatArray,
-    spacing_mm: FloatArray,
-    *,
-    size_mm: float,
-    plane: str,
-    mirrored: bool,
-) -> CropBox:
-    """Return the square of `size_mm` around a point of a slice, turned as all crops of its plane are.
+def axes_of(orientations: FloatArray, plane: str) -> list[str]:
+    """Return `embedstore.images.crop.CropBox.axes` of slices, (n,), so that all crops of a plane lie alike.
 
     Sagittal crops show the front on the left and the head on top; axial crops the patient's right on the left and the
-    front on top, or the patient's left on the left where they are `mirrored`. Rows and columns of the slice are
-    reversed or exchanged for it, never rotated by other angles.
+    front on top. Rows and columns of a slice are reversed or exchanged for it, and never rotated by other angles.
 
     Parameters
     ----------
-    point_px
-        (column, row), 0 at the centre of the first pixel.
-    orientation, spacing_mm
-        (6,) and (2,), as in `embedstore.geometry`.
-    size_mm
-        Side of the square.
+    orientations
+        (n, 6) ImageOrientationPatient.
     plane
         ``sagittal`` or ``axial``.
-    mirrored
-        Whether the right side is laid onto the left. In sagittal slices that changes no pixel.
 
     Examples
     --------
-    >>> box_around((10.0, 20.0), np.array([0, 1, 0, 0, 0, -1]), np.array([0.5, 1.0]), size_mm=8, plane="sagittal",
-    ...            mirrored=False)
-    CropBox(left_px=6.5, top_px=12.5, width_px=8.0, height_px=16.0, axes='+c+r')
+    >>> axes_of(np.array([[0, 1, 0, 0, 0, -1], [0, -1, 0, 0, 0, -1], [0, 0, 1, 0, 1, 0]]), "sagittal")
+    ['+c+r', '-c+r', '+r-c']
     """
-    along_columns, along_rows = directions(orientation)
     towards_columns, towards_rows = _SHOWN_ALONG[plane]
-    straight = (float(along_columns @ towards_columns), float(along_rows @ towards_rows))
-    crossed = (float(along_rows @ towards_columns), float(along_columns @ towards_rows))
-    exchanged = sum(map(abs, crossed)) > sum(map(abs, straight))
-    columns, rows = crossed if exchanged else straight
-    if mirrored and plane == "axial":
-        columns = -columns
-    letters = "rc" if exchanged else "cr"
-    axes = f"{'-' if columns < 0 else '+'}{letters[0]}{'-' if rows < 0 else '+'}{letters[1]}"
-    width, height = size_mm / float(spacing_mm[1]), size_mm / float(spacing_mm[0])
-    left, top = point_px[0] + 0.5 - width / 2, point_px[1] + 0.5 - height / 2
-    return CropBox(*(round(edge, _PLACES_PX) for edge in (left, top, width, height)), axes)
+    along_columns, along_rows = directions(orientations)
+    straight = np.stack([along_columns @ towards_columns, along_rows @ towards_rows], axis=1)
+    crossed = np.stack([along_rows @ towards_columns, along_columns @ towards_rows], axis=1)
+    exchanged = np.abs(crossed).sum(axis=1) > np.abs(straight).sum(axis=1)
+    signs = np.where(np.where(exchanged[:, None], crossed, straight) < 0, "-", "+")
+    letters = np.where(exchanged[:, None], ["r", "c"], ["c", "r"])
+    return ["".join(np.stack(pair, axis=1).ravel()) for pair in zip(signs, letters, strict=True)]
 
+
+def _mirrored(axes: str) -> str:
+    return ("+" if axes[0] == "-" else "-") + axes[1:]
+
+
+def _box_around(point: ShownPoint, sides_px: Sequence[float], axes: str) -> CropBox:
+    width, height = sides_px
+    return CropBox(
+        left_px=round(point.column_px + 0.5 - width / 2, _PLACES_PX),
+        top_px=round(point.row_px + 0.5 - height / 2, _PLACES_PX),
+        width_px=round(width, _PLACES_PX),
+        height_px=round(height, _PLACES_PX),
+        axes=axes,
+    )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.geometry import FloatArray, patient_mm_to_pixel, positions_along_mm, slice_normal, stack_axis
+from embedstore.geometry import (
+    FloatArray,
+    patient_mm_to_pixel,
+    positions_along_mm,
+    slice_normal,
+    stack_axis,
+)
 from embedstore.lumbar.crop_rule import STEP_WITHIN_MM, WITHIN_MM
 from embedstore.slice_planes import SlicePlanes
 
@@ -58,13 +64,15 @@ class SeriesSlices:
     planes: SlicePlanes
     stacks: npt.NDArray[np.int64]
 
-    def show(self, xyz_mm: FloatArray, *, neighbours: int, mirrored: bool) -> list[ShownPoint] | str:
-        """Return the slices that show a point: the nearest of all stacks, and its neighbours in its own.
+    def show(
+        self, xyz_mm: FloatArray, *, neighbours: int, mirrored: Sequence[bool]
+    ) -> list[list[ShownPoint] | str]:
+        """Return for each point the slices that show it: the nearest of all stacks, and its neighbours in its own.
 
         Parameters
         ----------
         xyz_mm
-            (3,) patient millimetres.
+            (m, 3) patient millimetres.
         neighbours
             How many on each side. A step of more than 10 mm, or of more than 1.5 times the stack's median step, is not
             made: there the next slab begins.
@@ -74,65 +82,103 @@ class SeriesSlices:
 
         Returns
         -------
-        list of ShownPoint, by offset; or why there is none: no slice within 5 mm of the point (`NO_SLICE`), or all such
-        slices show other places (`BESIDE`).
+        A list by offset; or why there is none: no slice within 5 mm of the point (`NO_SLICE`), or all such slices show
+        other places (`BESIDE`).
         """
-        pixels, apart_mm = self._projected(xyz_mm)
-        along_mm = self._axis_signs * apart_mm  # of the slice, from the point
+        planes = self.planes
+        pixels, apart_mm = patient_mm_to_pixel(
+            xyz_mm[:, None], planes.orientations, planes.positions_mm, planes.spacings_mm
+        )
+        # The first pixel reaches half a pixel beyond its centre.
+        inside = np.logical_and.reduce(
+            (pixels >= -0.5) & (pixels <= planes.shapes_px[:, ::-1] - 0.5), axis=-1
+        )
+        return [
+            self._show(*projected, neighbours=neighbours, mirrored=across)
+            for *projected, across in zip(pixels, apart_mm, inside, mirrored, strict=True)
+        ]
+
+    def _show(
+        self,
+        pixels: FloatArray,
+        apart_mm: FloatArray,
+        inside: npt.NDArray[np.bool_],
+        *,
+        neighbours: int,
+        mirrored: bool,
+    ) -> list[ShownPoint] | str:
         near = np.abs(apart_mm) <= WITHIN_MM
-        inside = self._inside(pixels)
-        if not (near & inside).any():
-            return BESIDE if near.any() else NO_SLICE
         candidates = np.flatnonzero(near & inside)
-        side = -along_mm[candidates] if mirrored else along_mm[candidates]
+        if not len(candidates):
+            return BESIDE if near.any() else NO_SLICE
+        # Where the slices lie from the point, along the axis or in the mirror against it.
+        side = self._axis_signs[candidates] * apart_mm[candidates] * (1 if mirrored else -1)
         nearest = int(candidates[np.lexsort((side, np.abs(apart_mm[candidates]).round(6)))[0]])
         return [
-            ShownPoint(
-                row, offset, abs(float(apart_mm[row])), float(pixels[row, 0]), float(pixels[row, 1])
-            )
+            ShownPoint(row, offset, abs(float(apart_mm[row])), *map(float, pixels[row]))
             for offset, row in self._around(nearest, neighbours)
             if inside[row]
         ]
 
-    def _projected(self, xyz_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
-        planes = self.planes
-        return patient_mm_to_pixel(xyz_mm, planes.orientations, planes.positions_mm, planes.spacings_mm)
-
-    def _inside(self, pixels: FloatArray) -> npt.NDArray[np.bool_]:
-        # The first pixel reaches half a pixel beyond its centre.
-        inside: npt.NDArray[np.bool_] = (
-            (pixels >= -0.5) & (pixels <= self.planes.shapes_px[:, ::-1] - 0.5)
-        ).all(axis=1)
-        return inside
-
     @cached_property
     def _axis_signs(self) -> FloatArray:
-        """(n,) -1 where the normal of a slice points along its stack's axis, 1 where it points against it."""
+        """(n,) 1 where the normal of a slice points along its stack's axis, -1 where it points against it."""
         signs = np.ones(len(self.stacks))
         for number in np.unique(self.stacks):
             rows = self.stacks == number
             orientations = self.planes.orientations[rows]
-            signs[rows] = np.where(slice_normal(orientations) @ stack_axis(orientations) < 0, 1.0, -1.0)
+            signs[rows] = np.where(slice_normal(orientations) @ stack_axis(orientations) < 0, -1.0, 1.0)
         return signs
 
-    def _around(self, nearest: int, neighbours: int) -> Iterator[tuple[int, int]]:
-        """Yield offset and row of the nearest slice and those around it, in order."""
-        rows = np.flatnonzero(self.stacks == self.stacks[nearest])
-        along_mm = positions_along_mm(
-            stack_axis(self.planes.orientations[rows]), self.planes.positions_mm[rows]
-        )
+    @cached_property
+    def _lines(self) -> dict[int, _Line]:
+        """The slices of each stack in a line."""
+        return {int(number): self._line(int(number)) for number in np.unique(self.stacks)}
+
+    def _line(self, number: int) -> _Line:
+        rows = np.flatnonzero(self.stacks == number)
+        axis = stack_axis(self.planes.orientations[rows])
+        along_mm = positions_along_mm(axis, self.planes.positions_mm[rows])
         order = np.argsort(along_mm, kind="stable")
         rows, along_mm = rows[order], along_mm[order]
         # Slices at one place are shown once.
         starts = np.flatnonzero(np.append(True, np.diff(along_mm) > _SAME_PLACE_MM))
         steps = np.diff(along_mm[starts])
         largest = min(_USUAL_STEPS * float(np.median(steps)), STEP_WITHIN_MM) if len(steps) else 0.0
-        place = int(np.searchsorted(starts, np.flatnonzero(rows == nearest)[0], side="right")) - 1
-        last = place
-        while last < min(place + neighbours, len(steps)) and steps[last] <= largest:
+        place = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(rows))))
+        return _Line(
+            rows[starts].tolist(),
+            (steps <= largest).tolist(),
+            dict(zip(rows.tolist(), place.tolist(), strict=True)),
+        )
+
+    def _around(self, nearest: int, neighbours: int) -> Iterator[tuple[int, int]]:
+        """Yield offset and row of the nearest slice and those around it, in order."""
+        line = self._lines[int(self.stacks[nearest])]
+        place = line.place[nearest]
+        first = last = place
+        while last < min(place + neighbours, len(line.joined)) and line.joined[last]:
             last += 1
-        first = place
-        while first > max(place - neighbours, 0) and steps[first - 1] <= largest:
+        while first > max(place - neighbours, 0) and line.joined[first - 1]:
             first -= 1
         for at in range(first, last + 1):
-            yield at - place, nearest if at == place else int(rows[starts[at]])
+            yield at - place, nearest if at == place else line.rows[at]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The places of a stack along its axis.
+
+    Parameters
+    ----------
+    rows
+        The slice that is shown of each place.
+    joined
+        Whether the next place is a neighbour; one entry less.
+    place
+        Slice -> number of its place.
+    """
+
+    rows: list[int]
+    joined: list[bool]
+    place: dict[int, int]

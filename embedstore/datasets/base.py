@@ -64,7 +64,7 @@ class Collection(Brief):
 
     @property
     def images(self) -> Manifest:
-        """The whole images, over whose series value ranges are taken: the records themselves, unless these are crops."""
+        """The whole images, over whose series value ranges are taken: the records, unless these are crops."""
         return self.manifest if self.whole is None else self.whole
 
     def kept_state(self, state: FileState) -> FileState:

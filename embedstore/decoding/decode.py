@@ -15,9 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.crop_box import CropBox
 from embedstore.errors import ImageRefused, Note, Reason, UsageError
-from embedstore.images.crop import crop_to_square
+from embedstore.images.crop import CropBox, crop_to_square
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import BoundedReader, open_regular
 from embedstore.images.preprocess import MAX_ASPECT, ByteImage, PreprocessSpec, aspect_to_mend, preprocess
@@ -236,9 +235,7 @@ def decode(
         raise ImageRefused(Reason.UNREADABLE, f"reading the file failed: {error.strerror}") from error
 
 
-def _picture_of(
-    file: BoundedReader, job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits
-) -> _Picture:
+def _picture_of(file: BoundedReader, job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> _Picture:
     image, source = _read(file, job, limits)
     value_range = job.ranges_by_kind.get(image.value_kind, job.value_range)
     if value_range is None and needs_series_range(image):

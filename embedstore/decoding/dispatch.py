@@ -213,7 +213,7 @@ class Dispatcher:
         if not member.sent:
             member.deadline = time.monotonic() + self._limits.timeout_s
         member.sent.append((ticket, slot))
-        member.picture = ticket.picture
+        member.picture = ticket.picture or member.picture
         member.process.send(ticket.operation, ticket.job, slot)
 
     def _collect(self, member: _Member) -> None:

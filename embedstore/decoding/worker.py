@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.crop_box import CropBox
 from embedstore.decoding.decode import DecodeJob, DecodeLimits, LastPicture, count_values_of, decode
 from embedstore.errors import ImageRefused
+from embedstore.images.crop import CropBox
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.images.series_range import MAX_DISTINCT_VALUES
 

@@ -21,6 +21,7 @@ from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.same_key import require_same_key
 from embedstore.keys.quiet_messages import without_values
 from embedstore.manifest import Manifest, Record, path_from_manifest
+from embedstore.pipeline.chunk_work import box_of
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.revisions.compare import changes_of, lines_of
 from embedstore.revisions.series import with_whole_series
@@ -199,9 +200,7 @@ def _measure(
     if not sample:
         return {}, float("nan"), float("nan")
     jobs = [
-        DecodeJob(
-            str(path_from_manifest(root, entry.path)), entry.frame, entry.modality, crop=entry.crop
-        )
+        DecodeJob(str(path_from_manifest(root, entry.path)), entry.frame, entry.modality, crop=box_of(entry))
         for entry in sample
     ]
     refused, pictures = {}, []

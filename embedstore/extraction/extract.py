@@ -127,9 +127,7 @@ def extract(
         collection = read_dataset(collection, root)
     collection = replace(collection, root=Path(collection.root))
     if crops is not None:
-        collection = with_crops(
-            collection, crops, size_mm=crop_mm, neighbours=crop_neighbours, store=store
-        )
+        collection = with_crops(collection, crops, size_mm=crop_mm, neighbours=crop_neighbours, store=store)
     elif crop_mm is not None or crop_neighbours is not None:
         raise UsageError("`crop_mm` and `crop_neighbours` are for crops; give `crops` as well")
     if isinstance(encoder, str):

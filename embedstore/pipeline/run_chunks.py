@@ -17,7 +17,7 @@ from embedstore.errors import ImageRefused, Note, Reason, UsageError
 from embedstore.files import ABSENT, FileState, state_of
 from embedstore.identity import ArraySpec, Identity
 from embedstore.manifest import Record, path_from_manifest
-from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
+from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch, box_of
 from embedstore.pipeline.series_ranges import ranges_of_series
 from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import CONTENT_BYTES
@@ -120,7 +120,7 @@ def _jobs(
                 modality=record.modality,
                 value_range=by_kind.get(""),
                 ranges_by_kind={kind: limits for kind, limits in by_kind.items() if kind},
-                crop=record.crop,
+                crop=box_of(record),
             )
 
 

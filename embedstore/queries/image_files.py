@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from embedstore.crop_box import image_of_crop
 from embedstore.errors import DataError
 from embedstore.keys.key_file import Key
 from embedstore.keys.owner_map import read_map
-from embedstore.manifest import path_from_manifest
+from embedstore.manifest import image_of_crop, path_from_manifest
 from embedstore.store.reader import Part, Store
 
 

@@ -15,6 +15,7 @@ from embedstore.errors import ImageRefused
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.keys.key_file import Key
 from embedstore.manifest import path_from_manifest
+from embedstore.pipeline.chunk_work import box_of
 from embedstore.queries.image_files import ImageFiles
 from embedstore.queries.manifest_columns import own_unit_names
 from embedstore.store.reader import Store
@@ -60,7 +61,7 @@ def thumbnails_of_units(
             if image_id in name_of:
                 (record,) = part.manifest.records(first[name_of[image_id]], first[name_of[image_id]] + 1)
                 place = str(path_from_manifest(root, path))
-                jobs[name_of[image_id]] = DecodeJob(place, record.frame, record.modality, crop=record.crop)
+                jobs[name_of[image_id]] = DecodeJob(place, record.frame, record.modality, crop=box_of(record))
     jobs = {name: job for name, job in jobs.items() if Path(job.path).is_file()}
     if not jobs:
         return {}
