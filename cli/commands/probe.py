@@ -32,10 +32,16 @@ from cli.options import (
     stores_option,
     subgroups_option,
 )
-from cli.printing.head_table import comparison_document, print_finished, print_head_table
+from cli.printing.head_table import (
+    comparison_document,
+    print_finished,
+    print_finished_way,
+    print_head_table,
+    print_ways,
+    ways_document,
+)
 from cli.printing.probe_progress import shown_stages
 from cli.printing.run_summary import print_run
-from cli.printing.ways_text import print_finished_way, print_ways, ways_document
 from cli.stop_signal import interrupted_by_sigterm
 from embedstore.errors import UsageError
 from heads.blending.blend import BLEND

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cli.jobs.notify import Notify
+from cli.notify import Notify
 from embedstore.errors import UsageError
 from embedstore.queries.derived_columns import PLACE_SOURCES
 from embedstore.view import PLACE, Units

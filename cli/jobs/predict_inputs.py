@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.jobs.answer_units import Answerer, FileAnswers, StoreAnswers
 from cli.jobs.metadata_values import require_metadata, require_wanted, with_metadata
-from cli.jobs.notify import Notify, ignore
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.datasets.base import DatasetReader, columns_of_headers, dataset_reader
 from embedstore.encoders.registry import encoder_of_identity

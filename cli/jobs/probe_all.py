@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.probe_blend import blend_into
 from cli.jobs.probe_store import (
     OpenedProbe,
@@ -17,6 +16,7 @@ from cli.jobs.probe_store import (
     probe_into,
 )
 from cli.jobs.run_folder import existing_run, require_run_folder
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.errors import EmbedError
 from heads.blending.blend import BLEND

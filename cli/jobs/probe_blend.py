@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.probe_store import (
     OpenedProbe,
     ProbeJob,
@@ -18,6 +17,7 @@ from cli.jobs.probe_store import (
     say_what_stays,
 )
 from cli.jobs.run_folder import existing_run, listed, require_run_folder
+from cli.notify import Notify, ignore
 from embedstore.errors import EmbedError, UsageError, did_you_mean
 from heads.blending.blend import BLEND, blend, blend_decided_by
 from heads.protocol.probe import probe

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.report_runs import pictures_of_errors
 from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.probe_store import OpenedProbe, ProbeJob, family_of, finished_run, open_probe, probe_into
 from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
+from cli.notify import Notify, ignore
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.lumbar.levels import CLASSES, TARGETS
@@ -20,8 +20,8 @@ from embedstore.store.reader import open_store
 from embedstore.view import PLACE, View, without_split
 from heads.comparing.ways_table import Reference, WaysTable, compare_ways
 from heads.folds import assign_folds
+from heads.inputs.leakage import leakage_groups
 from heads.inputs.pooling import BINNED
-from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions, options_of
 from heads.registry import head_names, head_needs
 from heads.reporting.ways_page import save_ways

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from embedstore.task import Task
 from embedstore.view import MISSING, View
+from heads.inputs.shared_heads import Groups, target_groups
 from heads.protocol.fitting import Fitted
 from heads.protocol.predictions import Predictions
 from heads.protocol.probe_result import Evaluation
-from heads.protocol.shared_heads import Groups, target_groups
 from heads.stages import counted, stage
 from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, Estimate

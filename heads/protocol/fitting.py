@@ -24,18 +24,18 @@ from heads.ensemble import EnsembleHead
 from heads.folds import assign_folds, partitions, repeat_seed, require_classes
 from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
-from heads.inputs.unit_images import UnitImages
-from heads.protocol.calibrated_units import calibrate_units
-from heads.protocol.predictor import BlendedPredictor, Predictor
-from heads.protocol.select_inputs import Labelled, Selected, select_inputs
-from heads.protocol.select_point import pooled_scores
-from heads.protocol.shared_heads import (
+from heads.inputs.shared_heads import (
     Groups,
     StackedTargets,
     stack_targets,
     target_groups,
     task_of_groups,
 )
+from heads.inputs.unit_images import UnitImages
+from heads.protocol.calibrated_units import calibrate_units
+from heads.protocol.predictor import BlendedPredictor, Predictor
+from heads.protocol.select_inputs import Labelled, Selected, select_inputs
+from heads.protocol.select_point import pooled_scores
 from heads.reliability import drawn_together, reliability_ratio
 from heads.scores import Floats
 from heads.stages import stage

@@ -18,7 +18,7 @@ from embedstore.errors import DataError
 from embedstore.view import MISSING, View, take_targets
 from heads.few_shots import NOT_DRAWN
 from heads.folds import assign_folds
-from heads.protocol.shared_heads import Groups, labels_of_heads, target_groups
+from heads.inputs.shared_heads import Groups, labels_of_heads, target_groups
 from heads.protocol.splits import split_units
 
 LEAST_FOLDS = 2
@@ -92,7 +92,7 @@ def learnable_targets(
     view
         Units, targets and splits.
     groups
-        (n_units,) int64: the patients that folds keep together (`heads.protocol.leakage.leakage_groups`).
+        (n_units,) int64: the patients that folds keep together (`heads.inputs.leakage.leakage_groups`).
     folds, seed
         Of the probe.
     strict

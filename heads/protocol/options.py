@@ -11,9 +11,9 @@ from heads.base import HeadFamily
 from heads.few_shots import few_shots
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
+from heads.inputs.leakage import leakage_groups
 from heads.inputs.pooling import BINNED, IMAGES, PROBE_POOLINGS
 from heads.protocol.fitting import FINALS, AskedFinal
-from heads.protocol.leakage import leakage_groups
 from heads.registry import head_family, head_needs
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
@@ -51,7 +51,7 @@ class ProbeOptions:
     shots
         Learn from so many units only, one of each patient (`heads.few_shots.few_shots`); all by default.
     shared_heads
-        Groups of targets that one head answers (`heads.protocol.shared_heads`), each target in one; by default each
+        Groups of targets that one head answers (`heads.inputs.shared_heads`), each target in one; by default each
         target has a head of its own.
     strict_targets
         Refuse targets that are too rare to learn; by default they are left out, counted and named.

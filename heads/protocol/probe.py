@@ -15,11 +15,11 @@ from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
+from heads.inputs.leakage import leakage_groups, require_disjoint_splits
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.decided_by import decided_by
 from heads.protocol.evaluate_units import evaluate_units
 from heads.protocol.fitting import Fitted, fit
-from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.learnable_targets import LeftOut, learnable_targets
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of

@@ -14,7 +14,7 @@ from cli.jobs.predict_inputs import predict_inputs
 from cli.jobs.probe_store import ProbeJob
 from cli.jobs.probe_ways import ComparedWays, WaysJob, probe_ways
 from cli.main import cli
-from cli.printing.ways_text import ways_document
+from cli.printing.head_table import ways_document
 from embedstore.errors import UsageError
 from embedstore.lumbar.levels import TARGETS
 from heads.lumbar.rsna_score import for_rsna_score, rsna_score

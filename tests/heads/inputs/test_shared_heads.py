@@ -12,9 +12,9 @@ from embedstore.errors import UsageError
 from embedstore.task import Task
 from embedstore.view import MISSING, View
 from heads.estimators.logistic import LogisticFamily, LogisticHead
+from heads.inputs.shared_heads import stack_targets, target_groups
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.learnable_targets import learnable_targets
-from heads.protocol.shared_heads import stack_targets, target_groups
 from heads.runs.run_files import load_run, save_run
 from tests.views import make_view, probed
 
