@@ -66,6 +66,7 @@ def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
         click.echo(f"{entry['target']}: {chosen}; calibration {entry['calibration']}{unsolved}")
     _print_metrics(document)
     _print_rsna_score(document)
+    _print_at_grades(document)
     print_warnings(document)
     _print_sets(document)
     _print_curve(document)
@@ -190,6 +191,16 @@ def _print_rsna_score(document: Mapping[str, Any]) -> None:
     for condition, found in document.get("severity", {}).get("condition", {}).items():
         told = ", ".join(f"{LABELS[name]} {_short(found[name])}" for name in _OF_CONDITION if name in found)
         click.echo(f"{condition}: {told}")
+
+
+def _print_at_grades(document: Mapping[str, Any]) -> None:
+    """Print what thresholds of grades find, of tasks of grades."""
+    for grade, rules in document.get("at_grades", {}).items():
+        for rule, found in rules.items():
+            click.echo(
+                f"{grade} or graver at {rule}: sensitivity {_short(found['recall'])}, specificity "
+                f"{_short(found['specificity'])}"
+            )
 
 
 def _short(entry: Mapping[str, Any]) -> str:
