@@ -157,7 +157,7 @@ def measure(studies: int, dim: int, only: list[str]) -> dict[str, float]:
 
 
 def _prediction_ms(predictor: Predictor, images: UnitImages) -> float:
-    """Answer for single studies from their vectors, one at a time; processor time, as a busy machine's clock runs on."""
+    """Answer for single studies from their vectors, one at a time: processor time, whatever else runs."""
     taken = []
     for study in range(10):
         own = images.unit_of_row == study
