@@ -14,7 +14,8 @@ from cli.own_options import encoder_option, encoder_options_of
 from cli.printing.findings import finding_document, print_finding
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.registry import image_encoder
-from embedstore.extraction.doctor import State, examine
+from embedstore.extraction.doctor import examine
+from embedstore.extraction.installed import State
 from embedstore.keys.key_file import read_key
 from heads.registry import head_family
 

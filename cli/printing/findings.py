@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli.wording import for_command_line
-from embedstore.extraction.doctor import Finding, State
+from embedstore.extraction.installed import Finding, State
 
 _MARKS = {State.FINE: "ok", State.NOTE: "note", State.BROKEN: "BROKEN"}
 

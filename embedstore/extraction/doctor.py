@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +16,15 @@ import pyarrow.compute as pc
 from embedstore.checkpoints.checkpoint import CONFIG_FILE, SINGLE_FILE
 from embedstore.checkpoints.hub import HubUnreachable, check_access, hub_file
 from embedstore.encoders.base import Encoder
-from embedstore.errors import CorruptStore, EmbedError, PluginError, StoreError, UsageError
+from embedstore.errors import CorruptStore, EmbedError, StoreError
+from embedstore.extraction.installed import Finding, State, library_findings, plugin_findings
 from embedstore.extraction.plan import library_versions
-from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_PYTHON, TESTED_VERSIONS
 from embedstore.keys.key_file import Key
 from embedstore.manifest import Manifest, path_to_manifest
 from embedstore.pipeline.canary import embed_again
-from embedstore.plugins import DATASETS, ENCODERS, HEADS, KINDS, plugins
 from embedstore.queries.image_files import ImageFiles
 from embedstore.store.reader import VALID, open_store
 
-_OWN_PACKAGE = "embedstore"
 WEIGHTS = ("medsiglip-448", "medgemma-896")
 MURA_IMAGES = 40_005  # train and valid together, https://arxiv.org/abs/1712.06957
 _FSYNCS = 20
@@ -42,39 +35,6 @@ _TRIAL_S = 5.0
 _HUB_TIMEOUT_S = 3.0
 _ABSENT = "weights are not there"
 _OFFLINE = "weights are not there, and this is offline"
-
-
-class State(StrEnum):
-    """How serious a finding is; ``broken`` means that extractions fail."""
-
-    FINE = "fine"
-    NOTE = "note"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check.
-
-    Parameters
-    ----------
-    topic
-        What was checked.
-    state
-        How serious it is.
-    found
-        What was found, with numbers.
-    fix
-        What to do about it; empty if nothing.
-    values
-        The numbers, for machines.
-    """
-
-    topic: str
-    state: State
-    found: str
-    fix: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
 
 
 def examine(
@@ -125,62 +85,6 @@ def examine(
         yield Finding(_speed_of(encoder), State.BROKEN, f"did not run: {_ABSENT}", f"see {encoder} above")
     else:
         yield speed_finding(build, encoder, timeout_s=timeout_s)
-
-
-def library_findings() -> Iterator[Finding]:
-    """Compare Python and the libraries with the versions that the project is tested with."""
-    running = platform.python_version()
-    if sys.version_info[:2] in TESTED_PYTHON:
-        yield Finding("python", State.FINE, running)
-    else:
-        known = ", ".join(f"{major}.{minor}" for major, minor in TESTED_PYTHON)
-        yield Finding("python", State.NOTE, f"{running}; tested with {known}", f"use Python {known}")
-    for name, tested in TESTED_VERSIONS.items():
-        try:
-            installed = version(name)
-        except PackageNotFoundError:
-            if name not in OPTIONAL_VERSIONS:
-                yield Finding(name, State.BROKEN, "not installed", f"pip install {name}=={tested}")
-            continue
-        if installed.partition("+")[0] == tested:
-            yield Finding(name, State.FINE, installed)
-        else:
-            yield Finding(
-                name, State.NOTE, f"{installed}; tested with {tested}", f"pip install {name}=={tested}"
-            )
-
-
-def plugin_findings(load_head: Callable[[str], object] | None = None) -> Iterator[Finding]:
-    """List the encoders, data sets and heads of other packages, and say of each whether it can be imported.
-
-    Parameters
-    ----------
-    load_head
-        Loads a head by its name and raises where it lacks a part of the contract (`heads.registry.head_family`); by
-        default heads are imported and no more.
-    """
-    for group in (ENCODERS, DATASETS, HEADS):
-        for plugin in plugins(group):
-            if plugin.package == _OWN_PACKAGE:
-                continue
-            topic, package = f"{KINDS[group]} {plugin.name}", f"{plugin.package} {plugin.version}".strip()
-            values = {
-                "group": group,
-                "name": plugin.name,
-                "package": plugin.package,
-                "version": plugin.version,
-            }
-            try:
-                if group == HEADS and load_head is not None:
-                    load_head(plugin.name)
-                else:
-                    plugin.load()
-            except (PluginError, UsageError) as error:
-                yield Finding(
-                    topic, State.NOTE, f"{package}: does not load", str(error), values | {"loads": False}
-                )
-            else:
-                yield Finding(topic, State.FINE, f"{package}: loads", values=values | {"loads": True})
 
 
 def processor_finding() -> Finding:

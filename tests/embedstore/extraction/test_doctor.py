@@ -18,9 +18,8 @@ from embedstore.encoders.hog import HogEncoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.errors import MissingWeights
 from embedstore.extraction import doctor
-from embedstore.extraction.doctor import Finding, State
 from embedstore.extraction.extract import extract
-from embedstore.extraction.tested_versions import OPTIONAL_VERSIONS, TESTED_VERSIONS
+from embedstore.extraction.installed import OPTIONAL_VERSIONS, TESTED_VERSIONS, Finding, State
 from embedstore.plugins import ENCODERS, HEADS
 from heads.registry import head_family
 from tests.checkpoints import cache_snapshot, write_siglip
@@ -54,7 +53,7 @@ def test_a_missing_library_is_broken_and_another_version_is_a_note(monkeypatch):
             raise PackageNotFoundError(name)
         return installed[name]
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(installed, "version", version)
     found = {finding.topic: finding for finding in doctor.library_findings()}
     assert found["zarr"].state is State.BROKEN
     assert found["zarr"].fix == f"pip install zarr=={TESTED_VERSIONS['zarr']}"
