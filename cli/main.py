@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "Make phantom images and run the main job on them.",
     "init": "Write embed.toml, so that the other commands need no options.",
     "extract": "Phase one: turn every image into a vector, once.",
+    "localise": "Find the levels of lumbar spines in a store's token grids.",
     "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar images.",

@@ -18,6 +18,7 @@ ADVICE = {
     Advice.ADD_TASK: "`embed label` adds one",
     Advice.CHANGE_TASK: "`embed label` replaces a task",
     Advice.PROBE: "`embed probe` makes one",
+    Advice.LOCALISE: "`embed localise` makes one",
 }
 _ARGUMENT = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
 

@@ -227,7 +227,9 @@ def _build_manifest(images: Sequence[tuple[ScannedFile, str]], source: str) -> M
         name: pa.array(cells, (FIXED_COLUMNS | _KEPT | _SPACINGS | _FLAGS)[name])
         for name, cells in columns.items()
     }
-    return manifest_from_table(pa.table(table | slice_columns(series, headers)), source=source)
+    # Images without a place have a spacing, too.
+    columns_of_slices = slice_columns(series, headers) | table
+    return manifest_from_table(pa.table(table | columns_of_slices), source=source)
 
 
 def manifest_of_headers(images: Sequence[ScannedFile], source: str) -> Manifest:

@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from embedstore.geometry import valid_geometry
 from embedstore.headers.dicom_headers import DicomHeader
-from embedstore.slice_placement import place_slices
+from embedstore.slices.placement import place_slices
+from embedstore.slices.planes import COLUMNS as PLANE_COLUMNS
+from embedstore.slices.planes import numbers_as_text
 
 COLUMNS: dict[str, pa.DataType] = {
     "plane": pa.string(),
@@ -22,6 +24,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "position_mm": pa.float64(),
     "position_fraction": pa.float64(),
     "left_right_mm": pa.float64(),
+    **PLANE_COLUMNS,
 }
 _NAN = math.nan
 _Columns = dict[str, list[Any]]
@@ -42,7 +45,8 @@ def slice_columns(series: Sequence[str | None], headers: Sequence[DicomHeader | 
     One array per name in `COLUMNS`, None where a row has no usable geometry: the plane (``sagittal``,
     ``coronal``, ``axial``, ``oblique``), the stack's number within the series, the slice's rank in its
     stack, its position along the stack's axis in mm and from 0 to 1, and the left-right position of its
-    centre in mm (positive to the patient's left). Ranks follow the position, never the file's name or number;
+    centre in mm (positive to the patient's left); and what `embedstore.slices.planes.planes_of_table` reads, from
+    which a pixel's place in the patient follows. Ranks follow the position, never the file's name or number;
     frames that an enhanced file assigns to different stacks are never one. A frame without a position whose
     file numbers the places in a stack has the stack and the rank alone.
     """
@@ -76,6 +80,12 @@ def _place_series(columns: _Columns, rows: npt.NDArray[np.int64], headers: Seque
             "position_mm": placed.position_mm.round(3),
             "position_fraction": placed.fraction.round(6),
             "left_right_mm": placed.left_right_mm.round(3),
+            "image_orientation": numbers_as_text(orientations[chosen]),
+            "image_position": numbers_as_text(positions_mm[chosen]),
+            "row_spacing_mm": spacings_mm[chosen, 0],
+            "column_spacing_mm": spacings_mm[chosen, 1],
+            "image_rows": shapes_px[chosen, 0],
+            "image_columns": shapes_px[chosen, 1],
         }
         for name, values in found.items():
             for row, value in zip(rows[chosen], values.tolist(), strict=True):

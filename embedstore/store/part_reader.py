@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ class Part:
     def image_id_table(self) -> pa.Table:
         """Return the column ``image_id`` of `manifest`, checked as that is; no other column is decoded."""
         return table_of_parquet(self._read_manifest(), columns=["image_id"])
+
+    def further_table(self, name: str) -> pa.Table:
+        """Return one of the plan's further tables; raises CorruptStore if the file is not the one that was planned."""
+        return table_of_parquet(_read_planned(self.layout.table(name), self.plan.tables[name]))
 
     @property
     def pending(self) -> list[int]:
@@ -127,15 +132,7 @@ class Part:
             )
 
     def _read_manifest(self) -> bytes:
-        try:
-            payload = self.layout.manifest.read_bytes()
-        except FileNotFoundError as error:
-            raise CorruptStore(f"{self.layout.manifest} is missing", advice=Advice.REPAIR) from error
-        if sha256_bytes(payload) != self.plan.manifest_sha256:
-            raise CorruptStore(
-                f"{self.layout.manifest} was changed after the part was planned", advice=Advice.REPAIR
-            )
-        return payload
+        return _read_planned(self.layout.manifest, self.plan.manifest_sha256)
 
 
 def open_part(layout: PartLayout, plan: PartPlan) -> Part:
@@ -190,3 +187,13 @@ def notes_of(parts: Iterable[tuple[int, Part]]) -> dict[str, list[int]]:
             for code, rows in receipt.notes.items():
                 found.setdefault(code, []).extend(offset + row for row in rows)
     return dict(sorted(found.items()))
+
+
+def _read_planned(path: Path, sha256: str) -> bytes:
+    try:
+        payload = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptStore(f"{path} is missing", advice=Advice.REPAIR) from error
+    if sha256_bytes(payload) != sha256:
+        raise CorruptStore(f"{path} was changed after the part was planned", advice=Advice.REPAIR)
+    return payload

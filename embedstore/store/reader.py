@@ -127,6 +127,29 @@ class Store(Brief):
             )
         return StoredArray(self, name)
 
+    def further_table(self, name: str) -> pa.Table:
+        """Return the rows of a further table of the data set (label coordinates and the like), over all parts.
+
+        Parameters
+        ----------
+        name
+            As the data set calls it: ``coordinates``.
+
+        Raises
+        ------
+        UsageError
+            If no part has such a table.
+        CorruptStore
+            If the file of one is not what was written.
+        """
+        known = sorted({table for part in self.parts for table in part.plan.tables})
+        if name not in known:
+            raise UsageError(
+                f"store {self.path} has no table {name!r}; its tables: {', '.join(known) or 'none'}"
+                f"{did_you_mean(name, known)}"
+            )
+        return joined_tables([part.further_table(name) for part in self.parts if name in part.plan.tables])
+
     def tokens(
         self, image_ids: Sequence[str] | None = None, *, dtype: npt.DTypeLike | None = None
     ) -> ArrayRows:

@@ -21,7 +21,7 @@ from embedstore.geometry import (
     stack_axis,
     valid_geometry,
 )
-from embedstore.slice_placement import place_slices
+from embedstore.slices.placement import place_slices
 from tests.paths import PROJECT
 
 VOLUME = PROJECT.parent / "shared" / "data" / "t2_lumbar.nii.gz"

@@ -245,6 +245,29 @@ def test_an_export_holds_vectors_only(tmp_path):
         np.testing.assert_array_equal(file["vectors"], vectors_of(0, 20))
 
 
+def test_further_tables_come_back_over_all_parts_and_a_changed_file_is_noticed(tmp_path):
+    with open_writer(tmp_path / "a.store", IDENTITY, say=lambda line: None) as writer:
+        for first, points in ((0, [1.5, None]), (20, [2.5])):
+            writer.plan_part(
+                manifest_of(4, first=first),
+                dataset="test",
+                data_root="images",
+                dtype="float16",
+                tables={"coordinates": pa.table({"x": pa.array(points, pa.float64())})},
+            )
+    store = open_store(tmp_path / "a.store")
+    assert store.further_table("coordinates").to_pydict() == {"x": [1.5, None, 2.5]}
+    with pytest.raises(UsageError, match="no table 'coordinate'; its tables: coordinates"):
+        store.further_table("coordinate")
+    path = store.parts[1].layout.table("coordinates")
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(CorruptStore, match="was changed after the part was planned"):
+        store.further_table("coordinates")
+    path.unlink()
+    with pytest.raises(CorruptStore, match="is missing"):
+        store.further_table("coordinates")
+
+
 def test_tasks_are_kept_with_their_labels_and_unchanged_ones_are_not_written_again(tmp_path):
     make_store(tmp_path / "s")
     labels = pa.table({"unit_id": ["study0", "study1"], "abnormal": ["yes", None]})
