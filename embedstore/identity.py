@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from embedstore.errors import DataError, IdentityMismatch, UsageError
@@ -171,6 +171,16 @@ class Identity:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return sha256_bytes(canonical_json(self.to_json()))
 
+    @property
+    def crop(self) -> Mapping[str, Any] | None:
+        """By which rule its images are cut out of others; None for whole images."""
+        rule: Mapping[str, Any] | None = self.preprocess.get("crop")
+        return rule
+
+    def with_crop(self, rule: Mapping[str, Any]) -> Identity:
+        """Return the identity of vectors of crops that are cut by a rule of plain JSON values."""
+        return replace(self, preprocess={**self.preprocess, "crop": dict(rule)})
+
     def differences(self, other: Identity) -> dict[str, tuple[Any, Any]]:
         """Return ``{field: (mine, other's)}`` for every field that differs; nested ones are dotted."""
         mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
@@ -215,6 +225,13 @@ class Identity:
             return
         if self.declared and not other.declared:
             self.require_computed(holder=holder)
+        if (self.crop is None) != (other.crop is None):
+            kinds = ("whole images", "crops around level points")
+            held, asked = kinds if self.crop is None else kinds[::-1]
+            raise IdentityMismatch(
+                f"{holder} holds vectors of {held}, and those of {asked} were asked for, which never mix. "
+                f"{'Leave `crops` out' if self.crop is None else 'Give `crops`'}, or use another store"
+            )
         listed = "; ".join(
             f"{name}: {mine!r} there, {theirs!r} asked" for name, (mine, theirs) in fields.items()
         )

@@ -31,11 +31,22 @@ FIXED_COLUMNS: dict[str, pa.DataType] = {
     "modality": pa.string(),  # DICOM modality code where known: CR, DX, CT, MR
 }
 SPLITS = ("train", "valid", "test")
+# Of a manifest of crops, beside its other columns: `embedstore.images.crop.CropBox`, field by field. All or none of a
+# row are empty.
+CROP_COLUMNS: dict[str, pa.DataType] = {
+    "crop_left_px": pa.float64(),
+    "crop_top_px": pa.float64(),
+    "crop_width_px": pa.float64(),
+    "crop_height_px": pa.float64(),
+    "crop_axes": pa.string(),
+}
+_CROP_MARK = "#crop="
+CropCells = tuple[float, float, float, float, str]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row: one image or one frame of an image.
+    """One row: one image, one frame of an image, or one crop of either.
 
     Parameters
     ----------
@@ -49,6 +60,8 @@ class Record:
         DICOM modality code, or ``""`` where the manifest does not know it.
     series_id
         The series, or ``""``.
+    crop
+        The part of the image that the row is of: its cells of `CROP_COLUMNS`. None for all of it.
     """
 
     image_id: str
@@ -56,6 +69,7 @@ class Record:
     frame: int = 0
     modality: str = ""
     series_id: str = ""
+    crop: CropCells | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,9 +107,17 @@ class Manifest(Brief):
         columns = [
             piece.column(name).to_pylist() for name in ("image_id", "path", "frame", "modality", "series_id")
         ]
-        for image_id, path, frame, modality, series_id in zip(*columns, strict=True):
+        crops = _crops(piece)
+        for (image_id, path, frame, modality, series_id), crop in zip(
+            zip(*columns, strict=True), crops, strict=True
+        ):
             yield Record(
-                image_id, path or self.paths.get(image_id, ""), frame or 0, modality or "", series_id or ""
+                image_id,
+                path or self.paths.get(image_id, ""),
+                frame or 0,
+                modality or "",
+                series_id or "",
+                crop,
             )
 
     def take(self, rows: Sequence[int]) -> Manifest:
@@ -194,6 +216,28 @@ def manifest_from_table(table: pa.Table, *, source: str) -> Manifest:
     return manifest
 
 
+def crop_id(image_id: str, name: str) -> str:
+    """Return the id of a crop of an image.
+
+    Examples
+    --------
+    >>> crop_id("a/1.dcm", "axial_t2,l4_l5,left")
+    'a/1.dcm#crop=axial_t2,l4_l5,left'
+    """
+    return f"{image_id}{_CROP_MARK}{name}"
+
+
+def image_of_crop(image_id: str) -> str:
+    """Return the id of the image that a crop was cut from; any other id is its own.
+
+    Examples
+    --------
+    >>> image_of_crop("a/1.dcm#crop=axial_t2,l4_l5,left"), image_of_crop("a/1.dcm")
+    ('a/1.dcm', 'a/1.dcm')
+    """
+    return image_id.partition(_CROP_MARK)[0]
+
+
 def joined_tables(tables: Sequence[pa.Table]) -> pa.Table:
     """Return the rows of several manifests; a cell that one lacks is null, types that do not go together are text."""
     types: dict[str, set[pa.DataType]] = {}
@@ -250,6 +294,20 @@ def path_to_manifest(path: str) -> str:
 _FROM_SURROGATES = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
 _TO_SURROGATES = {private: surrogate for surrogate, private in _FROM_SURROGATES.items()}
 _OWN_PRIVATE = re.compile("[\uf780-\uf7ff]")
+
+
+def _crops(table: pa.Table) -> list[CropCells | None]:
+    """Return the crop of each row; raises DataError where only some of its cells are empty."""
+    if not all(name in table.column_names for name in CROP_COLUMNS):
+        return [None] * table.num_rows
+    crops: list[CropCells | None] = []
+    for cells in zip(*(table.column(name).to_pylist() for name in CROP_COLUMNS), strict=True):
+        if None in cells and set(cells) != {None}:
+            raise DataError(
+                f"a manifest's {', '.join(CROP_COLUMNS)} must all be there or empty; found {cells}"
+            )
+        crops.append(None if None in cells else cells)
+    return crops
 
 
 def _check_cells(table: pa.Table, source: str) -> None:

@@ -31,10 +31,14 @@ from cli.printing.next_command import print_next_probe
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
 from cli.wording import in_options
+from embedstore.crops.crop_collection import points_of_run, with_crops
 from embedstore.datasets.base import Collection, dataset_reader
+from embedstore.errors import UsageError
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.progress import Observer
 from embedstore.extraction.shard import parse_shard
+from embedstore.lumbar.crop_rule import DEFAULT_SIZE_MM, ORACLE, CropRule
+from embedstore.lumbar.level_points import LevelPoints
 from embedstore.queries.conditions import parse_conditions, select_records
 
 
@@ -108,6 +112,17 @@ from embedstore.queries.conditions import parse_conditions, select_records
 @click.option(
     "--ray-address", default="local", show_default=True, help="Ray cluster: local, auto or HOST:PORT."
 )
+@click.option(
+    "--crops",
+    metavar="RUN|oracle",
+    help="Embed crops around level points: of a run of `embed localise`, or the data set's true coordinates.",
+)
+@click.option("--crop-mm", type=float, help="Side of a crop.  [default: as in the store; 50 in a new one]")
+@click.option(
+    "--crop-neighbours",
+    type=click.IntRange(0),
+    help="Slices on each side of the nearest one.  [default: as in the store; 1 in a new one]",
+)
 @where_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of the data set.")
 @click.option(
@@ -151,7 +166,7 @@ def command(
     # What the command line says wrongly is refused before the data set is read, which may take minutes.
     encoder, options = _encoder(given, settings), _options(given)
     encoder.require_known()
-    collection = _collection(context, given)
+    collection = _collection(context, given, target)
     if not as_json:
         print_facts(in_options(collection.summary))
     job = ExtractJob(
@@ -187,16 +202,29 @@ def command(
     return IMAGES_FAILED if summary.failed_share > allowed else DONE
 
 
-def _collection(context: click.Context, given: Mapping[str, Any]) -> Collection:
-    """Read the data set that the options and ``embed.toml`` name."""
+def _collection(context: click.Context, given: Mapping[str, Any], store: Path) -> Collection:
+    """Read the data set that the options and ``embed.toml`` name, or its crops."""
     name, root = require(given["dataset"], "--dataset"), given["root"]
     settings = project_of(context).settings
+    crops = _crops(given)
     # Options in embed.toml belong to the reader there, and to no other.
     own = settings.get("options", {}) if settings.get("dataset", name) == name else {}
     typed = context.get_parameter_source("key_file") is ParameterSource.COMMANDLINE
     reader = dataset_reader(name, without_foreign_key(reader_options(given, own), name, typed=typed))
     collection = reader.read(Path(require(root, "--root")))
+    if crops is not None:
+        size_mm, neighbours = given["crop_mm"], given["crop_neighbours"]
+        collection = with_crops(collection, crops, size_mm=size_mm, neighbours=neighbours, store=store)
     return select_records(collection, parse_conditions(given["where"]))
+
+
+def _crops(given: Mapping[str, Any]) -> str | LevelPoints | None:
+    """Return where crops are to be cut, as far as that is known before the data set is read."""
+    crops, size_mm = given["crops"], given["crop_mm"]
+    if crops is None and (size_mm is not None or given["crop_neighbours"] is not None):
+        raise UsageError("`crop_mm` and `crop_neighbours` are for crops; give `crops` as well")
+    CropRule(DEFAULT_SIZE_MM if size_mm is None else size_mm)
+    return crops if crops in (None, ORACLE) else points_of_run(crops)
 
 
 def _described(collection: Collection) -> dict[str, Any]:

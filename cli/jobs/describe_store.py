@@ -23,6 +23,7 @@ from embedstore.task import Task
 # Column of the manifest -> what its different values are called.
 _ID_COLUMNS = {"patient_id": "patients", "study_id": "studies", "series_id": "series"}
 _GROUP_COLUMNS = ("split", "modality", "anatomy", "plane")
+_CROP_COLUMNS = ("crop", "level", "side", "points")
 # Of each reason.
 FIRST_FAILURES = 3
 
@@ -45,7 +46,7 @@ def describe_store(path: StrPath) -> dict[str, Any]:
         "valid": int(np.sum(status == VALID)),
         "failed": int(np.sum(status == FAILED)),
         "pending": int(np.sum(status == PENDING)),
-        "data": _describe_data(store.table),
+        "data": _describe_data(store.table, crops=store.identity.crop is not None),
         "parts": [
             {
                 "number": part.plan.number,
@@ -84,13 +85,14 @@ def describe_store(path: StrPath) -> dict[str, Any]:
     }
 
 
-def _describe_data(table: pa.Table) -> dict[str, Any]:
-    """Count patients, studies and series, and the images of each split, modality and anatomy."""
+def _describe_data(table: pa.Table, *, crops: bool) -> dict[str, Any]:
+    """Count patients, studies and series, and the images of each split, modality and anatomy; of crops, their kinds."""
     columns = [name for name in _ID_COLUMNS if name in table.column_names]
     ids = {name: pc.count_distinct(table.column(name), mode="only_valid").as_py() for name in columns}
     counts = {_ID_COLUMNS[name]: count for name, count in ids.items() if count}
     groups = {}
-    for name in (name for name in _GROUP_COLUMNS if name in table.column_names):
+    columns = [*_GROUP_COLUMNS, *(_CROP_COLUMNS if crops else ())]
+    for name in (name for name in columns if name in table.column_names):
         cells = Counter(cell for cell in table.column(name).to_pylist() if cell not in (None, ""))
         if cells:
             groups[name] = dict(sorted(cells.items()))

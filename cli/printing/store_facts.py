@@ -11,6 +11,7 @@ import click
 from cli.options import plural, print_facts
 from cli.project import shown
 from embedstore.errors import and_more, first_few
+from embedstore.lumbar.crop_rule import ORACLE
 from embedstore.store.layout import VECTORS
 
 _SHOWN_VALUES = 8
@@ -119,7 +120,18 @@ def _origin(identity: Mapping[str, Any]) -> dict[str, str]:
         }
     preprocess = identity["preprocess"]
     square = ", square pixels" if preprocess.get("square_pixels") and preprocess["preset"] == "pad" else ""
-    return {"  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px{square}"}
+    crop = preprocess.get("crop")
+    if crop is None:
+        return {"  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px{square}"}
+    where = (
+        "ORACLE points: true coordinates, which no new study has"
+        if crop["points"] == ORACLE
+        else f"points of localiser {crop['localiser_sha256'][:12]}"
+    )
+    return {
+        "  preprocess": f"{preprocess['preset']}, {preprocess['size_px']} px",
+        "  crops": f"{crop['size_mm']:g} mm, {plural(crop['neighbours'], 'neighbour')} on each side, around {where}",
+    }
 
 
 def _rounding_error(part: Mapping[str, Any], array: Mapping[str, Any]) -> str:

@@ -45,6 +45,10 @@ class Collection(Brief):
         The key behind its ids, where these are pseudonyms.
     owner_rows
         What the owner's map says of this folder (`embedstore.keys.owner_map.map_rows`); never kept in a store.
+    whole
+        Where the records are crops: the images that they are cut from, and the others of their series.
+    crop
+        Where they are: the rule by which they are cut, as the identity of their vectors states it.
     """
 
     dataset: str
@@ -55,6 +59,13 @@ class Collection(Brief):
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     key: Key | None = None
     owner_rows: pa.Table | None = field(default=None, repr=False)
+    whole: Manifest | None = field(default=None, repr=False)
+    crop: Mapping[str, Any] | None = None
+
+    @property
+    def images(self) -> Manifest:
+        """The whole images, over whose series value ranges are taken: the records, unless these are crops."""
+        return self.manifest if self.whole is None else self.whole
 
     def kept_state(self, state: FileState) -> FileState:
         """Return what a store may keep of a file: where paths are hidden, a digest of its time, which is a date."""

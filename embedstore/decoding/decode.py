@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import ImageRefused, Note, Reason, UsageError
+from embedstore.images.crop import CropBox, crop_to_square
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, file_kind
 from embedstore.images.hostile import BoundedReader, open_regular
-from embedstore.images.preprocess import MAX_ASPECT, PreprocessSpec, aspect_to_mend, preprocess
+from embedstore.images.preprocess import MAX_ASPECT, ByteImage, PreprocessSpec, aspect_to_mend, preprocess
 from embedstore.images.rendering import needs_series_range, render_with_notes
 from embedstore.images.series_range import ValueCounts, count_values, merge_counts, series_range
 from embedstore.images.stored_image import StoredImage, content_sha256
@@ -43,6 +44,8 @@ class DecodeJob:
     ranges_by_kind
         For frames whose values are of another kind than plain magnitude (`StoredImage.value_kind`): their
         range. Where it is missing, `value_range` counts.
+    crop
+        The part of the image to show; None for all of it.
     """
 
     path: str
@@ -50,6 +53,7 @@ class DecodeJob:
     modality: str = ""
     value_range: tuple[float, float] | None = None
     ranges_by_kind: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    crop: CropBox | None = None
 
     def __post_init__(self) -> None:
         if not os.path.isabs(self.path):
@@ -60,6 +64,11 @@ class DecodeJob:
         for low, high in (*plain, *self.ranges_by_kind.values()):
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise UsageError(f"value_range must be finite and ascending; found {(low, high)}")
+
+    @property
+    def picture(self) -> tuple[str, int] | None:
+        """What several crops may be of, so that it is decoded once: path and frame; None for a whole image."""
+        return None if self.crop is None else (self.path, self.frame)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ class EncoderInput:
     pixels
         (size, size) grey or (size, size, 3) RGB uint8.
     content_sha256
-        32 bytes: digest of the decoded stored pixels, before windowing (`stored_image.content_sha256`).
+        32 bytes: digest of the decoded stored pixels, before windowing (`stored_image.content_sha256`); of a crop,
+        digest of that and its place (`CropBox.sha256`).
     notes
         What was mended, guessed or left out on the way.
     """
@@ -133,9 +143,10 @@ class SerialDecoder:
     def decode(self, jobs: Iterable[DecodeJob], *, ahead: int = 0) -> Iterator[EncoderInput | ImageRefused]:
         """Yield one outcome for each job, in order; `ahead` is 0 here whatever is asked for."""
         del ahead
+        last = LastPicture()
         for job in jobs:
             try:
-                outcome: EncoderInput | ImageRefused = decode(job, self.spec, self.limits)
+                outcome: EncoderInput | ImageRefused = decode(job, self.spec, self.limits, last)
             except ImageRefused as refusal:
                 outcome = refusal
             yield outcome
@@ -153,8 +164,53 @@ class SerialDecoder:
             yield outcome
 
 
-def decode(job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> EncoderInput:
-    """Decode, render and preprocess one image.
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """A rendered image before it is brought to the encoder's size."""
+
+    pixels: ByteImage
+    content_sha256: bytes
+    pixel_aspect: float
+    notes: frozenset[Note]
+
+
+@dataclass(eq=False)
+class LastPicture:
+    """The picture that the last crop was of, for further crops of it; one at a time.
+
+    Parameters
+    ----------
+    decoded
+        How many pictures were decoded for crops.
+    """
+
+    decoded: int = 0
+    _key: tuple[object, ...] | None = None
+    _picture: _Picture | None = None
+
+    def of(self, key: tuple[object, ...], decoded: Callable[[], _Picture]) -> _Picture:
+        """Return the picture of a key: the one that is kept, or one that is decoded now."""
+        if self._picture is None or self._key != key:
+            self._key = self._picture = None  # two large pictures need not have room
+            self.decoded += 1
+            self._picture = decoded()
+            self._key = key
+        return self._picture
+
+
+def decode(
+    job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits, last: LastPicture | None = None
+) -> EncoderInput:
+    """Decode, render and preprocess one image, or a crop of it.
+
+    Parameters
+    ----------
+    job
+        The image.
+    spec, limits
+        What it becomes, and within what.
+    last
+        Keeps the picture of a crop, which is not decoded again for the next crop of it unless its file was changed.
 
     Raises
     ------
@@ -164,20 +220,38 @@ def decode(job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> Encode
     """
     try:
         with open_regular(job.path, max_bytes=limits.file_bytes) as file:
-            image, source = _read(file, job, limits)
-            value_range = job.ranges_by_kind.get(image.value_kind, job.value_range)
-            if value_range is None and needs_series_range(image):
-                alike = (n for n in range(source.frames) if source.value_kind(n) == image.value_kind)
-                frames = (_with_modality(source.read(frame), job) for frame in alike)
-                value_range = series_range(merge_counts(map(count_values, frames)), spec.mri_range)
-        rendering = render_with_notes(image, value_range)
-        pixels = preprocess(rendering.pixels, spec, image.pixel_aspect)
-        notes = rendering.notes | _aspect_notes(image.pixel_aspect, spec)
-        return EncoderInput(pixels, content_sha256(image.pixels), notes)
+            if job.crop is None:
+                picture = _picture_of(file, job, spec, limits)
+                pixels = preprocess(picture.pixels, spec, picture.pixel_aspect)
+                notes = picture.notes | _aspect_notes(picture.pixel_aspect, spec)
+                return EncoderInput(pixels, picture.content_sha256, notes)
+            key = _key_of(file, job)
+            picture = (last or LastPicture()).of(key, lambda: _picture_of(file, job, spec, limits))
+        pixels = crop_to_square(picture.pixels, job.crop, spec)
+        return EncoderInput(pixels, job.crop.sha256(picture.content_sha256), picture.notes)
     except MemoryError as error:
         raise _too_much_memory() from error
     except OSError as error:  # the file was readable when it was opened: a disk or network failed since
         raise ImageRefused(Reason.UNREADABLE, f"reading the file failed: {error.strerror}") from error
+
+
+def _picture_of(file: BoundedReader, job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> _Picture:
+    image, source = _read(file, job, limits)
+    value_range = job.ranges_by_kind.get(image.value_kind, job.value_range)
+    if value_range is None and needs_series_range(image):
+        alike = (n for n in range(source.frames) if source.value_kind(n) == image.value_kind)
+        frames = (_with_modality(source.read(frame), job) for frame in alike)
+        value_range = series_range(merge_counts(map(count_values, frames)), spec.mri_range)
+    rendering = render_with_notes(image, value_range)
+    return _Picture(rendering.pixels, content_sha256(image.pixels), image.pixel_aspect, rendering.notes)
+
+
+def _key_of(file: BoundedReader, job: DecodeJob) -> tuple[object, ...]:
+    """Return what a rendered picture depends on: the file as it is now, and all of the job but the crop."""
+    state = os.fstat(file.fileno())
+    same_file = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    ranges = tuple(sorted(job.ranges_by_kind.items()))
+    return job.path, same_file, job.frame, job.modality, job.value_range, ranges
 
 
 def count_values_of(job: DecodeJob, limits: DecodeLimits) -> ValueCounts:

@@ -36,6 +36,11 @@ class Ticket:
     outcome: Outcome | DecoderFailed | None = None
     cancelled: bool = False
 
+    @property
+    def picture(self) -> tuple[str, int] | None:
+        """The picture that a crop is of: its further crops are best decoded by the process that has it."""
+        return self.job.picture if self.operation == "decode" else None
+
 
 @dataclass(eq=False)
 class Board:
@@ -102,6 +107,7 @@ class _Member:
     deadline: float
     ready: bool = False
     sent: deque[tuple[Ticket, int]] = field(default_factory=deque)
+    picture: tuple[str, int] | None = None  # of the last crop that it was sent
 
 
 class Dispatcher:
@@ -178,8 +184,28 @@ class Dispatcher:
                     while queue and queue[0].cancelled:
                         queue.popleft()
                     if queue and member.ready and len(member.sent) == depth:
-                        self._send(member, queue.popleft())
+                        ticket = self._next_for(member, queue)
+                        if ticket is not None:
+                            self._send(member, ticket)
             self._board.hungry = any(member.ready and len(member.sent) < SLOTS for member in self._members)
+
+    def _next_for(self, member: _Member, queue: deque[Ticket]) -> Ticket | None:
+        """Take the next ticket out of the queue: a crop of the process' picture first, never one of another's."""
+        taken = {other.picture for other in self._members if other is not member} - {None}
+        chosen = None
+        for place, ticket in enumerate(queue):
+            if ticket.picture is not None and ticket.picture == member.picture and not ticket.cancelled:
+                chosen = place
+                break
+            if chosen is None and ticket.picture not in taken and not ticket.cancelled:
+                chosen = place
+                if member.picture is None:
+                    break
+        if chosen is None:
+            return None
+        ticket = queue[chosen]
+        del queue[chosen]
+        return ticket
 
     def _send(self, member: _Member, ticket: Ticket) -> None:
         busy = {slot for _, slot in member.sent}
@@ -187,6 +213,7 @@ class Dispatcher:
         if not member.sent:
             member.deadline = time.monotonic() + self._limits.timeout_s
         member.sent.append((ticket, slot))
+        member.picture = ticket.picture or member.picture
         member.process.send(ticket.operation, ticket.job, slot)
 
     def _collect(self, member: _Member) -> None:

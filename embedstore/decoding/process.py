@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,14 @@ class DecodingProcess:
         request = {
             "operation": operation,
             "slot": slot,
-            "job": [job.path, job.frame, job.modality, job.value_range, dict(job.ranges_by_kind)],
+            "job": [
+                job.path,
+                job.frame,
+                job.modality,
+                job.value_range,
+                dict(job.ranges_by_kind),
+                None if job.crop is None else astuple(job.crop),
+            ],
         }
         # A process that has just died is noticed when its replies end.
         with contextlib.suppress(BrokenPipeError):

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.decoding.decode import DecodeJob, DecodeLimits, count_values_of, decode
+from embedstore.decoding.decode import DecodeJob, DecodeLimits, LastPicture, count_values_of, decode
 from embedstore.errors import ImageRefused
+from embedstore.images.crop import CropBox
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.images.series_range import MAX_DISTINCT_VALUES
 
@@ -39,12 +40,13 @@ def main(settings_json: str) -> None:
     settings = json.loads(settings_json)
     spec, limits = PreprocessSpec(**settings["spec"]), DecodeLimits(**settings["limits"])
     _restrict(limits)
+    last = LastPicture()
     with mmap.mmap(settings["memory"], SLOTS * slot_bytes(spec)) as memory:
         _reply(settings["replies"], {"ready": os.getpid()})
         for request in _requests(settings["requests"], settings["parent"]):
             # The parent kills a process that takes too long. If the parent itself is gone, the kernel does.
             signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + GRACE_S)
-            reply = _carry_out(request, memory, spec, limits)
+            reply = _carry_out(request, memory, spec, limits, last)
             signal.setitimer(signal.ITIMER_REAL, 0)
             _reply(settings["replies"], {"slot": request["slot"]} | reply)
 
@@ -81,20 +83,22 @@ def _requests(descriptor: int, parent: int) -> Iterator[dict[str, Any]]:
 
 
 def _carry_out(
-    request: dict[str, Any], memory: mmap.mmap, spec: PreprocessSpec, limits: DecodeLimits
+    request: dict[str, Any], memory: mmap.mmap, spec: PreprocessSpec, limits: DecodeLimits, last: LastPicture
 ) -> dict[str, Any]:
-    path, frame, modality, value_range, by_kind = request["job"]
+    path, frame, modality, value_range, by_kind, crop = request["job"]
     start = request["slot"] * slot_bytes(spec)
     try:
         ranges = {kind: (low, high) for kind, (low, high) in by_kind.items()}
-        job = DecodeJob(path, frame, modality, None if value_range is None else tuple(value_range), ranges)
+        limits_of_series = None if value_range is None else tuple(value_range)
+        box = None if crop is None else CropBox(*crop)
+        job = DecodeJob(path, frame, modality, limits_of_series, ranges, box)
         if request["operation"] == "count":
             counted = count_values_of(job, limits)
             size = len(counted.values) * 8
             memory[start : start + size] = counted.values.tobytes()
             memory[start + size : start + 2 * size] = counted.counts.astype(np.int64).tobytes()
             return {"values": len(counted.values), "kind": counted.kind}
-        decoded = decode(job, spec, limits)
+        decoded = decode(job, spec, limits, last)
         memory[start : start + decoded.pixels.nbytes] = decoded.pixels.tobytes()
         return {
             "shape": decoded.pixels.shape,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -201,3 +201,62 @@ class EncoderDefaults:
     def report_to(self, say: Callable[[str], None]) -> None:
         """Do nothing: there are no notices."""
         del say
+
+
+class OfCrops:
+    """An encoder whose images are crops: the same vectors of them, under an identity that says how they are cut.
+
+    Parameters
+    ----------
+    encoder
+        What encodes.
+    rule
+        How its images are cut out of others (`Identity.crop`).
+    """
+
+    def __init__(self, encoder: Encoder, rule: Mapping[str, Any]) -> None:
+        self.encoder = encoder
+        self.rule = rule
+        self.name = encoder.name
+        self.origin = encoder.origin
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """That of the encoder: how the square of a crop becomes pixels."""
+        return self.encoder.preprocess
+
+    @property
+    def device(self) -> str:
+        """As of the encoder."""
+        return self.encoder.device
+
+    @property
+    def identity(self) -> Identity:
+        """That of the encoder, with the rule."""
+        return self.encoder.identity.with_crop(self.rule)
+
+    @property
+    def flops_per_image(self) -> float | None:
+        """As of the encoder."""
+        return self.encoder.flops_per_image
+
+    @property
+    def text(self) -> TextTower | None:
+        """As of the encoder."""
+        return self.encoder.text
+
+    def load(self) -> None:
+        """Load the encoder."""
+        self.encoder.load()
+
+    def encode(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Encode a batch of crops."""
+        return self.encoder.encode(pixels)
+
+    def open_stream(self) -> EncoderStream:
+        """Return the encoder's stream."""
+        return self.encoder.open_stream()
+
+    def report_to(self, say: Callable[[str], None]) -> None:
+        """Have the encoder's notices said."""
+        self.encoder.report_to(say)

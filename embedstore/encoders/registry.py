@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from embedstore.encoders.base import Encoder, EncoderDefaults
+from embedstore.encoders.base import Encoder, EncoderDefaults, OfCrops
 from embedstore.errors import PluginError, UsageError, did_you_mean
 from embedstore.identity import Identity
 from embedstore.plugins import ENCODERS, find_plugin, plugin_names, require_members, require_options
@@ -188,6 +188,8 @@ def encoder_of_identity(
         options=identity.options,
         **{option: setting for option, setting in wanted.items() if option in offered},
     )
+    if identity.crop is not None:
+        encoder = OfCrops(encoder, identity.crop)
     if say is not None:
         encoder.report_to(say)
     identity.require_same(encoder.identity, holder=holder)

@@ -15,12 +15,13 @@ import pyarrow as pa
 from embedstore.datasets.base import Collection
 from embedstore.decoding.decode import DecodeJob
 from embedstore.decoding.pool import DecoderPool
-from embedstore.encoders.base import Encoder
+from embedstore.encoders.base import Encoder, OfCrops
 from embedstore.errors import ImageRefused, Reason
 from embedstore.extraction.options import Choose, ExtractOptions
 from embedstore.extraction.same_key import require_same_key
 from embedstore.keys.quiet_messages import without_values
 from embedstore.manifest import Manifest, Record, path_from_manifest
+from embedstore.pipeline.chunk_work import box_of
 from embedstore.pipeline.run_chunks import stack_pixels
 from embedstore.revisions.compare import changes_of, lines_of
 from embedstore.revisions.series import with_whole_series
@@ -113,6 +114,8 @@ def dry_run(
         If the store holds embeddings of another identity.
     """
     options = options or ExtractOptions()
+    if collection.crop is not None:
+        encoder = OfCrops(encoder, collection.crop)
     wanted = collection.manifest.first(options.limit)
     new = wanted
     revised: tuple[str, ...] = ()
@@ -197,7 +200,8 @@ def _measure(
     if not sample:
         return {}, float("nan"), float("nan")
     jobs = [
-        DecodeJob(str(path_from_manifest(root, entry.path)), entry.frame, entry.modality) for entry in sample
+        DecodeJob(str(path_from_manifest(root, entry.path)), entry.frame, entry.modality, crop=box_of(entry))
+        for entry in sample
     ]
     refused, pictures = {}, []
     with DecoderPool(encoder.preprocess, workers=options.workers, limits=options.limits) as decoder:

@@ -6,14 +6,15 @@ there is nothing to do; a finished store is recognised without loading the encod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from embedstore.crops.crop_collection import with_crops
 from embedstore.datasets.base import Collection, read_dataset
-from embedstore.encoders.base import Encoder
+from embedstore.encoders.base import Encoder, OfCrops
 from embedstore.encoders.registry import encoder_options, has_square_pixels, image_encoder
 from embedstore.errors import UsageError
 from embedstore.extraction.options import Choose, EncoderSource, ExtractOptions
@@ -35,6 +36,7 @@ from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.extraction.worker import ChunkLoop
 from embedstore.files import StrPath
 from embedstore.identity import Identity
+from embedstore.lumbar.level_points import LevelPoints
 from embedstore.manifest import Manifest
 from embedstore.store.commit import ChunkWriter
 from embedstore.store.documents import read_store_document
@@ -62,6 +64,9 @@ def extract(
     *,
     root: StrPath | None = None,
     tokens: int | None = None,
+    crops: StrPath | LevelPoints | None = None,
+    crop_mm: float | None = None,
+    crop_neighbours: int | None = None,
     choose: Choose = Choose.NEW,
     options: ExtractOptions | None = None,
     observer: Observer | None = None,
@@ -83,6 +88,12 @@ def extract(
     tokens
         Numbers to keep of each of the encoder's tokens, read by `Store.tokens`, where `encoder` is a name; None for
         as many as the store has, and none without a store.
+    crops
+        Embed crops around level points in place of whole images: ``oracle`` for the points of the data set's own table
+        of coordinates, the folder of a localiser's run, or the points themselves.
+    crop_mm, crop_neighbours
+        Side of a crop, and slices on each side of the one that is nearest to its point; None for those of the store,
+        and 50 mm and 1 without one.
     choose
         Whether images that failed before are tried again.
     options
@@ -115,6 +126,10 @@ def extract(
             )
         collection = read_dataset(collection, root)
     collection = replace(collection, root=Path(collection.root))
+    if crops is not None:
+        collection = with_crops(collection, crops, size_mm=crop_mm, neighbours=crop_neighbours, store=store)
+    elif crop_mm is not None or crop_neighbours is not None:
+        raise UsageError("`crop_mm` and `crop_neighbours` are for crops; give `crops` as well")
     if isinstance(encoder, str):
         encoder = image_encoder(
             encoder,
@@ -221,9 +236,9 @@ class Extraction:
             If the store cannot be used or written; what was committed before stays.
         """
         total = RunningTotal(self.observer)
-        extraction = replace(
-            self, collection=keep_key(self.collection, self.store_path, say=self.observer.say)
-        )
+        collection = keep_key(self.collection, self.store_path, say=self.observer.say)
+        build = self.build if collection.crop is None else OfCropsSource(self.build, collection.crop)
+        extraction = replace(self, collection=collection, build=build)
         say_kept_tasks(self.store_path, self.collection, self.observer.say)
         before = revision_numbers(self.store_path)
         store = executor.execute(extraction, choose, total)
@@ -337,3 +352,22 @@ class _Built:
     def __call__(self, *, device: str) -> Encoder:
         del device
         return self.encoder
+
+
+@dataclass(frozen=True)
+class OfCropsSource:
+    """Builds an encoder for a collection of crops.
+
+    Parameters
+    ----------
+    build
+        Builds the encoder.
+    rule
+        As `embedstore.encoders.base.OfCrops`.
+    """
+
+    build: EncoderSource
+    rule: Mapping[str, Any]
+
+    def __call__(self, *, device: str) -> Encoder:
+        return OfCrops(self.build(device=device), self.rule)

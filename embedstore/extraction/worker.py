@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -105,7 +106,7 @@ class ChunkLoop:
             self._resources = opening.pop_all()
         self._ranges = SeriesRanges(
             root=self.collection.root,
-            members=series_members(self.collection.manifest.records()),
+            members=series_members(self.collection.images.records()),
             mri_range=spec.mri_range,
             decoder=self._decoder,
             known=dict(self.store.series_ranges()),
@@ -120,6 +121,7 @@ class ChunkLoop:
             self.encoder,
             self._decoder,
             versions=self.writer.versions,
+            images=self.collection.images,
         )
         canary.require(f"store {self.store.path}")
         if canary.line:
@@ -196,10 +198,13 @@ class ChunkLoop:
     def _kept(self, entry: PendingChunk, computed: ChunkResult) -> ChunkResult:
         """Return what may be written: where paths are hidden, messages without what the files say, and no times."""
         root, kept_state = self.collection.root, self.collection.kept_state
+
+        @cache  # several crops, or frames, are of one file
+        def as_kept(path: str, file: FileState) -> FileState:
+            return kept_state(digested(str(path_from_manifest(root, path)), file))
+
         files: list[FileState | None] = [
-            kept_state(digested(str(path_from_manifest(root, record.path)), file))
-            if file and file != ABSENT
-            else file
+            as_kept(record.path, file) if file and file != ABSENT else file
             for record, file in zip(entry.work.records, computed.sources, strict=True)
         ]
         kept = replace(computed, sources=tuple(files))

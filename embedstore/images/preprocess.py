@@ -174,11 +174,17 @@ def squash_antialiased(pixels: ByteImage, size_px: int, resample: str) -> ByteIm
     return _resize(pixels, (size_px, size_px), HF_RESAMPLINGS[resample])
 
 
-def squash_bilinear(pixels: ByteImage, size_px: int) -> ByteImage:
-    """Resize as ``tf.image.resize(bilinear, antialias=False)``, in its order of float32 steps; truncate."""
+def squash_bilinear(
+    pixels: ByteImage, size_px: int, edges_px: tuple[float, float, float, float] | None = None
+) -> ByteImage:
+    """Resize as ``tf.image.resize(bilinear, antialias=False)``, in its order of float32 steps; truncate.
+
+    The whole picture, or what lies between `edges_px`: left, top, right and bottom, 0 at the outer edge of a pixel.
+    """
     height, width = pixels.shape[:2]
-    top, bottom, down = bilinear_taps(height, size_px)
-    left, right, across = bilinear_taps(width, size_px)
+    first_column, first_row, last_column, last_row = edges_px or (0.0, 0.0, float(width), float(height))
+    top, bottom, down = bilinear_taps(height, size_px, first_row, last_row - first_row)
+    left, right, across = bilinear_taps(width, size_px, first_column, last_column - first_column)
     # Only the rows that are read are touched: a quarter of a large radiograph, at most.
     rows, place = np.unique(np.concatenate([top, bottom]), return_inverse=True)
     near = pixels[rows]
@@ -193,14 +199,17 @@ def squash_bilinear(pixels: ByteImage, size_px: int) -> ByteImage:
 
 
 def bilinear_taps(
-    length: int, size_px: int
+    length: int, size_px: int, start_px: float = 0.0, extent_px: float | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the two inputs that each of `size_px` outputs lies between, and the weight of the second.
 
-    Half-pixel centres, as in TensorFlow and ``torch.nn.functional.interpolate(align_corners=False)``.
+    Half-pixel centres, as in TensorFlow and ``torch.nn.functional.interpolate(align_corners=False)``. The outputs are
+    spread over all `length` inputs, or over `extent_px` of them from the edge `start_px` on.
     """
-    scale = np.float32(length) / np.float32(size_px)
+    scale = np.float32(length if extent_px is None else extent_px) / np.float32(size_px)
     centre = (np.arange(size_px, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    if start_px:
+        centre += np.float32(start_px)
     floor = np.floor(centre)
     first = np.maximum(floor, 0).astype(np.int64)
     second = np.minimum(np.ceil(centre), length - 1).astype(np.int64)

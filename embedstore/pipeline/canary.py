@@ -91,6 +91,7 @@ def embed_again(
     decoder: Decoder,
     *,
     versions: Mapping[str, str],
+    images: Manifest | None = None,
 ) -> Canary:
     """Embed up to five stored images again, spread over the store, whose files are as they were.
 
@@ -104,6 +105,8 @@ def embed_again(
         Loaded and open.
     versions
         Library -> version now.
+    images
+        The whole images where the records are crops.
     """
     chosen = list(_chosen(store, wanted, root))
     records = tuple(record for _, record in chosen)
@@ -114,7 +117,8 @@ def embed_again(
     if np.float16 in dtypes:
         tolerance += _STORED_AS_FLOAT16
     # The members of the whole series, so that a slice is shown over the range that its row was made with.
-    members, known = series_members(wanted.records()), dict(store.series_ranges())
+    members = series_members((wanted if images is None else images).records())
+    known = dict(store.series_ranges())
     ranges = SeriesRanges(root, members, encoder.preprocess.mri_range, decoder, known)
     work = ChunkWork(0, 0, tuple(range(len(records))), records)
     ((_, result),) = run_chunks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from embedstore.images.crop import CropBox
 from embedstore.manifest import Record
 
 
@@ -29,6 +30,11 @@ class ChunkWork:
     rows: tuple[int, ...]
     records: tuple[Record, ...]
     series_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def box_of(record: Record) -> CropBox | None:
+    """Return the part of the image that a record is of; None for all of it."""
+    return None if record.crop is None else CropBox(*record.crop)
 
 
 @dataclass

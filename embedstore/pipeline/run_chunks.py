@@ -16,8 +16,8 @@ from embedstore.encoders.base import Encoded, Encoder, EncoderStream
 from embedstore.errors import ImageRefused, Note, Reason, UsageError
 from embedstore.files import ABSENT, FileState, state_of
 from embedstore.identity import ArraySpec, Identity
-from embedstore.manifest import path_from_manifest
-from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch
+from embedstore.manifest import Record, path_from_manifest
+from embedstore.pipeline.chunk_work import ChunkWork, Stopwatch, box_of
 from embedstore.pipeline.series_ranges import ranges_of_series
 from embedstore.store.commit import ChunkResult
 from embedstore.store.layout import CONTENT_BYTES
@@ -70,7 +70,8 @@ def run_chunks(
         If the encoder does not return the arrays that its identity declares.
     """
     queue: deque[_Queued] = deque()
-    outcomes = decoder.decode(_jobs(works, root, queue), ahead=2 * batch_size)
+    jobs = _jobs(works, root, queue, crops=encoder.identity.crop is not None)
+    outcomes = decoder.decode(jobs, ahead=2 * batch_size)
     kept = encoder.identity.arrays if further else {}
     line = _Line(queue, encoder, batch_size, stopwatch, stream=stream_of(encoder), kept=kept)
     while (outcome := _awaited(outcomes, stopwatch)) is not None and not stopping():
@@ -101,12 +102,15 @@ class _Queued:
     sources: list[FileState | None] = field(default_factory=list)
 
 
-def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[_Queued]) -> Iterator[DecodeJob]:
+def _jobs(
+    works: Iterable[ChunkWork], root: Path, queue: deque[_Queued], *, crops: bool
+) -> Iterator[DecodeJob]:
     for work in works:
         queued = _Queued(work)
         queue.append(queued)
         ranges = ranges_of_series(work.series_ranges)
         for record in work.records:
+            _require_of_kind(record, crops=crops)
             by_kind = ranges.get(record.series_id, {})
             path = str(path_from_manifest(root, record.path))
             queued.sources.append(state_of(path) or ABSENT)
@@ -116,7 +120,19 @@ def _jobs(works: Iterable[ChunkWork], root: Path, queue: deque[_Queued]) -> Iter
                 modality=record.modality,
                 value_range=by_kind.get(""),
                 ranges_by_kind={kind: limits for kind, limits in by_kind.items() if kind},
+                crop=box_of(record),
             )
+
+
+def _require_of_kind(record: Record, *, crops: bool) -> None:
+    """Refuse a whole image where vectors are of crops, and the other way round: they would not compare."""
+    if crops and record.crop is None:
+        raise UsageError(
+            f"{record.image_id}: these vectors are of crops around level points, and an image alone does not say where "
+            "its levels are; give a data set with `crops`"
+        )
+    if not crops and record.crop is not None:
+        raise UsageError(f"{record.image_id} is a crop, and these vectors are of whole images")
 
 
 class _OpenChunk:

@@ -8,7 +8,7 @@ from pathlib import Path
 from embedstore.errors import DataError
 from embedstore.keys.key_file import Key
 from embedstore.keys.owner_map import read_map
-from embedstore.manifest import path_from_manifest
+from embedstore.manifest import image_of_crop, path_from_manifest
 from embedstore.store.reader import Part, Store
 
 
@@ -44,7 +44,7 @@ class ImageFiles:
             return
         require_key_of([store], self._key)
         for image_id in image_ids:
-            places = self._known(self._key).get(image_id, [])
+            places = self._known(self._key).get(image_of_crop(image_id), [])
             if len(places) > 1:
                 # One archive may have been seen under two names; that of the part itself comes first.
                 places = sorted(places, key=lambda place: not self._is_root(part, place[0]))

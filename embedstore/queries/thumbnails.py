@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from embedstore.errors import ImageRefused
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.keys.key_file import Key
 from embedstore.manifest import path_from_manifest
+from embedstore.pipeline.chunk_work import box_of
 from embedstore.queries.image_files import ImageFiles
 from embedstore.queries.manifest_columns import own_unit_names
 from embedstore.store.reader import Store
@@ -51,16 +51,17 @@ def thumbnails_of_units(
     files = ImageFiles(key)
     for store, part in [(owner, part) for owner in stores for part in owner.parts]:
         names = own_unit_names(part.manifest.table, unit).tolist()
-        first: dict[str, dict[str, Any]] = {}
-        for name, row in zip(names, part.manifest.table.to_pylist(), strict=True):
-            if name in wanted and name not in jobs and name not in first:
-                first[name] = row
-        name_of = {row["image_id"]: name for name, row in first.items()}
+        first: dict[str, int] = {}
+        for row, name in enumerate(names):
+            if name in wanted and name not in jobs:
+                first.setdefault(name, row)
+        image_ids = part.manifest.table.column("image_id")
+        name_of = {image_ids[row].as_py(): name for name, row in first.items()}
         for image_id, root, path in files.of_part(store, part) if first else ():
             if image_id in name_of:
-                row = first[name_of[image_id]]
+                (record,) = part.manifest.records(first[name_of[image_id]], first[name_of[image_id]] + 1)
                 place = str(path_from_manifest(root, path))
-                jobs[name_of[image_id]] = DecodeJob(place, row.get("frame") or 0, row.get("modality") or "")
+                jobs[name_of[image_id]] = DecodeJob(place, record.frame, record.modality, crop=box_of(record))
     jobs = {name: job for name, job in jobs.items() if Path(job.path).is_file()}
     if not jobs:
         return {}

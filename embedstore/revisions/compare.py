@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.files import is_same_file
-from embedstore.manifest import FIXED_COLUMNS, Manifest, path_from_manifest
+from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, path_from_manifest
 from embedstore.revisions.series import is_slice, with_whole_series
 from embedstore.store.part_reader import PENDING, Part
 from embedstore.store.reader import Store
 
-# Columns that decide which pixels a vector is of, or how they are shown.
+# Columns that decide which image a vector is of, or how it is shown; `CROP_COLUMNS` say which part of it.
 PIXEL_COLUMNS = ("frame", "modality", "series_id")
 
 
@@ -58,6 +58,18 @@ class PartChanges:
     @cached_property
     def own(self) -> dict[int, str]:
         """By row of the part, why what was made of the image no longer holds: of finished rows alone."""
+        finished = self.part.status() != PENDING
+        moved = {
+            int(row): "the crop lies elsewhere in its image"
+            for name in CROP_COLUMNS
+            for row in self.columns.get(name, ())
+            if finished[row]
+        }
+        return moved | self.other_image
+
+    @cached_property
+    def other_image(self) -> dict[int, str]:
+        """Those of `own` whose image is another one, or is shown otherwise, which concerns the others of its series."""
         finished = self.part.status() != PENDING
         old, new = self.part.manifest.table, self.table
         reasons: dict[int, str] = {}
@@ -119,7 +131,11 @@ def _with_stale_rows(store: Store, found: list[PartChanges]) -> list[PartChanges
     own = {entry.part.plan.number: entry.own for entry in found}
     if not any(own.values()):
         return found
-    stale = with_whole_series(store, own, {entry.part.plan.number: entry.table for entry in found})
+    concerned = {entry.part.plan.number: entry.other_image for entry in found}
+    stale = with_whole_series(store, concerned, {entry.part.plan.number: entry.table for entry in found})
+    for number, reasons in own.items():
+        if reasons:
+            stale[number] = reasons | stale.get(number, {})
     known = {entry.part.plan.number: entry for entry in found}
     others = {
         part.plan.number: PartChanges(part, part.manifest.table, {}, (), ())

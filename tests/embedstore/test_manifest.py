@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from embedstore.errors import DataError
 from embedstore.manifest import (
+    CROP_COLUMNS,
     FIXED_COLUMNS,
     Record,
+    crop_id,
+    image_of_crop,
     manifest_from_columns,
     path_from_manifest,
     path_to_manifest,
@@ -71,3 +74,27 @@ def test_every_file_name_comes_back_from_a_manifest(name):
     text = path_to_manifest(os.fsdecode(name))
     text.encode("utf-8")
     assert os.fsencode(path_from_manifest(Path("/images"), text)) == b"/images/" + name
+
+
+@pytest.mark.parametrize("image_id", ["a/1.dcm", "a/1.dcm#3", "0f3c"])
+def test_the_image_of_a_crop_is_found_by_its_id(image_id):
+    assert image_of_crop(crop_id(image_id, "axial_t2,l4_l5,left")) == image_id
+    assert image_of_crop(image_id) == image_id
+
+
+def test_a_record_has_its_crop_or_none():
+    cells = dict(
+        zip(CROP_COLUMNS, [(1.5, None), (2.0, None), (40.0, None), (32.0, None), ("-c+r", None)], strict=True)
+    )
+    manifest = manifest_from_columns({"image_id": ["a", "b"], "path": ["a", "a"], **cells}, source="x")
+    assert [record.crop for record in manifest.records()] == [(1.5, 2.0, 40.0, 32.0, "-c+r"), None]
+    half = manifest_from_columns(
+        {
+            "image_id": ["a"],
+            "path": ["a"],
+            **{name: column[:1] for name, column in cells.items()} | {"crop_axes": [None]},
+        },
+        source="x",
+    )
+    with pytest.raises(DataError, match="must all be there or empty"):
+        list(half.records())

@@ -22,6 +22,9 @@ from tests.plugin_packages import install
         (["--shard", "half"], "--shard must be i/n"),
         (["--preprocess", "squash"], "--preprocess must be one of"),
         (["--dataset", "mur"], "--dataset must be one of"),
+        (["--crops", "gone"], "--crops must be oracle or the folder of a localiser's run"),
+        (["--crops", "oracle", "--crop-mm", "0"], "--crop-mm must be from 10 to 300 mm; found 0"),
+        (["--crop-mm", "40"], "--crop-mm and --crop-neighbours are for crops; give --crops as well"),
     ],
 )
 def test_a_wrong_choice_is_refused_before_the_data_set_is_read(capsys, arguments, message):
