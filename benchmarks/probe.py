@@ -30,8 +30,8 @@ from threadpoolctl import threadpool_limits
 from embedstore.view import View
 from heads.base import Training
 from heads.estimators.logistic import STRENGTHS, LogisticFamily
+from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
-from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
 from heads.scores import probabilities_from_scores

@@ -17,6 +17,8 @@ from embedstore.task import Task
 MISSING = -1
 # Begins the name of the patient that an image without one is for itself.
 UNKNOWN_PATIENT = "only "
+# A column made from others: where an image lies, as its kind of series and a part of the way along it.
+PLACE = "place"
 # The cell of a subgroup where images of the unit differ.
 SEVERAL = "several"
 
@@ -175,6 +177,12 @@ class View(Units):
     image_kinds
         Column that says what kind of image it is (``modality``, ``body_part``) -> (n_images,) str, ``""`` where
         unknown; for information.
+    y_without_image
+        (n_units, n_targets) int64: labels that none of the unit's images speaks for, `MISSING` elsewhere; they are
+        neither learned from nor among `y`. None where there are none.
+    folds
+        (n_units,) int64: the outer folds of a cross-validation, equal to those of other views of the same units;
+        dealt by the probe where None.
     X, image_ids, content_sha256, unit_of_image, unit_ids, metadata, image_of_target
         As `Units`.
 
@@ -194,6 +202,8 @@ class View(Units):
     sources: tuple[Source, ...] = ()
     store_dtype: str = "float16"
     image_kinds: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    y_without_image: npt.NDArray[np.int64] | None = None
+    folds: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.image_of_target is not None:
@@ -249,12 +259,13 @@ def take_targets(view: View, targets: Sequence[str]) -> View:
         raise UsageError(f"task {task.name!r} {named}; it has {', '.join(task.targets)}{hint}")
     columns = [task.targets.index(target) for target in targets]
     rules = {target: rule for target, rule in task.images_of_target.items() if target in targets}
-    mask = view.image_of_target
+    mask, lost = view.image_of_target, view.y_without_image
     return replace(
         view,
         task=replace(task, targets=tuple(targets), images_of_target=rules),
         y=view.y[:, columns],
         image_of_target=None if mask is None else mask[:, columns],
+        y_without_image=None if lost is None else lost[:, columns],
     )
 
 

@@ -248,8 +248,8 @@ class CrossFit:
 class HeadFamily(Protocol):
     """A grid of heads that is solved at once.
 
-    `FamilyDefaults` has `targets_share_work`, `scores_units`, `final`, `cross_fit` and `on_device` for families that
-    inherit it.
+    `FamilyDefaults` has `targets_share_work`, `scores_units`, `final`, `cross_fit`, `with_imbalance` and `on_device`
+    for families that inherit it.
     """
 
     # Whether targets have work in common; where not, they are fitted a few at a time, which holds fewer scores.
@@ -263,6 +263,9 @@ class HeadFamily(Protocol):
     @property
     def points(self) -> tuple[Mapping[str, Any], ...]:
         """Constructor parameters of each grid point, plain JSON values, in a fixed order."""
+
+    def with_imbalance(self) -> Self:
+        """Return the grid with points that treat rare classes in other ways as well; itself where there are none."""
 
     def on_device(self, device: str) -> Self:
         """Return the grid to be fitted on ``auto``, ``cpu`` or ``cuda``; itself where there is no choice."""
@@ -338,6 +341,10 @@ class FamilyDefaults:
     targets_share_work: ClassVar[bool] = True
     scores_units: ClassVar[bool] = False
     final: ClassVar[Final] = "refit"
+
+    def with_imbalance(self) -> Self:
+        """Return the grid itself: it has no other way with rare classes."""
+        return self
 
     def on_device(self, device: str) -> Self:
         """Return the grid itself: it is fitted in one place only."""

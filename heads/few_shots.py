@@ -31,7 +31,7 @@ def few_shots(view: View, shots: int, *, groups: npt.NDArray[np.int64], seed: in
     shots
         Number of units to learn from, above 0.
     groups
-        (n_units,) int64: the patients that must stay together (`heads.protocol.leakage.leakage_groups`).
+        (n_units,) int64: the patients that must stay together (`heads.inputs.leakage.leakage_groups`).
     seed
         Of the draw.
 

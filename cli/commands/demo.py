@@ -19,7 +19,7 @@ from embedstore.errors import UsageError
 _LUMBAR_STUDIES = 40
 _LUMBAR_TARGET = "right_subarticular_stenosis_l4_l5"
 _LUMBAR_FOLDS = 3
-_MURA_RUN, _LUMBAR_RUN = "runs/abnormal-logistic", "runs/stenosis-knn"
+_MURA_RUN, _LUMBAR_RUN = "runs/abnormal-logistic", "runs/lumbar-severity-knn"
 
 
 @click.command(name="demo")
@@ -112,7 +112,7 @@ def _lumbar_steps(lumbar: Path, *, studies: int) -> Iterator[str]:
     if studies < _LUMBAR_STUDIES:
         return
     yield (
-        f"embed probe --store lumbar.store --task stenosis --target {_LUMBAR_TARGET} --head knn "
+        f"embed probe --store lumbar.store --task lumbar-severity --target {_LUMBAR_TARGET} --head knn "
         f"--folds {_LUMBAR_FOLDS} --out {_LUMBAR_RUN}"
     )
     study = next(path for path in sorted(lumbar.glob("test_images/*")) if path.is_dir())

@@ -37,7 +37,7 @@ def command(
     \b
     Example:
       embed info mura.store
-      embed info lumbar.store --task stenosis
+      embed info lumbar.store --task lumbar-severity
     """
     path = require(store_argument or store, "--store")
     if of_task is not None:

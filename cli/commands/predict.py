@@ -49,7 +49,11 @@ from cli.stop_signal import stop_on_signal
 )
 @where_option
 @click.option(
-    "--threshold", default="half", show_default=True, help="Rule of the run (half, youden, ...) or a number."
+    "--threshold",
+    default="half",
+    show_default=True,
+    help="Rule of the run (half, youden, sensitivity-0.90, ...) or a number; of grades it decides for the gravest one "
+    "that reaches its own threshold, and half for the likeliest class.",
 )
 @click.option(
     "--prevalence",

@@ -19,6 +19,7 @@ from cli.completion import (
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_blend import probe_blend
 from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_ways import WAYS, WaysJob, probe_ways
 from cli.key_options import key_option
 from cli.options import (
     ProjectCommand,
@@ -30,15 +31,22 @@ from cli.options import (
     stores_option,
     subgroups_option,
 )
-from cli.printing.head_table import comparison_document, print_finished, print_head_table
+from cli.printing.head_table import (
+    comparison_document,
+    print_finished,
+    print_finished_way,
+    print_head_table,
+    print_ways,
+    ways_document,
+)
 from cli.printing.probe_progress import shown_stages
 from cli.printing.run_summary import print_run
 from cli.stop_signal import interrupted_at_stages
 from embedstore.errors import UsageError
-from embedstore.task import POOLINGS
 from heads.blending.blend import BLEND
 from heads.estimators.presets import preset_names
 from heads.inputs.class_weights import CLASS_WEIGHTS
+from heads.inputs.pooling import PROBE_POOLINGS
 from heads.protocol.fitting import FINALS
 from heads.protocol.options import LEAST_REPEATS, MOST_REPEATS, ProbeOptions
 from heads.stages import watched
@@ -94,6 +102,20 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Learn from so many units only, one of each patient, the same ones in every store of them.  [default: all]",
 )
 @click.option(
+    "--crops",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="STORE",
+    help="Store of level crops of the same lumbar studies: compares ways from slices and crops to a study's 25 "
+    "severities, with --head or every head; repeatable (localised, oracle).",
+)
+@click.option(
+    "--ways",
+    metavar="WAY,WAY",
+    help=f"Only these of {', '.join(WAYS)}, with commas between them.  [default: all for which there is a store, "
+    "with --crops]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Run folder; with --head all the folder that holds one for each.  [default: runs/TASK-HEAD, and what "
@@ -101,8 +123,9 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
 )
 @click.option(
     "--pooling",
-    type=click.Choice(POOLINGS),
-    help="How a study's images give one answer.  [default: the task's]",
+    type=click.Choice(PROBE_POOLINGS),
+    help="How a study's images give one answer; binned has a mean for each kind of series and part of its stack.  "
+    "[default: the task's]",
 )
 @click.option(
     "--with",
@@ -117,6 +140,12 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     "--select-inputs",
     is_flag=True,
     help="Choose the pooling, and whether --with helps, by out-of-fold log loss; costs one selection for each way.",
+)
+@click.option(
+    "--select-imbalance",
+    is_flag=True,
+    help="Also try class weights, oversampling and the focal loss (mlp, attention) by out-of-fold log loss; each is "
+    "undone in the probabilities.",
 )
 @click.option(
     "--class-weights",
@@ -206,7 +235,21 @@ def command(context: click.Context, /, **given: Any) -> None:
       embed probe --store mura.store --task abnormal --head logistic
     """
     verbose, as_json = given.pop("verbose"), given.pop("as_json")
+    crops, ways = given.pop("crops"), given.pop("ways")
     job = _job(context, **given)
+    if crops or ways:
+        rows = verbose or not as_json
+        of_ways = WaysJob(
+            slices=job, crops=crops, ways=[] if ways is None else _listed(ways, "--ways", "ways")
+        )
+        with shown_stages(verbose=verbose) as shown, interrupted_at_stages(shown) as watch, watched(watch):
+            found = probe_ways(
+                of_ways,
+                notify=print_notice,
+                finished=print_finished_way if rows else lambda _way, _head, _run: None,
+            )
+        print_json(ways_document(found)) if as_json else print_ways(found)
+        return
     if given["preset"] is None and given["head"] == _ALL:
         rows = verbose or not as_json
         with shown_stages(verbose=verbose) as shown, interrupted_at_stages(shown) as watch, watched(watch):
@@ -269,13 +312,13 @@ def _job(
         prompts=prompts,
         key_file=key_file,
         subgroups=subgroups,
-        parts=[] if parts is None else _listed(parts),
+        parts=[] if parts is None else _listed(parts, "--parts", "heads"),
     )
 
 
-def _listed(parts: str) -> list[str]:
+def _listed(named: str, option: str, what: str) -> list[str]:
     """Return the names between commas; raises UsageError where one is missing."""
-    names = [name.strip() for name in parts.split(",")]
+    names = [name.strip() for name in named.split(",")]
     if not all(names):
-        raise UsageError(f"--parts must be names of heads with commas between them; found {parts!r}")
+        raise UsageError(f"{option} must be names of {what} with commas between them; found {named!r}")
     return names

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from cli.jobs.metadata_values import with_metadata
-from cli.jobs.notify import Notify
+from cli.notify import Notify
 from cli.project import shown
 from embedstore.encoders.base import Encoder
 from embedstore.inputs.file_units import FileUnits, FileUnitsChunk, joined

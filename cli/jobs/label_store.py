@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cli.jobs.notify import Notify, ignore
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.datasets.label_table import read_label_table
 from embedstore.errors import CorruptStore, DataError

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.run_folder import require_folder
+from cli.notify import Notify, ignore
 from embedstore.errors import UsageError, first_few
 from embedstore.files import TEMPORARY_SUFFIX
 from embedstore.lumbar.level_points import LevelPoints

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from cli.jobs.notify import Notify
+from cli.notify import Notify
 from embedstore.errors import UsageError
-from embedstore.view import Units
+from embedstore.queries.derived_columns import PLACE_SOURCES
+from embedstore.view import PLACE, Units
 from heads.runs.run import Run
 
 
@@ -61,6 +62,11 @@ def require_metadata(run: Run, present: Sequence[str], *, what: str) -> None:
     UsageError
         With the columns and the levels that the head knows.
     """
+    if PLACE in run.predictor.columns and PLACE not in present:
+        raise UsageError(
+            f"run {run.folder} was fitted with the place of every image ({PLACE}), and {what}; it follows from "
+            f"{', '.join(PLACE_SOURCES)}: extract from DICOM files, or give a store that was"
+        )
     blocks = run.predictor.blocks
     if blocks is None:
         return

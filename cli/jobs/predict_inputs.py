@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.jobs.answer_units import Answerer, FileAnswers, StoreAnswers
 from cli.jobs.metadata_values import require_metadata, require_wanted, with_metadata
-from cli.jobs.notify import Notify, ignore
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.datasets.base import DatasetReader, columns_of_headers, dataset_reader
 from embedstore.encoders.registry import encoder_of_identity
@@ -21,6 +21,7 @@ from embedstore.inputs.user_files import find_files
 from embedstore.keys.key_file import read_key
 from embedstore.queries.clinical_ids import ClinicalIds
 from embedstore.queries.conditions import parse_conditions
+from embedstore.queries.derived_columns import can_say
 from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
 from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
@@ -228,7 +229,7 @@ def _store_of_ids(asked: PredictOptions) -> Path:
 def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> Answering:
     store = open_store(path)
     run.require_identity(store.identity)
-    held = [column for column in _columns(run) if column in store.table.column_names]
+    held = [column for column in run.predictor.columns if can_say(column, store.table.column_names)]
     for column in held:
         if column in asked.metadata:
             raise UsageError(
@@ -279,7 +280,7 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
     wanted = WantedUnits(
         unit=run.document["task"]["unit"],
         image_rules=run.image_rules,
-        columns=_columns(run),
+        columns=run.predictor.columns,
         holder=f"run {run.folder}",
     )
     sources = _sources(run, store, asked)
@@ -289,7 +290,7 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
             "ids are keyed, and answers name their files beside them (path), in folders that may be named after "
             "patients; --no-paths leaves them out"
         )
-    brought = [column for column in wanted.columns if column in files.rows.columns]
+    brought = [column for column in wanted.columns if can_say(column, files.rows.columns)]
     require_metadata(run, [*brought, *asked.metadata], what="these files do not bring it")
     files = replace(
         files, wanted=replace(wanted, columns=[name for name in brought if name not in asked.metadata])
@@ -311,11 +312,6 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
             yield AnswerBatch(units=units, failed=failed, images=images)
 
     return Answering(images=files.images, units=len(files.units), batches=batches)
-
-
-def _columns(run: Run) -> tuple[str, ...]:
-    """Return the metadata columns that the run's heads get."""
-    return tuple(run.predictor.blocks.columns) if run.predictor.blocks else ()
 
 
 def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSources:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.probe_blend import blend_into
 from cli.jobs.probe_store import (
     OpenedProbe,
@@ -17,6 +16,7 @@ from cli.jobs.probe_store import (
     probe_into,
 )
 from cli.jobs.run_folder import existing_run
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.errors import EmbedError
 from heads.blending.blend import BLEND
@@ -112,7 +112,7 @@ def probe_all(
 
 def _probed(name: str, folder: Path, opened: OpenedProbe, notify: Notify) -> Run:
     """Return the run of a head: the finished one that lies there, or a new one."""
-    options = replace(opened.options, head=name)
+    options = opened.options_of(name)
     family = family_of(opened, options, notify)
     found = finished_run(folder, opened, options, family)
     if found is not None:

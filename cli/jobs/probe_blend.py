@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.probe_store import (
     OpenedProbe,
     ProbeJob,
@@ -18,6 +17,7 @@ from cli.jobs.probe_store import (
     say_what_stays,
 )
 from cli.jobs.run_folder import existing_run, listed
+from cli.notify import Notify, ignore
 from embedstore.errors import EmbedError, UsageError, did_you_mean
 from heads.blending.blend import BLEND, blend, blend_decided_by
 from heads.protocol.probe import probe
@@ -114,7 +114,7 @@ def _parts(named: Sequence[str], opened: OpenedProbe, notify: Notify) -> dict[st
 
 
 def _part(name: str, opened: OpenedProbe, notify: Notify) -> Run | ProbeResult:
-    options = replace(opened.options, head=name)
+    options = opened.options_of(name)
     family = family_of(opened, options, notify)
     place = opened.place(name)
     found = finished_run(place, opened, options, family)

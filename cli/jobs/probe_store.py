@@ -7,22 +7,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cli.jobs.notify import Notify, ignore
+import numpy as np
+
 from cli.jobs.report_runs import pictures_of_errors
 from cli.jobs.run_folder import existing_run, require_own_run, require_run_folder, run_suffix
 from cli.jobs.text_tower import text_family_of
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.keys.key_file import read_key
+from embedstore.lumbar.levels import TARGETS
+from embedstore.lumbar.target_images import TARGETS_OF_CONDITIONS, rules_of_crops
 from embedstore.queries.image_files import hidden_images
 from embedstore.queries.load_view import load_views
+from embedstore.queries.opened_stores import only_task
 from embedstore.store.reader import Store, open_store
+from embedstore.store.tasks import read_task
+from embedstore.task import ImageRule
 from embedstore.view import View
 from heads.base import HeadFamily
 from heads.estimators.presets import preset, preset_family
-from heads.inputs.input_ways import all_inputs
+from heads.inputs.input_ways import HeadInputs, all_inputs
 from heads.inputs.metadata import require_metadata_columns
+from heads.inputs.pooling import IMAGES
 from heads.protocol.decided_by import decided_by, id_of
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
@@ -33,6 +41,10 @@ from heads.reporting.pictures import pictures_on_page
 from heads.runs.run import Run
 from heads.runs.run_files import load_run, read_document, save_run
 from heads.stages import stage
+
+_LEVEL = "level"
+# A crop's neighbours show the same: their mean is less noisy than the mean of what is said of each.
+_POOLED_CROPS = "mean-vector"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +78,11 @@ class ProbeJob:
         Manifest columns by which results are split, beside those that the task names.
     parts
         Heads of a blend (`cli.jobs.probe_blend`); all that can run by default.
+    image_rules
+        Target -> which images speak for it, in place of what the task says. Of stores of crops and a task of the RSNA
+        lumbar targets they are by default the crops of each target, and a condition has one head for all its targets.
+    fold_of_patient
+        Outer fold of each patient, in place of those that the probe would deal.
     """
 
     stores: Sequence[StrPath]
@@ -80,6 +97,8 @@ class ProbeJob:
     key_file: StrPath | None = None
     subgroups: Sequence[str] = ()
     parts: Sequence[str] = ()
+    image_rules: Mapping[str, ImageRule] | None = None
+    fold_of_patient: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +117,8 @@ class OpenedProbe:
         The opened stores.
     view
         Their labelled vectors, as the options ask for them.
+    level_is_chosen
+        Whether a head may be told the level of each crop, by out-of-fold log loss: nothing else was asked for.
     """
 
     job: ProbeJob
@@ -105,12 +126,24 @@ class OpenedProbe:
     family: HeadFamily | None
     stores: Sequence[Store]
     view: View
+    level_is_chosen: bool = False
+
+    def options_of(self, head: str) -> ProbeOptions:
+        """Return the options with a head, and with what it may get of crops."""
+        options = replace(self.options, head=head)
+        if not self.level_is_chosen:
+            return options
+        needs = head_needs(head)
+        plain = HeadInputs(IMAGES if needs.images else _POOLED_CROPS)
+        told = () if needs.text_tower else (replace(plain, metadata=(_LEVEL,)),)
+        return replace(options, inputs=(plain, *told))
 
     def place(self, name: str) -> Path:
         """Return the folder of the run that is named after the task, a head or preset, and the options."""
         prompts = self.job.prompts
         suffix = run_suffix(
-            self.options,
+            # Levels of crops are no choice of the caller's.
+            replace(self.options, with_columns=options_of(self.job.options).with_columns),
             stores=_other_stores(self.job),
             prompts=None if prompts is None else Path(prompts).stem,
         )
@@ -146,8 +179,9 @@ def probe_store(job: ProbeJob, *, notify: Notify = ignore) -> Run:
     opened.require_folder(folder)
     try:
         with stage(named):
-            family = family_of(opened, opened.options, notify)
-            return probe_into(folder, opened, opened.options, family, notify=notify)
+            options = opened.options_of(opened.options.head)
+            family = family_of(opened, options, notify)
+            return probe_into(folder, opened, options, family, notify=notify)
     except KeyboardInterrupt:
         say_what_stays(folder, notify)
         raise
@@ -163,15 +197,46 @@ def say_what_stays(folder: Path, notify: Notify) -> None:
 def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
     """Open the stores and load their vectors; raises as `probe_store`."""
     options, family = _with_preset(options_of(job.options))
-    columns = tuple(options.with_columns or ())
-    require_metadata_columns(columns)
+    require_metadata_columns(tuple(options.with_columns or ()))
     with stage("loading the vectors"):
         stores = [open_store(Path(path)) for path in job.stores]
-        loaded = load_views(stores, job.task, with_columns=columns, subgroups=job.subgroups)
+        of_crops = _holds_crops_of_targets(stores, job.task)
+        rules = rules_of_crops() if of_crops and job.image_rules is None else job.image_rules
+        level_is_chosen = of_crops and not (
+            options.with_columns or options.pooling or options.select_inputs or options.inputs
+        )
+        if of_crops:
+            options = replace(
+                options,
+                shared_heads=options.shared_heads or TARGETS_OF_CONDITIONS,
+                with_columns=(_LEVEL,) if level_is_chosen else options.with_columns,
+            )
+        columns = tuple(dict.fromkeys([*(options.with_columns or ()), *options.place_columns]))
+        loaded = load_views(
+            stores, job.task, with_columns=columns, subgroups=job.subgroups, image_rules=rules
+        )
         view = options.take(loaded)
+        if job.fold_of_patient is not None:
+            folds = [job.fold_of_patient[patient] for patient in view.patients.tolist()]
+            view = replace(view, folds=np.array(folds, np.int64))
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
-    return OpenedProbe(job=job, options=options, family=family, stores=stores, view=view)
+    return OpenedProbe(
+        job=job,
+        options=options,
+        family=family,
+        stores=stores,
+        view=view,
+        level_is_chosen=level_is_chosen,
+    )
+
+
+def _holds_crops_of_targets(stores: Sequence[Store], task_name: str | None) -> bool:
+    """Whether stores are of crops, and their task is of the RSNA lumbar targets, study by study."""
+    if stores[0].identity.crop is None:
+        return False
+    task = read_task(stores[0].path, task_name or only_task(stores[0]))
+    return task.unit == "study" and set(task.targets) == set(TARGETS)
 
 
 def probe_into(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.jobs.notify import Notify, ignore
+from cli.notify import Notify, ignore
 from cli.project import shown
 from embedstore.errors import Advice, DataError, UsageError
 from embedstore.files import StrPath

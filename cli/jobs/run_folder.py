@@ -43,6 +43,7 @@ def run_suffix(options: ProbeOptions, *, stores: Sequence[str] = (), prompts: st
     several = (("on", stores), ("target", options.targets), ("with", options.with_columns))
     flags = (
         ("select", options.select_inputs),
+        ("imbalance", options.select_imbalance),
         ("cv", options.cross_validate),
         ("curve", options.learning_curve),
         ("no-bank", not options.bank),

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cli.jobs.notify import Notify, ignore
 from cli.jobs.text_tower import text_tower_of
+from cli.notify import Notify, ignore
 from embedstore.files import StrPath
 from embedstore.keys.key_file import read_key
 from embedstore.queries.clinical_ids import ClinicalIds

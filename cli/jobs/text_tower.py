@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.jobs.notify import Notify, ignore
+from cli.notify import Notify, ignore
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import UsageError
 from embedstore.files import StrPath

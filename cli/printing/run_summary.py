@@ -13,6 +13,7 @@ from cli.options import plural, print_facts
 from cli.project import shown
 from embedstore.files import StrPath
 from embedstore.task import counted_units
+from heads.lumbar.severity_results import AUROC_OF_SEVERE, LABELS
 from heads.reporting.page import REPORT_FILE
 from heads.reporting.words import binned_text, counted_text, data_in_words
 from heads.runs.answers import NOTICE
@@ -27,6 +28,8 @@ SAY_ORDER = "embed label --ordered says so"
 # Whose metrics are printed one by one: the 14 findings of chest radiographs, and not the 25 of the lumbar spine.
 _MOST_TARGETS = 20
 _NO_SETS = "no labelled unit has one; the folds' heads learned from too few patients of a class"
+# Of each lumbar condition; run.json and the report have more, and levels and sides.
+_OF_CONDITION = ("kappa", AUROC_OF_SEVERE)
 
 
 def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
@@ -195,6 +198,22 @@ def _print_rsna_score(document: Mapping[str, Any]) -> None:
     width = max(map(len, scores), default=0)
     for name, entry in scores.items():
         click.echo(f"{name:<{width}} {_estimate(entry)}")
+    cells = document.get("severity_cells", {})
+    if cells.get("from_prevalence"):
+        click.echo(
+            f"{cells['from_prevalence']:,} of {cells['labelled']:,} labelled cells have no image for their target and "
+            "are answered by the prevalence"
+        )
+    for condition, found in document.get("severity", {}).get("condition", {}).items():
+        told = ", ".join(f"{LABELS[name]} {_short(found[name])}" for name in _OF_CONDITION if name in found)
+        click.echo(f"{condition}: {told}")
+
+
+def _short(entry: Mapping[str, Any]) -> str:
+    if entry["value"] is None:
+        return "undefined"
+    interval = "" if entry["low"] is None else f" [{entry['low']:.3f}, {entry['high']:.3f}]"
+    return f"{entry['value']:.3f}{interval}"
 
 
 def _print_sets(document: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from embedstore.datasets.slice_columns import slice_columns
 from embedstore.errors import DataError
 from embedstore.headers.dicom_scan import scan_headers
 from embedstore.headers.file_frames import frame_id
-from embedstore.lumbar.levels import CLASS_WEIGHTS, CLASSES, TARGETS
+from embedstore.lumbar.levels import CLASS_WEIGHTS, CLASSES, SEVERITY, TARGETS
 from embedstore.manifest import FIXED_COLUMNS, Manifest, manifest_from_table
 from embedstore.tables.rows import Cell, Rows
 from embedstore.tables.table_file import read_rows
@@ -48,7 +48,7 @@ class RsnaLumbar:
     """
 
     name = "rsna-lumbar"
-    task_names = ("stenosis",)
+    task_names = (SEVERITY,)
     header_columns = frozenset(SLICE_COLUMNS)
 
     def read(self, root: Path) -> Collection:
@@ -224,7 +224,7 @@ def _read_task(root: Path, studies: set[str]) -> tuple[tuple[Task, ...], int]:
         target: [rows.columns[target][row] for row in kept] for target in TARGETS
     }
     task = Task(
-        name="stenosis",
+        name=SEVERITY,
         unit="study",
         targets=TARGETS,
         classes=CLASSES,

@@ -18,6 +18,7 @@ from embedstore.inputs.known_images import KnownImages, known_images
 from embedstore.inputs.user_files import UserFile
 from embedstore.manifest import Record, path_from_manifest
 from embedstore.pipeline.embed_images import Embedded, EmbedOptions, iter_embedded
+from embedstore.queries.derived_columns import can_say
 from embedstore.queries.manifest_columns import column_text, image_mask, own_unit_names
 from embedstore.store.reader import Store
 from embedstore.store.receipt import series_of
@@ -295,7 +296,7 @@ def units_of_files(files: Sequence[UserFile], sources: InputSources, wanted: Wan
     rows = rows_of_files(files, sources, wanted.unit)
     needed = {column for column in unit_key(wanted.unit) if column not in UNIT_WORDS}
     needed |= {rule.column for rule in wanted.image_rules if rule is not None}
-    if lacking := sorted(needed - rows.columns):
+    if lacking := sorted(name for name in needed if not can_say(name, rows.columns)):
         raise UsageError(
             f"{wanted.holder} needs the columns {', '.join(lacking)} of every image, which these files do not bring; "
             "extract them into a store with these columns and give the store, or name that store beside them"

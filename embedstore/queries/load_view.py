@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import Advice, DataError, UsageError, first_few
+from embedstore.errors import DataError
 from embedstore.files import StrPath
 from embedstore.queries.conditions import Where, parse_conditions
 from embedstore.queries.manifest_columns import (
@@ -23,15 +23,15 @@ from embedstore.queries.manifest_columns import (
     require_columns,
     unit_names,
 )
+from embedstore.queries.opened_stores import only_task, require_disjoint
 from embedstore.queries.subgroup_columns import cells_of_units, subgroup_columns
 from embedstore.store.reader import PENDING, Store, as_store
-from embedstore.store.tasks import DATASET, read_task, task_names, task_source
+from embedstore.store.tasks import read_task
 from embedstore.task import ImageRule, Task, join_tasks, unit_key
 from embedstore.view import MISSING, Units, View, units_spoken_for
 
 # Columns that say what kind of image it is, whatever the head gets.
 KINDS = ("modality", "body_part")
-_SHOWN = 3
 
 
 def load_view(
@@ -80,6 +80,7 @@ def load_views(
     *,
     with_columns: Sequence[str] = (),
     subgroups: Sequence[str] = (),
+    image_rules: Mapping[str, ImageRule] | None = None,
 ) -> View:
     """Join the vectors of several stores with the task that each of them has.
 
@@ -96,6 +97,8 @@ def load_views(
         Manifest columns for `View.metadata`.
     subgroups
         Manifest columns by which results are split, beside those that the task names.
+    image_rules
+        Target -> which images speak for it, in place of what the task says.
 
     Raises
     ------
@@ -119,11 +122,13 @@ def load_views(
     opened = [as_store(store) for store in stores]
     for other in opened[1:]:
         opened[0].identity.require_same(other.identity, holder=f"store {opened[0].path}")
-    _require_disjoint(opened)
-    name = task_name or _only_task(opened[0])
+    require_disjoint(opened)
+    name = task_name or only_task(opened[0])
     task = join_tasks(
         [read_task(store.path, name) for store in opened], [str(store.path) for store in opened]
     )
+    if image_rules is not None:
+        task = replace(task, images_of_target=dict(image_rules))
     of_rules = [rule.column for rule in task.images_of_target.values()]
     require_columns(opened, [*with_columns, *subgroups, *task.unit_key, *of_rules])
     task = replace(task, subgroups=tuple(dict.fromkeys([*task.subgroups, *subgroups])))
@@ -138,9 +143,7 @@ def load_views(
     unit_ids, first, unit_of_image = _in_order(images.units)
     for what, cells in (("patient", images.patients), ("split", images.columns["split"])):
         _require_constant(cells, unit_of_image, first, unit_ids, name=what, unit=task.unit)
-    y, unanswerable = _answerable(
-        _codes(task, images.label_rows[first]), images.image_of_target, unit_of_image
-    )
+    y, lost = _answerable(_codes(task, images.label_rows[first]), images.image_of_target, unit_of_image)
     return View(
         task=task,
         identity=opened[0].identity,
@@ -157,7 +160,15 @@ def load_views(
         subgroups={
             column: cells_of_units(images.columns[column], unit_of_image, first) for column in split_by
         },
-        excluded={**images.excluded, **unanswerable},
+        excluded={
+            **images.excluded,
+            **(
+                {}
+                if lost is None
+                else {"label without an image for its target": int((lost != MISSING).sum())}
+            ),
+        },
+        y_without_image=lost,
         sources=tuple(source for store in opened for source in store.sources),
         store_dtype=str(np.result_type(*(store.dtype for store in opened))),
         image_kinds={column: images.columns[column] for column in KINDS},
@@ -211,9 +222,12 @@ def load_units(
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
     names, vectors, rows = own_unit_names(table, unit), embeddings.vectors, embeddings.rows
+    # Of all images: where one lies follows from the others of its study.
+    cells = {name: column_text(table, name) for name in with_columns}
     if ids or where:
         kept = chosen_rows(store, table, names, ids=ids, where=parse_conditions(where))
         table, names, vectors, rows = table.take(pa.array(kept)), names[kept], vectors[kept], rows[kept]
+        cells = {name: of_images[kept] for name, of_images in cells.items()}
     unit_ids, _, unit_of_image = _in_order(names)
     return Units(
         X=vectors,
@@ -221,7 +235,7 @@ def load_units(
         content_sha256=store.content_sha256()[rows],
         unit_of_image=unit_of_image,
         unit_ids=unit_ids,
-        metadata={name: column_text(table, name) for name in with_columns},
+        metadata=cells,
         image_of_target=image_mask(table, image_rules),
     )
 
@@ -320,42 +334,12 @@ def _answerable(
     y: npt.NDArray[np.int64],
     image_of_target: npt.NDArray[np.bool_] | None,
     unit_of_image: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
-    """Return the labels without those that no image of the unit speaks for, and how many these are."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+    """Return the labels without those that no image of the unit speaks for, and these alone; None where none is."""
     if image_of_target is None:
-        return y, {}
+        return y, None
     lost = (y != MISSING) & ~units_spoken_for(image_of_target, unit_of_image, len(y))
-    counted = {"label without an image for its target": int(lost.sum())} if lost.any() else {}
-    return np.where(lost, MISSING, y), counted
-
-
-def _require_disjoint(stores: Sequence[Store]) -> None:
-    """Refuse stores that plan the same image; also one that failed in one of them, for it would count twice."""
-    if len(stores) == 1:
-        return
-    holder: dict[str, Store] = {}
-    for store in stores:
-        doubled = [image_id for image_id in store.image_ids if image_id in holder]
-        if doubled:
-            raise DataError(
-                f"{len(doubled):,} images are in store {holder[doubled[0]].path} and in store {store.path}: "
-                f"{first_few(map(repr, doubled), shown=_SHOWN)}; stores that "
-                "are used together must hold different images"
-            )
-        holder.update(dict.fromkeys(store.image_ids, store))
-
-
-def _only_task(store: Store) -> str:
-    names = task_names(store.path)
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise UsageError(f"store {store.path} has no task", advice=Advice.ADD_TASK)
-    # A label that somebody added for a trial does not change what the store is asked by default.
-    brought = [name for name in names if task_source(store.path, name) == DATASET]
-    if len(brought) == 1:
-        return brought[0]
-    raise UsageError(f"`task_name` is needed: store {store.path} has {', '.join(names)}")
+    return np.where(lost, MISSING, y), np.where(lost, y, MISSING) if lost.any() else None
 
 
 def _in_order(

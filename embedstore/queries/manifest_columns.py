@@ -10,16 +10,17 @@ import pyarrow as pa
 
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.queries.conditions import Condition, none_left, rows_where
+from embedstore.queries.derived_columns import can_say, derived_text
 from embedstore.store.reader import Store
 from embedstore.task import ImageRule, unit_id_of, unit_key
 from embedstore.view import UNKNOWN_PATIENT
 
 
 def require_columns(stores: Sequence[Store], names: Sequence[str]) -> None:
-    """Raise UsageError unless every named column is in the manifest of some store."""
+    """Raise UsageError unless every named column is in the manifest of some store, or follows from those there."""
     known = list(dict.fromkeys(column for store in stores for column in store.table.column_names))
     for name in names:
-        if name not in known:
+        if not any(can_say(name, store.table.column_names) for store in stores):
             listed = ", ".join(str(store.path) for store in stores)
             raise UsageError(
                 f"store {listed} has no column {name!r}; its columns: {', '.join(known)}{did_you_mean(name, known)}"
@@ -27,9 +28,13 @@ def require_columns(stores: Sequence[Store], names: Sequence[str]) -> None:
 
 
 def column_text(table: pa.Table, name: str) -> npt.NDArray[np.str_]:
-    """Return a column as text; empty cells, and a column that the table lacks, are ``""``."""
+    """Return a column as text, held or derived (`embedstore.queries.derived_columns`).
+
+    Empty cells, and a column that the table lacks, are ``""``.
+    """
     if name not in table.column_names:
-        return np.full(table.num_rows, "", dtype=np.str_)
+        derived = derived_text(table, name)
+        return np.full(table.num_rows, "", dtype=np.str_) if derived is None else derived
     cells = table.column(name).cast(pa.string()).to_pylist()
     return np.array(["" if cell is None else cell for cell in cells], dtype=np.str_)
 

@@ -17,6 +17,7 @@ from embedstore.errors import DataError, UsageError
 from heads.bags.features import Features
 from heads.exact_products import reproducible_product
 from heads.scores import Floats
+from heads.solvers.imbalance import require_imbalance
 
 _ROWS = 1024
 
@@ -40,6 +41,7 @@ class AttentionRecipe:
     minimum_steps: int
     patience: int
     stop_after: int | None
+    imbalance: str = "none"
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -75,6 +77,12 @@ class AttentionRecipe:
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise UsageError(f"attention: {name} cannot be {getattr(self, name)!r}; {wanted}")
+        require_imbalance(self.imbalance, head="attention")
+        if self.ordered and self.imbalance != "none":
+            raise UsageError(
+                f"attention: cumulative logits of grades have no way back from imbalance {self.imbalance!r}; leave "
+                "ordered or imbalance out"
+            )
         return self
 
 

@@ -15,6 +15,7 @@ from heads.bags.features import ROWS, ProjectedFeatures
 from heads.bags.mean_pooling import mean_pooling, thresholds
 from heads.bags.network import AttentionRecipe
 from heads.bags.stack import Stack
+from heads.solvers.imbalance import natural_to_focal
 
 # Deviation of a query's first weights: enough to tell queries apart, too little to weigh images.
 _QUERY_DEVIATION = 1e-2
@@ -97,6 +98,9 @@ def started(
         weight[place, : own.width, :, gates:] = shared.repeat(1, 1, recipe.queries)
         query[place] = first_query[:, None]
         bias[place, 0] = offsets.float()
+        for index, member in enumerate(fold.members):
+            if member.recipe.imbalance == "focal":
+                bias[place, 0, index] = _focal_bias(bias[place, 0, index])
         outside.append(rest.reshape(-1, members, outputs))
     recipes = [[member.recipe for member in fold.members] for fold in folds]
     return Start(
@@ -172,3 +176,8 @@ def _cut(
     at_most = np.cumsum(np.bincount(truth, weight, minlength=n_classes))[:-1]
     cut = int(np.abs(at_most - weight.sum() / 2).argmin())
     return (truth > cut).astype(np.int64)
+
+
+def _focal_bias(bias: Tensor) -> Tensor:
+    """Return the bias by which a network of the focal loss states the same of the average unit."""
+    return torch.from_numpy(natural_to_focal(bias.double().numpy()[None])[0]).to(bias)

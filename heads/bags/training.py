@@ -7,7 +7,7 @@ end, and equals the network trained alone. Every network starts at mean pooling 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from heads.bags.network import AttentionNetwork
 from heads.bags.stack import Stack, forward, losses
 from heads.bags.starting import Start, started
 from heads.base import Training
+from heads.solvers.imbalance import FOCUS, case_weights, focal_to_natural, shift_of
 from heads.stages import counted
 from heads.torch_threads import one_thread
 
@@ -74,6 +75,10 @@ class _Block:
     weights: npt.NDArray[np.float32]  # (folds, units, members): summing to 1 in each network
     truth: Indices  # (folds, units, members)
     start: Start
+    shift: npt.NDArray[
+        np.float32
+    ]  # (folds, members, columns): what the treatment of rare classes adds to scores
+    focal: npt.NDArray[np.bool_]  # (folds, members): which learn by the focal loss
 
     @classmethod
     def create(cls, training: Training, folds: Sequence[Fold]) -> _Block:
@@ -87,11 +92,17 @@ class _Block:
             images[place, :, : of_fold.width] = of_fold(vectors)
         members = [fold.members for fold in folds]
         weights = np.zeros((len(folds), training.n_units, len(members[0])), np.float32)
+        shift = np.zeros((len(folds), len(members[0]), training.columns), np.float32)
         truth = np.zeros(weights.shape, np.int64)
         for place, of_fold_members in enumerate(members):
             for index, member in enumerate(of_fold_members):
                 truth[place, :, index] = np.maximum(training.y[first_row, member.target], 0)
-                weight = training.sample_weight[first_row[member.learned], member.target]
+                own, imbalance = truth[place, member.learned, index], member.recipe.imbalance
+                natural = training.sample_weight[first_row[member.learned], member.target]
+                shift[place, index] = shift_of(own, natural, imbalance, n_classes=training.n_classes)
+                weight = case_weights(
+                    own, natural, imbalance, n_classes=training.n_classes, seed=folds[place].seed
+                )
                 weights[place, member.learned, index] = weight / max(weight.sum(dtype=np.float64), 1e-30)
         return cls(
             training=training,
@@ -112,6 +123,8 @@ class _Block:
                 weights=weights,
                 n_classes=training.n_classes,
             ),
+            shift=shift,
+            focal=np.array([[each.recipe.imbalance == "focal" for each in own] for own in members]),
         )
 
     def train(self) -> list[list[Trained]]:
@@ -158,7 +171,8 @@ class _Block:
                 weight = self._of_units(self.weights, stack, batch) * (share[:, None] * batch.real)[..., None]
                 own = None if drops is None else _part_of(drops, position, batch)
                 position += [len(units) for units in some]
-                loss = self._losses(stack, batch, own) * torch.from_numpy(weight.astype(np.float32))
+                of_units = self._focused(stack, self._losses(stack, batch, own))
+                loss = of_units * torch.from_numpy(weight.astype(np.float32))
                 found = torch.autograd.grad(loss.sum(), stack.tensors)
                 gradients = (
                     [a + b for a, b in zip(gradients, found, strict=True)] if gradients else list(found)
@@ -171,6 +185,24 @@ class _Block:
         """Return (folds, u, members) log losses of the units of a batch."""
         scores = self._scores(stack, batch, drops)
         return losses(scores, torch.from_numpy(self._of_units(self.truth, stack, batch)))
+
+    def _focused(self, stack: Stack, of_units: Tensor) -> Tensor:
+        """Return (folds, u, members) log losses, times ``(1 - p)**2`` of networks that learn by the focal loss."""
+        focal = self.focal[np.ix_(stack.folds, stack.members)]
+        if not focal.any():
+            return of_units
+        focused = of_units * (-torch.expm1(-of_units)) ** FOCUS
+        return torch.where(torch.from_numpy(focal)[:, None], focused, of_units)
+
+    def _natural(self, stack: Stack, scores: Tensor) -> Tensor:
+        """Return (folds, u, members, columns) scores without what the treatment of rare classes makes of them."""
+        where = np.ix_(stack.folds, stack.members)
+        if self.shift[where].any():
+            scores = scores - torch.from_numpy(self.shift[where])[:, None]
+        for fold, member in np.argwhere(self.focal[where]).tolist():
+            natural = focal_to_natural(scores[fold, :, member].numpy())
+            scores[fold, :, member] = torch.from_numpy(natural.astype(np.float32))
+        return scores
 
     def _scores(self, stack: Stack, batch: Batch, drops: Tensor | None = None) -> Tensor:
         """Return (folds, u, members, columns) scores of the units of a batch."""
@@ -225,7 +257,9 @@ class _Block:
             batch = Batch.of(self.bags, some)
             weight = self._of_units(held, stack, batch) * batch.real[..., None]
             with torch.no_grad():
-                found = self._losses(stack, batch, None).double().numpy()
+                scores = self._natural(stack, self._scores(stack, batch))
+                truth = torch.from_numpy(self._of_units(self.truth, stack, batch))
+                found = losses(scores, truth).double().numpy()
             total[where] += (found * weight).sum(1)
             weights[where] += weight.sum(1, dtype=np.float64)
         mean = np.divide(total, weights, out=np.full(total.shape, np.inf), where=weights > 0)
@@ -242,17 +276,25 @@ class _Block:
         for some in parts(self.bags, [scored], self._part_rows(own)) if len(scored) else ():
             batch = Batch.of(self.bags, some)
             with torch.no_grad():
-                found = self._scores(own, batch)
+                found = self._natural(own, self._scores(own, batch))
             scores[done : done + len(some[0])] = found[0].numpy()
             done += len(some[0])
         return [
             Trained(
-                own.network(0, index, self.features[fold], self.start.outside[fold][:, index]),
+                self._stated(
+                    own.network(0, index, self.features[fold], self.start.outside[fold][:, index]),
+                    self.shift[fold, own.members[index]],
+                ),
                 scores[:, index],
                 int(best_round[index]),
             )
             for index in range(len(own.members))
         ]
+
+    @staticmethod
+    def _stated(network: AttentionNetwork, shift: npt.NDArray[np.float32]) -> AttentionNetwork:
+        """Return the network such that it states the classes as they are distributed."""
+        return replace(network, bias=network.bias - shift) if shift.any() else network
 
     @staticmethod
     def _features(training: Training, bags: Bags, fold: Fold) -> ProjectedFeatures:

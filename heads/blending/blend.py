@@ -20,10 +20,10 @@ from heads.blending.joining import Joined, Said, cut_log_odds, join
 from heads.blending.parts import Part, part_of, require_one_question
 from heads.blending.weights import SHRINKAGE
 from heads.inputs.input_ways import HeadInputs
+from heads.inputs.leakage import leakage_groups
 from heads.protocol.decided_by import id_of
 from heads.protocol.evaluate_units import evaluate_units
 from heads.protocol.fitting import Fitted
-from heads.protocol.leakage import leakage_groups
 from heads.protocol.learnable_targets import LeftOut, learnable_targets
 from heads.protocol.options import ProbeOptions
 from heads.protocol.predictions import Predictions

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from embedstore.view import MISSING
 from heads.blending.weights import fit_weights, ridge_of
-from heads.protocol.fitting import CalibratedUnits, calibrate_units
+from heads.protocol.calibrated_units import CalibratedUnits, calibrate_units
 from heads.scores import Floats, blended
 from heads.statistics.calibration import Calibrator
 

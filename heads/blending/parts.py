@@ -98,7 +98,11 @@ def part_of(found: ProbeResult | Run) -> Part:
         saved={
             "head": name,
             "run_id": id_of(decided),
-            "inputs": {key: document["inputs"][key] for key in ("chosen", "blocks")},
+            "inputs": {
+                key: document["inputs"][key]
+                for key in ("chosen", "blocks", "bins")
+                if key in document["inputs"]
+            },
             "heads": [{key: entry[key] for key in _KEPT if key in entry} for entry in document["heads"]],
         },
     )

@@ -30,6 +30,7 @@ from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.folds import repeat_seed
 from heads.scores import Floats, columns_of
 from heads.solvers.early_stopping import hold_out, usual_stop
+from heads.solvers.imbalance import IMBALANCES, Imbalance, focal_to_natural
 
 _NOBODY = np.zeros(0, np.int64)
 _NETWORK = ("gate", "gate_bias", "query", "value", "bias")
@@ -77,6 +78,9 @@ class AttentionHead(EmbeddingClassifier):
         default the last.
     validation_share
         Share of the groups held out to know when to stop; 0 trains to the epoch that training ends with.
+    imbalance
+        How rare classes are treated in training: ``balanced`` class weights, ``oversample``, the ``focal`` loss, or
+        not. Scores are those of the classes as they are distributed (`heads.solvers.imbalance`).
     random_state
         Of first weights, order, dropout and held-out groups.
 
@@ -123,6 +127,7 @@ class AttentionHead(EmbeddingClassifier):
         patience: int = 3,
         stop_after: int | None = None,
         validation_share: float = 0.1,
+        imbalance: Imbalance = "none",
         random_state: int = 0,
     ) -> None:
         self.queries = queries
@@ -141,6 +146,7 @@ class AttentionHead(EmbeddingClassifier):
         self.patience = patience
         self.stop_after = stop_after
         self.validation_share = validation_share
+        self.imbalance = imbalance
         self.random_state = random_state
 
     @property
@@ -195,7 +201,7 @@ class AttentionHead(EmbeddingClassifier):
         shift: npt.NDArray[np.float64] | float = 0.0,
     ) -> Floats:
         """Return (n_units, columns) scores of bags (`heads.base.Head.unit_scores`)."""
-        return self.network_.scores(X, unit_of_row, n_units) - shift
+        return self._natural(self.network_.scores(X, unit_of_row, n_units)) - shift
 
     def image_weights(
         self, X: npt.NDArray[np.float32], unit_of_row: npt.NDArray[np.int64], n_units: int
@@ -255,7 +261,10 @@ class AttentionHead(EmbeddingClassifier):
         return AttentionFamily()
 
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
-        return self.network_.scores(X, np.arange(len(X)), len(X))
+        return self._natural(self.network_.scores(X, np.arange(len(X)), len(X)))
+
+    def _natural(self, scores: Floats) -> Floats:
+        return focal_to_natural(scores) if self.imbalance == "focal" else scores
 
     def _set_learned(self, trained: Trained, classes: npt.NDArray[Any]) -> Self:
         self.n_iter_ = max(1, trained.best_round)
@@ -281,6 +290,12 @@ class AttentionFamily(FamilyDefaults):
     final: ClassVar[Final] = "ensemble"
 
     points: tuple[Mapping[str, Any], ...] = tuple({"l2": l2} for l2 in (1e-4, 1e-3, 1e-2, 0.1, 1.0))
+
+    def with_imbalance(self) -> Self:
+        """Return the grid with the middle point once for each way with rare classes as well."""
+        middle = self.points[len(self.points) // 2]
+        ways = [{**middle, "imbalance": name} for name in IMBALANCES if name != "none"]
+        return replace(self, points=(*self.points, *ways))
 
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every unit by networks that never saw its fold, nor stopped by it; the folds fix the last epoch."""

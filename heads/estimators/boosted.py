@@ -25,10 +25,10 @@ from heads.base import (
 )
 from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.folds import repeat_seed
+from heads.principal_axes import Projection
 from heads.scores import Floats, columns_of
 from heads.solvers.boosted_rows import QuantisedRows, device_of, margins, threads_for
 from heads.solvers.early_stopping import usual_stop
-from heads.solvers.principal_axes import Projection
 from heads.stages import counted
 
 
@@ -70,7 +70,7 @@ class BoostedHead(EmbeddingClassifier):
     booster_
         The trees.
     projection_
-        The fitted `heads.solvers.principal_axes.Projection`.
+        The fitted `heads.principal_axes.Projection`.
     n_iter_
         Rounds kept.
     classes_

@@ -16,6 +16,7 @@ from heads.estimators.classifier import EmbeddingClassifier, require_arrays
 from heads.folds import repeat_seed
 from heads.scores import Floats, columns_of
 from heads.solvers.early_stopping import hold_out, usual_stop
+from heads.solvers.imbalance import IMBALANCES, Imbalance, focal_to_natural
 from heads.solvers.logistic_rows import Normalisation
 from heads.solvers.mlp_batches import Problem
 from heads.solvers.mlp_network import Network, NetworkRecipe, Schedule
@@ -62,6 +63,9 @@ class MlpHead(EmbeddingClassifier):
         ``cosine`` (to zero, arXiv 1608.03983) or ``constant``.
     members
         Networks whose logits are averaged; their seeds follow `random_state`.
+    imbalance
+        How rare classes are treated in training: ``balanced`` class weights, ``oversample``, the ``focal`` loss, or
+        not. Scores are those of the classes as they are distributed (`heads.solvers.imbalance`).
     random_state
         Of first weights, order, dropout and held-out groups.
     device
@@ -100,6 +104,7 @@ class MlpHead(EmbeddingClassifier):
         validation_share: float = 0.1,
         schedule: Schedule = "cosine",
         members: int = 1,
+        imbalance: Imbalance = "none",
         random_state: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -117,6 +122,7 @@ class MlpHead(EmbeddingClassifier):
         self.validation_share = validation_share
         self.schedule = schedule
         self.members = members
+        self.imbalance = imbalance
         self.random_state = random_state
         self.device = device
 
@@ -139,6 +145,7 @@ class MlpHead(EmbeddingClassifier):
             patience=self.patience,
             stop_after=self.stop_after,
             schedule=self.schedule,
+            imbalance=self.imbalance,
         ).check()
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -231,10 +238,14 @@ class MlpHead(EmbeddingClassifier):
         return MlpFamily()
 
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
-        scores = self.networks_[0].scores(X)
+        scores = self._of_network(self.networks_[0], X)
         for network in self.networks_[1:]:
-            scores += network.scores(X)
+            scores += self._of_network(network, X)
         return scores / len(self.networks_)
+
+    def _of_network(self, network: Network, X: npt.NDArray[np.float32]) -> Floats:
+        scores = network.scores(X)
+        return focal_to_natural(scores) if self.imbalance == "focal" else scores
 
     def _set_learned(self, trained: Sequence[Trained], classes: npt.NDArray[Any]) -> Self:
         self.n_iter_ = max(1, *(member.best_round for member in trained))
@@ -266,6 +277,11 @@ class MlpFamily(FamilyDefaults):
     device: str = "cpu"
 
     final: ClassVar[Final] = "ensemble"
+
+    def with_imbalance(self) -> Self:
+        """Return the grid with the first point once for each way with rare classes as well."""
+        ways = [{**self.points[0], "imbalance": name} for name in IMBALANCES if name != "none"]
+        return replace(self, points=(*self.points, *ways))
 
     def on_device(self, device: str) -> Self:
         """Return the same grid, to be fitted there."""

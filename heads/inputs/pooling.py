@@ -14,6 +14,9 @@ from embedstore.task import POOLINGS
 
 # The pooling that leaves a head one row per image.
 IMAGES = "mean-probability"
+# A mean for each place, side by side (`heads.inputs.binned`): no task asks for it, since it needs to know places.
+BINNED = "binned"
+PROBE_POOLINGS = (*POOLINGS, BINNED)
 _UNITS = 1024
 
 

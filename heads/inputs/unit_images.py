@@ -44,7 +44,7 @@ class UnitImages:
 
     @classmethod
     def of_view(cls, view: View, groups: npt.NDArray[np.int64]) -> UnitImages:
-        """Return the images of a view that speak for a target; `groups` as `heads.protocol.leakage.leakage_groups`.
+        """Return the images of a view that speak for a target; `groups` as `heads.inputs.leakage.leakage_groups`.
 
         A unit without such an image has no label either (`embedstore.view.View`), and is not to be taken.
         """

@@ -30,6 +30,7 @@ _ELSEWHERE = frozenset(
         "with_columns",
         "pooling",
         "select_inputs",
+        "select_imbalance",
         "inputs",
         "device",
         "strict_targets",

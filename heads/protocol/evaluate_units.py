@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.task import Task
 from embedstore.view import MISSING, View
+from heads.inputs.shared_heads import Groups, target_groups
 from heads.protocol.fitting import Fitted
 from heads.protocol.predictions import Predictions
 from heads.protocol.probe_result import Evaluation
-from heads.scores import Floats
 from heads.stages import counted, stage
 from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, Estimate
@@ -20,7 +21,11 @@ from heads.statistics.conformal import evaluate_sets
 from heads.statistics.decision_curve import DecisionCurve, decision_curve
 from heads.statistics.evaluation import Scored, evaluate
 from heads.statistics.metrics import computed_in
+from heads.statistics.prevalence import shares_outside
 from heads.statistics.subgroups import subgroups_of
+from heads.statistics.thresholds import AT_SENSITIVITY, at_least, grade_thresholds
+
+_OF_GRADES = ("recall", "specificity", "precision")
 
 
 def evaluate_units(
@@ -32,6 +37,7 @@ def evaluate_units(
     *,
     draws: int,
     seed: int,
+    shared: Groups = (),
 ) -> Evaluation:
     """Compute all metrics, curves and counts of the evaluation set, on the same draws of patients.
 
@@ -49,9 +55,11 @@ def evaluate_units(
         (n, targets) int64: the labels that were learned from.
     draws, seed
         Of the bootstrap.
+    shared
+        Groups of targets that one head answers: they have their thresholds of grades in common.
     """
     with stage(f"intervals, {draws:,} draws of patients"):
-        return _evaluate(view, evaluated, units, fitted, learned, draws=draws, seed=seed)
+        return _evaluate(view, evaluated, units, fitted, learned, draws=draws, seed=seed, shared=shared)
 
 
 def _evaluate(
@@ -63,6 +71,7 @@ def _evaluate(
     *,
     draws: int,
     seed: int,
+    shared: Groups,
 ) -> Evaluation:
     task, targets = view.task, view.task.targets
     scored = evaluated.scored(draws=draws, seed=seed, class_weights=task.class_weights, ordered=task.ordered)
@@ -96,8 +105,9 @@ def _evaluate(
         for index, target in enumerate(targets)
     }
     constant = replace(
-        scored, probabilities=_prevalences(evaluated, learned, fitted.folds, len(task.classes))
+        scored, probabilities=shares_outside(evaluated.fold, learned, fitted.folds, len(task.classes))
     )
+    grades = _grade_thresholds(task, fitted, learned, shared)
     curves, answered = _curves(scored, targets, task.positive_class)
     return Evaluation(
         overall=overall,
@@ -109,22 +119,38 @@ def _evaluate(
         sets=sets,
         decision_curves=curves,
         abstention=answered,
+        grade_thresholds=grades,
+        at_grades=_at_grades(scored, task.classes, grades),
     )
 
 
-def _prevalences(
-    evaluated: Predictions, learned: npt.NDArray[np.int64], fold: npt.NDArray[np.int64], n_classes: int
-) -> Floats:
-    """Return (n_units, targets, n_classes) shares of the classes among the labels that a unit's head learned from.
+def _grade_thresholds(
+    task: Task, fitted: Fitted, learned: npt.NDArray[np.int64], shared: Groups
+) -> tuple[Mapping[str, Mapping[str, float]], ...]:
+    if not task.ordered or len(task.classes) == 2:
+        return ()
+    groups = target_groups(shared, task.targets) if shared else ()
+    return grade_thresholds(learned, fitted.cut_probabilities, task.classes, groups)
 
-    In cross-validation these are the labels outside the unit's own fold, as for the head itself.
-    """
-    shares = np.empty((*evaluated.y.shape, n_classes))
-    for left in np.unique(evaluated.fold):
-        outside = learned[fold != left]
-        counts = np.stack([(outside == k).sum(axis=0) for k in range(n_classes)], axis=1)
-        shares[evaluated.fold == left] = counts / counts.sum(axis=1, keepdims=True)
-    return shares
+
+def _at_grades(
+    scored: Scored, classes: Sequence[str], grades: Sequence[Mapping[str, Mapping[str, float]]]
+) -> dict[str, dict[str, Mapping[str, Estimate]]]:
+    """Return what deciding a grade or a graver one at the wanted sensitivity is worth, of targets that have one."""
+    found: dict[str, dict[str, Mapping[str, Estimate]]] = {}
+    for number, grade in enumerate(classes[1:], start=1):
+        having = [target for target, of_target in enumerate(grades) if grade in of_target]
+        if not having:
+            continue
+        y, probability = scored.y[:, having], at_least(scored.probabilities[:, having], number)
+        binary = Scored(
+            np.where(y == MISSING, MISSING, (y >= number).astype(np.int64)),
+            np.stack([1 - probability, probability], axis=2),
+            scored.draws,
+        )
+        cuts = [grades[target][grade][AT_SENSITIVITY] for target in having]
+        found[grade] = {AT_SENSITIVITY: evaluate(binary, _OF_GRADES, thresholds=cuts)}
+    return found
 
 
 def _curves(

@@ -10,7 +10,7 @@ drawn together half of that way, by which they are as wide as the final ones: ba
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,15 +24,22 @@ from heads.ensemble import EnsembleHead
 from heads.folds import assign_folds, partitions, repeat_seed, require_classes
 from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial
+from heads.inputs.shared_heads import (
+    Groups,
+    StackedTargets,
+    stack_targets,
+    target_groups,
+    task_of_groups,
+)
 from heads.inputs.unit_images import UnitImages
+from heads.protocol.calibrated_units import calibrate_units
 from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.protocol.select_inputs import Labelled, Selected, select_inputs
 from heads.protocol.select_point import pooled_scores
 from heads.reliability import drawn_together, reliability_ratio
 from heads.scores import Floats
 from heads.stages import stage
-from heads.statistics.calibration import Calibration, calibrate, cross_fitted
-from heads.statistics.thresholds import choose_thresholds
+from heads.statistics.calibration import Calibration
 
 AskedFinal = Literal["auto", "refit", "ensemble"]
 FINALS: tuple[AskedFinal, ...] = ("auto", "refit", "ensemble")
@@ -126,6 +133,8 @@ def fit(
     seed: int,
     final: AskedFinal = "auto",
     repeats: int | None = None,
+    shared: Groups = (),
+    dealt: npt.NDArray[np.int64] | None = None,
 ) -> Fitted:
     """Select, calibrate and fit one head per target.
 
@@ -150,6 +159,10 @@ def fit(
         What answers; ``auto`` is the grid's own (`final` of `heads.base.HeadFamily`).
     repeats
         Partitions of an ensemble, 2 or more; by default `usual_repeats`.
+    shared
+        Groups of targets that one head answers; by default each target has its own.
+    dealt
+        (n_units,) int64 folds of the units, from 0 to ``folds - 1``, patients whole; by default they are dealt here.
 
     Raises
     ------
@@ -158,20 +171,63 @@ def fit(
     UsageError
         If a metadata column has too many levels (`heads.inputs.metadata.MetadataBlocks.learn`).
     """
+    how = _How(
+        grid=grid,
+        inputs=inputs,
+        folds=folds,
+        class_weights=class_weights,
+        seed=seed,
+        final=final,
+        repeats=repeats,
+    )
+    if not shared:
+        return _fit(rows, task, how, dealt)
+    groups = target_groups(shared, task.targets)
+    stacked = stack_targets(rows, groups)
+    of_pairs = None if dealt is None else dealt[stacked.unit]
+    return _of_targets(_fit(stacked.images, task_of_groups(task, groups), how, of_pairs), stacked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """How heads are fitted, as `fit`."""
+
+    grid: HeadFamily
+    inputs: Sequence[HeadInputs]
+    folds: int
+    class_weights: ClassWeights
+    seed: int
+    final: AskedFinal
+    repeats: int | None
+
+    @property
+    def is_ensemble(self) -> bool:
+        return (self.grid.final if self.final == "auto" else self.final) == "ensemble"
+
+
+def _fit(rows: UnitImages, task: Task, how: _How, dealt: npt.NDArray[np.int64] | None) -> Fitted:
+    """Fit a head for each target (`fit`)."""
     n_classes = len(task.classes)
+    grid, folds, seed = how.grid, how.folds, how.seed
     require_classes(rows.y, rows.groups, folds=folds, task=task)
-    fold_of_unit = assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
-    weights = training_weights(rows.y, task, class_weights)
+    fold_of_unit = (
+        assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
+        if dealt is None
+        else dealt
+    )
+    weights = training_weights(rows.y, task, how.class_weights)
     labelled = Labelled(images=rows, weights=weights, folds=fold_of_unit, n_classes=n_classes)
-    is_ensemble = (grid.final if final == "auto" else final) == "ensemble"
     with stage("selection"):
         tried = select_inputs(
-            _for_selection(labelled, folds, seed) if is_ensemble else labelled, inputs, grid, seed=seed
+            _for_selection(labelled, folds, seed) if how.is_ensemble else labelled,
+            how.inputs,
+            grid,
+            seed=seed,
         )
     best = min(tried, key=lambda selected: selected.trial.log_loss)
     answering = (
-        _ensembles(labelled, best, grid, folds, seed, repeats or usual_repeats(len(rows.X)))
-        if is_ensemble
+        _ensembles(labelled, best, grid, folds, seed, how.repeats or usual_repeats(len(rows.X)))
+        if how.is_ensemble
         else _refitted(labelled, best, grid, seed)
     )
     with stage("calibration"):
@@ -186,6 +242,7 @@ def fit(
         pooling=best.choice.inputs.pooling,
         training_weights=weights,
         blocks=best.choice.blocks,
+        bins=best.choice.bins,
     )
     return Fitted(
         predictor=predictor,
@@ -200,6 +257,34 @@ def fit(
         out_of_fold_probabilities=calibrated.probabilities,
         cut_probabilities=calibrated.cut,
         ensemble=answering.ensemble,
+    )
+
+
+def _of_targets(found: Fitted, stacked: StackedTargets) -> Fitted:
+    """Return what was fitted for groups of targets as that of each target."""
+    groups = stacked.group_of_target.tolist()
+    assert isinstance(found.predictor, Predictor)
+    predictor = replace(
+        found.predictor,
+        heads=[found.predictor.heads[group] for group in groups],
+        calibrators=[found.predictor.calibrators[group] for group in groups],
+        training_weights=tuple(found.predictor.training_weights[group] for group in groups),
+    )
+    ensemble = found.ensemble and replace(
+        found.ensemble, reliability=tuple(found.ensemble.reliability[group] for group in groups)
+    )
+    return replace(
+        found,
+        predictor=predictor,
+        points=tuple(found.points[group] for group in groups),
+        losses=found.losses[:, groups],
+        calibrations=tuple(found.calibrations[group] for group in groups),
+        thresholds=tuple(found.thresholds[group] for group in groups) if found.thresholds else (),
+        folds=stacked.folds_of_units(found.folds),
+        out_of_fold_scores=stacked.unstacked(found.out_of_fold_scores),
+        out_of_fold_probabilities=stacked.unstacked(found.out_of_fold_probabilities),
+        cut_probabilities=stacked.unstacked(found.cut_probabilities),
+        ensemble=ensemble,
     )
 
 
@@ -274,58 +359,3 @@ def _patients_of_rarest_class(images: UnitImages, n_classes: int) -> int:
     return min(
         len(np.unique(images.groups[of_target == k])) for of_target in images.y.T for k in range(n_classes)
     )
-
-
-@dataclass(frozen=True)
-class CalibratedUnits:
-    """What was learned from out-of-fold scores; `Fitted` says what each of it is."""
-
-    calibrations: tuple[Calibration, ...]
-    thresholds: tuple[Mapping[str, float], ...]
-    probabilities: Floats
-    cut: Floats
-
-
-def calibrate_units(
-    scores: Floats,
-    y: npt.NDArray[np.int64],
-    fold_of_unit: npt.NDArray[np.int64],
-    n_classes: int,
-    *,
-    wide: Floats | None = None,
-    without: Container[str] = (),
-) -> CalibratedUnits:
-    """Learn calibrators and thresholds by target, and state cross-fitted probabilities of the labelled units.
-
-    Parameters
-    ----------
-    scores
-        (n_units, targets, columns) out-of-fold scores, as steep as those of the heads that answer.
-    y
-        (n_units, targets) int64, `MISSING` where there is no label.
-    fold_of_unit
-        (n_units,) int64.
-    n_classes
-        Number of classes.
-    wide
-        Scores as wide as those of the heads that answer; None where `scores` are.
-    without
-        Kinds of calibrators that are not tried.
-    """
-    calibrations, thresholds = [], []
-    probabilities, cut = np.full((2, *y.shape, n_classes), np.nan)
-    for target in range(y.shape[1]):
-        labelled = y[:, target] != MISSING
-        known, folds = y[labelled, target], fold_of_unit[labelled]
-        of_target = scores[labelled, target]
-        calibration = calibrate(of_target, known, folds, without=without)
-        probabilities[labelled, target] = cut[labelled, target] = calibration.probabilities
-        if wide is not None:
-            kind = calibration.calibrator.kind
-            cut[labelled, target] = cross_fitted(
-                kind, of_target, known, folds, applied_to=wide[labelled, target]
-            )
-        calibrations.append(calibration)
-        if n_classes == 2:
-            thresholds.append(choose_thresholds(known, cut[labelled, target, 1]))
-    return CalibratedUnits(tuple(calibrations), tuple(thresholds), probabilities, cut)

@@ -18,6 +18,7 @@ from embedstore.errors import DataError
 from embedstore.view import MISSING, View, take_targets
 from heads.few_shots import NOT_DRAWN
 from heads.folds import assign_folds
+from heads.inputs.shared_heads import Groups, labels_of_heads, target_groups
 from heads.protocol.splits import split_units
 
 LEAST_FOLDS = 2
@@ -73,7 +74,13 @@ class Learnable:
 
 
 def learnable_targets(
-    view: View, groups: npt.NDArray[np.int64], *, folds: int, seed: int, strict: bool = False
+    view: View,
+    groups: npt.NDArray[np.int64],
+    *,
+    folds: int,
+    seed: int,
+    strict: bool = False,
+    shared: Groups = (),
 ) -> Learnable:
     """Leave out the targets that cannot be learned.
 
@@ -85,11 +92,13 @@ def learnable_targets(
     view
         Units, targets and splits.
     groups
-        (n_units,) int64: the patients that folds keep together (`heads.protocol.leakage.leakage_groups`).
+        (n_units,) int64: the patients that folds keep together (`heads.inputs.leakage.leakage_groups`).
     folds, seed
         Of the probe.
     strict
         Refuse instead, if there is any such target.
+    shared
+        Groups of targets that one head answers: then the patients of all of them count.
 
     Raises
     ------
@@ -97,20 +106,20 @@ def learnable_targets(
         If no target can be learned, or some cannot and `strict`: with all of them, their reasons and counts.
     """
     names = view.task.targets
-    found = _left_out(view, groups, folds, seed)
+    found = _left_out(view, groups, folds, seed, shared)
     if strict and found:
         raise DataError(_refusal(view, found, folds))
     possible = folds
     while len(found) == len(names) and possible > LEAST_FOLDS:
         possible -= 1
-        found = _left_out(view, groups, possible, seed)
+        found = _left_out(view, groups, possible, seed, shared)
     if len(found) == len(names):
         raise DataError(_refusal(view, found, possible))
     kept = [name for name in names if name not in found]
     return Learnable(
         view=take_targets(view, kept) if found else view,
         folds=possible,
-        left_out=_with_possible_folds(found, view, groups, possible, seed),
+        left_out=_with_possible_folds(found, view, groups, possible, seed, shared),
     )
 
 
@@ -122,7 +131,9 @@ def by_reason(left_out: Mapping[str, LeftOut]) -> dict[str, list[str]]:
     return listed
 
 
-def _left_out(view: View, groups: npt.NDArray[np.int64], folds: int, seed: int) -> dict[str, LeftOut]:
+def _left_out(
+    view: View, groups: npt.NDArray[np.int64], folds: int, seed: int, shared: Groups
+) -> dict[str, LeftOut]:
     """Return the targets that `folds` folds cannot learn; without them folds are dealt anew, and others may fail."""
     found: dict[str, LeftOut] = {}
     kept = list(view.task.targets)
@@ -130,16 +141,19 @@ def _left_out(view: View, groups: npt.NDArray[np.int64], folds: int, seed: int) 
         current = take_targets(view, kept)
         split = split_units(current)
         # Numbered as `UnitImages.take` will: folds are dealt by these numbers.
-        y, own = current.y[split.fitted], np.unique(groups[split.fitted], return_inverse=True)[1]
+        own = np.unique(groups[split.fitted], return_inverse=True)[1]
+        heads = target_groups(shared, kept) if shared else [[at] for at in range(len(kept))]
+        y, own = labels_of_heads(current.y[split.fitted], own, heads)
         patients = _patients_by_class(y, own, len(view.task.classes))
         reasons = [_reason(of_class, folds) for of_class in patients]
         if split.mode == "outer cross-validation" and not any(reasons):
-            outside = _fewest_outside(y, own, folds, seed, len(view.task.classes))
+            dealt = None if view.folds is None else np.resize(view.folds[split.fitted], len(y))
+            outside = _fewest_outside(y, own, folds, seed, len(view.task.classes), dealt)
             reasons = [_too_few_outside(folds) if fewest < folds else None for fewest in outside]
-        for name, reason, of_class in zip(kept, reasons, patients, strict=True):
+        for targets, reason, of_class in zip(heads, reasons, patients, strict=True):
             if reason is not None:
                 counts = dict(zip(view.task.classes, of_class.tolist(), strict=True))
-                found[name] = LeftOut(reason, counts)
+                found |= {kept[target]: LeftOut(reason, counts) for target in targets}
         if not any(reasons):
             break
         kept = [name for name in kept if name not in found]
@@ -176,10 +190,15 @@ def _patients_by_class(
 
 
 def _fewest_outside(
-    y: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], folds: int, seed: int, n_classes: int
+    y: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    folds: int,
+    seed: int,
+    n_classes: int,
+    dealt: npt.NDArray[np.int64] | None,
 ) -> npt.NDArray[np.int64]:
-    """Return, by target, the patients of the rarest class that the least lucky outer fold leaves to learn from."""
-    fold = assign_folds(y, groups, folds=folds, n_classes=n_classes, seed=seed)
+    """Return, by head, the patients of the rarest class that the least lucky outer fold leaves to learn from."""
+    fold = assign_folds(y, groups, folds=folds, n_classes=n_classes, seed=seed) if dealt is None else dealt
     counts = [
         _patients_by_class(y[fold != left], groups[fold != left], n_classes).min(axis=1)
         for left in range(folds)
@@ -188,7 +207,12 @@ def _fewest_outside(
 
 
 def _with_possible_folds(
-    left_out: Mapping[str, LeftOut], view: View, groups: npt.NDArray[np.int64], folds: int, seed: int
+    left_out: Mapping[str, LeftOut],
+    view: View,
+    groups: npt.NDArray[np.int64],
+    folds: int,
+    seed: int,
+    shared: Groups,
 ) -> dict[str, LeftOut]:
     """Note of each target in how many folds it could be learned."""
     noted = dict(left_out)
@@ -196,7 +220,7 @@ def _with_possible_folds(
     for fewer in range(folds - 1, LEAST_FOLDS - 1, -1):
         if not open_ones:
             break
-        failing = _left_out(view, groups, fewer, seed)
+        failing = _left_out(view, groups, fewer, seed, shared)
         noted |= {
             name: replace(noted[name], possible_folds=fewer) for name in open_ones if name not in failing
         }

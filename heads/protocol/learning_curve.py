@@ -18,9 +18,9 @@ from embedstore.errors import DataError, UsageError
 from embedstore.view import View
 from heads.base import HeadFamily
 from heads.folds import assign_folds
+from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import Fitted, fit
-from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
 from heads.stages import counted

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from embedstore.errors import UsageError, require_number, require_whole_number
-from embedstore.task import POOLINGS
-from embedstore.view import View, take_targets, without_split
+from embedstore.view import PLACE, View, take_targets, without_split
 from heads.base import HeadFamily
 from heads.few_shots import few_shots
 from heads.inputs.class_weights import CLASS_WEIGHTS, ClassWeights
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
-from heads.inputs.pooling import IMAGES
+from heads.inputs.leakage import leakage_groups
+from heads.inputs.pooling import BINNED, IMAGES, PROBE_POOLINGS
 from heads.protocol.fitting import FINALS, AskedFinal
-from heads.protocol.leakage import leakage_groups
 from heads.registry import head_family, head_needs
 from heads.statistics.bootstrap import DRAWS
 from heads.statistics.conformal import COVERAGE
@@ -38,15 +37,22 @@ class ProbeOptions:
     cross_validate
         Evaluate every unit out of fold, whatever official split there is.
     pooling
-        How a study's images give one answer; the task's rule by default.
+        How a study's images give one answer; the task's rule by default. ``binned`` has a mean for each place
+        (`heads.inputs.binned`) and needs the view's column ``place``.
     with_columns
         Metadata of the view that the head gets beside the vectors; all that the view holds by default.
     select_inputs
         Choose pooling, and whether metadata helps, by out-of-fold log loss among all ways there are.
+    select_imbalance
+        Also try class weights, oversampling and the focal loss as points of the grid, of heads that have them
+        (`heads.solvers.imbalance`); each is undone in the probabilities.
     inputs
         Choose among these ways only.
     shots
         Learn from so many units only, one of each patient (`heads.few_shots.few_shots`); all by default.
+    shared_heads
+        Groups of targets that one head answers (`heads.inputs.shared_heads`), each target in one; by default each
+        target has a head of its own.
     strict_targets
         Refuse targets that are too rare to learn; by default they are left out, counted and named.
     class_weights
@@ -95,8 +101,10 @@ class ProbeOptions:
     pooling: str | None = None
     with_columns: Sequence[str] | None = None
     select_inputs: bool = False
+    select_imbalance: bool = False
     inputs: Sequence[HeadInputs] | None = None
     shots: int | None = None
+    shared_heads: Sequence[Sequence[str]] = ()
     strict_targets: bool = False
     class_weights: ClassWeights = "none"
     folds: int = 5
@@ -135,7 +143,7 @@ class ProbeOptions:
             # Of a string alone, every letter would be taken for a name.
             if isinstance(names, str):
                 raise UsageError(f"{name} must be a sequence of names; found {names!r}: write [{names!r}]")
-        self._require_known("pooling", self.pooling, (None, *POOLINGS))
+        self._require_known("pooling", self.pooling, (None, *PROBE_POOLINGS))
         self._require_known("class_weights", self.class_weights, CLASS_WEIGHTS)
         self._require_known("final", self.final, FINALS)
         choice = "select_inputs=True" if self.select_inputs else "inputs" if self.inputs is not None else ""
@@ -168,11 +176,18 @@ class ProbeOptions:
                     f"with_columns: the view holds no column {lacking[0]!r}; it holds "
                     f"{', '.join(view.metadata) or 'none'}: load it with_columns={list(self.with_columns)}"
                 )
-            view = replace(view, metadata={column: view.metadata[column] for column in self.with_columns})
+            kept = [*self.with_columns, *(column for column in self.place_columns if column in view.metadata)]
+            view = replace(view, metadata={column: view.metadata[column] for column in dict.fromkeys(kept)})
         view = without_split(view) if self.cross_validate else view
         if self.shots is None:
             return view
         return few_shots(view, self.shots, groups=leakage_groups(view), seed=self.seed)
+
+    @property
+    def place_columns(self) -> tuple[str, ...]:
+        """The columns that the pooling needs of every image; ``()`` where it needs none."""
+        binned = self.pooling == BINNED or any(way.pooling == BINNED for way in self.inputs or ())
+        return (PLACE,) if binned else ()
 
     def require_no_vectors(self) -> None:
         """Refuse a head that is made of training vectors where none may be kept; raises UsageError."""
@@ -218,6 +233,8 @@ class ProbeOptions:
                 f"heads.estimators.presets.preset_family({self.preset!r})[1]"
             )
         found = head_family(self.head) if family is None else family
+        if self.select_imbalance:
+            found = found.with_imbalance()
         return found if self.device is None else found.on_device(self.device)
 
 

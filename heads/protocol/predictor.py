@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
+from embedstore.view import PLACE
 from heads.base import FittedHead
+from heads.inputs.binned import Bins
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import head_rows
 from heads.inputs.metadata import Cells, MetadataBlocks
@@ -36,6 +38,8 @@ class Predictor:
         Their effect on the scores is undone (`heads.base.FittedHead.unit_scores`).
     blocks
         How metadata columns become numbers; None where the heads get vectors alone.
+    bins
+        The places of binned pooling; None for other poolings.
     """
 
     heads: Sequence[FittedHead]
@@ -43,6 +47,12 @@ class Predictor:
     pooling: str
     training_weights: tuple[tuple[float, ...], ...]
     blocks: MetadataBlocks | None = None
+    bins: Bins | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every metadata column that it needs of an image."""
+        return (*(self.blocks.columns if self.blocks else ()), *((PLACE,) if self.bins else ()))
 
     def scores(
         self,
@@ -60,7 +70,7 @@ class Predictor:
         X, unit_of_image, n_units
             As `heads.inputs.pooling.pool_vectors`.
         metadata
-            Manifest column -> (n_images,) str, with those that `blocks` names.
+            Manifest column -> (n_images,) str, with those of `columns`.
         image_of_target
             (n_images, targets) bool: which images speak for which target; all for all by default.
 
@@ -72,7 +82,7 @@ class Predictor:
         """
         images = UnitImages(
             X=X,
-            metadata=self.blocks.require(metadata) if self.blocks else {},
+            metadata=self._cells(metadata),
             unit_of_row=unit_of_image,
             y=np.empty((n_units, len(self.heads)), np.int64),
             groups=np.arange(n_units),
@@ -124,6 +134,11 @@ class Predictor:
                     found[target] = of_target
         return found
 
+    def _cells(self, metadata: Cells | None) -> Cells:
+        """Return the cells of `columns`; raises UsageError where one is missing."""
+        given = self.blocks.require(metadata) if self.blocks else metadata or {}
+        return {column: np.asarray(given[column]) for column in self.columns if column in given}
+
     def _scores_together(self, part: TargetImages) -> Floats:
         """Return (n_units, targets, columns) scores of targets that have the same images."""
         images = part.images
@@ -134,6 +149,7 @@ class Predictor:
             n_units=images.n_units,
             pooling=self.pooling,
             blocks=self.blocks,
+            bins=self.bins,
         )
         if not np.isfinite(rows).all():
             bad = int((~np.isfinite(rows)).any(axis=1).sum())
@@ -172,8 +188,17 @@ class BlendedPredictor:
     calibrators: Sequence[Calibrator]
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Every metadata column that a part needs of an image."""
+        return tuple(dict.fromkeys(column for part in self.parts.values() for column in part.columns))
+
+    @property
+    def bins(self) -> None:
+        """None: each part has its own."""
+
+    @property
     def blocks(self) -> MetadataBlocks | None:
-        """Every metadata column that a part needs; None where none does."""
+        """Every metadata column that becomes numbers of a part; None where none does."""
         return MetadataBlocks.joined([part.blocks for part in self.parts.values() if part.blocks])
 
     def scores(

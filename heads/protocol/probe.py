@@ -15,11 +15,11 @@ from embedstore.errors import DataError, UsageError
 from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
+from heads.inputs.leakage import leakage_groups, require_disjoint_splits
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.decided_by import decided_by
 from heads.protocol.evaluate_units import evaluate_units
 from heads.protocol.fitting import Fitted, fit
-from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.learnable_targets import LeftOut, learnable_targets
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
@@ -71,7 +71,8 @@ def probe(
         plan = _plan(view, options_of(options), family)
         view, asked, split = plan.view, plan.asked, plan.split
         rows = plan.everyone.take(split.fitted)
-        fitted = _fit(rows, plan, seed=asked.seed)
+        dealt = None if view.folds is None else view.folds[split.fitted]
+        fitted = _fit(rows, plan, seed=asked.seed, dealt=dealt)
         sets = _sets(view, rows, fitted, asked.coverage)
     with _timed(seconds, "outliers"), stage("distances between patients"):
         learned = (rows.X, rows.unit_of_row, rows.groups)
@@ -84,7 +85,14 @@ def probe(
         )
     with _timed(seconds, "evaluate"):
         evaluation = evaluate_units(
-            view, evaluated, split.evaluated, fitted, rows.y, draws=asked.draws, seed=asked.seed
+            view,
+            evaluated,
+            split.evaluated,
+            fitted,
+            rows.y,
+            draws=asked.draws,
+            seed=asked.seed,
+            shared=asked.shared_heads,
         )
     curve = None
     if asked.learning_curve:
@@ -133,7 +141,20 @@ def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
     grid = asked.grid(family)
     groups = leakage_groups(view)
     decided = decided_by(view, asked, grid)
-    found = learnable_targets(view, groups, folds=asked.folds, seed=asked.seed, strict=asked.strict_targets)
+    _require_folds(view, groups, asked.folds)
+    found = learnable_targets(
+        view,
+        groups,
+        folds=asked.folds,
+        seed=asked.seed,
+        strict=asked.strict_targets,
+        shared=asked.shared_heads,
+    )
+    if view.folds is not None and found.folds < asked.folds:
+        raise DataError(
+            f"task {view.task.name!r}: no target has as many patients of each class as the {asked.folds} given folds "
+            f"need; {found.folds} would do"
+        )
     return _Plan(
         view=found.view,
         asked=replace(asked, folds=found.folds, targets=()),
@@ -147,7 +168,7 @@ def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
     )
 
 
-def _fit(rows: UnitImages, plan: _Plan, *, seed: int) -> Fitted:
+def _fit(rows: UnitImages, plan: _Plan, *, seed: int, dealt: npt.NDArray[np.int64] | None = None) -> Fitted:
     return fit(
         rows,
         plan.grid,
@@ -158,6 +179,8 @@ def _fit(rows: UnitImages, plan: _Plan, *, seed: int) -> Fitted:
         seed=seed,
         final=plan.asked.final,
         repeats=plan.asked.repeats,
+        shared=plan.asked.shared_heads,
+        dealt=dealt,
     )
 
 
@@ -199,6 +222,18 @@ def _require_usable(view: View) -> None:
         raise DataError(
             f"{where}: labels must index {list(view.task.classes)} or be {MISSING}; "
             f"found {view.y.min()} to {view.y.max()}"
+        )
+
+
+def _require_folds(view: View, groups: npt.NDArray[np.int64], folds: int) -> None:
+    """Refuse outer folds of a view that part patients, or are not as many as asked for."""
+    if view.folds is None:
+        return
+    of_group = np.unique(np.stack([groups, view.folds]), axis=1)
+    if len(np.unique(of_group[0])) < of_group.shape[1] or set(np.unique(view.folds)) != set(range(folds)):
+        raise DataError(
+            f"task {view.task.name!r}: folds must be 0 to {folds - 1} and keep patients, and patients who share an "
+            f"image, together; found folds {np.unique(view.folds).tolist()}"
         )
 
 

@@ -64,6 +64,7 @@ class Settings:
             "pooling": self.inputs.pooling,
             "class_weights": options.class_weights,
             "shots": options.shots or 0,
+            "shared_heads": [list(group) for group in options.shared_heads],
             "folds": options.folds,
             "folds_asked": self.folds_asked,
             "final": "blend" if self.is_blend else "ensemble" if self.repeats else "refit",
@@ -100,6 +101,11 @@ class Evaluation:
         Target -> net benefit of acting on the task's positive class; ``{}`` where it names none.
     abstention
         Target -> accuracy of the surest answers.
+    grade_thresholds
+        For each target, grade -> rule -> threshold of it or a graver one (`heads.statistics.thresholds`); ``()`` of two
+        classes, and of classes that are no grades.
+    at_grades
+        Grade -> rule -> metric -> estimate of deciding "this grade or a graver one", the mean over targets.
     """
 
     overall: Mapping[str, Estimate]
@@ -111,6 +117,8 @@ class Evaluation:
     sets: Mapping[str, Mapping[str, Estimate]]
     decision_curves: Mapping[str, DecisionCurve]
     abstention: Mapping[str, Sequence[Answered]]
+    grade_thresholds: Sequence[Mapping[str, Mapping[str, float]]] = ()
+    at_grades: Mapping[str, Mapping[str, Mapping[str, Estimate]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

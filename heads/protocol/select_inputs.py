@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from heads.base import HeadFamily, Training
+from heads.inputs.binned import Bins
 from heads.inputs.class_weights import class_weight_shift
 from heads.inputs.input_ways import HeadInputs, Trial, head_rows
 from heads.inputs.metadata import MetadataBlocks
+from heads.inputs.pooling import BINNED
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.select_point import best_points, point_losses, pooled_scores
 from heads.scores import Floats
@@ -35,10 +37,13 @@ class InputChoice:
         Pooling and metadata columns.
     blocks
         How the metadata becomes numbers; None without.
+    bins
+        The places of binned pooling; None for other poolings.
     """
 
     inputs: HeadInputs
     blocks: MetadataBlocks | None
+    bins: Bins | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +71,14 @@ class Labelled:
     targets: tuple[int, ...] | None = None
 
     def choice(self, inputs: HeadInputs) -> InputChoice:
-        """Learn levels and scale of the metadata; raises UsageError where a column has too many levels."""
-        cells = {column: self.images.metadata[column] for column in inputs.metadata}
-        return InputChoice(inputs, MetadataBlocks.learn(self.images.X, cells) if cells else None)
+        """Learn levels and scale of the metadata, and places; raises UsageError where there are too many of these."""
+        images = self.images
+        cells = {column: images.metadata[column] for column in inputs.metadata}
+        return InputChoice(
+            inputs,
+            MetadataBlocks.learn(images.X, cells) if cells else None,
+            Bins.learn(images.X, images.metadata) if inputs.pooling == BINNED else None,
+        )
 
     def by_images(self) -> list[tuple[list[int], npt.NDArray[np.bool_], Labelled]]:
         """Return the targets that have the same images, their units, and these as labelled units of training."""
@@ -97,6 +107,7 @@ class Labelled:
             n_units=images.n_units,
             pooling=choice.inputs.pooling,
             blocks=choice.blocks,
+            bins=choice.bins,
         )
         y = images.y[unit_of_row]
         by_target = [
@@ -111,7 +122,7 @@ class Labelled:
             unit_of_row=unit_of_row,
             n_units=images.n_units,
             targets=self.targets,
-            metadata_columns=X.shape[1] - images.X.shape[1],
+            metadata_columns=0 if choice.bins else X.shape[1] - images.X.shape[1],
         )
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from embedstore.errors import UsageError
 from embedstore.files import StrPath, write_durable
 from embedstore.view import MISSING
+from heads.lumbar.severity_results import LABELS
 from heads.reporting.charts import forest_chart, precision_recall_chart, reliability_chart, roc_chart
 from heads.reporting.run_charts import abstention_chart, decision_chart, interval_of, learning_chart
 from heads.reporting.words import (
@@ -104,6 +105,7 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
         tiles=shown_in("tiles"),
         cell_columns=shown_in("cells"),
         decision_columns=shown_in("decisions"),
+        severity_labels=LABELS,
     )
     return str(page)
 

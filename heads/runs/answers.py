@@ -15,7 +15,7 @@ from heads.runs.run import Run
 from heads.scores import Floats
 from heads.statistics.conformal import UNKNOWN
 from heads.statistics.prevalence import Prevalence, prevalence_of
-from heads.statistics.thresholds import HALF
+from heads.statistics.thresholds import HALF, at_least, gravest_reached
 
 # Of a test by Simes (1986, doi 10.1093/biomet/73.3.751) that joins the p values of all methods.
 UNLIKE_LEVEL = 0.05
@@ -50,7 +50,9 @@ def predict_units(
     unit_ids
         Names of the units.
     threshold
-        Rule of the decision between two classes: one that the run holds, or a number between 0 and 1. The
+        Rule of the decision between two classes, or about each grade and all graver ones: one that the run holds, or a
+        number between 0 and 1. Of grades, ``half`` decides for the likeliest class, and another rule for the gravest
+        grade that reaches its threshold. The
         run's own rules keep their sensitivity and specificity when the prevalence is another; ``half`` and
         numbers are thresholds of the probability that is stated.
     prevalence
@@ -68,10 +70,11 @@ def predict_units(
     list of dict
         Per unit: ``unit_id``, ``images``, ``learned_from`` (whether the run learned from a unit of this id, or from
         one of its images: what it says of that one is no evidence), ``targets`` (target -> ``probabilities`` by
-        class, ``decision``, with two classes ``threshold``, ``conformal_set`` or None where the run refused it, and
-        ``prevalence``; all but the last None where the unit has no image for the target; from a head that does not
-        hear all images alike also ``image_weights``, the `HEAVIEST` images with their ``weight`` in the answer, which
-        sums to 1 over all images of the unit),
+        class, ``decision``, with two classes ``threshold``, of grades at a rule ``at_least``: grade -> ``probability``
+        of it or a graver one, its ``threshold`` and whether it is ``reached``, ``conformal_set`` or None where the run
+        refused it, and ``prevalence``; all but the last None where the unit has no image for the target; from a head
+        that does not hear all images alike also ``image_weights``, the `HEAVIEST` images with their ``weight`` in the
+        answer, which sums to 1 over all images of the unit),
         ``conformal_coverage``, ``ood_p_value`` by method, None in a run without a bank, ``unlike_training``
         (`is_unlike`, None without a bank), ``run_id`` and ``notice``; where the heads get metadata also ``metadata``:
         column -> the different values of the unit's images, and where some of them were not among the images that the
@@ -207,11 +210,13 @@ def _answers(
     answered = ~np.isnan(probabilities[:, 0])
     prevalence = prevalence_of(wanted, probabilities[answered], run.document["heads"][index]["prevalence"])
     threshold = _threshold(run, index, rule, prevalence)
+    graded = _graded(run, index, rule, probabilities)
     stated = prevalence.to_json(run.classes)
     shifted = prevalence.apply(probabilities)
     return [
         {
             **_decided(run.classes, shifted[row], threshold),
+            **graded[row],
             "conformal_set": _named(run.classes, members[row]),
             "prevalence": stated,
         }
@@ -250,6 +255,53 @@ def _decided(
     return {"probabilities": named, "decision": decision, "threshold": threshold}
 
 
+def _graded(run: Run, index: int, rule: str, probabilities: Floats) -> list[dict[str, Any]]:
+    """Return ``decision`` and ``at_least`` of runs of grades at a rule; ``{}`` where the likeliest class is asked for.
+
+    A grade is reached on the probabilities as they are at the prevalence of training: then its sensitivity is that of
+    the run wherever it is used.
+    """
+    grades: Mapping[str, Mapping[str, float]] = run.document["heads"][index].get("grade_thresholds", {})
+    if rule == "half" or not grades:
+        return [{} for _ in probabilities]
+    cuts = {grade: _cut_of_grade(rules, rule) for grade, rules in grades.items()}
+    decided = gravest_reached(probabilities, run.classes, cuts)
+    said = {grade: at_least(probabilities, run.classes.index(grade)) for grade in cuts}
+    return [
+        {}
+        if np.isnan(probabilities[row, 0])
+        else {
+            "decision": run.classes[decided[row]],
+            "at_least": {
+                grade: {
+                    "probability": float(of_grade[row]),
+                    "threshold": cuts[grade],
+                    "reached": bool(of_grade[row] >= cuts[grade]),
+                }
+                for grade, of_grade in said.items()
+            },
+        }
+        for row in range(len(probabilities))
+    ]
+
+
+def _cut_of_grade(rules: Mapping[str, float], rule: str) -> float:
+    """Return the threshold of a grade by a rule of the run, or a number."""
+    return rules[rule] if rule in rules else _number_of(rule, rules)
+
+
+def _number_of(rule: str, known: Mapping[str, float]) -> float:
+    try:
+        number = float(rule)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise UsageError(
+            f"threshold must be one of {', '.join(known)} or a number from 0 to 1; found {rule!r}"
+        )
+    return number
+
+
 def _named(classes: Sequence[str], members: npt.NDArray[np.int8]) -> list[str] | None:
     if members[0] == UNKNOWN:
         return None
@@ -262,12 +314,4 @@ def _threshold(run: Run, index: int, rule: str, prevalence: Prevalence) -> float
     known: Mapping[str, float] = run.document["heads"][index]["thresholds"]
     if rule in known:
         return HALF if rule == "half" else prevalence.apply_to_threshold(known[rule])
-    try:
-        number = float(rule)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise UsageError(
-            f"threshold must be one of {', '.join(known)} or a number from 0 to 1; found {rule!r}"
-        )
-    return number
+    return _number_of(rule, known)

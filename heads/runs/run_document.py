@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.view import MISSING, UNKNOWN_PATIENT
-from heads.lumbar.rsna_score import draw_run_score, is_of_the_competition
 from heads.protocol.decided_by import id_of, versions_of
 from heads.protocol.fitting import Fitted
 from heads.protocol.probe_result import Evaluation, ProbeResult
@@ -20,6 +19,7 @@ from heads.runs.class_counts import classes_of_run
 from heads.runs.run_tables import class_shares
 from heads.runs.run_warnings import warnings_of
 from heads.runs.saved_predictor import head_values, holds_vectors
+from heads.runs.severity_document import severity_document
 from heads.statistics.bootstrap import LEVEL, estimates_to_json
 from heads.statistics.metric_functions import ECE_BINS
 from heads.statistics.metrics import UNITS_PER_ECE_BIN, ece_bins, left_out_metrics
@@ -73,7 +73,7 @@ def run_document(result: ProbeResult) -> dict[str, Any]:
             "patients_fitted": len(np.unique(result.out_of_fold.patients)),
             "patients_evaluated": len(np.unique(result.evaluated.patients)),
         },
-        **_rsna_score(result),
+        **severity_document(result),
         "excluded": dict(result.excluded),
         "left_out_metrics": left_out_metrics(len(view.task.classes), ordered=view.task.ordered),
         "left_out_targets": {target: entry.to_json() for target, entry in result.left_out.items()},
@@ -113,16 +113,6 @@ def learned_mask(result: ProbeResult) -> npt.NDArray[np.bool_]:
     return np.asarray(learned)
 
 
-def _rsna_score(result: ProbeResult) -> dict[str, Any]:
-    """Return ``rsna_score``, the competition's score with its parts; nothing of other tasks."""
-    options, task = result.settings.options, result.view.task
-    if not is_of_the_competition(task.targets, task.classes):
-        return {}
-    scored = result.evaluated.scored(draws=options.draws, seed=options.seed)
-    drawn = draw_run_score(scored, task.targets)
-    return {"rsna_score": estimates_to_json({name: entry.estimate() for name, entry in drawn.items()})}
-
-
 def _images(result: ProbeResult) -> dict[str, Any]:
     """Return what the images learned from were stored as, and column -> kind -> how many they were."""
     learned = learned_mask(result)
@@ -147,18 +137,28 @@ def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
         "calibration": fitted.calibrations[index].calibrator.kind,
         "calibration_log_loss": dict(fitted.calibrations[index].losses),
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
+        **_grades(result, index),
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
     }
 
 
+def _grades(result: ProbeResult, index: int) -> dict[str, Any]:
+    """Return ``grade_thresholds`` of a target; nothing where classes are no grades."""
+    grades = result.evaluation.grade_thresholds
+    if not grades:
+        return {}
+    return {"grade_thresholds": {grade: dict(rules) for grade, rules in grades[index].items()}}
+
+
 def _inputs(fitted: Fitted) -> dict[str, Any]:
     """Return what the heads get, what else was tried (nothing where there was no choice), and how columns are coded."""
-    blocks = fitted.predictor.blocks
+    blocks, bins = fitted.predictor.blocks, fitted.predictor.bins
     return {
         "chosen": fitted.inputs.to_json(),
         "tried": [trial.to_json() for trial in fitted.trials] if len(fitted.trials) > 1 else [],
         "blocks": None if blocks is None else blocks.to_json(),
+        **({} if bins is None else {"bins": bins.to_json()}),
     }
 
 
@@ -173,6 +173,16 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
             for column, cells in evaluation.by_subgroup.items()
         },
         "at_threshold": {rule: estimates_to_json(of) for rule, of in evaluation.at_threshold.items()},
+        **(
+            {
+                "at_grades": {
+                    grade: {rule: estimates_to_json(of) for rule, of in rules.items()}
+                    for grade, rules in evaluation.at_grades.items()
+                }
+            }
+            if evaluation.at_grades
+            else {}
+        ),
         "conformal_sets": {name: estimates_to_json(of) for name, of in evaluation.sets.items()},
         "decision_curve": {name: curve.to_json() for name, curve in evaluation.decision_curves.items()},
         "abstention": {

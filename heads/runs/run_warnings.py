@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from embedstore.view import MISSING
 from heads.protocol.probe_result import ProbeResult
+from heads.runs.severity_document import ORACLE as ORACLE_POINTS
+from heads.runs.severity_document import points_of
 from heads.scores import Floats
 from heads.statistics.bootstrap import Estimate
 from heads.statistics.evaluation import decide
@@ -26,6 +28,11 @@ SLOPE = "calibration slope"
 NEVER_SAID = "class never said"
 CONSTANT = "constant kappa"
 FEW = "few patients of a class"
+ORACLE = "oracle coordinates"
+_ORACLE_TEXT = (
+    "oracle coordinates: crops are cut around points that readers drew, which no new study has; a run on localised "
+    "points says what to expect of one"
+)
 # Warnings of one kind that are written out where a task has many targets.
 _WRITTEN_OUT = 3
 
@@ -36,7 +43,8 @@ def warnings_of(result: ProbeResult) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``kind`` (`SLOPE`, `NEVER_SAID`, `CONSTANT` or `FEW`), ``target`` and ``text``; by kind, then by target.
+        ``kind`` (`ORACLE`, `SLOPE`, `NEVER_SAID`, `CONSTANT` or `FEW`), ``target`` (``""`` of all) and ``text``; by
+        kind, then by target.
     """
     found: list[dict[str, Any]] = []
     evaluated, classes = result.evaluated, result.view.task.classes
@@ -53,7 +61,9 @@ def warnings_of(result: ProbeResult) -> list[dict[str, Any]]:
             FEW: _few(y, evaluated.patients[labelled], classes),
         }
         found += [{"kind": kind, "target": target, "text": text} for kind, text in lines.items() if text]
-    kinds = (SLOPE, NEVER_SAID, CONSTANT, FEW)
+    if points_of(result.view.identity.to_json()) == ORACLE_POINTS:
+        found.append({"kind": ORACLE, "target": "", "text": _ORACLE_TEXT})
+    kinds = (ORACLE, SLOPE, NEVER_SAID, CONSTANT, FEW)
     return sorted(found, key=lambda entry: kinds.index(entry["kind"]))
 
 
@@ -66,7 +76,7 @@ def warnings_in_words(document: Mapping[str, Any]) -> list[str]:
     lines = []
     for kind, entries in by_kind.items():
         lines += [
-            f"{entry['target']}: {entry['text']}" if several else str(entry["text"])
+            f"{entry['target']}: {entry['text']}" if several and entry["target"] else str(entry["text"])
             for entry in entries[:_WRITTEN_OUT]
         ]
         if others := [str(entry["target"]) for entry in entries[_WRITTEN_OUT:]]:

@@ -10,6 +10,7 @@ from typing import Any
 from embedstore.files import canonical_json
 from heads.base import FittedHead
 from heads.ensemble import EnsembleHead
+from heads.inputs.binned import Bins, bins_from_saved
 from heads.inputs.metadata import metadata_from_json
 from heads.protocol.predictor import BlendedPredictor, Predictor
 from heads.registry import head_class
@@ -27,7 +28,11 @@ def predictor_files(predictor: Predictor | BlendedPredictor) -> dict[str, bytes]
     if isinstance(predictor, BlendedPredictor):
         calibrators["parts"] = [_to_json(part.calibrators) for part in parts]
     return {
-        HEAD_FILE: arrays_to_bytes([head.to_arrays() for part in parts for head in part.heads]),
+        # Behind the heads stand the axes of binned pooling, of each part that has it.
+        HEAD_FILE: arrays_to_bytes(
+            [head.to_arrays() for part in parts for head in part.heads]
+            + [part.bins.to_arrays() for part in parts if part.bins]
+        ),
         CALIBRATOR_FILE: canonical_json(calibrators),
     }
 
@@ -79,7 +84,11 @@ def load_predictor(
     said = json.loads(payloads[CALIBRATOR_FILE])
     parts = document.get("parts", ())
     n_targets = len(document["heads"])
-    arrays = arrays_from_bytes(payloads[HEAD_FILE], n_targets * max(len(parts), 1))
+    n_heads = n_targets * max(len(parts), 1)
+    saved = [part["inputs"].get("bins") for part in parts or (document,)]
+    arrays = arrays_from_bytes(payloads[HEAD_FILE], n_heads + sum(entry is not None for entry in saved))
+    of_bins = iter(arrays[n_heads:])
+    bins = [None if entry is None else bins_from_saved(entry, next(of_bins)) for entry in saved]
     calibrators = _from_json(said["calibrators"], source)
     if not parts:
         settings = document["settings"]
@@ -88,8 +97,9 @@ def load_predictor(
             settings["pooling"],
             document["inputs"]["blocks"],
             document["heads"],
-            arrays,
+            arrays[:n_heads],
             calibrators,
+            bins[0],
         )
     predictors = {
         part["head"]: _predictor(
@@ -99,6 +109,7 @@ def load_predictor(
             part["heads"],
             arrays[number * n_targets : (number + 1) * n_targets],
             _from_json(said["parts"][number], source),
+            bins[number],
         )
         for number, part in enumerate(parts)
     }
@@ -113,6 +124,7 @@ def _predictor(
     entries: Sequence[Mapping[str, Any]],
     arrays: Sequence[Arrays],
     calibrators: Sequence[Calibrator],
+    bins: Bins | None,
 ) -> Predictor:
     """Build the heads of all targets again; an entry without members, as all of earlier formats, is a single one."""
     kind = head_class(name)
@@ -128,6 +140,7 @@ def _predictor(
         pooling=pooling,
         training_weights=tuple(tuple(entry["training_weights"]) for entry in entries),
         blocks=metadata_from_json(blocks) if blocks else None,
+        bins=bins,
     )
 
 

@@ -14,9 +14,9 @@ import xgboost
 
 from embedstore.errors import UsageError
 from heads.base import Training, learnable
+from heads.principal_axes import Projection
 from heads.scores import Floats
 from heads.solvers.early_stopping import hold_out
-from heads.solvers.principal_axes import Projection
 
 _SMALL_CELLS = 1 << 20
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.base import Training
+from heads.solvers.imbalance import case_weights
 from heads.solvers.mlp_network import NetworkRecipe
 
 Indices = npt.NDArray[np.int64]
@@ -48,7 +49,16 @@ class Feed:
 
     def __init__(self, training: Training, problems: Sequence[Problem]) -> None:
         self._size = min(problems[0].recipe.batch_size, max(len(problem.rows) for problem in problems))
-        self._weights = [training.sample_weight[problem.rows, problem.target] for problem in problems]
+        self._weights = [
+            case_weights(
+                training.y[problem.rows, problem.target],
+                training.sample_weight[problem.rows, problem.target],
+                problem.recipe.imbalance,
+                n_classes=training.n_classes,
+                seed=problem.seed,
+            )
+            for problem in problems
+        ]
         # Weights of mean one: a learning rate means the same whatever their scale.
         self._weights = [weight / weight.mean(dtype=np.float64) for weight in self._weights]
         self._rows = [problem.rows for problem in problems]

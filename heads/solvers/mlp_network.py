@@ -19,6 +19,7 @@ from torch import Tensor
 from embedstore.errors import UsageError
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.scores import Floats
+from heads.solvers.imbalance import require_imbalance
 from heads.solvers.logistic_rows import NORMALISATIONS, Normalisation
 
 Schedule = Literal["cosine", "constant"]
@@ -41,6 +42,7 @@ class NetworkRecipe:
     patience: int
     stop_after: int | None
     schedule: Schedule
+    imbalance: str = "none"
 
     @property
     def shape(self) -> tuple[tuple[int, ...], int, int]:
@@ -71,6 +73,7 @@ class NetworkRecipe:
         for name, holds in rules.items():
             if not holds:
                 raise UsageError(f"mlp: {name} cannot be {getattr(self, name)!r}; {_WANTED[name]}")
+        require_imbalance(self.imbalance, head="mlp")
         return self
 
 

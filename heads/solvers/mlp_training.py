@@ -18,6 +18,7 @@ from torch import Tensor
 
 from embedstore.compute_device import torch_device
 from heads.base import Training
+from heads.solvers.imbalance import FOCUS, focal_to_natural, natural_to_focal, shift_of
 from heads.solvers.mlp_batches import Feed, Indices, Problem, padded
 from heads.solvers.mlp_network import Network, NetworkRecipe, forward, losses, normaliser, untrained
 from heads.stages import counted
@@ -125,11 +126,13 @@ class _Block:
     factor: Tensor
     inverse_length: Tensor  # (models or 0, n): one where vectors are used at their own length
     start: list[Tensor]
+    shift: npt.NDArray[np.float32]  # (models, columns): what the treatment of rare classes adds to scores
+    focal: npt.NDArray[np.bool_]  # (models,): which learn by the focal loss
 
     @classmethod
     def create(cls, training: Training, vectors: Tensor, problems: list[Problem]) -> _Block:
         fitted: dict[tuple[int, int, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
-        means, factors, starts = [], [], []
+        means, factors, starts, shifts = [], [], [], []
         for problem in problems:
             key = (id(problem.rows), problem.target, problem.recipe.normalisation)
             weight = training.sample_weight[problem.rows, problem.target]
@@ -137,7 +140,11 @@ class _Block:
                 fitted[key] = normaliser(training.X, problem.rows, weight, problem.recipe.normalisation)
             means.append(fitted[key][0])
             factors.append(fitted[key][1])
-            prior = _prior(training, training.y[problem.rows, problem.target], weight)
+            truth = training.y[problem.rows, problem.target]
+            shifts.append(shift_of(truth, weight, problem.recipe.imbalance, n_classes=training.n_classes))
+            prior = _prior(training, truth, weight) + shifts[-1]
+            if problem.recipe.imbalance == "focal":
+                prior = natural_to_focal(prior[None])[0].astype(np.float32)
             sizes = [training.X.shape[1], *problem.recipe.hidden, training.columns]
             starts.append(untrained(sizes, prior, seed=problem.seed))
         lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
@@ -153,6 +160,8 @@ class _Block:
             if l2.any()
             else inverse.T[:0],
             start=[torch.stack(layer).to(vectors.device) for layer in zip(*starts, strict=True)],
+            shift=np.stack(shifts),
+            focal=np.array([problem.recipe.imbalance == "focal" for problem in problems]),
         )
 
     def train(self, kept_as: Kept) -> list[Trained]:
@@ -202,13 +211,30 @@ class _Block:
             truth = self._truth(active.members, rows)
             drops = self._drops(active.members, rows.shape[1], generators)
             scores = forward(active.tensors, self._gather(active.members, rows), drops)
-            loss = (losses(scores, truth) * torch.from_numpy(weight).to(scores)).sum()
+            of_rows = self._focused(active.members, losses(scores, truth))
+            loss = (of_rows * torch.from_numpy(weight).to(scores)).sum()
             gradients = torch.autograd.grad(loss, active.tensors)
             active.steps.add_(live)
             total = self._column(feed.steps_per_round[active.members] * np.array([r.epochs for r in recipes]))
             _update(active, gradients, recipes, live=live, progress=(active.steps - 1) / total)
         for tensor in active.tensors:
             tensor.requires_grad_(False)
+
+    def _focused(self, members: Indices, of_rows: Tensor) -> Tensor:
+        """Return (models, n) log losses, times ``(1 - p)**2`` of networks that learn by the focal loss."""
+        if not self.focal[members].any():
+            return of_rows
+        focal = torch.from_numpy(self.focal[members]).to(of_rows.device)[:, None]
+        return torch.where(focal, of_rows * (-torch.expm1(-of_rows)) ** FOCUS, of_rows)
+
+    def _natural(self, members: Indices, scores: Tensor) -> Tensor:
+        """Return (models, n, columns) scores without what the treatment of rare classes makes of them."""
+        if self.shift[members].any():
+            scores = scores - torch.from_numpy(self.shift[members]).to(scores)[:, None]
+        for place in np.flatnonzero(self.focal[members]).tolist():
+            natural = focal_to_natural(scores[place].cpu().numpy())
+            scores[place] = torch.from_numpy(natural).to(scores)
+        return scores
 
     def _gather(self, members: Indices, rows: Indices) -> Tensor:
         """Return (models, k, dim) normalised vectors of (models, k) rows."""
@@ -248,7 +274,9 @@ class _Block:
         which = [self.problems[member].held_out for member in active.members]
         total = np.zeros(len(active.members))
         for rows, mask in padded(which, self._apply_rows(len(which))):
-            scores = forward(active.tensors, self._gather(active.members, rows))
+            scores = self._natural(
+                active.members, forward(active.tensors, self._gather(active.members, rows))
+            )
             of_row = losses(scores, self._truth(active.members, rows)).double().cpu().numpy()
             targets = [self.problems[member].target for member in active.members]
             weight = self.training.sample_weight[rows, np.array(targets)[:, None]] * mask
@@ -262,6 +290,9 @@ class _Block:
 
     def _result(self, index: int, tensors: list[Tensor], best_round: int, kept_as: Kept) -> Trained:
         problem, member = self.problems[index], np.array([index])
+        if self.shift[index].any():
+            # From here on the network states the classes as they are distributed.
+            tensors = [*tensors[:-1], tensors[-1] - torch.from_numpy(self.shift[index]).to(tensors[-1])]
         plain: list[npt.NDArray[np.floating]] = [
             tensor[0].cpu().numpy().astype(kept_as) for tensor in tensors
         ]
@@ -272,7 +303,8 @@ class _Block:
         step = self._apply_rows(1)
         for start in range(0, len(problem.scored), step):
             rows = problem.scored[None, start : start + step]
-            parts.append(forward(tensors, self._gather(member, rows))[0].cpu().numpy())
+            found = forward(tensors, self._gather(member, rows))[0].cpu().numpy()
+            parts.append(focal_to_natural(found).astype(np.float32) if self.focal[index] else found)
         network = Network(
             weights=tuple(plain[::2]),
             biases=tuple(bias[0] for bias in plain[1::2]),

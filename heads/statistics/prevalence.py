@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from heads.scores import Floats
@@ -169,3 +170,32 @@ def _share(text: str) -> float:
     if rest.strip():
         raise ValueError(text)
     return float(number) / 100 if percent else float(number)
+
+
+def shares_outside(
+    folds: npt.NDArray[np.int64],
+    learned: npt.NDArray[np.int64],
+    learned_folds: npt.NDArray[np.int64],
+    n_classes: int,
+) -> Floats:
+    """Return (n_units, targets, n_classes) shares of the classes among the labels of the folds that are not a unit's.
+
+    In cross-validation these are the labels outside the unit's own fold, as for the head itself.
+
+    Parameters
+    ----------
+    folds
+        (n_units,) int64: the fold of each unit; one that no label has is outside of all.
+    learned
+        (m, targets) int64 labels, `MISSING` where there is none.
+    learned_folds
+        (m,) int64.
+    n_classes
+        Number of classes.
+    """
+    shares = np.empty((len(folds), learned.shape[1], n_classes))
+    for left in np.unique(folds):
+        outside = learned[learned_folds != left]
+        counts = np.stack([(outside == k).sum(axis=0) for k in range(n_classes)], axis=1)
+        shares[folds == left] = counts / counts.sum(axis=1, keepdims=True)
+    return shares

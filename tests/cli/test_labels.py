@@ -157,7 +157,7 @@ def test_a_label_added_for_a_trial_does_not_change_the_task_that_is_asked(folder
 
 def test_readers_name_their_usual_task(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for reader, task in ((Mura, "abnormal"), (RsnaLumbar, "stenosis"), (RsnaPneumonia, "opacity")):
+    for reader, task in ((Mura, "abnormal"), (RsnaLumbar, "lumbar-severity"), (RsnaPneumonia, "opacity")):
         assert run(["init", "--dataset", reader.name, "--root", ".", "--force"]) == 0
         assert tomllib.loads(Path("embed.toml").read_text())["task"] == task
     assert run(["init", "--dataset", "mura", "--root", ".", "--force", "--task", "t2"]) == 0

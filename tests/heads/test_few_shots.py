@@ -10,7 +10,7 @@ import pytest
 from embedstore.errors import DataError
 from embedstore.view import View
 from heads.few_shots import DRAWN, NOT_DRAWN, few_shots
-from heads.protocol.leakage import leakage_groups
+from heads.inputs.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
 from tests.views import make_view

@@ -187,6 +187,6 @@ def test_the_demo_answers_for_the_spine_and_tells_machines_what_it_made(tmp_path
     made = json.loads(printed.out)
     assert Path(made["folder"]) == tmp_path / "demo"
     assert made["stores"] == ["lumbar.store", "mura.store"]
-    assert made["runs"] == ["runs/abnormal-logistic", "runs/stenosis-knn"]
+    assert made["runs"] == ["runs/abnormal-logistic", "runs/lumbar-severity-knn"]
     assert (made["steps"][-1].split()[:2], made["exit_code"]) == (["embed", "predict"], 0)
     assert '"right_subarticular_stenosis_l4_l5": {"probabilities"' in printed.err

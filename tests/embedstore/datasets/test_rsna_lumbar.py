@@ -86,7 +86,7 @@ def test_frames_of_an_enhanced_file_are_slices_of_its_series(small):
 
 def test_labels_are_those_of_the_table_with_missing_cells(collection, phantom):
     (task,) = collection.tasks
-    assert (task.name, task.unit, task.targets) == ("stenosis", "study", TARGETS)
+    assert (task.name, task.unit, task.targets) == ("lumbar-severity", "study", TARGETS)
     assert (task.classes, task.ordered, task.positive) == (
         ("Normal/Mild", "Moderate", "Severe"),
         True,

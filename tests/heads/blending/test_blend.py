@@ -14,9 +14,9 @@ from embedstore.view import MISSING, without_split
 from heads.blending.blend import blend
 from heads.blending.weights import SHRINKAGE
 from heads.inputs.input_ways import HeadInputs
+from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
-from heads.protocol.leakage import leakage_groups
 from heads.protocol.options import ProbeOptions
 from heads.protocol.predictions import Evidence
 from heads.protocol.probe import probe

@@ -13,8 +13,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedstore.errors import DataError, UsageError
 from heads.estimators.boosted import BoostedFamily, BoostedHead
+from heads.principal_axes import Projection
 from heads.solvers.early_stopping import hold_out
-from heads.solvers.principal_axes import Projection
 from heads.testing import MISSING, check_chance, check_family, check_head, folds_of, make_training
 
 SMALL = {"rounds": 30, "patience": 5, "learning_rate": 0.3}

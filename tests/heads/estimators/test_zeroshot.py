@@ -87,10 +87,11 @@ def test_out_of_fold_scores_are_the_heads_own_because_nothing_is_learned():
 
 def test_the_shipped_prompts_name_every_class_of_the_known_tasks_and_the_target_in_words():
     prompts = read_prompts(PROMPTS_FILE)
-    lumbar = make_task("stenosis", (TARGETS[0],), CLASSES)
-    texts = prompts_of(prompts, lumbar, TARGETS[0])
-    assert len(texts) == 3
-    assert "spinal canal stenosis l1 l2" in texts[2][0]
+    for name in ("lumbar-severity", "stenosis"):
+        lumbar = make_task(name, (TARGETS[0],), CLASSES)
+        texts = prompts_of(prompts, lumbar, TARGETS[0])
+        assert len(texts) == 3
+        assert "spinal canal stenosis l1 l2" in texts[2][0]
     assert (
         len(prompts_of(prompts, make_task("abnormal", ("abnormal",), ("normal", "abnormal")), "abnormal"))
         == 2

@@ -16,9 +16,9 @@ from heads.estimators.logistic import LogisticFamily
 from heads.estimators.neighbors import NeighborsFamily
 from heads.estimators.zeroshot import ZeroShotFamily, zeroshot_head
 from heads.inputs.input_ways import HeadInputs, all_inputs, named_inputs
+from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.fitting import fit
-from heads.protocol.leakage import leakage_groups
 from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe_result import ProbeResult

@@ -13,10 +13,10 @@ from heads.base import HeadFamily
 from heads.estimators.logistic import LogisticFamily
 from heads.estimators.neighbors import NeighborsFamily
 from heads.inputs.input_ways import HeadInputs
+from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
 from heads.protocol import fitting, select_inputs
 from heads.protocol.fitting import Fitted
-from heads.protocol.leakage import leakage_groups
 from heads.statistics.conformal import UNKNOWN
 from tests.views import make_view, probed
 

@@ -9,7 +9,7 @@ import pytest
 
 from embedstore.errors import DataError
 from embedstore.view import MISSING, View
-from heads.protocol.leakage import leakage_groups
+from heads.inputs.leakage import leakage_groups
 from heads.protocol.learnable_targets import learnable_targets
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe

@@ -10,8 +10,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from embedstore.errors import DataError, UsageError
 from heads.folds import assign_folds, require_classes
+from heads.inputs.leakage import leakage_groups, require_disjoint_splits
 from heads.inputs.pooling import pool_vectors
-from heads.protocol.leakage import leakage_groups, require_disjoint_splits
 from heads.protocol.select_point import best_points, point_losses
 from heads.protocol.splits import split_units
 from heads.scores import pool_scores, probabilities_from_scores
