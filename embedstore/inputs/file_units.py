@@ -82,6 +82,11 @@ class FileUnits:
     _taken: set[str] = field(default_factory=set, repr=False)
 
     @property
+    def columns(self) -> frozenset[str]:
+        """Columns that are known of every image that was given."""
+        return self.rows.columns
+
+    @property
     def images(self) -> int:
         """How many images were given."""
         return int(self.rows.given.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedstore.crops.crop_collection import COLUMNS as CROP_COLUMNS
 from embedstore.crops.crop_collection import crops_of_slices
 from embedstore.encoders.base import Encoder, OfCrops
 from embedstore.identity import Identity
@@ -52,7 +53,7 @@ class StudyCrops:
         What is known of the slices.
     records
         Of each row its image.
-    studies
+    units
         The studies that were given.
     wanted
         What a head needs of crops.
@@ -66,16 +67,21 @@ class StudyCrops:
 
     rows: InputRows
     records: Sequence[Record] = field(repr=False)
-    studies: Sequence[UnitImages]
+    units: Sequence[UnitImages]
     wanted: WantedUnits
     rule: CropRule
     locate: Locate
     store: Store | None = None
 
     @property
+    def columns(self) -> frozenset[str]:
+        """Columns that are known of every crop."""
+        return self.rows.columns | frozenset(CROP_COLUMNS)
+
+    @property
     def images(self) -> int:
         """How many slices were given."""
-        return sum(len(study.rows) for study in self.studies)
+        return sum(len(study.rows) for study in self.units)
 
     @cached_property
     def known(self) -> KnownImages | None:
@@ -110,7 +116,7 @@ class StudyCrops:
         encoder.load()
         options = EmbedOptions(store_dtype=store_dtype, workers=workers, stopping=stopping)
         with open_embedding(ANCHOR, encoder, options, images=self.images) as embedding:
-            for study in self.studies:
+            for study in self.units:
                 chunk = self._chunk(study, embedding, encoder)
                 if chunk is None or stopping():
                     return
@@ -146,8 +152,7 @@ class StudyCrops:
             if embedded is None:
                 return None
             passes.append(embedded)
-        lacking = Counter(found.left_out) + Counter(absent)
-        return self._answerable(study, crops, embedded, passes, lacking, encoder.identity.dim)
+        return self._answerable(study, crops, embedded, passes, absent, encoder.identity.dim)
 
     def _slices(self, study: UnitImages) -> tuple[Manifest, list[Record]]:
         """Return the slices of a study, and their records; of two files of one name the first."""
@@ -204,7 +209,7 @@ class StudyCrops:
             failed=told,
             notes=_notes(passes),
             images=len(study.rows),
-            lacking={what: count for what, count in lacking.items() if count},
+            lacking=lacking,
         )
 
     def _stored(self, table: pa.Table, content: npt.NDArray[np.uint8]) -> list[str]:
@@ -246,20 +251,13 @@ def crops_of_files(
     DataError
         As `embedstore.inputs.input_rows.rows_of_files`.
     """
-    slices = InputSources(
-        store=None,
-        readers=sources.readers,
-        root=sources.root,
-        key=sources.key,
-        base=sources.base,
-        header_columns=sources.header_columns | HEADER_COLUMNS,
-    )
+    slices = replace(sources, store=None, header_columns=sources.header_columns | HEADER_COLUMNS)
     rows = rows_of_files(files, slices, "study")
     records = records_of(rows.table)
     return StudyCrops(
         rows=rows,
         records=records,
-        studies=units_of_rows(rows, files, records),
+        units=units_of_rows(rows, files, records),
         wanted=wanted,
         rule=rule,
         locate=locate,
