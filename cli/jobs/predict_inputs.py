@@ -11,15 +11,16 @@ from cli.jobs.answer_units import Answerer, FileAnswers, StoreAnswers
 from cli.jobs.metadata_values import require_metadata, require_wanted, with_metadata
 from cli.notify import Notify, ignore
 from cli.project import shown
-from cli.studying.find_localiser import crop_rule_of, localiser_of_run
+from cli.studying.find_localiser import crop_rule_of, levels_of, localiser_of_run
 from cli.studying.predict_options import NEAREST, PredictOptions
+from embedstore.crops.weightings import DESCRIPTION
 from embedstore.datasets.base import DatasetReader, columns_of_headers, dataset_reader
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
-from embedstore.inputs.file_units import WantedUnits, units_of_files
+from embedstore.inputs.file_units import FileUnits, WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
-from embedstore.inputs.study_crops import HEADER_COLUMNS, crops_of_files
+from embedstore.inputs.study_crops import HEADER_COLUMNS, StudyCrops, crops_of_files
 from embedstore.inputs.user_files import find_files
 from embedstore.keys.key_file import read_key
 from embedstore.queries.clinical_ids import ClinicalIds
@@ -216,11 +217,12 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
     )
     sources = _sources(run, store, asked)
     localiser = _localiser(run, asked)
-    files = (
-        units_of_files(found.files, sources, wanted)
-        if localiser is None
-        else crops_of_files(found.files, sources, wanted, crop_rule_of(run), localiser.locate)
-    )
+    files: FileUnits | StudyCrops
+    if localiser is None:
+        files = units_of_files(found.files, sources, wanted)
+    else:
+        rule, held = crop_rule_of(run), levels_of(localiser)
+        files = crops_of_files(found.files, sources, wanted, rule, localiser.locate, found=held)
     if sources.key is not None and asked.with_paths:
         notify(
             "ids are keyed, and answers name their files beside them (path), in folders that may be named after "
@@ -279,6 +281,7 @@ def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSourc
             # Its package is not installed here, or it wants options: files are then known by what they say themselves.
             continue
     of_run = [columns_of_headers(readers[name]) if name in readers else frozenset() for name in learned]
+    of_headers = frozenset.intersection(*of_run) if of_run else frozenset()
     of_data = project.options.get("key_file")
     named = asked.key_file or (of_data if of_data and Path(of_data).is_file() else None)
     key = None if named is None else read_key(named)
@@ -288,17 +291,20 @@ def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSourc
         root=project.root,
         key=key,
         base=project.folder,
-        header_columns=(frozenset.intersection(*of_run) if of_run else frozenset()) | _derived_from(run),
+        header_columns=of_headers | _placing(run, of_headers),
     )
 
 
-def _derived_from(run: Run) -> frozenset[str]:
-    """Return the columns of headers that kinds of series and places in them follow from, where the run needs these.
+def _placing(run: Run, of_headers: frozenset[str]) -> frozenset[str]:
+    """Return the columns of headers that say where slices lie and how they are weighted, where the run needs it.
 
-    Not those that its heads get as they are: what a header calls them may be called otherwise by the data set.
+    Not those that its heads get as they are, which the data set may call otherwise than headers do; and no words of
+    descriptions where the run's own data, read from headers, has none.
     """
     needed = {*run.predictor.columns, *(rule.column for rule in run.image_rules if rule is not None)}
-    return frozenset() if needed.isdisjoint((KIND, PLACE)) else HEADER_COLUMNS - needed
+    if run.identity.crop is None and needed.isdisjoint((KIND, PLACE)):
+        return frozenset()
+    return HEADER_COLUMNS - needed - ({DESCRIPTION} if "echo_time_ms" in of_headers else set())
 
 
 def _known_store(run: Run, asked: PredictOptions) -> Store | None:

@@ -11,8 +11,9 @@ from embedstore.errors import IdentityMismatch, UsageError, first_few
 from embedstore.files import StrPath
 from embedstore.identity import Identity
 from embedstore.lumbar.crop_rule import LOCALISED, CropRule, rule_from_json
+from embedstore.lumbar.level_points import LevelPoints
 from heads.localising.localiser import Localiser
-from heads.localising.localiser_run import digest_of_localiser, read_localiser
+from heads.localising.localiser_run import digest_of_localiser, read_levels, read_localiser
 from heads.runs.run import Run
 
 _SHOWN = 12
@@ -82,6 +83,14 @@ def localiser_of_run(run: Run, *, named: StrPath | None = None, places: Sequence
         holder=f"run {shown(run.folder)}, by its localiser {shown(_folder(found))},",
     )
     return found
+
+
+def levels_of(localiser: Localiser) -> LevelPoints | None:
+    """Return the levels of the studies that a localiser was made from; None before it is saved.
+
+    Those of the studies that it learned from were found by networks that never saw them, as in stores of crops.
+    """
+    return None if localiser.folder is None else read_levels(localiser.folder)
 
 
 def _folder(localiser: Localiser) -> Path:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.crops.slice_choice import SeriesSlices, ShownPoint
-from embedstore.crops.weightings import T1, T2, weightings
+from embedstore.crops.weightings import weightings
 from embedstore.geometry import FloatArray, directions, planes, split_stacks
 from embedstore.images.crop import CropBox
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.level_points import ALL_LEVELS, LevelPoints
+from embedstore.lumbar.weighting_words import T1, T2
 from embedstore.slices.planes import SlicePlanes, planes_of_table
 
 LEFT, RIGHT, MIDDLE = "left", "right", "middle"

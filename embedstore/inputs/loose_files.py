@@ -168,6 +168,9 @@ def _header_rows(contents: Sequence[FileContent]) -> _HeaderRows:
         entry.scanned for entry in contents if entry.scanned is not None and entry.scanned.header is not None
     ]
     table = manifest_of_headers(scanned, "files").table
+    # Stores of clinical data have no descriptions, which are free text; what one says of the weighting is none.
+    said = [entry.header.weighting for entry in scanned if entry.header for _ in range(entry.header.frames)]
+    table = table.append_column("series_description", pa.array(said, pa.string()))
     places = [
         (path_to_manifest(entry.path), frame)
         for entry in scanned

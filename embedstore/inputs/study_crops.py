@@ -61,6 +61,8 @@ class StudyCrops:
         How they are cut.
     locate
         Finds the levels of a study.
+    found
+        Levels of studies that the localiser learned from, by networks that never saw them; None without any.
     store
         A store of such crops, by which crops are known again; None without one.
     """
@@ -71,6 +73,7 @@ class StudyCrops:
     wanted: WantedUnits
     rule: CropRule
     locate: Locate
+    found: LevelPoints | None = None
     store: Store | None = None
 
     @property
@@ -127,23 +130,13 @@ class StudyCrops:
         slices, records = self._slices(study)
         members = [self.records[row] for row in self._rows_of_study[study.name]]
         source = f"study {study.name}"
-        found = sagittal_rows(slices.table, np.ones(len(slices), np.bool_), encoder.identity, source=source)
         passes: list[Embedded] = []
-        grids = StudyGrids(study.name, ())
-        if len(found.rows):
-            sagittal = next(
-                embedding.embed(
-                    [[records[row] for row in found.rows]], encoder, members=members, arrays=[TOKENS]
-                ),
-                None,
-            )
-            if sagittal is None:
+        points = self._found_before(study, slices)
+        if points is None:
+            located = self._located(study, slices, records, members, embedding, encoder)
+            if located is None:
                 return None
-            passes.append(sagittal)
-            good = np.array([row for row in range(len(found.rows)) if row not in sagittal.failures], np.int64)
-            if len(good):
-                grids = grids_of_study(study.name, found, good, sagittal.further[TOKENS][good])
-        points = self.locate(grids, encoder.identity)
+            points, passes = located
         crops, absent = crops_of_slices(slices, points, self.rule, source=source)
         embedded = None
         if len(crops):
@@ -153,6 +146,39 @@ class StudyCrops:
                 return None
             passes.append(embedded)
         return self._answerable(study, crops, embedded, passes, absent, encoder.identity.dim)
+
+    def _found_before(self, study: UnitImages, slices: Manifest) -> LevelPoints | None:
+        """Return the levels of a study that the localiser knows: of this name, and with the series that it names."""
+        if self.found is None:
+            return None
+        points = self.found.of_study(study.name)
+        series = {name for name in points.series_ids.tolist() if name}
+        return points if series and series <= set(slices.column("series_id")) else None
+
+    def _located(
+        self,
+        study: UnitImages,
+        slices: Manifest,
+        records: Sequence[Record],
+        members: Sequence[Record],
+        embedding: Embedding,
+        encoder: Encoder,
+    ) -> tuple[LevelPoints, list[Embedded]] | None:
+        """Return the levels that the localiser finds, and what it found them in; None if the study was abandoned."""
+        found = sagittal_rows(
+            slices.table, np.ones(len(slices), np.bool_), encoder.identity, source=f"study {study.name}"
+        )
+        if not len(found.rows):
+            return self.locate(StudyGrids(study.name, ()), encoder.identity), []
+        sagittal = [records[row] for row in found.rows]
+        encoded = next(embedding.embed([sagittal], encoder, members=members, arrays=[TOKENS]), None)
+        if encoded is None:
+            return None
+        good = np.array([row for row in range(len(sagittal)) if row not in encoded.failures], np.int64)
+        grids = StudyGrids(study.name, ())
+        if len(good):
+            grids = grids_of_study(study.name, found, good, encoded.further[TOKENS][good])
+        return self.locate(grids, encoder.identity), [encoded]
 
     def _slices(self, study: UnitImages) -> tuple[Manifest, list[Record]]:
         """Return the slices of a study, and their records; of two files of one name the first."""
@@ -229,7 +255,13 @@ class StudyCrops:
 
 
 def crops_of_files(
-    files: Sequence[UserFile], sources: InputSources, wanted: WantedUnits, rule: CropRule, locate: Locate
+    files: Sequence[UserFile],
+    sources: InputSources,
+    wanted: WantedUnits,
+    rule: CropRule,
+    locate: Locate,
+    *,
+    found: LevelPoints | None = None,
 ) -> StudyCrops:
     """Group files into studies whose crops are to be encoded; no pixel is decoded.
 
@@ -238,21 +270,22 @@ def crops_of_files(
     files
         The files.
     sources
-        Who may know them. Its store is one of crops, which knows no slice by its path: it only says which crops it has.
+        Who may know them, with `HEADER_COLUMNS` of their headers. Its store is one of crops, which knows no slice by its path: it only says which crops it has.
     wanted
         What a head needs of crops.
     rule
         How they are cut, as the identity of the head's vectors states it.
     locate
         Finds the levels of a study; points of the origin and localiser that the rule names.
+    found
+        As `StudyCrops.found`: a study of this name and with these series has its crops there, as in a store.
 
     Raises
     ------
     DataError
         As `embedstore.inputs.input_rows.rows_of_files`.
     """
-    slices = replace(sources, store=None, header_columns=sources.header_columns | HEADER_COLUMNS)
-    rows = rows_of_files(files, slices, "study")
+    rows = rows_of_files(files, replace(sources, store=None), "study")
     records = records_of(rows.table)
     return StudyCrops(
         rows=rows,
@@ -261,6 +294,7 @@ def crops_of_files(
         wanted=wanted,
         rule=rule,
         locate=locate,
+        found=found,
         store=sources.store,
     )
 
