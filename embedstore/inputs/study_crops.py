@@ -270,7 +270,8 @@ def crops_of_files(
     files
         The files.
     sources
-        Who may know them, with `HEADER_COLUMNS` of their headers. Its store is one of crops, which knows no slice by its path: it only says which crops it has.
+        Who may know them, with `HEADER_COLUMNS` of their headers. Its store is one of crops: it knows no slice by its
+        path, and only says which crops it has.
     wanted
         What a head needs of crops.
     rule
