@@ -36,7 +36,7 @@ COMMANDS = {
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
 # Commands that have a room of their own.
-_ROOMS = {"compare": "cli.comparing", "generate": "cli.generating"}
+_ROOMS = {"compare": "cli.comparing", "generate": "cli.generating", "localise": "cli.localising"}
 
 
 class LazyGroup(click.Group):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from embedstore.queries.load_view import load_units, load_view, load_views
     from embedstore.queries.search import Index, Neighbor, build_index
     from embedstore.queries.similar_images import search
+    from embedstore.queries.store_grids import StoreGrids
     from embedstore.store.reader import Store, open_store
     from embedstore.store.repair import repair_store
     from embedstore.store.stored_array import StoredArray
@@ -85,6 +86,7 @@ __all__ = [
     "Store",
     "StoreBusy",
     "StoreError",
+    "StoreGrids",
     "StoredArray",
     "Task",
     "Units",
@@ -145,6 +147,7 @@ _NAMES_OF_MODULE = {
     "embedstore.queries.load_view": ["load_units", "load_view", "load_views"],
     "embedstore.queries.search": ["Index", "Neighbor", "build_index"],
     "embedstore.queries.similar_images": ["search"],
+    "embedstore.queries.store_grids": ["StoreGrids"],
     "embedstore.store.reader": ["Store", "open_store"],
     "embedstore.store.stored_array": ["StoredArray"],
     "embedstore.store.repair": ["repair_store"],

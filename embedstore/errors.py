@@ -21,7 +21,7 @@ class Advice(Enum):
     ADD_TASK = "embedstore.write_task adds one"
     CHANGE_TASK = "embedstore.write_task replaces a task"
     PROBE = "heads.save_run makes one"
-    LOCALISE = "heads.save_localiser makes one"
+    LOCALISE = "The levels of a store have to be localised first"
 
 
 class EmbedError(Exception):

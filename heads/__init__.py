@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from heads.estimators.presets import preset_family, preset_names
     from heads.estimators.zeroshot import ZeroShotHead, zeroshot_head
     from heads.localising.localiser import Localiser
-    from heads.localising.localiser_run import read_localiser, save_localiser
+    from heads.localising.localiser_run import read_localiser
     from heads.lumbar.rsna_score import for_rsna_score, from_rsna_score, rsna_score
     from heads.lumbar.submission import Submission, read_submission, write_submission
     from heads.protocol.learning_curve import LearningCurve, learning_curve
@@ -84,7 +84,6 @@ __all__ = [
     "read_submission",
     "rsna_score",
     "save_comparison",
-    "save_localiser",
     "save_report",
     "save_run",
     "write_submission",
@@ -111,7 +110,7 @@ _NAMES_OF_MODULE = {
     "heads.estimators.presets": ["preset_family", "preset_names"],
     "heads.estimators.zeroshot": ["ZeroShotHead", "zeroshot_head"],
     "heads.localising.localiser": ["Localiser"],
-    "heads.localising.localiser_run": ["read_localiser", "save_localiser"],
+    "heads.localising.localiser_run": ["read_localiser"],
     "heads.lumbar.rsna_score": ["for_rsna_score", "from_rsna_score", "rsna_score"],
     "heads.lumbar.submission": ["Submission", "read_submission", "write_submission"],
     "heads.protocol.learning_curve": ["LearningCurve", "learning_curve"],

@@ -26,8 +26,8 @@ from embedstore.keys.key_file import read_key
 from embedstore.queries.clinical_ids import ClinicalIds
 from embedstore.queries.conditions import parse_conditions
 from embedstore.queries.derived_columns import KIND, can_say
-from embedstore.queries.lacking_units import lacking_units
 from embedstore.queries.load_view import load_units
+from embedstore.queries.manifest_columns import lacking_units
 from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
 from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store

@@ -70,6 +70,7 @@ def print_run(run: Run, *, stores: Sequence[StrPath] = ()) -> None:
     _print_metrics(document)
     _print_targets(document)
     _print_rsna_score(document)
+    _print_at_grades(document)
     print_warnings(document)
     _print_sets(document)
     _print_curve(document)
@@ -207,6 +208,16 @@ def _print_rsna_score(document: Mapping[str, Any]) -> None:
     for condition, found in document.get("severity", {}).get("condition", {}).items():
         told = ", ".join(f"{LABELS[name]} {_short(found[name])}" for name in _OF_CONDITION if name in found)
         click.echo(f"{condition}: {told}")
+
+
+def _print_at_grades(document: Mapping[str, Any]) -> None:
+    """Print what thresholds of grades find, of tasks of grades."""
+    for grade, rules in document.get("at_grades", {}).items():
+        for rule, found in rules.items():
+            click.echo(
+                f"{grade} or graver at {rule}: sensitivity {_short(found['recall'])}, specificity "
+                f"{_short(found['specificity'])}"
+            )
 
 
 def _short(entry: Mapping[str, Any]) -> str:

@@ -204,7 +204,7 @@ def _rules_of_findings(
     return label_rules(label_group={name: columns}, uncertain=uncertain, empty=empty)
 
 
-def _hint_of_unit(column: str, key: Sequence[str], columns: Sequence[str]) -> str:
+def _hint_of_unit(column: str, key: Sequence[str], columns: Mapping[str, object]) -> str:
     """Return how a table without a column of the unit's key may be read, or ``""``."""
     if key == (_STUDY,) and _IMAGE in columns:
         return f". Labels of images, by {_IMAGE}, are read with `unit='image'`"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 _NEAR = 0.8  # share of letters that two words have in common, as `difflib` counts them
-_TIMES = 20  # how much more frequent the other one must be
+_TIMES = 10  # how much more frequent the other one must be
 _SHOWN = 5
 
 

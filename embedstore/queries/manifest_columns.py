@@ -1,8 +1,12 @@
-"""Columns of a store's manifest as arrays: text, the unit and patient of each image, the targets it speaks for."""
+"""Columns of a store's manifest as arrays: text, the unit and patient of each image, the targets it speaks for.
+
+And the units that cannot be answered for, wholly or in part, because images have no vector.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +15,7 @@ import pyarrow as pa
 from embedstore.errors import DataError, UsageError, did_you_mean
 from embedstore.queries.conditions import Condition, none_left, rows_where
 from embedstore.queries.derived_columns import can_say, derived_text
-from embedstore.store.reader import Store
+from embedstore.store.reader import FAILED, PENDING, VALID, Store
 from embedstore.task import ImageRule, unit_id_of, unit_key
 from embedstore.view import UNKNOWN_PATIENT
 
@@ -140,4 +144,38 @@ def image_mask(table: pa.Table, rules: Sequence[ImageRule | None]) -> npt.NDArra
     everyone = np.ones(table.num_rows, np.bool_)
     return np.stack(
         [everyone if rule is None else np.isin(columns[rule.column], rule.values) for rule in rules], axis=1
+    )
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Images of a store without a vector, and the units that they belong to.
+
+    Parameters
+    ----------
+    pending, failed
+        Images that are not extracted yet; that gave no vector.
+    absent
+        Units without any vector, which `load_units` leaves out.
+    partial
+        Units that have vectors of some of their images only.
+    """
+
+    pending: int
+    failed: int
+    absent: int
+    partial: int
+
+
+def lacking_units(store: Store, unit: str) -> Lacking:
+    """Count what `load_units` cannot give, because images are pending or failed."""
+    if not store.parts:
+        return Lacking(0, 0, 0, 0)
+    names, held = own_unit_names(store.table, unit), store.status == VALID
+    without, having = set(names[~held].tolist()), set(names[held].tolist())
+    return Lacking(
+        pending=int((store.status == PENDING).sum()),
+        failed=int((store.status == FAILED).sum()),
+        absent=len(without - having),
+        partial=len(without & having),
     )

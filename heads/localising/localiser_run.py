@@ -101,6 +101,15 @@ def read_localiser(folder: StrPath) -> Localiser:
     ------
     DataError
         If the folder is no localiser's run, of another format version, or a file is missing or was edited.
+
+    Examples
+    --------
+    The run of a head is none:
+
+    >>> heads.read_localiser("runs/abnormal-logistic")
+    Traceback (most recent call last):
+    ...
+    embedstore.errors.DataError: runs/abnormal-logistic is no localiser's run: it has no localiser.json...
     """
     folder = Path(folder)
     document = _read_document(folder)

@@ -137,18 +137,14 @@ def _head(result: ProbeResult, index: int, target: str) -> dict[str, Any]:
         "calibration": fitted.calibrations[index].calibrator.kind,
         "calibration_log_loss": dict(fitted.calibrations[index].losses),
         "thresholds": dict(fitted.thresholds[index]) if fitted.thresholds else {},
-        **_grades(result, index),
+        "grade_thresholds": {
+            grade: dict(rules)
+            for of_target in result.evaluation.grade_thresholds[index : index + 1]
+            for grade, rules in of_target.items()
+        },
         "prevalence": class_shares(result.out_of_fold.y[:, index], len(result.view.task.classes)),
         "conformal": result.conformal[index].to_json(),
     }
-
-
-def _grades(result: ProbeResult, index: int) -> dict[str, Any]:
-    """Return ``grade_thresholds`` of a target; nothing where classes are no grades."""
-    grades = result.evaluation.grade_thresholds
-    if not grades:
-        return {}
-    return {"grade_thresholds": {grade: dict(rules) for grade, rules in grades[index].items()}}
 
 
 def _inputs(fitted: Fitted) -> dict[str, Any]:

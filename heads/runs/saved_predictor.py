@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from embedstore.errors import PluginError
 from embedstore.files import canonical_json
 from heads.base import FittedHead
 from heads.ensemble import EnsembleHead
 from heads.inputs.binned import Bins, bins_from_saved
 from heads.inputs.metadata import metadata_from_json
 from heads.protocol.predictor import BlendedPredictor, Predictor
-from heads.registry import head_class
+from heads.registry import head_class, head_package
 from heads.runs.shared_arrays import Arrays, arrays_from_bytes, arrays_to_bytes
 from heads.statistics.calibration import Calibrator, calibrator_from_json
 
@@ -79,7 +81,10 @@ def load_predictor(
     ------
     KeyError, IndexError, TypeError, SafetensorError, DataError
         If something is missing, or is not what it should be.
+    PluginError
+        If a head is of a package that is not installed here; with the packages that the run was made with.
     """
+    _require_heads(document, folder)
     source = str(folder / CALIBRATOR_FILE)
     said = json.loads(payloads[CALIBRATOR_FILE])
     parts = document.get("parts", ())
@@ -115,6 +120,28 @@ def load_predictor(
     }
     weights = tuple(tuple(entry["point"][name] for name in predictors) for entry in document["heads"])
     return BlendedPredictor(parts=predictors, weights=weights, calibrators=calibrators)
+
+
+def _require_heads(document: Mapping[str, Any], folder: Path) -> None:
+    heads = [part["head"] for part in document.get("parts", ())] or [document["settings"]["head"]]
+    absent = [name for name in heads if head_package(name) is None]
+    if not absent:
+        return
+    packages = [
+        f"{name} {found}"
+        for name, found in document.get("versions", {}).items()
+        if name != "python" and not _is_installed(name)
+    ]
+    made = f" It was made with {', '.join(packages)}, which is not there: install it" if packages else ""
+    raise PluginError(f"{folder}: the run needs head {absent[0]!r}, which no installed package offers.{made}")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _predictor(

@@ -6,8 +6,8 @@ import pytest
 
 from embedstore.errors import DataError, Reason, UsageError
 from embedstore.manifest import manifest_from_columns
-from embedstore.queries.lacking_units import Lacking, lacking_units
 from embedstore.queries.load_view import load_units, load_view
+from embedstore.queries.manifest_columns import Lacking, lacking_units
 from embedstore.store.commit import ChunkResult
 from embedstore.store.reader import open_store
 from embedstore.store.tasks import write_task

@@ -128,6 +128,17 @@ def test_a_filled_store_is_left_alone_and_verified(filled, slices):
     assert verify_store(filled.path).findings == ()
 
 
+def test_an_interrupted_extraction_of_crops_goes_on_to_the_same_store(filled, slices, tmp_path):
+    asked = iter(range(100))
+    observer = Observer(stopping=lambda: next(asked) > 17)  # in the second of two chunks
+    more = {"crops": usual_points("1"), "options": OPTIONS}
+    summary = extract(slices, tmp_path / "s.store", MeanEncoder(), observer=observer, **more)
+    assert summary.interrupted
+    assert summary.pending == 14
+    extract(slices, tmp_path / "s.store", MeanEncoder(), **more)
+    assert store_bytes(tmp_path / "s.store") == store_bytes(filled.path)
+
+
 def test_another_localiser_is_refused_and_so_is_another_rule(filled, slices):
     for changed, match in [
         ({"crops": usual_points("1", digest="cd" * 32)}, "preprocess.crop.localiser_sha256: 'abab"),

@@ -336,5 +336,5 @@ class StoreMachine(RuleBasedStateMachine):
         return os.waitstatus_to_exitcode(status)
 
 
-StoreMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=14, stateful_step_count=20, deadline=None)
 TestStoreMachine = StoreMachine.TestCase

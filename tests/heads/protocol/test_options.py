@@ -104,6 +104,7 @@ def test_a_run_says_what_it_was_told_and_what_followed_from_the_data(view: View)
         "draws": 20,
         "seed": 2,
         "shots": 0,
+        "shared_heads": [],
         "coverage": 0.9,
         "final": "refit",
         "repeats": 0,

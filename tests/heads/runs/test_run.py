@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from embedstore.errors import DataError, IdentityMismatch, UsageError
+from embedstore.errors import DataError, IdentityMismatch, PluginError, UsageError
 from embedstore.task import ImageRule
 from embedstore.view import MISSING, View
 from heads.protocol.options import ProbeOptions
@@ -354,6 +354,25 @@ def test_a_run_whose_targets_have_their_own_images_wants_to_know_which(tmp_path:
         run.predict(view.X, view.unit_of_image)
     probabilities = run.predict(view.X, view.unit_of_image, image_of_target=mask)
     assert np.isfinite(probabilities).all()
+
+
+def test_a_run_whose_head_is_of_an_absent_package_names_that(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        if name == "embedstore":
+            raise PackageNotFoundError
+        return "1"
+
+    monkeypatch.setattr("heads.runs.saved_predictor.head_package", lambda _name: None)
+    head = run.document["settings"]["head"]
+    with pytest.raises(
+        PluginError, match=f"the run needs head '{head}', which no installed package offers.$"
+    ):
+        load_run(run.folder)
+    monkeypatch.setattr("heads.runs.saved_predictor.version", absent)
+    with pytest.raises(PluginError, match=r"made with embedstore [\w.]+, which is not there: install it"):
+        load_run(run.folder)
 
 
 def test_what_is_no_result_is_not_saved(view: View, tmp_path: Path) -> None:

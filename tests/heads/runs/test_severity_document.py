@@ -89,5 +89,5 @@ def test_a_run_of_two_classes_or_of_no_grades_has_none(tmp_path: Path) -> None:
         tmp_path / "run", probed(make_view(patients=60), family=grid, folds=3, draws=5)
     ).document
     assert "at_grades" not in document
-    assert "grade_thresholds" not in document["heads"][0]
+    assert document["heads"][0]["grade_thresholds"] == {}
     assert "severity" not in document

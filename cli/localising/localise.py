@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from cli.jobs.localise_store import LocaliseJob, localise_store
+from cli.localising.level_errors import print_level_errors
+from cli.localising.levels_job import LocaliseJob, localise_store
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_option
-from cli.printing.level_errors import print_level_errors
 from cli.printing.next_command import command_on
 from cli.printing.probe_progress import shown_stages
 from cli.project import shown
