@@ -73,14 +73,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     extract("rsna-lumbar", folder / "crops.store", "hog", root=folder / "rsna", crops=points, options=options)
     learned = make_crops(
         folder / "learned.store",
-        severities(60),
+        severities(40),
         points="localised",
         signal=1.5,
         identity=image_encoder("hog").identity,
     )
     job = ProbeJob(
         stores=[learned],
-        options=ProbeOptions(head="knn", folds=3, draws=10),
+        options=ProbeOptions(head="knn", folds=2, draws=10),
         out=folder / "runs" / "crops",
     )
     with pytest.MonkeyPatch.context() as patch:
