@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 T1, T2 = "T1", "T2"
-_T1 = re.compile(r"(?<![a-z0-9])t1", re.IGNORECASE)
-_T2 = re.compile(r"(?<![a-z0-9])t2|(?<![a-z])stir(?![a-z])", re.IGNORECASE)
+# T12 is a vertebra.
+_T1 = re.compile(r"(?<![a-z0-9])t1(?![0-9])", re.IGNORECASE)
+_T2 = re.compile(r"(?<![a-z0-9])t2(?![0-9])|(?<![a-z])stir(?![a-z])", re.IGNORECASE)
 
 
 def said_weighting(words: str) -> str:
@@ -14,8 +15,8 @@ def said_weighting(words: str) -> str:
 
     Examples
     --------
-    >>> said_weighting("Sagittal T2/STIR"), said_weighting("sag t1_tse"), said_weighting("T1 and T2")
-    ('T2', 'T1', '')
+    >>> said_weighting("Sagittal T2/STIR"), said_weighting("sag t1_tse"), said_weighting("T1 T2"), said_weighting("T12")
+    ('T2', 'T1', '', '')
     """
     t1, t2 = (bool(pattern.search(words)) for pattern in (_T1, _T2))
     return "" if t1 == t2 else T1 if t1 else T2

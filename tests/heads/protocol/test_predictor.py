@@ -21,7 +21,10 @@ class OfSums(HeadDefaults):
 
 def predictor(targets):
     return Predictor(
-        heads=[OfSums()] * targets, calibrators=[], pooling="mean-probability", training_weights=((1.0,) * 3,) * targets
+        heads=[OfSums()] * targets,
+        calibrators=[],
+        pooling="mean-probability",
+        training_weights=((1.0,) * 3,) * targets,
     )
 
 
