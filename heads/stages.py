@@ -70,8 +70,9 @@ def stage(name: str, number: int = 0, total: int = 0) -> Iterator[None]:
         return
     before = _open.get()
     _open.set((*before, Stage(name, number, total)))
-    watch(_open.get())
     try:
+        # Whoever watches may stop the work here.
+        watch(_open.get())
         yield
     finally:
         _open.set(before)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cli.jobs.report_runs import pictures_of_errors
 from cli.jobs.run_folder import existing_run, require_own_run, require_run_folder, run_suffix
@@ -217,8 +218,7 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
         )
         view = options.take(loaded)
         if job.fold_of_patient is not None:
-            folds = [job.fold_of_patient[patient] for patient in view.patients.tolist()]
-            view = replace(view, folds=np.array(folds, np.int64))
+            view = replace(view, folds=_folds_of(view, job.fold_of_patient))
     if options.select_inputs and len(all_inputs(view)) == 1:
         notify("--select-inputs: nothing to choose from: no study has several images, and there is no --with")
     return OpenedProbe(
@@ -229,6 +229,16 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
         view=view,
         level_is_chosen=level_is_chosen,
     )
+
+
+def _folds_of(view: View, fold_of_patient: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    strange = [patient for patient in view.patients.tolist() if patient not in fold_of_patient]
+    if strange:
+        raise UsageError(
+            f"{len(strange):,} units of task {view.task.name!r} are of patients who have no outer fold, the first of "
+            f"{strange[0]!r}: the stores that are compared must hold the same studies"
+        )
+    return np.array([fold_of_patient[patient] for patient in view.patients.tolist()], np.int64)
 
 
 def _holds_crops_of_targets(stores: Sequence[Store], task_name: str | None) -> bool:

@@ -36,6 +36,7 @@ _NARROWING = ((0.0, 0.38), (0.3, 0.68), (0.6, 1.0))
 _SAGITTAL_X_MM = np.linspace(-26.0, 26.0, 11)
 _SAGITTAL_PX, _SAGITTAL_SPACING_MM = 192, 1.35
 _AXIAL_PX, _AXIAL_SPACING_MM = 128, 1.3
+_AIM = 1  # names the stream of aims
 _TEST_STUDY = 1_000_000  # its stream, apart from every training study's
 
 
@@ -68,7 +69,9 @@ class _Study:
     series: tuple[_Series, ...]
 
 
-def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed: int = 0) -> LumbarSummary:
+def write_phantom_lumbar(
+    root: StrPath, *, studies: int = DEFAULT_STUDIES, seed: int = 0, off_centre_mm: float = 0.0
+) -> LumbarSummary:
     """Write a phantom of the competition's folder.
 
     Parameters
@@ -79,11 +82,14 @@ def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed:
         Labelled studies; one test study without labels comes on top, as in the public download.
     seed
         The same seed and number give the same bytes; a larger tree begins with the smaller one.
+    off_centre_mm
+        How far sagittal series are aimed too high or too low (standard deviation, a third of it to the front or back),
+        each by its own chance. Without it all spines lie in the middle, and their mean place names every level.
 
     Raises
     ------
     UsageError
-        If `studies` is less than 1 or `seed` is negative.
+        If `studies` is less than 1, or `seed` or `off_centre_mm` is negative.
     DataError
         If the folder is there already and is not this phantom.
 
@@ -92,17 +98,20 @@ def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed:
     >>> es.write_phantom_lumbar("phantoms", studies=1).root.name
     'rsna-2024-lumbar-spine-degenerative-classification'
     """
-    if studies < 1 or seed < 0:
-        raise UsageError(f"studies must be at least 1 and seed at least 0; found {studies} and {seed}")
+    if studies < 1 or seed < 0 or not off_centre_mm >= 0:
+        raise UsageError(
+            "studies must be at least 1, seed and off_centre_mm at least 0; found "
+            f"{studies}, {seed} and {off_centre_mm}"
+        )
     folder = Path(root) / FOLDER
     claim_folder(
         folder,
         "These MR images are phantoms drawn by a computer. They show no patient, and the competition is not\n"
         "their source; only the folders, names and tables are laid out as in its download.\n"
-        f"studies={studies} seed={seed}\n",
+        f"studies={studies} seed={seed}{f' off_centre_mm={off_centre_mm:g}' if off_centre_mm else ''}\n",
     )
-    planned = [_plan_study(index, seed, "train") for index in range(studies)]
-    planned.append(_plan_study(_TEST_STUDY, seed, "test"))
+    planned = [_plan_study(index, seed, "train", off_centre_mm) for index in range(studies)]
+    planned.append(_plan_study(_TEST_STUDY, seed, "test", off_centre_mm))
     jobs = [(study, series) for study in planned for series in study.series]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for _ in pool.map(lambda job: _write_series(folder, *job, seed=seed), jobs):
@@ -112,7 +121,7 @@ def write_phantom_lumbar(root: StrPath, *, studies: int = DEFAULT_STUDIES, seed:
     return LumbarSummary(root=folder, studies=len(planned), series=len(jobs), images=images)
 
 
-def _plan_study(index: int, seed: int, tree: str) -> _Study:
+def _plan_study(index: int, seed: int, tree: str, off_centre_mm: float = 0.0) -> _Study:
     chance = np.random.default_rng([seed, index])
     # The golden ratio spreads the studies' burden evenly, so that a small tree has severe cases, too.
     share = (0.5 + (index + seed) * (5**0.5 - 1) / 2) % 1.0
@@ -133,18 +142,30 @@ def _plan_study(index: int, seed: int, tree: str) -> _Study:
         labels=labels,
         missing=chance.random((5, 5)) < _MISSING_SHARE,
         spine=spine,
-        series=tuple(_plan_series(index, spine, chance)),
+        series=tuple(_plan_series(index, spine, chance, _aims(index, seed, off_centre_mm))),
     )
 
 
-def _plan_series(index: int, spine: Spine, chance: np.random.Generator) -> list[_Series]:
+def _aims(index: int, seed: int, off_centre_mm: float) -> npt.NDArray[np.float64]:
+    """Return how far each series of a study is aimed off, (4, 3) mm; a stream of its own moves nothing else."""
+    aside = np.random.default_rng([seed, index, _AIM]).standard_normal((4, 3))
+    return np.asarray(aside * np.array([0.0, off_centre_mm / 3, off_centre_mm]), np.float64)
+
+
+def _plan_series(
+    index: int, spine: Spine, chance: np.random.Generator, aims: npt.NDArray[np.float64]
+) -> list[_Series]:
     descriptions = ["Sagittal T1", "Sagittal T2/STIR", "Axial T2"]
     if index % 6 == 1:  # 340 of 1,975 studies have a description twice
         descriptions.append(descriptions[1 + index // 6 % 2])
     series = []
     for order, description in enumerate(descriptions):
         axial = description == "Axial T2"
-        places = _axial_places(spine, index % 5 in {0, 2}, chance) if axial else _sagittal_places(chance)
+        places = (
+            _axial_places(spine, index % 5 in {0, 2}, chance)
+            if axial
+            else _sagittal_places(chance, aims[order])
+        )
         numbers = np.arange(1, len(places) + 1) + int(chance.integers(0, 3))
         if (index + order) % 3 == 1:
             numbers = numbers[::-1]
@@ -160,11 +181,11 @@ def _plan_series(index: int, spine: Spine, chance: np.random.Generator) -> list[
     return series
 
 
-def _sagittal_places(chance: np.random.Generator) -> list[SliceGeometry]:
+def _sagittal_places(chance: np.random.Generator, aim: npt.NDArray[np.float64]) -> list[SliceGeometry]:
     turn = np.radians(chance.normal(0.0, 2.0))  # nobody lies quite straight
     along_columns = np.array([np.sin(turn), np.cos(turn), 0.0])
     along_rows = np.array([0.0, 0.0, -1.0])
-    middle = np.array([chance.normal(0.0, 1.5), 8.0, chance.normal(0.0, 4.0)])
+    middle = np.array([chance.normal(0.0, 1.5), 8.0, chance.normal(0.0, 4.0)]) + aim
     return [
         SliceGeometry.around(
             middle + np.array([x, 0.0, 0.0]),

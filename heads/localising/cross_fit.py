@@ -17,14 +17,14 @@ from embedstore.lumbar.series_grid import KINDS, StudyGrids
 from heads.folds import assign_folds, repeat_seed
 from heads.localising.confidence import Confidence, learn_confidence, variant_limits, variant_of
 from heads.localising.find_levels import SIDES, VARIANTS, Found, find_levels
-from heads.localising.learn_maps import learn_maps
+from heads.localising.learn_maps import learn_folds
 from heads.localising.localiser import Localiser
 from heads.localising.localising_errors import Compared, compare_points
 from heads.localising.network import MapNetwork
 from heads.localising.recipe import Recipe
 from heads.localising.samples import SampleCollector, Samples
 from heads.localising.spine_prior import Floats, SpinePrior, learn_prior, point_array
-from heads.stages import counted, stage
+from heads.stages import stage
 
 NEW = -1
 FEWEST_PATIENTS = 8
@@ -201,12 +201,10 @@ def _learn(
     networks: dict[str, list[MapNetwork]] = {}
     for place, (kind, own) in enumerate(samples.items()):
         fold_of_sample = fold_of[own.studies]
-        networks[kind] = [
-            learn_maps(
-                own, np.flatnonzero(fold_of_sample != fold), recipe, seed=repeat_seed(seed, 1 + place, fold)
-            )
-            for fold in counted(f"learning the maps of {kind}, fold", folds)
-        ]
+        chosen = [np.flatnonzero(fold_of_sample != fold) for fold in folds]
+        seeds = [repeat_seed(seed, 1 + place, fold) for fold in folds]
+        with stage(f"learning the maps of {kind}, {len(folds)} folds"):
+            networks[kind] = learn_folds(own, chosen, recipe, seeds=seeds)
     priors = [learn_prior(true[fold_of != fold], middles[fold_of != fold]) for fold in folds]
     return _Learned(networks, priors, learn_prior(true, middles))
 

@@ -1,9 +1,10 @@
-"""Learning the maps of one kind of series, of some studies."""
+"""Learning the maps of one kind of series: a network of each fold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from heads.localising.network import MapNetwork
 from heads.localising.recipe import Recipe
 from heads.localising.samples import Samples, Targets, targets_of
 from heads.solvers.mlp_training import adamw
+from heads.torch_threads import one_thread
 
 _WARM_UP = 0.1
 _WEIGHT_DECAY = 1e-2
@@ -21,23 +23,39 @@ _LARGEST_GRADIENT = 1.0
 _MOMENTS_STUDIES = 64
 
 
-def learn_maps(samples: Samples, chosen: npt.NDArray[np.int64], recipe: Recipe, *, seed: int) -> MapNetwork:
-    """Learn a network from some samples; the same seed, samples and number of threads give the same weights.
+def learn_folds(
+    samples: Samples, chosen: Sequence[npt.NDArray[np.int64]], recipe: Recipe, *, seeds: Sequence[int]
+) -> list[MapNetwork]:
+    """Learn a network of each fold, as many at once as torch has threads.
+
+    Each is learned in one thread, so that the same seeds and samples give the same weights whatever their number.
 
     Parameters
     ----------
     chosen
-        Rows of `samples`.
-
-    Returns
-    -------
-    MapNetwork
-        Ready to be asked.
+        Rows of `samples` that each fold learns from.
+    seeds
+        Of each fold.
     """
+    workers = min(torch.get_num_threads(), len(chosen))
+    networks = []
+    for seed in seeds:
+        # First weights come from torch's one generator, which threads would share.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            networks.append(MapNetwork(samples.tokens.shape[-1], recipe.hidden))
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
+        jobs = [
+            pool.submit(_learn, network, samples, own, recipe, seed=seed)
+            for network, own, seed in zip(networks, chosen, seeds, strict=True)
+        ]
+        return [job.result() for job in jobs]
+
+
+def _learn(
+    network: MapNetwork, samples: Samples, chosen: npt.NDArray[np.int64], recipe: Recipe, *, seed: int
+) -> MapNetwork:
     shuffle = np.random.default_rng(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = MapNetwork(samples.tokens.shape[-1], recipe.hidden)
     _set_moments(network, samples, shuffle.permutation(chosen)[:_MOMENTS_STUDIES])
     weights = list(network.parameters())
     moments = [(torch.zeros_like(entry), torch.zeros_like(entry)) for entry in weights]

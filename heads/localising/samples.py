@@ -139,12 +139,11 @@ def targets_of(samples: Samples, chosen: npt.NDArray[np.int64], recipe: Recipe) 
     n, kinds, levels = points.shape[:3]
     known = torch.isfinite(points).all(-1)
     flat = torch.nan_to_num(points).view(n, kinds * levels, 3)
-    apart = flat[:, None, None, None] - centres[..., None, :]
+    # One axis after the other: (n, slices, rows, columns, points, 3) at once takes three times as long.
+    x, y, z = (flat[:, None, None, None, :, axis] - centres[..., axis, None] for axis in range(3))
     size_mm = (down.norm(dim=-1) + right.norm(dim=-1))[:, :, None, None, None] / 2
     # The slice's own axis is nearly x; what lies beside it is measured in tokens.
-    in_plane = (apart[..., 1:] ** 2).sum(-1)
-    across = apart[..., 0] ** 2
-    exponent = in_plane / (recipe.sigma_tokens * size_mm) ** 2 + across / recipe.sigma_slices_mm**2
+    exponent = (y**2 + z**2) / (recipe.sigma_tokens * size_mm) ** 2 + x**2 / recipe.sigma_slices_mm**2
     there = torch.from_numpy(samples.there[chosen])[:, :, None, None, None]
     mass = torch.exp(-exponent / 2) * there * known.view(n, 1, 1, 1, -1)
     # Each point counts the same, however few of its slices are there.
@@ -154,7 +153,7 @@ def targets_of(samples: Samples, chosen: npt.NDArray[np.int64], recipe: Recipe) 
     disc = mass.sum(-1)
     disc = disc / disc.sum((1, 2, 3), keepdim=True).clamp(min=1e-12)
     nearest = torch.where(known.view(n, 1, 1, 1, -1), exponent, torch.inf).argmin(-1)
-    way = apart.gather(-2, nearest[..., None, None].expand(*nearest.shape, 1, 3)).squeeze(-2)
+    way = flat[torch.arange(n)[:, None, None, None], nearest] - centres
     ways = torch.stack(
         [
             (way * axis[:, :, None, None]).sum(-1) / (axis**2).sum(-1)[:, :, None, None]

@@ -145,6 +145,7 @@ def learning_curve(
                     seed=asked.seed + repeat,
                     final=asked.final,
                     repeats=asked.repeats,
+                    shared=asked.shared_heads,
                 )
                 scored = Scored(
                     evaluated_rows.y,

@@ -65,7 +65,7 @@ def test_a_grid_without_a_part_of_the_contract_is_refused(monkeypatch):
     _offer(monkeypatch, "odd", found)
     with pytest.raises(
         UsageError,
-        match=r"the grid of head 'odd' lacks on_device, cross_fit, targets_share_work, scores_units, final; "
+        match=r"the grid of head 'odd' lacks with_imbalance, on_device, cross_fit, targets_share_work, scores_units, final; "
         r".*FamilyDefaults",
     ):
         heads.head_family("odd")

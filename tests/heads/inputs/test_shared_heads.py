@@ -124,3 +124,14 @@ def test_a_rare_target_is_learned_with_its_group_and_not_alone() -> None:
     assert not learnable_targets(rare, groups, folds=3, seed=0, shared=GROUPS).left_out
     with pytest.raises(UsageError, match="found 'side' in 0"):
         target_groups(GROUPS[:1], TARGETS)
+
+
+def test_a_learning_curve_shares_its_heads_as_the_probe_does() -> None:
+    """Of one class in a target alone, nothing could be learned of it; with its group it can."""
+    view = crops_view()
+    y = view.y.copy()
+    y[:, 0] = np.where(y[:, 0] == MISSING, MISSING, 0)
+    options = {"folds": 3, "draws": 5, "family": GRID, "pooling": "mean-vector", "learning_curve": True}
+    curve = probed(replace(view, y=y), shared_heads=GROUPS, **options).learning_curve
+    assert curve is not None
+    assert np.isfinite(curve.points[-1].metrics["log_loss"].value)
