@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from embedstore.datasets.base import dataset_reader
 from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.extract import ExtractOptions, extract
-from embedstore.inputs.file_units import WantedUnits
+from embedstore.inputs.file_units import WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
 from embedstore.inputs.study_crops import HEADER_COLUMNS, NO_CROP, StudyCrops, crops_of_files
 from embedstore.inputs.unit_chunks import FileUnitsChunk
@@ -21,8 +22,10 @@ from embedstore.inputs.user_files import find_files
 from embedstore.lumbar.crop_rule import rule_from_json
 from embedstore.lumbar.level_points import LevelPoints
 from embedstore.lumbar.series_grid import StudyGrids
+from embedstore.lumbar.target_images import rules_of_slices
 from embedstore.queries.load_view import load_units
 from embedstore.store.reader import open_store
+from embedstore.view import PLACE, Units
 from tests.lumbar_studies import PLACES, blobs, level_points, usual_series, write_study
 
 BALLS = np.random.default_rng(5).uniform((-30, -25, -40), (30, 35, 45), (25, 3))
@@ -202,6 +205,37 @@ def test_files_of_no_known_layout_are_told_by_their_headers(root, store, tmp_pat
     np.testing.assert_array_equal(np.sort(chunk.units.X, axis=0), np.sort(own, axis=0))
     # Its pixels are the store's, whatever it is called.
     assert all(name.startswith(f"train_images/{AS_USUAL}/") for name in chunk.stored_ids)
+
+
+def test_whole_slices_have_the_kinds_and_places_of_the_store_also_without_its_tables(root, tmp_path):
+    path, study = tmp_path / "slices.store", root / "train_images" / AS_USUAL
+    # A test tree of one study: extracting the others would say no more.
+    for series, words in (("101", "t1_tse_sag"), ("102", "t2 sag"), ("103", "T2 TRA")):
+        _described(study / series, tmp_path / "described" / series, words)
+    (tmp_path / "rsna" / "train_images").mkdir(parents=True)
+    (tmp_path / "rsna" / "train_images" / AS_USUAL).symlink_to(study)
+    shutil.copy(root / "train_series_descriptions.csv", tmp_path / "rsna")
+    extract("rsna-lumbar", path, "hog", root=tmp_path / "rsna", options=ExtractOptions(workers=1))
+    rules = list(rules_of_slices().values())
+    store = load_units(open_store(path), "study", with_columns=[PLACE], image_rules=rules)
+    assert sorted(set(store.metadata[PLACE].tolist()))[:2] == ["axial T2 1/8", "axial T2 2/8"]
+    for inputs, headers in (([study], frozenset()), ([tmp_path / "described"], HEADER_COLUMNS)):
+        sources = InputSources(readers=[dataset_reader("rsna-lumbar")], header_columns=headers)
+        wanted = WantedUnits(unit="study", image_rules=rules, columns=[PLACE])
+        files = units_of_files(find_files(inputs).files, sources, wanted)
+        (chunk,) = files.embed(image_encoder("hog"), store_dtype="float16", workers=1, stopping=lambda: False)
+        expected, found = _rows_by_pixels(store), _rows_by_pixels(chunk.units)
+        assert found.keys() == expected.keys()
+        for pixels, (place, speaks, vector) in expected.items():
+            assert found[pixels][0] == place
+            np.testing.assert_array_equal(found[pixels][1], speaks)
+            np.testing.assert_array_equal(found[pixels][2], vector)
+
+
+def _rows_by_pixels(units: Units) -> dict[bytes, tuple[str, np.ndarray, np.ndarray]]:
+    assert units.image_of_target is not None
+    rows = zip(units.metadata[PLACE].tolist(), units.image_of_target, units.X, strict=True)
+    return {digest.tobytes(): row for digest, row in zip(units.content_sha256, rows, strict=True)}
 
 
 def _described(source: Path, target: Path, words: str) -> None:
