@@ -31,11 +31,12 @@ KEYS: dict[str, tuple[type, str]] = {
     "head": (str, "head to fit"),
     "seed": (int, "seed of folds and draws"),
     "runs": (str, "folder of the runs, relative to this file"),
+    "levels": (str, "run of the lumbar localiser, relative to this file"),
     "key_file": (str, "file with the secret behind the ids, relative to this file; keep it out of stores"),
     "options": (dict, "options of the data set's reader"),
     "encoder_options": (dict, "the encoder's own options, part of the store's identity"),
 }
-_PATH_KEYS = ("root", "store", "runs", "key_file")
+_PATH_KEYS = ("root", "store", "runs", "levels", "key_file")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedstore.identity import Identity
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.levels import CLASS_WEIGHTS, CLASSES, LEVELS, SEVERITY, TARGETS, scored_condition
 from embedstore.lumbar.target_images import level_of, side_of
@@ -22,6 +23,7 @@ from embedstore.task import Task
 from tests.stores import IDENTITY
 
 DIM = 6
+LOCALISER = hashlib.sha256(b"localiser").hexdigest()
 _KINDS = {"spinal": "canal_sagittal_t2", "foraminal": "foramen_sagittal_t1", "subarticular": "axial_t2"}
 _SERIES = {"spinal": "Sagittal T2/STIR", "foraminal": "Sagittal T1", "subarticular": "Axial T2"}
 
@@ -72,9 +74,19 @@ def make_slices(root: Path, y: npt.NDArray[np.int64], *, slices: int = 3, seed: 
 
 
 def make_crops(
-    root: Path, y: npt.NDArray[np.int64], *, points: str, signal: float, without: int = -1, seed: int = 1
+    root: Path,
+    y: npt.NDArray[np.int64],
+    *,
+    points: str,
+    signal: float,
+    without: int = -1,
+    seed: int = 1,
+    identity: Identity | None = None,
 ) -> Path:
-    """Write a store of crops, one for each level and side; study `without` has no axial series."""
+    """Write a store of crops, one for each level and side; study `without` has no axial series.
+
+    Vectors are of `identity`, with its rule, where there is one: zeros behind the first numbers.
+    """
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     vectors = []
@@ -99,9 +111,8 @@ def make_crops(
                 + signal * y[study, at] * (np.arange(DIM) == 0)
                 + 0.1 * level * (np.arange(DIM) == 5)
             )
-    digest = hashlib.sha256(b"localiser").hexdigest() if points == "localised" else ""
-    rule = CropRule(points=points, localiser_sha256=digest).to_json()
-    return _write(root, rows, np.array(vectors), y, crop=rule)
+    rule = CropRule(points=points, localiser_sha256=LOCALISER if points == "localised" else "").to_json()
+    return _write(root, rows, np.array(vectors), y, crop=rule, identity=identity)
 
 
 def _write(
@@ -111,8 +122,10 @@ def _write(
     y: npt.NDArray[np.int64],
     *,
     crop: dict[str, Any] | None,
+    identity: Identity | None = None,
 ) -> Path:
-    identity = replace(IDENTITY, dim=DIM)
+    identity = identity or replace(IDENTITY, dim=DIM)
+    vectors = np.pad(vectors, ((0, 0), (0, identity.dim - DIM)))
     if crop is not None:
         identity = identity.with_crop(crop)
     names = [f"{root.name}-{row}" for row in range(len(rows))]

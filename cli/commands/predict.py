@@ -13,7 +13,7 @@ from cli.completion import complete_runs
 from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
 from cli.jobs.extract_store import default_workers
 from cli.jobs.metadata_values import metadata_pairs
-from cli.jobs.predict_inputs import NEAREST, Answering, PredictOptions, ProjectData, open_answers
+from cli.jobs.predict_inputs import Answering, open_answers
 from cli.key_options import by_option
 from cli.options import ProjectCommand, plural, print_notice, project_of, store_option, where_option
 from cli.printing.answer_progress import shown_answers
@@ -28,6 +28,7 @@ from cli.printing.prediction_file import (
 )
 from cli.project import Project
 from cli.stop_signal import stop_on_signal
+from cli.studying.predict_options import NEAREST, PredictOptions, ProjectData
 
 
 @click.command(name="predict", cls=ProjectCommand)
@@ -93,6 +94,11 @@ from cli.stop_signal import stop_on_signal
     "generative models print them; or that competition's file: probabilities times (1, 2, 4), by which it scores best.",
 )
 @click.option(
+    "--levels",
+    type=click.Path(path_type=Path),
+    help="Of a run over lumbar crops, the localiser's run.  [default: found beside the run or by embed.toml]",
+)
+@click.option(
     "--paths/--no-paths",
     "with_paths",
     default=True,
@@ -154,6 +160,8 @@ def _write(answering: Answering, out: Path, form: str) -> int:
 
 
 def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions:
+    project, named = project_of(context), _is_named(context, "levels")
+    runs = project.settings.get("runs", project.folder / "runs")
     return PredictOptions(
         threshold=given["threshold"],
         prevalence=given["prevalence"],
@@ -164,13 +172,15 @@ def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions
         cases_must_fit=_is_named(context, "store") or bool(given["ids"] or given["where"]),
         ids=given["ids"],
         where=given["where"],
-        project=_data_of(project_of(context)),
+        project=_data_of(project),
         encoder=given["encoder"],
         device=given["device"],
         workers=given["workers"] or default_workers(),
         key_file=given["key_file"],
         by=given["by"],
         with_paths=given["with_paths"],
+        levels=given["levels"] if named else None,
+        level_places=[runs] if named or given["levels"] is None else [given["levels"], runs],
     )
 
 

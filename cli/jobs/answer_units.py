@@ -15,13 +15,12 @@ import pyarrow as pa
 from cli.jobs.metadata_values import with_metadata
 from cli.notify import Notify
 from cli.project import shown
+from cli.studying.unit_facts import UnitFacts, facts_of_units, with_levels
 from embedstore.encoders.base import Encoder
-from embedstore.inputs.file_units import FileUnits, FileUnitsChunk, joined
+from embedstore.inputs.unit_chunks import EmbeddedUnits, FileUnitsChunk, joined
 from embedstore.manifest import path_from_manifest
 from embedstore.pipeline.embed_images import lines_of_notes
 from embedstore.queries.image_files import root_of
-from embedstore.queries.load_view import KINDS
-from embedstore.queries.manifest_columns import column_text
 from embedstore.queries.nearest_cases import LabelledCases
 from embedstore.store.reader import Store
 from embedstore.view import Units
@@ -31,28 +30,6 @@ from heads.runs.run_document import learned_kinds, store_dtype
 from heads.statistics.prevalence import EM
 
 _SHOWN = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitFacts:
-    """What is known of a unit beside its vectors.
-
-    Parameters
-    ----------
-    path
-        Its first file.
-    image_id
-        The store's id of that image; None where no store holds its pixels.
-    partial
-        Whether images of the unit are not part of the answer.
-    kinds
-        Column (``modality``, ``body_part``) -> what its images are, unknown ones left out.
-    """
-
-    path: str
-    image_id: str | None
-    partial: bool = False
-    kinds: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +102,13 @@ class Answerer:
         further = {"kinds_unseen": unseen} if unseen else {}
         # No distance tells a CT from a radiograph where the head learned from a dozen units.
         unlike = answer["unlike_training"] or "modality" in unseen
-        return named | whole | answer | {"unlike_training": unlike} | further
+        return (
+            named
+            | whole
+            | with_levels(answer, facts, self.run.identity)
+            | {"unlike_training": unlike}
+            | further
+        )
 
     def unseen_kinds(self, facts: UnitFacts) -> dict[str, list[str]]:
         """Return column -> what the unit's images are and none was that the run learned from."""
@@ -164,7 +147,7 @@ class StoreAnswers:
             self.units,
             paths=self._paths(rows, table.column("path").to_pylist()),
             stored_ids=image_ids,
-            kinds=kinds_of(table),
+            table=table,
             partial=[False] * len(self.units.unit_ids),
         )
         tally = Tally(answerer=self.answerer)
@@ -200,13 +183,13 @@ class FileAnswers:
     metadata
         Column -> value of all of them.
     encoder
-        The encoder of the run's vectors; loaded when the first answer is asked for.
+        The encoder of the run's vectors; loaded when the first answer is asked for. Of crops, that of whole images.
     workers
         Decoding processes.
     """
 
     answerer: Answerer
-    files: FileUnits
+    files: EmbeddedUnits
     metadata: Mapping[str, str]
     encoder: Encoder
     workers: int
@@ -227,7 +210,8 @@ class FileAnswers:
             every = list(chunks)
             chunks = iter([joined(every)] if every else [])
         for chunk in chunks:
-            answers = self._answers(chunk, tally)
+            answers = self._answers(chunk, tally) if len(chunk.units.unit_ids) else []
+            tally.lack(chunk)
             failed = [f"{shown(Path(path))}: {why}" for path, why in chunk.failed]
             yield answers, failed, chunk.images
         tally.tell(notify)
@@ -237,9 +221,9 @@ class FileAnswers:
         images = np.bincount(units.unit_of_image, minlength=len(units.unit_ids))
         facts = facts_of_units(
             units,
-            paths=[shown(Path(self.files.path_of(int(row)))) for row in chunk.rows],
+            paths=[shown(Path(path)) for path in chunk.paths],
             stored_ids=chunk.stored_ids,
-            kinds=kinds_of(self.files.rows.table.take(pa.array(chunk.rows, pa.int64()))),
+            table=chunk.table,
             partial=[bool(count < known) for count, known in zip(images, chunk.known, strict=True)],
         )
         answers = self.answerer.answer(units, facts, chunk.stored_ids)
@@ -255,6 +239,8 @@ class Tally:
     answerer: Answerer
     units: int = 0
     unlike: int = 0
+    unsure: list[str] = field(default_factory=list)
+    lacking: Counter[str] = field(default_factory=Counter)
     partial: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -265,10 +251,15 @@ class Tally:
         """Count answers."""
         self.units += len(answers)
         self.unlike += sum(bool(answer["unlike_training"]) for answer in answers)
+        self.unsure += [_unsure(answer) for answer in answers if answer.get("level_unsure")]
         for answer in answers:
             self.kinds.update(
                 (column, kind) for column, kinds in answer.get("kinds_unseen", {}).items() for kind in kinds
             )
+
+    def lack(self, chunk: FileUnitsChunk) -> None:
+        """Count what the units of a chunk lack."""
+        self.lacking.update(chunk.lacking)
 
     def note(self, chunk: FileUnitsChunk) -> None:
         """Count what is special about the images of a chunk."""
@@ -287,6 +278,13 @@ class Tally:
         """Tell all of it."""
         for line in (*self.said, *lines_of_notes(self.notes)):
             notify(line)
+        if self.lacking:
+            notify("absent: " + ", ".join(f"{what} {count:,}" for what, count in self.lacking.items()))
+        if self.unsure:
+            notify(
+                f"{len(self.unsure):,} of {self.units:,} units with unsure levels (level_unsure), whose names may be "
+                f"one off: {_first(self.unsure)}"
+            )
         if self.partial:
             notify(f"answered from a part of their images: {_first(self.partial)}")
         if self.replaced:
@@ -304,44 +302,9 @@ class Tally:
             )
 
 
-def facts_of_units(
-    units: Units,
-    *,
-    paths: Sequence[str],
-    stored_ids: Sequence[str],
-    kinds: Mapping[str, Sequence[str]],
-    partial: Sequence[bool],
-) -> list[UnitFacts]:
-    """Return the facts of each unit: those of its first image, and the kinds of all.
-
-    Parameters
-    ----------
-    units
-        The units.
-    paths, stored_ids
-        Of each image.
-    kinds
-        Column -> of each image, ``""`` where unknown.
-    partial
-        Of each unit.
-    """
-    rows = [np.flatnonzero(units.unit_of_image == unit).tolist() for unit in range(len(units.unit_ids))]
-    return [
-        UnitFacts(
-            path=paths[own[0]],
-            image_id=stored_ids[own[0]] or None,
-            partial=partial[unit],
-            kinds={
-                column: frozenset(cells[row] for row in own if cells[row]) for column, cells in kinds.items()
-            },
-        )
-        for unit, own in enumerate(rows)
-    ]
-
-
-def kinds_of(table: pa.Table) -> dict[str, list[str]]:
-    """Return column -> what each row of a manifest says of the kind of image, ``""`` where it says nothing."""
-    return {column: column_text(table, column).tolist() for column in KINDS}
+def _unsure(answer: Mapping[str, Any]) -> str:
+    confidence = answer["localisation"]["confidence"]
+    return f"{answer['unit_id']}" + ("" if confidence is None else f" (confidence {confidence:.2f})")
 
 
 def _first(lines: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,21 @@ from cli.jobs.answer_units import Answerer, FileAnswers, StoreAnswers
 from cli.jobs.metadata_values import require_metadata, require_wanted, with_metadata
 from cli.notify import Notify, ignore
 from cli.project import shown
+from cli.studying.find_localiser import crop_rule_of, levels_of, localiser_of_run
+from cli.studying.predict_options import NEAREST, PredictOptions
+from embedstore.crops.weightings import DESCRIPTION
 from embedstore.datasets.base import DatasetReader, columns_of_headers, dataset_reader
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
-from embedstore.inputs.file_units import WantedUnits, units_of_files
+from embedstore.inputs.file_units import FileUnits, WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
+from embedstore.inputs.study_crops import HEADER_COLUMNS, StudyCrops, crops_of_files
 from embedstore.inputs.user_files import find_files
 from embedstore.keys.key_file import read_key
 from embedstore.queries.clinical_ids import ClinicalIds
 from embedstore.queries.conditions import parse_conditions
-from embedstore.queries.derived_columns import can_say
+from embedstore.queries.derived_columns import KIND, can_say
 from embedstore.queries.load_view import load_units
 from embedstore.queries.manifest_columns import lacking_units
 from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
@@ -29,82 +33,10 @@ from embedstore.store.layout import StoreLayout
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import counted_units
+from embedstore.view import PLACE
+from heads.localising.localiser import Localiser
 from heads.runs.run import Run
 from heads.runs.run_files import load_run
-
-NEAREST = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProjectData:
-    """The data set that a project is about; its files have the ids that they have in the store.
-
-    Parameters
-    ----------
-    folder
-        Folder of the project, which ids of other files are relative to.
-    dataset, root, options
-        Reader of the data set, its folder or table, and the reader's own options; None and empty without one.
-    """
-
-    folder: Path = field(default_factory=Path.cwd)
-    dataset: str | None = None
-    root: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions:
-    """How inputs are answered.
-
-    Parameters
-    ----------
-    threshold, prevalence
-        As `heads.runs.answers.predict_units`.
-    metadata
-        Column -> value of all inputs, where the run was fitted with metadata; a store brings its own, and so do files
-        of a data set that is known.
-    neighbors
-        Nearest labelled cases of each unit; by default `NEAREST` for files and none for a store, of which every
-        image would be searched for.
-    cases
-        Store to look for cases and for the files' own rows in; none by default.
-    cases_must_fit
-        Whether a store of another kind is an error, or is left out of account.
-    ids, where
-        Of a store, only these units (or those of these images), and only images that meet these conditions.
-    project
-        The project's data set.
-    encoder
-        Folder or hub id of the run's encoder; its registered name by default.
-    device
-        Device of the encoder.
-    workers
-        Decoding processes.
-    key_file
-        Key of the ids of the data set, and of stores whose paths are hidden; by default that among the options of
-        `project`.
-    by
-        Which clinical id `ids` are, as `embedstore.queries.clinical_ids.ClinicalIds.unit_ids`.
-    with_paths
-        Name a unit's first file beside its id.
-    """
-
-    threshold: str = "half"
-    prevalence: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    neighbors: int | None = None
-    cases: StrPath | None = None
-    cases_must_fit: bool = True
-    ids: Sequence[str] = ()
-    where: Sequence[str] = ()
-    project: ProjectData = field(default_factory=ProjectData)
-    encoder: str | None = None
-    device: str = "auto"
-    workers: int = 2
-    key_file: StrPath | None = None
-    by: str | None = None
-    with_paths: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,20 +216,30 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
         holder=f"run {run.folder}",
     )
     sources = _sources(run, store, asked)
-    files = units_of_files(found.files, sources, wanted)
+    localiser = _localiser(run, asked)
+    files: FileUnits | StudyCrops
+    if localiser is None:
+        files = units_of_files(found.files, sources, wanted)
+    else:
+        rule, held = crop_rule_of(run), levels_of(localiser)
+        files = crops_of_files(found.files, sources, wanted, rule, localiser.locate, found=held)
     if sources.key is not None and asked.with_paths:
         notify(
             "ids are keyed, and answers name their files beside them (path), in folders that may be named after "
             "patients; --no-paths leaves them out"
         )
-    brought = [column for column in wanted.columns if can_say(column, files.rows.columns)]
+    brought = [column for column in wanted.columns if can_say(column, files.columns)]
     require_metadata(run, [*brought, *asked.metadata], what="these files do not bring it")
     files = replace(
         files, wanted=replace(wanted, columns=[name for name in brought if name not in asked.metadata])
     )
     # Named only now: whatever is wrong with the inputs is said before the weights are loaded.
     encoder = encoder_of_identity(
-        run.identity, holder=f"run {run.folder}", name=asked.encoder, device=asked.device, say=notify
+        run.identity if localiser is None else localiser.identity,
+        holder=f"run {run.folder}" if localiser is None else f"localiser {localiser.folder}",
+        name=asked.encoder,
+        device=asked.device,
+        say=notify,
     )
     answers = FileAnswers(
         answerer=_answerer(run, store, asked, NEAREST),
@@ -314,6 +256,17 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
     return Answering(images=files.images, units=len(files.units), batches=batches)
 
 
+def _localiser(run: Run, asked: PredictOptions) -> Localiser | None:
+    """Return what finds the levels around which the run's images are cut; None where these are whole."""
+    if run.identity.crop is None:
+        if asked.levels is not None:
+            raise UsageError(
+                f"run {run.folder} is of whole images, which need no levels; leave `levels={asked.levels}` out"
+            )
+        return None
+    return localiser_of_run(run, named=asked.levels, places=asked.level_places)
+
+
 def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSources:
     """Return who may know files: the store, and the readers of the project's and the run's data sets."""
     project = asked.project
@@ -328,6 +281,7 @@ def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSourc
             # Its package is not installed here, or it wants options: files are then known by what they say themselves.
             continue
     of_run = [columns_of_headers(readers[name]) if name in readers else frozenset() for name in learned]
+    of_headers = frozenset.intersection(*of_run) if of_run else frozenset()
     of_data = project.options.get("key_file")
     named = asked.key_file or (of_data if of_data and Path(of_data).is_file() else None)
     key = None if named is None else read_key(named)
@@ -337,8 +291,20 @@ def _sources(run: Run, store: Store | None, asked: PredictOptions) -> InputSourc
         root=project.root,
         key=key,
         base=project.folder,
-        header_columns=frozenset.intersection(*of_run) if of_run else frozenset(),
+        header_columns=of_headers | _placing(run, of_headers),
     )
+
+
+def _placing(run: Run, of_headers: frozenset[str]) -> frozenset[str]:
+    """Return the columns of headers that say where slices lie and how they are weighted, where the run needs it.
+
+    Not those that its heads get as they are, which the data set may call otherwise than headers do; and no words of
+    descriptions where the run's own data, read from headers, has none.
+    """
+    needed = {*run.predictor.columns, *(rule.column for rule in run.image_rules if rule is not None)}
+    if run.identity.crop is None and needed.isdisjoint((KIND, PLACE)):
+        return frozenset()
+    return HEADER_COLUMNS - needed - ({DESCRIPTION} if "echo_time_ms" in of_headers else set())
 
 
 def _known_store(run: Run, asked: PredictOptions) -> Store | None:

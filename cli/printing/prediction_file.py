@@ -21,7 +21,15 @@ STDOUT = Path("-")
 _ENDINGS = (".jsonl", ".csv", ".parquet")
 _SHORT_DIGITS = 4
 _APART = "|"  # between the classes of a set in one cell
-_COMPACT_COLUMNS = ("unit_id", "path", "target", "decision", "conformal_set", "unlike_training")
+_COMPACT_COLUMNS = (
+    "unit_id",
+    "path",
+    "target",
+    "decision",
+    "conformal_set",
+    "unlike_training",
+    "level_unsure",
+)
 
 Answers = Sequence[Mapping[str, Any]]
 Write = Callable[[Answers], None]
@@ -93,7 +101,7 @@ def open_predictions(path: StrPath, form: str = FULL) -> Iterator[Write]:
 def compact(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return what one looks at first of an answer: probabilities to four digits, decision and conformal set.
 
-    It says ``partial`` only of answers from a part of a unit's images.
+    It says ``partial`` only of answers from a part of a unit's images, and ``level_unsure`` only of crops.
     """
     return {
         "unit": answer["unit_id"],
@@ -108,7 +116,17 @@ def compact(answer: Mapping[str, Any]) -> dict[str, Any]:
         },
         "unlike_training": answer["unlike_training"],
         **({"partial": True} if answer["partial"] else {}),
+        **_levels(answer),
     }
+
+
+def _coded(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return coded_answer(answer) | _levels(answer)
+
+
+def _levels(answer: Mapping[str, Any]) -> dict[str, bool]:
+    """Return whether the names of an answer's levels are unsure; nothing of whole images."""
+    return {"level_unsure": answer["level_unsure"]} if "level_unsure" in answer else {}
 
 
 def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | None:
@@ -123,7 +141,7 @@ def _writer_of_lines(file: IO[str], form: str) -> Write:
 
 def _write_lines(file: IO[str], answers: Answers, form: str) -> None:
     for answer in answers:
-        shown = {COMPACT: compact, CODES: coded_answer}.get(form, dict)(answer)
+        shown = {COMPACT: compact, CODES: _coded}.get(form, dict)(answer)
         file.write(json.dumps(shown, ensure_ascii=False) + "\n")
     file.flush()
 
@@ -189,6 +207,8 @@ def _row(entry: Mapping[str, Any], target: str, answer: Mapping[str, Any]) -> di
         "images": entry["images"],
         "partial": entry["partial"],
         "learned_from": entry["learned_from"],
+        **_levels(entry),
+        **({"level_confidence": entry["localisation"]["confidence"]} if "localisation" in entry else {}),
         "run_id": entry["run_id"],
     }
 

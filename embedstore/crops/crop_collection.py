@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -222,8 +222,23 @@ def crops_of_headers(
     table = manifest_of_headers(images, source).table
     named = pa.array([studies[0] if studies else None] * table.num_rows, pa.string())
     table = table.set_column(table.column_names.index("study_id"), "study_id", named)
-    plan = plan_crops(table, points, rule, source=source)
-    return _manifest_of(Manifest(table), points, plan.crops, source=source)
+    return crops_of_slices(Manifest(table), points, rule, source=source)[0]
+
+
+def crops_of_slices(
+    slices: Manifest, points: LevelPoints, rule: CropRule, *, source: str
+) -> tuple[Manifest, Mapping[str, int]]:
+    """Return the crops of slices whose manifest says where they lie, and what is missing, for people -> how often.
+
+    Parameters
+    ----------
+    slices
+        As `embedstore.crops.plan_crops.plan_crops`.
+    points, rule, source
+        As `crops_of_headers`; the points may be of several studies of `slices`.
+    """
+    plan = plan_crops(slices.table, points, rule, source=source)
+    return _manifest_of(slices, points, plan.crops, source=source), plan.absent
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedstore.crops.slice_choice import SeriesSlices, ShownPoint
-from embedstore.crops.weightings import T1, T2, weightings
+from embedstore.crops.weightings import weightings
 from embedstore.geometry import FloatArray, directions, planes, split_stacks
 from embedstore.images.crop import CropBox
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.level_points import ALL_LEVELS, LevelPoints
+from embedstore.lumbar.weighting_words import T1, T2
 from embedstore.slices.planes import SlicePlanes, planes_of_table
 
 LEFT, RIGHT, MIDDLE = "left", "right", "middle"
@@ -314,11 +315,13 @@ def _mirrored(axes: str) -> str:
 
 
 def _box_around(point: ShownPoint, sides_px: Sequence[float], axes: str) -> CropBox:
-    width, height = sides_px
+    # Middle and half a side are rounded, not the edges: a mirrored slice then has the same box, to the last digit.
+    half_width, half_height = (round(side / 2, _PLACES_PX) for side in sides_px)
+    column, row = (round(place + 0.5, _PLACES_PX) for place in (point.column_px, point.row_px))
     return CropBox(
-        left_px=round(point.column_px + 0.5 - width / 2, _PLACES_PX),
-        top_px=round(point.row_px + 0.5 - height / 2, _PLACES_PX),
-        width_px=round(width, _PLACES_PX),
-        height_px=round(height, _PLACES_PX),
+        left_px=round(column - half_width, _PLACES_PX),
+        top_px=round(row - half_height, _PLACES_PX),
+        width_px=round(2 * half_width, _PLACES_PX),
+        height_px=round(2 * half_height, _PLACES_PX),
         axes=axes,
     )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-T1, T2 = "T1", "T2"
+from embedstore.lumbar.weighting_words import T1, T2, said_weighting
+
 DESCRIPTION = "series_description"
-_T1 = re.compile(r"(?<![a-z0-9])t1", re.IGNORECASE)
-_T2 = re.compile(r"(?<![a-z0-9])t2|(?<![a-z])stir(?![a-z])", re.IGNORECASE)
 # Milliseconds of spin echo. Between them lies proton density, and gradient echo has short times throughout.
 _LONG_ECHO_MS, _SHORT_ECHO_MS = 55.0, 35.0
 _STIR_ECHO_MS, _LONG_REPETITION_MS = 40.0, 2500.0
@@ -47,9 +45,8 @@ def weighting_of(description: str | None, echo_ms: float | None, repetition_ms: 
     >>> weighting_of("Sagittal T2/STIR", None, None), weighting_of(None, 12.0, 600.0)
     ('T2', 'T1')
     """
-    t1, t2 = (bool(pattern.search(description or "")) for pattern in (_T1, _T2))
-    if t1 != t2:
-        return T1 if t1 else T2
+    if said := said_weighting(description or ""):
+        return said
     if echo_ms is None or not echo_ms > 0:
         return ""
     long_repetition = repetition_ms is not None and repetition_ms >= _LONG_REPETITION_MS

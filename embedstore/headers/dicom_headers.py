@@ -35,6 +35,7 @@ from embedstore.headers.frame_geometry import (
 from embedstore.headers.modality_words import modality_code
 from embedstore.images.file_kind import DICOM, HEAD_BYTES, bare_encoding, file_kind, has_preamble
 from embedstore.keys.keyed_ids import CLINICAL_IDS, identifier_bytes, keyed_id
+from embedstore.lumbar.weighting_words import said_weighting
 
 _LONGEST_VALUE_BYTES = 1024  # longer values of short attributes are lies
 _DEFLATED_READ_BYTES, _INFLATED_BYTES = 8 << 20, 4 << 20
@@ -67,7 +68,8 @@ class DicomHeader:
     `burned_in` is BurnedInAnnotation (``YES``, ``NO``); `orientation`, `position_mm` and `spacing_mm` are
     ImageOrientationPatient (6), ImagePositionPatient (3) and PixelSpacing (rows, columns); `image_type` the
     first three values of ImageType, as DICOM writes them (``ORIGINAL\PRIMARY\AXIAL``). `frame_planes` has the
-    geometry of each frame where the file has functional groups; `of_frame` puts it in place.
+    geometry of each frame where the file has functional groups; `of_frame` puts it in place. `weighting` is what
+    SeriesDescription says of it (``T1``, ``T2``): the description itself is free text, which may name a patient.
     """
 
     modality: str | None
@@ -99,6 +101,7 @@ class DicomHeader:
     place: int | None = None
     accession_key: str | None = None
     image_key: str | None = None
+    weighting: str | None = None
     clinical_ids: tuple[str | None, ...] | None = field(default=None, repr=False)
     frame_planes: tuple[FrameGeometry, ...] | None = None
 
@@ -248,7 +251,7 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 _TAGS = (
     0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080050, 0x00080060, 0x00080070,
-    0x00180015, 0x00180050, 0x00180080, 0x00180081, 0x00180087,
+    0x0008103E, 0x00180015, 0x00180050, 0x00180080, 0x00180081, 0x00180087,
     0x00185101, 0x00100020, 0x0020000D, 0x0020000E, 0x00200013, 0x00200020, 0x00200032, 0x00200037, 0x00200060,
     0x00200062, SHARED_GROUPS, GROUPS_PER_FRAME, 0x00280004, 0x00280008, 0x00280010, 0x00280011,
     0x00280030, 0x00280101, 0x00280301,
@@ -304,6 +307,7 @@ def _describe(path: str, meta: Values, values: Values, key: bytes | None, *, pix
         burned_in=values.code(0x00280301),
         secondary_capture=sop_class == _SECONDARY_CAPTURE or sop_class.startswith(_SECONDARY_CAPTURE + "."),
         image_type="\\".join(values.codes(0x00080008, 3)) or None,
+        weighting=said_weighting(values.text(0x0008103E) or "") or None,
         **_identifiers(key, meta, values),
     )
     return ScannedFile(path, Kind.IMAGE, header)

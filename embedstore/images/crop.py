@@ -14,6 +14,7 @@ from embedstore.images.preprocess import HF_RESAMPLINGS, ByteImage, PreprocessSp
 
 AXES = ("+c+r", "-c+r", "+c-r", "-c-r", "+r+c", "-r+c", "+r-c", "-r-c")
 _LONGEST_SIDE_PX = 1 << 13  # 64 MiB of grey
+_PLACES = 9  # decimals of a pixel; boxes have four
 # How far a filter reaches, in pixels of the picture at least and in pixels of the crop where that is coarser.
 _REACH = {Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0}
 
@@ -101,7 +102,9 @@ def crop_to_square(pixels: ByteImage, box: CropBox, spec: PreprocessSpec) -> Byt
         piece, left = piece[:, ::-1], piece.shape[1] - left - width
     if box.axes[2] == "-":
         piece, top = piece[::-1], piece.shape[0] - top - height
-    edges = (left, top, left + width, top + height)
+    # Without the noise of sums, so that a mirrored picture has the mirrored square.
+    left, top, right, bottom = (round(edge, _PLACES) for edge in (left, top, left + width, top + height))
+    edges = (left, top, right, bottom)
     piece = np.ascontiguousarray(piece)
     if spec.preset == "eval":
         return squash_bilinear(piece, spec.size_px, edges)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from embedstore.encoders.base import Encoder
 from embedstore.errors import UsageError
 from embedstore.inputs.input_rows import ANCHOR, InputRows, InputSources, rows_of_files
 from embedstore.inputs.known_images import KnownImages, known_images
+from embedstore.inputs.unit_chunks import FileUnitsChunk
 from embedstore.inputs.user_files import UserFile
 from embedstore.manifest import Record, path_from_manifest
 from embedstore.pipeline.embed_images import Embedded, EmbedOptions, iter_embedded
@@ -71,40 +71,6 @@ class UnitImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileUnitsChunk:
-    """Some units with their vectors.
-
-    Parameters
-    ----------
-    units
-        Those of which an image has a vector.
-    known
-        Of each unit how many images it has (`UnitImages.known`).
-    stored_ids
-        Of each image the store's id, ``""`` where the store does not hold its pixels.
-    rows
-        Of each image its row among `InputRows`.
-    replaced
-        Paths of files whose pixels are not those that the store holds of them.
-    failed
-        Of each image that gave no vector its path, and why.
-    notes
-        Code of `errors.Note` -> images.
-    images
-        Images of the chunk, with those that failed.
-    """
-
-    units: Units
-    known: Sequence[int]
-    stored_ids: Sequence[str]
-    rows: npt.NDArray[np.int64]
-    replaced: Sequence[str]
-    failed: Sequence[tuple[str, str]]
-    notes: Mapping[str, int]
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class FileUnits:
     """Files grouped into units, before an image is decoded; `units_of_files` makes one."""
 
@@ -114,6 +80,11 @@ class FileUnits:
     units: Sequence[UnitImages]
     records: Sequence[Record] = field(repr=False)
     _taken: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Columns that are known of every image that was given."""
+        return self.rows.columns
 
     @property
     def images(self) -> int:
@@ -204,7 +175,7 @@ class FileUnits:
             units=units,
             known=[unit.known for unit in named],
             stored_ids=stored_ids,
-            rows=rows[kept],
+            table=table,
             replaced=replaced,
             failed=failed,
             notes={code: len(places) for code, places in embedded.notes.items()},
@@ -301,55 +272,18 @@ def units_of_files(files: Sequence[UserFile], sources: InputSources, wanted: Wan
             f"{wanted.holder} needs the columns {', '.join(lacking)} of every image, which these files do not bring; "
             "extract them into a store with these columns and give the store, or name that store beside them"
         )
-    records = _records(rows.table)
-    order = {file.path: place for place, file in enumerate(files)}
+    records = records_of(rows.table)
     return FileUnits(
         rows=rows,
         wanted=wanted,
         store=sources.store,
-        units=_grouped(
-            rows, [order.get(str(path_from_manifest(ANCHOR, record.path)), -1) for record in records]
-        ),
+        units=units_of_rows(rows, files, records),
         records=records,
     )
 
 
-def joined(chunks: Sequence[FileUnitsChunk]) -> FileUnitsChunk:
-    """Return several chunks as one."""
-    parts = [chunk.units for chunk in chunks]
-    offsets = np.cumsum([0, *(len(part.unit_ids) for part in parts)])
-    masks = [part.image_of_target for part in parts]
-    units = Units(
-        X=np.concatenate([part.X for part in parts]),
-        image_ids=np.concatenate([part.image_ids for part in parts]),
-        content_sha256=np.concatenate([part.content_sha256 for part in parts]),
-        unit_of_image=np.concatenate(
-            [part.unit_of_image + offset for part, offset in zip(parts, offsets, strict=False)]
-        ),
-        unit_ids=np.concatenate([part.unit_ids for part in parts]),
-        metadata={
-            name: np.concatenate([part.metadata[name] for part in parts]) for name in parts[0].metadata
-        },
-        image_of_target=np.concatenate([mask for mask in masks if mask is not None])
-        if masks[0] is not None
-        else None,
-    )
-    notes: Counter[str] = Counter()
-    for chunk in chunks:
-        notes.update(chunk.notes)
-    return FileUnitsChunk(
-        units=units,
-        known=[count for chunk in chunks for count in chunk.known],
-        stored_ids=[name for chunk in chunks for name in chunk.stored_ids],
-        rows=np.concatenate([chunk.rows for chunk in chunks]),
-        replaced=[path for chunk in chunks for path in chunk.replaced],
-        failed=[entry for chunk in chunks for entry in chunk.failed],
-        notes=dict(notes),
-        images=sum(chunk.images for chunk in chunks),
-    )
-
-
-def _records(table: pa.Table) -> list[Record]:
+def records_of(table: pa.Table) -> list[Record]:
+    """Return the whole images of rows, of which a column may be missing."""
     columns = [
         table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
         for name in ("image_id", "path", "frame", "modality", "series_id")
@@ -360,8 +294,10 @@ def _records(table: pa.Table) -> list[Record]:
     ]
 
 
-def _grouped(rows: InputRows, places: Sequence[int]) -> list[UnitImages]:
-    """Return the units that were given, in the order of the first file of each."""
+def units_of_rows(rows: InputRows, files: Sequence[UserFile], records: Sequence[Record]) -> list[UnitImages]:
+    """Return the units that were given, in the order of the first file of each; `records` are those of `rows`."""
+    order = {file.path: place for place, file in enumerate(files)}
+    places = [order.get(str(path_from_manifest(ANCHOR, record.path)), -1) for record in records]
     members: dict[str, list[int]] = {}
     known: dict[str, int] = {}
     for row, name in enumerate(rows.units.tolist()):

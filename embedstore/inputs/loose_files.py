@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +167,15 @@ def _header_rows(contents: Sequence[FileContent]) -> _HeaderRows:
     scanned = [
         entry.scanned for entry in contents if entry.scanned is not None and entry.scanned.header is not None
     ]
-    table = manifest_of_headers(scanned, "files").table
+    # Rows are called after their files: two of one SOPInstanceUID are two files.
+    nameless = [
+        replace(entry, header=replace(entry.header, image_key=None)) if entry.header else entry
+        for entry in scanned
+    ]
+    table = manifest_of_headers(nameless, "files").table
+    # Stores of clinical data have no descriptions, which are free text; what one says of the weighting is none.
+    said = [entry.header.weighting for entry in scanned if entry.header for _ in range(entry.header.frames)]
+    table = table.append_column("series_description", pa.array(said, pa.string()))
     places = [
         (path_to_manifest(entry.path), frame)
         for entry in scanned

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,8 @@ class Embedded:
         ``{row: (reason, message)}``.
     notes
         What was mended or left out to show images: code of `errors.Note` -> rows, ascending.
+    further
+        Array -> (n, *row shape) of the store's dtype, for the further arrays that were asked for.
     """
 
     records: tuple[Record, ...]
@@ -44,6 +48,7 @@ class Embedded:
     content_sha256: npt.NDArray[np.uint8]
     failures: Mapping[int, tuple[Reason, str]]
     notes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    further: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def lines_of_notes(self) -> list[str]:
         """Return the notes for people, a line each."""
@@ -114,31 +119,101 @@ def iter_embedded(
         How; the defaults where None.
     """
     asked = options or EmbedOptions()
-    works = [
-        ChunkWork(0, number, tuple(range(len(chunk))), tuple(chunk)) for number, chunk in enumerate(chunks)
-    ]
-    records = [record for work in works for record in work.records]
+    records = [record for chunk in chunks for record in chunk]
     encoder.load()
-    workers = min(asked.workers, len(records))
-    with DecoderPool(encoder.preprocess, workers=workers, limits=asked.limits) as decoder:
-        ranges = SeriesRanges(
-            root,
-            series_members(records if asked.members is None else asked.members),
-            encoder.preprocess.mri_range,
-            decoder,
-            dict(asked.known_ranges),
+    with open_embedding(root, encoder, asked, images=len(records)) as embedding:
+        yield from embedding.embed(
+            chunks, encoder, members=records if asked.members is None else asked.members
         )
+
+
+@contextmanager
+def open_embedding(
+    root: Path, encoder: Encoder, options: EmbedOptions, *, images: int | None = None
+) -> Iterator[Embedding]:
+    """Yield what encodes records, call after call, with the same decoding processes.
+
+    Parameters
+    ----------
+    root
+        Folder of the paths.
+    encoder
+        Says how images become pixels.
+    options
+        As `iter_embedded`.
+    images
+        How many there are at most: no more processes are started.
+    """
+    workers = options.workers if images is None else max(1, min(options.workers, images))
+    with DecoderPool(encoder.preprocess, workers=workers, limits=options.limits) as decoder:
+        yield Embedding(root=root, decoder=decoder, options=options, known=dict(options.known_ranges))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """Encodes records without keeping them; `open_embedding` makes one.
+
+    Parameters
+    ----------
+    root, options
+        As `open_embedding`.
+    decoder
+        Its processes.
+    known
+        Value ranges of series by now.
+    """
+
+    root: Path
+    decoder: DecoderPool
+    options: EmbedOptions
+    known: dict[str, tuple[float, float]]
+
+    def embed(
+        self,
+        chunks: Sequence[Sequence[Record]],
+        encoder: Encoder,
+        *,
+        members: Sequence[Record],
+        arrays: Sequence[str] = (),
+    ) -> Iterator[Embedded]:
+        """Encode records chunk by chunk, decoding ahead across their borders.
+
+        Parameters
+        ----------
+        chunks
+            As `iter_embedded`.
+        encoder
+            A loaded encoder that prepares images as that of `open_embedding`.
+        members
+            As `EmbedOptions.members`.
+        arrays
+            Further arrays to return, of those that the encoder's identity declares.
+        """
+        works = [
+            ChunkWork(0, number, tuple(range(len(chunk))), tuple(chunk))
+            for number, chunk in enumerate(chunks)
+        ]
+        mri_range = encoder.preprocess.mri_range
+        ranges = SeriesRanges(self.root, series_members(members), mri_range, self.decoder, self.known)
+        asked = self.options
         for work, result in run_chunks(
             with_series_ranges(works, ranges),
-            root=root,
+            root=self.root,
             encoder=encoder,
-            decoder=decoder,
+            decoder=self.decoder,
             batch_size=asked.batch_size,
             stopwatch=Stopwatch(),
             stopping=asked.stopping,
-            further=False,
+            further=bool(arrays),
         ):
-            stored, failures = round_rows(result, {VECTORS: asked.store_dtype}, start=0)
+            dtypes = dict.fromkeys((VECTORS, *arrays), asked.store_dtype)
+            stored, failures = round_rows(result, dtypes, start=0)
             named = {failure.row: (failure.reason, failure.message) for failure in failures}
-            vectors = stored[VECTORS].astype(np.float32)
-            yield Embedded(work.records, vectors, result.content, named, result.notes)
+            yield Embedded(
+                work.records,
+                stored[VECTORS].astype(np.float32),
+                result.content,
+                named,
+                result.notes,
+                {name: stored[name] for name in arrays},
+            )

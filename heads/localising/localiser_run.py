@@ -135,6 +135,14 @@ def read_localiser(folder: StrPath) -> Localiser:
         raise DataError(f"{folder}: the localiser cannot be read: {error}", advice=Advice.LOCALISE) from error
 
 
+def digest_of_localiser(folder: StrPath) -> str:
+    """Return the digest that a localiser's run states, not checked as `read_localiser` does; ``""`` without one."""
+    try:
+        return str(json.loads((Path(folder) / LOCALISER_FILE).read_bytes())["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def read_levels(folder: StrPath) -> LevelPoints:
     """Read the levels of a localiser's run; raises DataError as `read_localiser`."""
     folder = Path(folder)

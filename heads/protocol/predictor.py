@@ -88,10 +88,13 @@ class Predictor:
             groups=np.arange(n_units),
             image_of_target=image_of_target,
         )
-        parts = [(part, self._scores_together(part)) for part in images.by_images()]
-        if len(parts) == 1 and parts[0][0].units.all():
+        spoken_for = [part for part in images.by_images() if part.units.any()]
+        parts = [(part, self._scores_together(part)) for part in spoken_for]
+        if len(parts) == 1 and parts[0][0].units.all() and len(parts[0][0].targets) == len(self.heads):
             return parts[0][1]
-        scores = np.full((n_units, len(self.heads), parts[0][1].shape[2]), np.nan)
+        n_classes = len(self.training_weights[0])
+        columns = 1 if n_classes == 2 else n_classes
+        scores = np.full((n_units, len(self.heads), columns), np.nan)
         for part, found in parts:
             for column, target in enumerate(part.targets):
                 scores[part.units, target] = found[:, column]
@@ -123,6 +126,8 @@ class Predictor:
             return found
         for targets, speaking in image_groups(image_of_target, len(self.heads)):
             mask = np.ones(len(X), np.bool_) if speaking is None else speaking
+            if not mask.any():
+                continue
             cells = {column: np.asarray(of_image)[mask] for column, of_image in (metadata or {}).items()}
             rows = X[mask] if self.blocks is None else self.blocks.append(X[mask], cells)
             units, own = np.unique(unit_of_image[mask], return_inverse=True)

@@ -162,3 +162,15 @@ def test_nothing_to_predict_for_is_one_clear_line(in_folder):
     (in_folder / "empty").mkdir()
     with pytest.raises(DataError, match="no image found; give images"):
         rows(Path("empty"))
+
+
+def test_a_copy_is_a_row_of_its_own_and_a_description_says_no_more_than_the_weighting(in_folder):
+    first = slice_of(in_folder / "a/1.dcm", 1, 1, 1, SeriesDescription="Mr Miller, sag T2 STIR")
+    slice_of(in_folder / "a/2.dcm", 1, 2, 1, SeriesDescription="localiser of T12")
+    (in_folder / "b").mkdir()
+    shutil.copy(first, in_folder / "b/1.dcm")
+    found = rows(Path("a"), Path("b"), header_columns=frozenset({"series_description"}))
+    assert given(found, "image_id") == ["a/1.dcm", "a/2.dcm", "b/1.dcm"]
+    assert given(found, "series_description") == ["T2", None, "T2"]
+    assert len(set(found.units)) == 1
+    assert "series_description" not in rows(Path("a")).table.column_names
