@@ -17,7 +17,7 @@ from cli.main import run
 from embedstore.encoders.hog import HogEncoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.errors import MissingWeights
-from embedstore.extraction import doctor
+from embedstore.extraction import doctor, installed
 from embedstore.extraction.extract import extract
 from embedstore.extraction.installed import OPTIONAL_VERSIONS, TESTED_VERSIONS, Finding, State
 from embedstore.plugins import ENCODERS, HEADS
@@ -45,13 +45,13 @@ def test_the_tested_versions_are_those_of_the_constraints():
 
 
 def test_a_missing_library_is_broken_and_another_version_is_a_note(monkeypatch):
-    installed = dict(TESTED_VERSIONS, numpy="1.0", torch=TESTED_VERSIONS["torch"] + "+cpu")
-    del installed["zarr"], installed["ray"]
+    held = dict(TESTED_VERSIONS, numpy="1.0", torch=TESTED_VERSIONS["torch"] + "+cpu")
+    del held["zarr"], held["ray"]
 
     def version(name):
-        if name not in installed:
+        if name not in held:
             raise PackageNotFoundError(name)
-        return installed[name]
+        return held[name]
 
     monkeypatch.setattr(installed, "version", version)
     found = {finding.topic: finding for finding in doctor.library_findings()}
