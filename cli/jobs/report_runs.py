@@ -66,8 +66,7 @@ def report_runs(
         by_task.setdefault(run.document["task"]["name"], []).append(run)
     if len(by_task) > 1 and out is not None:
         raise UsageError(f"`out` names one page; found runs of the tasks {', '.join(by_task)}: leave it out")
-    if out is not None and not Path(out).parent.is_dir():
-        raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
+    _require_folder_of(out)
     key = None if key_file is None else read_key(key_file)
     pages = []
     for task, runs in by_task.items():
@@ -108,8 +107,7 @@ def compare_runs(
     UsageError
         If the page's folder does not exist.
     """
-    if out is not None and not Path(out).parent.is_dir():
-        raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
+    _require_folder_of(out)
     places = _run_folders([Path(folder) for folder in folders], notify)
     table = comparison_table(places, baseline=baseline, subgroups=subgroups, draws=draws, seed=seed)
     if out is not None:
@@ -147,8 +145,7 @@ def compare_responses(
     UsageError
         If the page's folder does not exist.
     """
-    if out is not None and not Path(out).parent.is_dir():
-        raise UsageError(f"`out`: the folder {Path(out).parent} does not exist")
+    _require_folder_of(out)
     places = _run_folders([Path(folder) for folder in folders], notify)
     table = responses_table(places, responses, baseline=baseline, draws=draws, seed=seed)
     if out is not None:
@@ -160,6 +157,11 @@ def pictures_of_errors(run: Run, stores: Sequence[Store], *, key: Key | None = N
     """Return a JPEG of each confident error of a run, by unit, from the images of its opened stores."""
     wrong = (error.unit_id for error in confident_errors(run))
     return thumbnails_of_units(stores, wrong, run.document["task"]["unit"], key=key)
+
+
+def _require_folder_of(page: StrPath | None) -> None:
+    if page is not None and not Path(page).parent.is_dir():
+        raise UsageError(f"`out`: the folder {Path(page).parent} does not exist")
 
 
 def _run_folders(places: Sequence[Path], notify: Notify) -> list[Path]:

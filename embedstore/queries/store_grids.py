@@ -92,7 +92,7 @@ def sagittal_rows(
     sagittal = cells["plane"] == "sagittal"
     kinds = _kinds(table)
     named = np.array([kind is not None for kind in kinds])
-    known = planes.known & (cells["study_id"] != None)  # noqa: E711
+    known = planes.known & table.column("study_id").is_valid().to_numpy()
     chosen = sagittal & usable & named & known
     reasons = {
         "sagittal slices of neither T1 nor T2": sagittal & ~named,
