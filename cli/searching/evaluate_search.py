@@ -109,7 +109,7 @@ def evaluate_search(
     view = load_view(opened, task, with_columns=columns)
     kept = _kept(opened, view, where)
     asking = None
-    vectors = [("encoder", np.asarray(view.X))]
+    vectors: list[tuple[str, npt.NDArray[np.floating]]] = [("encoder", view.X)]
     if run is not None:
         run.require_identity(opened.identity)
         learned = np.isin(view.unit_ids, list(run.learned_units))

@@ -37,7 +37,7 @@ def _print_space(space: SpaceQuality) -> None:
     if len(quality.by_target) > 1:
         groups |= dict(list(quality.by_target.items())[:_TARGETS_SHOWN])
     groups |= {f"of {name}": agreements for name, agreements in quality.by_class.items()}
-    rows = [("", "metric", "found", "by chance", "found minus chance")]
+    rows: list[tuple[str, ...]] = [("", "metric", "found", "by chance", "found minus chance")]
     rows += [row for name, agreements in groups.items() for row in _rows(name, agreements, names)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cli.completion import complete_runs
+from cli.exploring.hits_text import print_hits
 from cli.key_options import by_option
 from cli.options import (
     ProjectCommand,
@@ -20,7 +21,7 @@ from cli.options import (
     store_option,
     where_option,
 )
-from cli.printing.search_hits import hits_document, print_hits
+from cli.searching.hits_document import hits_document
 from cli.searching.search_options import IMAGE, STUDY, SearchOptions, SearchQuery, SearchTools
 from cli.searching.search_store import open_search
 from cli.wording import for_command_line
@@ -132,7 +133,7 @@ def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given
 
 
 def _evaluate(images: tuple[Path, ...], store: Path | None, as_json: bool, given: Mapping[str, Any]) -> None:
-    from cli.printing.search_quality import print_search_quality
+    from cli.exploring.quality_text import print_search_quality
     from cli.searching.evaluate_search import evaluate_search
     from heads.retrieval.evaluate_retrieval import RetrievalOptions
 
