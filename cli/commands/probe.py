@@ -288,7 +288,7 @@ def _job(
     fit_device: str,
     subgroups: tuple[str, ...],
     parts: str | None,
-    keep: Path | None,
+    keep_list: Path | None,
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -316,7 +316,7 @@ def _job(
         key_file=key_file,
         subgroups=subgroups,
         parts=[] if parts is None else _listed(parts, "--parts", "heads"),
-        keep=keep,
+        keep_list=keep_list,
     )
 
 

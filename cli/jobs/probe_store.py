@@ -85,7 +85,7 @@ class ProbeJob:
         lumbar targets they are by default the crops of each target, and a condition has one head for all its targets.
     fold_of_patient
         Outer fold of each patient, in place of those that the probe would deal.
-    keep
+    keep_list
         List of images to leave out (`embedstore.audit.keep_list`).
     """
 
@@ -103,7 +103,7 @@ class ProbeJob:
     parts: Sequence[str] = ()
     image_rules: Mapping[str, ImageRule] | None = None
     fold_of_patient: Mapping[str, int] | None = None
-    keep: StrPath | None = None
+    keep_list: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ class OpenedProbe:
             stores=_other_stores(self.job),
             prompts=None if prompts is None else Path(prompts).stem,
         )
-        kept = "" if self.job.keep is None else f"-{Path(self.job.keep).stem}"
+        kept = "" if self.job.keep_list is None else f"-{Path(self.job.keep_list).stem}"
         return Path(self.job.runs) / f"{self.view.task.name}-{name}{suffix}{kept}"
 
     def require_folder(self, folder: Path) -> None:
@@ -218,7 +218,7 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
                 with_columns=(_LEVEL,) if level_is_chosen else options.with_columns,
             )
         columns = tuple(dict.fromkeys([*(options.with_columns or ()), *options.place_columns]))
-        kept = None if job.keep is None else read_keep_list(job.keep)
+        kept = None if job.keep_list is None else read_keep_list(job.keep_list)
         loaded = load_views(
             stores,
             job.task,

@@ -107,13 +107,18 @@ def audit_store(
     among = strangers(rows)
     far = outliers(rows)
     thresholds["distance of an outlier"] = far.beyond
+    seen = _of_pictures(rows, pictures)
+    # Where a picture that holds nothing lies says nothing.
+    blank = {image_id for finding in seen if finding.kind == BLANK for image_id in finding.image_ids}
+    placed = [
+        finding for finding in (*among.findings, *far.findings) if not blank.intersection(finding.image_ids)
+    ]
     found = [
         *patients_across_splits(rows),
         *copies_that_matter(rows, copies),
         *copies,
-        *_of_pictures(rows, pictures),
-        *among.findings,
-        *far.findings,
+        *seen,
+        *placed,
     ]
     order = list(KINDS)
     return Audit(

@@ -14,11 +14,12 @@ _INVERTED_BY = 0.5
 _ROTATED_BY = 0.2
 _NEIGHBORS = 5
 _FEWEST = 20  # of a kind, for what is usual in it
-_LETTERS = 4
+_LETTERS = 5
 _GALLERY = 4000
 _TURNS = {"90 degrees": 1, "180 degrees": 2, "270 degrees": 3}
 
 Gists = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 
 
 def blank_pictures(pictures: Pictures, image_ids: list[str]) -> list[Finding]:
@@ -90,14 +91,18 @@ def _turned(
         gallery = np.sort(np.random.default_rng(0).choice(gallery, _GALLERY, replace=False))
     units = _units(gists[gallery])
 
-    def fit(turned: Gists) -> npt.NDArray[np.float64]:
+    def fit(turned: Gists) -> Floats:
         """Return the mean correlation with the nearest pictures of other patients."""
         of_pictures = _units(turned[usual]) @ units.T
         of_pictures[patients[usual][:, None] == patients[gallery]] = -1
-        return np.partition(of_pictures, -_NEIGHBORS, axis=1)[:, -_NEIGHBORS:].mean(axis=1).astype(np.float64)
+        nearest: Floats = np.partition(of_pictures, -_NEIGHBORS, axis=1)[:, -_NEIGHBORS:].mean(axis=1)
+        return nearest
 
     as_it_is = fit(gists)
-    gains = {name: fit(np.rot90(gists, turns, axes=(1, 2))) - as_it_is for name, turns in _TURNS.items()}
+    # What fits badly either way is of another kind, and not turned.
+    usual_fit = float(np.quantile(as_it_is, 0.25))
+    fits = {name: fit(np.rot90(gists, turns, axes=(1, 2))) for name, turns in _TURNS.items()}
+    gains = {name: np.where(turned >= usual_fit, turned - as_it_is, 0) for name, turned in fits.items()}
     found = []
     for place, row in enumerate(rows[usual].tolist()):
         name, gain = max(
