@@ -259,11 +259,11 @@ def _file_name(store: Store, states: Mapping[str, ChunkState]) -> str:
 
 
 def _crc32c(path: Path) -> int:
-    checksum = google_crc32c.Checksum()
+    checksum = 0
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
-            checksum.update(block)
-    return int.from_bytes(checksum.digest(), "big")
+            checksum = int(google_crc32c.extend(checksum, block))
+    return checksum
 
 
 def _looked_through(vectors: MappedRows, rows: Rows) -> tuple[npt.NDArray[np.uint32], Rows]:

@@ -154,8 +154,7 @@ class ListSearch:
         self, queries: npt.NDArray[np.floating], k: int, allowed: npt.NDArray[np.bool_] | None
     ) -> Rows:
         """Return (m, more than k) rows; -1 where there are no more."""
-        import faiss
-
+        faiss = _faiss()
         selector = (
             {}
             if allowed is None
@@ -200,8 +199,7 @@ def build_lists(vectors: Vectors, rows: Rows, *, seed: int = 0) -> Any:
     seed
         Of the sample that centres are fitted to.
     """
-    import faiss
-
+    faiss = _faiss()
     count, dim = len(rows), vectors.shape[1]
     some = np.random.default_rng(seed).permutation(count)[:_SAMPLE_ROWS]
     sample = _units(vectors[rows[np.sort(some)]])
@@ -222,9 +220,9 @@ def build_lists(vectors: Vectors, rows: Rows, *, seed: int = 0) -> Any:
 
 def add_rows(index: Any, vectors: Vectors, rows: Rows) -> None:
     """Put further rows into an inverted file, by their numbers."""
-    import faiss
     import torch
 
+    faiss = _faiss()
     centres = torch.from_numpy(faiss.downcast_index(index.quantizer).reconstruct_n(0, index.nlist))
     with _faiss_threads():
         for start in range(0, len(rows), _AT_ONCE):
@@ -240,30 +238,26 @@ def add_rows(index: Any, vectors: Vectors, rows: Rows) -> None:
 
 def remove_rows(index: Any, rows: Rows) -> None:
     """Take rows out of an inverted file."""
-    import faiss
-
+    faiss = _faiss()
     index.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(rows, np.int64)))
 
 
 def write_lists(index: Any, path: Path) -> None:
     """Write an inverted file."""
-    import faiss
-
+    faiss = _faiss()
     faiss.write_index(index, str(path))
 
 
 def open_lists(path: Path, *, to_change: bool = False) -> Any:
     """Return an inverted file; from where it lies, or in memory where it is to be changed."""
-    import faiss
-
+    faiss = _faiss()
     return faiss.read_index(str(path), 0 if to_change else faiss.IO_FLAG_MMAP)
 
 
 def row_checksums(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.uint32]:
     """Return the CRC-32C of the bytes of each of (m, dim) vectors as they are stored."""
-    view = memoryview(np.ascontiguousarray(vectors)).cast("B")
-    width = vectors.shape[1] * vectors.itemsize
-    sums = (google_crc32c.value(bytes(view[at : at + width])) for at in range(0, len(view), width))
+    payload, width = np.ascontiguousarray(vectors).tobytes(), vectors.shape[1] * vectors.itemsize
+    sums = (google_crc32c.value(payload[at : at + width]) for at in range(0, len(payload), width))
     return np.fromiter(sums, np.uint32, len(vectors))
 
 
@@ -286,7 +280,7 @@ def _centres(sample: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDAr
     rows = torch.from_numpy(sample)
     centres = rows[torch.randperm(len(rows), generator=generator)[:count]].clone()
     for _ in range(_ROUNDS):
-        nearest = torch.cat([torch.argmax(part @ centres.T, dim=1) for part in rows.split(_AT_ONCE)])
+        nearest = torch.cat([torch.argmax(part @ centres.T, dim=1) for part in torch.split(rows, _AT_ONCE)])
         sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
         lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
         drawn = rows[torch.randint(len(rows), (count,), generator=generator)]
@@ -303,11 +297,17 @@ def _units(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(units)
 
 
+def _faiss() -> Any:
+    """Return FAISS, whose stubs do not know what its own Python adds to it."""
+    import faiss
+
+    return faiss
+
+
 @contextmanager
 def _faiss_threads() -> Iterator[None]:
     """Let FAISS compute with as many threads as torch does."""
-    import faiss
-
+    faiss = _faiss()
     own = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(thread_count())
     try:
