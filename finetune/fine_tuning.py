@@ -22,7 +22,8 @@ from embedstore.keys.key_file import Key
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import Store, open_store
 from embedstore.view import View, take_targets
-from finetune.pictures.inputs import PictureInputs
+from finetune.pictures.cached_inputs import drop_cache
+from finetune.pictures.inputs import PictureInputs, TowerInputs
 from finetune.pictures.picture_source import PictureSource
 from finetune.pictures.training_images import (
     LEARNED,
@@ -31,6 +32,7 @@ from finetune.pictures.training_images import (
     require_same_display,
     training_images,
 )
+from finetune.prefix import CachedTraining, CacheOptions, CacheWatch, inputs_of
 from finetune.recipe import Recipe
 from finetune.towers.export import Trained, require_free, write_encoder
 from finetune.towers.head_of_run import head_of_run
@@ -46,6 +48,7 @@ from finetune.training.state import drop_state, read_state, require_fresh
 from heads.runs.run_files import load_run
 
 TRAINING_FOLDER = "training"
+CACHE_FOLDER = "cache"
 _SALT_DIGITS = 16
 _TOWER = "tower."
 
@@ -76,6 +79,8 @@ class FineTuning:
         Whether to go on with what lies in `out`.
     minutes
         Between two states.
+    cache
+        Whether frozen blocks run once a picture, and their work is kept on disk.
     """
 
     stores: Sequence[StrPath]
@@ -93,6 +98,7 @@ class FineTuning:
     key: Key | None = None
     resume: bool = False
     minutes: float = 10.0
+    cache: CacheOptions = field(default_factory=CacheOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +238,18 @@ def train_on(
         accelerator = open_things.enter_context(accelerated(job.device, arithmetic))
         model.to(accelerator.device)
         source = open_things.enter_context(PictureSource(images.jobs, base.preprocess, workers=job.workers))
-        inputs = PictureInputs(
+        pictures = PictureInputs(
             source, images.view.image_ids.tolist(), accelerator.device, recipe.augmentation, recipe.seed
+        )
+        inputs = inputs_of(
+            images,
+            base,
+            model,
+            pictures,
+            options=job.cache,
+            training=CachedTraining(recipe=recipe, arithmetic=arithmetic, autocast=accelerator.autocast),
+            folder=Path(job.cache.folder or work / CACHE_FOLDER),
+            watch=CacheWatch(stopping=watching.stopping, say=watching.say, show=watching.show),
         )
         lesson = lesson_of(images, inputs, recipe, accelerator.device)
         if state is None:
@@ -255,6 +271,8 @@ def train_on(
         if accelerator.is_main_process:
             write_encoder(out, _trained(model, adapters, base, images, recipe, arithmetic, progress))
             drop_state(work)
+            if job.cache.folder is None:
+                drop_cache(work / CACHE_FOLDER)
         accelerator.wait_for_everyone()
     return FineTuned(
         folder=out,
@@ -292,7 +310,7 @@ def tunable(
     return model
 
 
-def lesson_of(images: TrainingImages, inputs: PictureInputs, recipe: Recipe, device: torch.device) -> Lesson:
+def lesson_of(images: TrainingImages, inputs: TowerInputs, recipe: Recipe, device: torch.device) -> Lesson:
     """Return what is learned from, on a device."""
     view, learned = images.view, images.images_of(LEARNED)
     weights = class_weights_of(
