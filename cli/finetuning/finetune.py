@@ -35,7 +35,7 @@ from cli.wording import for_command_line
 from embedstore.errors import UsageError
 
 if TYPE_CHECKING:
-    from finetune.fine_tuning import FineTuned, FineTuning
+    from finetune.job import FineTuned, FineTuning
 
 
 @click.command(name="finetune", cls=ProjectCommand)
@@ -125,7 +125,8 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
 
 
 def _run(job: FineTuning, stopping: Any, *, yes: bool) -> FineTuned:
-    from finetune.fine_tuning import Watchers, fine_tune
+    from finetune.fine_tuning import fine_tune
+    from finetune.job import Watchers
 
     _require_device(job.device, yes=yes)
     began = time.monotonic()
@@ -150,7 +151,7 @@ def _require_device(device: str, *, yes: bool) -> None:
 
 def _job(context: click.Context, given: dict[str, Any], blocks: int | None) -> FineTuning:
     from embedstore.keys.key_file import read_key
-    from finetune.fine_tuning import FineTuning
+    from finetune.job import FineTuning
     from finetune.prefix import CacheOptions
 
     stores = require(given["store"] or None, "--store")

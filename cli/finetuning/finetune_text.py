@@ -17,7 +17,7 @@ from cli.printing.progress import clock
 from cli.project import shown
 
 if TYPE_CHECKING:
-    from finetune.fine_tuning import FineTuned, FineTuning
+    from finetune.job import FineTuned, FineTuning
     from finetune.training.lesson import Reached
 
 _PLAIN_EVERY_S = 10.0

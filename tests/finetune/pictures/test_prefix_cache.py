@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from embedstore.errors import CorruptStore, DataError, UsageError
-from finetune.fine_tuning import Watchers, fine_tune
+from finetune.fine_tuning import fine_tune
+from finetune.job import Watchers
 from finetune.pictures.augment import NONE, Augmentation
 from finetune.pictures.cached_inputs import cache_format, saved_share
 from finetune.pictures.prefix_cache import PLAIN_VIEW, CacheSpec, open_cache
