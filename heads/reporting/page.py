@@ -38,6 +38,7 @@ from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.runs.run_warnings import warnings_in_words
 from heads.scores import Floats, probabilities_from_scores
+from heads.stages import counted
 from heads.statistics.evaluation import decide
 from heads.statistics.metric_functions import confusion
 from heads.statistics.metrics import METRICS, computed_in, ece_bins, in_order, metric_label, shown_in
@@ -92,7 +93,10 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
     }
     names = run_names(runs)
     page = environment.get_template("report.html").render(
-        runs=[_of_run(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))],
+        runs=[
+            _of_run(run, name, index)
+            for index, (run, name) in enumerate(counted("drawing run", list(zip(runs, names, strict=True))))
+        ],
         comparisons=compare_runs(runs, draws=settings["draws"], seed=settings["seed"]),
         p_value=p_value_in_words,
         data=list(dict.fromkeys(data_in_words(run.document["sources"]) for run in runs)),
