@@ -22,6 +22,7 @@ COMMANDS = {
     "extract": "Phase one: turn every image into a vector, once.",
     "localise": "Find the levels of lumbar spines in a store's token grids.",
     "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
+    "finetune": "Escalate: train blocks or adapters of an encoder, and get an encoder back.",
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar studies, or see how often these agree.",
     "report": "Draw one HTML page from one or more runs.",
@@ -38,6 +39,7 @@ COMMANDS = {
 # Commands that have a room of their own.
 _ROOMS = {
     "compare": "cli.comparing",
+    "finetune": "cli.finetuning",
     "generate": "cli.generating",
     "localise": "cli.localising",
     "search": "cli.exploring",
