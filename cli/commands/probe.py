@@ -16,9 +16,10 @@ from cli.completion import (
     complete_targets,
     complete_tasks,
 )
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_blend import probe_blend
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_store import probe_store
 from cli.jobs.probe_ways import WAYS, WaysJob, probe_ways
 from cli.key_options import key_option
 from cli.options import (
