@@ -26,6 +26,7 @@ COMMANDS = {
     "search": "Find the most similar images.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
+    "escalate": "Say whether a run is worth fine-tuning its encoder.",
     "generate": "Ask a generative model about lumbar studies, for `embed compare --responses`.",
     "info": "Show what a store holds.",
     "verify": "Re-read every byte of a store; --repair heals it.",
@@ -36,7 +37,12 @@ COMMANDS = {
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
 # Commands that have a room of their own.
-_ROOMS = {"compare": "cli.comparing", "generate": "cli.generating", "localise": "cli.localising"}
+_ROOMS = {
+    "compare": "cli.comparing",
+    "escalate": "cli.escalating",
+    "generate": "cli.generating",
+    "localise": "cli.localising",
+}
 
 
 class LazyGroup(click.Group):
