@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cli.wording import for_command_line
 from finetune.escalation.cost import UNMEASURED, Cost
 from finetune.escalation.decide import Decision
 from finetune.escalation.escalation import Escalation, Recommendation
@@ -18,7 +19,7 @@ def print_answer(answer: Escalation) -> None:
     for line in others:
         click.echo(f"  {line}")
     for line in answer.evidence.notes:
-        click.echo(f"  note: {line}")
+        click.echo(f"  note: {for_command_line(line)}")
     recommended = answer.recommendation
     if answer.decision is Decision.ENOUGH or recommended is None:
         return
@@ -30,12 +31,12 @@ def _print_recommendation(answer: Escalation, recommended: Recommendation) -> No
     heading = "Fine-tuning" if answer.decision is Decision.FINE_TUNE else "If you fine-tune all the same"
     click.echo(f"\n{heading}, {how}:")
     if recommended.cost is None:
-        click.echo(f"  hours, memory and disk: not known, {recommended.unknown}")
+        click.echo(f"  hours, memory and disk: not known, {for_command_line(recommended.unknown)}")
     else:
         for line in cost_in_words(recommended.cost):
             click.echo(f"  {line}")
     if answer.gain is None:
-        click.echo(f"  gain in {answer.evidence.goal.metric}: not simulated")
+        click.echo(f"  gain in {answer.evidence.goal.metric}: not known (docs/escalate.md)")
     else:
         low, middle, high = answer.gain.low, answer.gain.middle, answer.gain.high
         click.echo(

@@ -139,7 +139,8 @@ def _curve(run: Run, goal: Goal, stores: Sequence[Store], notify: Notify) -> Map
     if not stores:
         named = ", ".join(source["store"] for source in run.document["sources"]) or "none"
         raise UsageError(
-            f"`learning_curve=True` needs the run's store; it names {named}, which is not beside it: `store` says where it is"
+            f"`learning_curve=True` needs the run's store; it names {named}, which is not beside it: `store` says "
+            "where it is"
         )
     settings, patients = run.document["settings"], int(run.document["counts"]["patients_fitted"])
     options = ProbeOptions(

@@ -78,6 +78,14 @@ def decide(evidence: Evidence, gain: PredictedGain | None, *, untrainable: str =
     return _fine_tuning(evidence, gain)
 
 
+def has_signal(evidence: Evidence) -> bool:
+    """Whether some head on these vectors, or on those of another encoder, is better than chance."""
+    p_values = [other.chance_p for other in evidence.encoders]
+    # Where another encoder sees something, this one may learn to.
+    seen_elsewhere = bool(p_values) and min(p_values) * len(p_values) < SIGNAL_P
+    return evidence.signal_p < SIGNAL_P or seen_elsewhere
+
+
 def recommended_method(evidence: Evidence) -> tuple[str, int | None]:
     """Return the method, and the number of blocks (None for all)."""
     best = max([evidence.auroc.value, *(other.auroc.value for other in evidence.heads)])
@@ -127,7 +135,7 @@ def _labels(evidence: Evidence) -> Verdict | None:
     return _verdict(
         Decision.UNLIKELY,
         f"wrong labels stand in the way: where the head is surest it contradicts {labels.surest_errors:,} of "
-        f"{labels.surest:,} labels, nearly as often as elsewhere ({labels.other_errors:,} of {labels.others:,}), so "
+        f"{labels.surest:,} labels, about as often as elsewhere ({labels.other_errors:,} of {labels.others:,}), so "
         f"{labels.wrong_share:.1%} of labels or more are wrong, with which an answer that is always right comes to "
         f"{goal.metric} {labels.ceiling:.3f}. Look at label_noise.parquet of the run first",
         evidence,
@@ -162,10 +170,7 @@ def _encoders(evidence: Evidence) -> Verdict | None:
 
 
 def _signal(evidence: Evidence) -> Verdict | None:
-    # Where another encoder sees something, this one may learn to.
-    p_values = [other.chance_p for other in evidence.encoders]
-    seen_elsewhere = bool(p_values) and min(p_values) * len(p_values) < SIGNAL_P
-    if evidence.signal_p < SIGNAL_P or seen_elsewhere:
+    if has_signal(evidence):
         return None
     heads = f"no head of {1 + len(evidence.heads)}" if evidence.heads else "the head"
     verb = "is" if evidence.heads else "is not"
@@ -174,7 +179,7 @@ def _signal(evidence: Evidence) -> Verdict | None:
         f"{heads} {verb} shown to be better than chance: {_estimate('AUROC', evidence.auroc)} "
         f"(p = {evidence.signal_p:.3f}, {SIGNAL_P} asked for). Either the labels have nothing to do with the images, "
         f"or {evidence.patients_evaluated:,} patients are too few to show it, or these vectors lack it altogether; a "
-        "probe of another encoder tells (--other)",
+        "probe of another encoder tells, such as hog, which needs no weights",
         evidence,
     )
 

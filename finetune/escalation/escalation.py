@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.escalation.base_encoder import BaseEncoder
 from finetune.escalation.cost import Cost, Plan, Rate, cost
-from finetune.escalation.decide import Decision, Verdict, decide, recommended_method
+from finetune.escalation.decide import Decision, Verdict, decide, has_signal, recommended_method
 from finetune.escalation.evidence import Evidence, gather_evidence
 from finetune.escalation.goal import Goal
 from finetune.escalation.predicted_gain import PredictedGain, predicted_gain
@@ -56,7 +56,7 @@ class Escalation:
     evidence
         What they rest on.
     gain
-        What fine-tuning may bring; None where that is not known for the metric.
+        What fine-tuning may bring; None where that is not known for the metric, or nothing is known to be learned.
     recommendation
         How to fine-tune; None where the encoder cannot be trained.
     """
@@ -112,7 +112,9 @@ def escalate(
         As `gather_evidence`.
     """
     evidence = gather_evidence(run, goal, others, curve=curve)
-    gain = predicted_gain(goal, evidence.value.value, evidence.labels.ceiling)
+    gain = (
+        predicted_gain(goal, evidence.value.value, evidence.labels.ceiling) if has_signal(evidence) else None
+    )
     verdict = decide(evidence, gain, untrainable=base.untrainable)
     if base.untrainable:
         return Escalation(verdict=verdict, evidence=evidence, gain=gain, recommendation=None)

@@ -251,7 +251,7 @@ def _column(run: Run, goal: Goal) -> list[int]:
         )
     held = run.document["metrics"]
     if goal.metric not in held:
-        known = ", ".join(name for name in held if name in METRICS)
+        known = ", ".join(name for name in METRICS if name in held)
         raise UsageError(f"`goal` {str(goal)!r}: the run has no {goal.metric}; it has {known}")
     return [*range(len(run.targets))] if goal.target is None else [run.targets.index(goal.target)]
 
@@ -357,6 +357,8 @@ def _extrapolated(curve: Mapping[str, Any], goal: Goal) -> Iterator[Mapping[str,
 
 def _beyond(goal: Goal, value: Estimate, entry: Mapping[str, Any]) -> Beyond:
     gain = _estimate(entry["gains"][goal.metric])
+    # Draws that all agree have no interval.
+    ends = (gain.value, gain.value) if np.isnan(gain.low) else (gain.low, gain.high)
     return Beyond(
         times=entry["times"],
         patients=entry["patients"],
@@ -364,8 +366,8 @@ def _beyond(goal: Goal, value: Estimate, entry: Mapping[str, Any]) -> Beyond:
         # Of the interval of a gain, not of the run's value, which is who was evaluated.
         reached=(
             goal.better_by(value.value, gain.value),
-            goal.better_by(value.value, gain.low),
-            goal.better_by(value.value, gain.high),
+            goal.better_by(value.value, ends[0]),
+            goal.better_by(value.value, ends[1]),
         ),
     )
 

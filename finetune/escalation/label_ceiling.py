@@ -1,9 +1,9 @@
 """How many labels may be wrong, and how good an answer that is always right would then look.
 
 A head that has learned all there is, on labels of which a share is wrong by chance, errs as often where it is sure as
-elsewhere; one that lacks something errs less where it is sure. So the errors out of fold among the surest quarter of
-the units are the most that wrong labels can explain, wherever they strike units alike, and only where the others'
-errors are hardly more frequent, and both are rare beside chance, are they taken for wrong labels.
+elsewhere; one that lacks something errs less where it is sure. So errors out of fold are taken for wrong labels only
+where those of the surest quarter of the units are hardly rarer than the others', and all are rare beside chance; and
+then as many as the lower end of an interval says, of the surest or of all, whichever err less.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LEAST_SUREST = 25
 # The others' share of errors over that of the surest, below which the head counts as having learned all there is: it
 # is 1 there, and 1.7 or more for a head of AUROC 0.65 to 0.9 that merely lacks something (docs/escalate.md).
 SATURATED_RATIO = 1.5
-# The surest units' share of errors over that of always saying the most frequent class. A head at chance errs alike
-# everywhere as well, but at 1.
+# The share of errors over that of always saying the most frequent class. A head at chance errs alike everywhere as
+# well, but at 1.
 SATURATED_OF_CHANCE = 0.5
 LEVEL = 0.95
 _FLIPS = 200
@@ -51,7 +51,8 @@ class LabelEvidence:
     saturated
         Whether the head's errors are taken for wrong labels.
     wrong_share
-        Share of wrong labels: the lower end of the 95 % interval of the surest units' errors; 0 unless saturated.
+        Share of wrong labels: the lower end of a 95 % interval of the surest units' errors or of all, whichever are
+        fewer; 0 unless saturated.
     ceiling
         The goal's metric of an answer that is always right, where so many labels are wrong; NaN where none is known.
     """
@@ -114,17 +115,16 @@ def label_evidence(
             counts[row] += (len(part), int(part.sum()))
         chance_errors += len(truth) - int(np.bincount(truth, minlength=len(classes)).max())
     (surest, surest_errors), (others, other_errors) = counts.tolist()
-    share = surest_errors / max(surest, 1)
-    by_chance = chance_errors / max(surest + others, 1)
+    parts = [(surest, surest_errors), (surest + others, surest_errors + other_errors)]
+    of_surest, of_all = (errors / max(count, 1) for count, errors in parts)
     saturated = (
         surest >= LEAST_SUREST
         and surest_errors > 0
-        and other_errors / max(others, 1) < SATURATED_RATIO * share
-        and share <= SATURATED_OF_CHANCE * by_chance
+        and other_errors / max(others, 1) < SATURATED_RATIO * of_surest
+        and of_all <= SATURATED_OF_CHANCE * chance_errors / max(surest + others, 1)
     )
-    wrong_share = (
-        float(beta.ppf((1 - LEVEL) / 2, surest_errors, surest - surest_errors + 1)) if saturated else 0.0
-    )
+    count, errors = parts[0] if of_surest < of_all else parts[1]
+    wrong_share = float(beta.ppf((1 - LEVEL) / 2, errors, count - errors + 1)) if saturated else 0.0
     return LabelEvidence(
         labelled=surest + others,
         doubtful=doubtful,
