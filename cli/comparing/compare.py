@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -41,6 +42,13 @@ from cli.wording import for_command_line
     type=click.Path(path_type=Path),
     help="Generated answers about RSNA lumbar studies, JSON lines with study_id and response; repeatable.",
 )
+@click.option(
+    "--trained-patients",
+    type=click.Choice(["refuse", "use"]),
+    default="refuse",
+    show_default=True,
+    help="Whether a run counts that was evaluated on patients of its encoder's own fine-tuning.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write an HTML page, too.")
 @json_option
 def command(
@@ -50,6 +58,7 @@ def command(
     draws: int | None,
     seed: int | None,
     responses: tuple[Path, ...],
+    trained_patients: Literal["refuse", "use"],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -93,6 +102,7 @@ def command(
         draws=draws,
         seed=seed,
         out=out,
+        trained_patients=trained_patients,
         notify=notify,
     )
     if as_json:

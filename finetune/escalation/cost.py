@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from embedstore.encoders.vision_tower import CHANNELS, VisionShape
+from finetune.recipe import LoraRecipe, Recipe
 
 Method = Literal["unfreeze", "lora"]
 # What ``embed finetune`` does where nothing else is asked for.
-EPOCHS = 10
-LORA_R = 16
+EPOCHS = Recipe().epochs
+LORA_R = LoraRecipe().r
 # Of float32 each: weight, gradient, two moments of AdamW, moving average.
 _BYTES_OF_TRAINED = 4 * 5
 _BYTES_OF_FROZEN = 2

@@ -14,6 +14,7 @@ from finetune.escalation.label_ceiling import LabelEvidence, label_evidence
 from heads.comparing.compared_names import compared_names, head_name
 from heads.comparing.matched_units import match_units
 from heads.runs.run import Run
+from heads.runs.run_warnings import TRAINED
 from heads.statistics.bootstrap import Difference, Draws, Estimate, draw_patients, paired_difference
 from heads.statistics.evaluation import Drawn, Scored, draw_metrics
 from heads.statistics.metrics import METRICS
@@ -281,6 +282,9 @@ def _compared(run: Run, goal: Goal, others: Sequence[Run]) -> tuple[tuple[OtherR
     found, notes = [], []
     names = compared_names([run, *others])
     for name, other in zip(names[1:], others, strict=True):
+        if any(entry["kind"] == TRAINED for entry in other.document["warnings"]):
+            notes.append(f"{other.folder} is left out: its encoder was fine-tuned on patients of its run")
+            continue
         try:
             matched = match_units([run, other], [names[0], name])
         except UsageError as error:
