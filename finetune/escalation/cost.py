@@ -17,9 +17,9 @@ Method = Literal["unfreeze", "lora"]
 # What ``embed finetune`` does where nothing else is asked for.
 EPOCHS = Recipe().epochs
 LORA_R = LoraRecipe().r
-# Of float32 each: weight, gradient, two moments of AdamW, moving average.
-_BYTES_OF_TRAINED = 4 * 5
-_BYTES_OF_FROZEN = 2
+# Weights are float32; a trained one also has a gradient, two moments of AdamW, and a copy of its best.
+_BYTES_OF_WEIGHT = 4
+_BYTES_OF_TRAINED = 4 * 4
 _BYTES_OF_STORED = 2
 UNMEASURED = "not measured on this machine"
 
@@ -90,11 +90,12 @@ class Cost:
     trained
         Parameters that are trained.
     state_bytes
-        Weights, gradients, moments and average.
+        Weights, gradients, moments and the best so far.
     picture_bytes
         What is kept of each picture of a micro-batch for its gradient.
     encoder_bytes, cache_bytes, store_bytes
-        On disk: what changed, the frozen blocks' output in float16, the new store.
+        On disk: what changed (of adapters, the matrices that they are merged into), the frozen blocks' output in
+        float16, the new store.
     """
 
     images: int
@@ -141,9 +142,11 @@ def cost(shape: VisionShape, plan: Plan, *, images: int, rate: Rate | None = Non
     if plan.method == "lora":
         # Of the adapters' own gradients little is left beside the two passes through frozen matrices.
         times, trained = 1, trained_blocks * _adapter_parameters(shape, plan.lora_r)
+        changed = trained_blocks * _linear_parameters(shape)
     else:
         times = 2
         trained = trained_blocks * block_parameters(shape) + 2 * shape.hidden_size + _head_parameters(shape)
+        changed = trained
     passes = plan.epochs * (whole + times * top) / whole
     passes_cached = (whole - top + plan.epochs * (1 + times) * top) / whole
     in_hours = None if rate is None else images / rate.images_per_s / 3600
@@ -157,9 +160,9 @@ def cost(shape: VisionShape, plan: Plan, *, images: int, rate: Rate | None = Non
         hours_cached=None if in_hours is None else passes_cached * in_hours,
         rate=rate,
         trained=trained,
-        state_bytes=parameters(shape) * _BYTES_OF_FROZEN + trained * _BYTES_OF_TRAINED,
+        state_bytes=parameters(shape) * _BYTES_OF_WEIGHT + trained * _BYTES_OF_TRAINED,
         picture_bytes=trained_blocks * tokens * (16 * width + 4 * shape.intermediate_size),
-        encoder_bytes=trained * 4,
+        encoder_bytes=changed * _BYTES_OF_WEIGHT,
         cache_bytes=0
         if trained_blocks == shape.num_hidden_layers
         else images * tokens * width * _BYTES_OF_STORED,
@@ -205,3 +208,9 @@ def _adapter_parameters(shape: VisionShape, rank: int) -> int:
     """Return the parameters of the adapters of a block: of four projections and two layers."""
     width, inner = shape.hidden_size, shape.intermediate_size
     return rank * (4 * 2 * width + 2 * (width + inner))
+
+
+def _linear_parameters(shape: VisionShape) -> int:
+    """Return the weights of the four projections and two layers of a block, without biases."""
+    width, inner = shape.hidden_size, shape.intermediate_size
+    return 4 * width * width + 2 * width * inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -86,6 +87,16 @@ def test_what_is_asked_wrongly_is_said(
 ) -> None:
     assert run([*PROBE, *words]) == WRONG_USAGE
     assert why in capsys.readouterr().err
+
+
+def test_the_line_that_is_printed_is_one_of_finetune(capsys: pytest.CaptureFixture[str]) -> None:
+    run([*PROBE, "--goal", "finding:auroc>=0.97", "--json"])
+    words = shlex.split(json.loads(capsys.readouterr().out)["recommendation"]["command"])
+    assert words[:2] == ["embed", "finetune"]
+    command = cli.get_command(None, "finetune")  # type: ignore[arg-type]
+    assert command is not None
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
 
 
 def test_the_help_names_every_exit_code() -> None:

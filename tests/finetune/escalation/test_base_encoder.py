@@ -13,7 +13,7 @@ from embedstore.errors import DataError, UsageError
 from embedstore.store.reader import open_store
 from embedstore.store.writer import open_writer
 from finetune.escalation.base_encoder import base_encoder, measured_rates
-from tests.checkpoints import write_image_tower
+from tests.checkpoints import SMALL_VISION
 from tests.stores import IDENTITY, known_result, manifest_of
 
 
@@ -21,7 +21,9 @@ def test_an_encoder_is_trainable_if_it_has_weights(tmp_path: Path) -> None:
     assert (
         base_encoder(image_encoder("hog").identity).untrainable == "hog has no weights that could be trained"
     )
-    write_image_tower(tmp_path / "tower")
+    (tmp_path / "tower").mkdir()
+    config = {"model_type": "siglip_vision_model", **SMALL_VISION}  # no weights: they are not looked at
+    (tmp_path / "tower/config.json").write_text(json.dumps(config))
     identity = replace(IDENTITY, encoder="tower")
     found = base_encoder(identity, str(tmp_path / "tower"))
     assert found.shape is not None

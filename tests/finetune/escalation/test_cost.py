@@ -39,7 +39,9 @@ def test_full_fine_tuning_is_three_passes_and_lora_two() -> None:
     assert lora.passes == pytest.approx(2, abs=0.02)
     # r (in + out) of four projections and two layers, in each of 27 blocks.
     assert lora.trained == 27 * 16 * (4 * (1152 + 1152) + 2 * (1152 + 4304))
-    assert lora.encoder_bytes == 4 * lora.trained
+    # Merged: the matrices themselves, float32.
+    assert lora.encoder_bytes == 27 * 4 * (4 * 1152**2 + 2 * 1152 * 4304)
+    assert lora.state_bytes == 4 * 428_565_440 + 16 * lora.trained
 
 
 def test_hours_follow_from_the_measured_rate() -> None:
