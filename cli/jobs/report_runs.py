@@ -23,6 +23,7 @@ from heads.reporting.responses_page import save_responses
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run
 from heads.runs.run_files import RUN_FILE, load_run
+from heads.stages import counted
 
 
 def report_runs(
@@ -62,7 +63,7 @@ def report_runs(
     """
     places = _run_folders([Path(folder) for folder in folders], notify)
     by_task: dict[str, list[Run]] = {}
-    for place in places:
+    for place in counted("reading run", places):
         run = load_run(place)
         by_task.setdefault(run.document["task"]["name"], []).append(run)
     if len(by_task) > 1 and out is not None:

@@ -20,6 +20,7 @@ from heads.runs.comparison import leading_metric
 from heads.runs.run import Run
 from heads.runs.run_files import load_run
 from heads.runs.run_warnings import TRAINED
+from heads.stages import counted
 from heads.statistics.bootstrap import Difference, Estimate, draw_patients, holm, paired_difference
 from heads.statistics.evaluation import Drawn, Scored, draw_metrics
 from heads.statistics.metrics import computed_in, metric, shown_in
@@ -197,7 +198,9 @@ def comparison_table(
     wanted = tuple(
         dict.fromkeys((leading, *shown_in("heads"), *shown_in("tiles"), *computed_in("comparison")))
     )
-    drawn: list[Mapping[str, Drawn]] = [draw_metrics(of_run, wanted) for of_run in scored]
+    drawn: list[Mapping[str, Drawn]] = [
+        draw_metrics(of_run, wanted) for of_run in counted("metrics of run", scored)
+    ]
     if is_of_the_competition(matched.targets, loaded[0].classes):
         drawn = [
             {**of_run, **draw_run_score(of, matched.targets)}
