@@ -18,7 +18,7 @@ from cli.finetuning.finetune_text import (
     shown_training,
     tuned_document,
 )
-from cli.finetuning.recipe_options import blocks_of, recipe_of, recipe_options
+from cli.finetuning.recipe_options import blocks_of, cache_options, recipe_of, recipe_options
 from cli.jobs.extract_store import default_workers
 from cli.key_options import key_option
 from cli.options import (
@@ -35,7 +35,7 @@ from cli.wording import for_command_line
 from embedstore.errors import UsageError
 
 if TYPE_CHECKING:
-    from finetune.fine_tuning import FineTuned, FineTuning
+    from finetune.job import FineTuned, FineTuning
 
 
 @click.command(name="finetune", cls=ProjectCommand)
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     help="Go on from the head of a probe (logistic, mlp) in place of a new one.",
 )
 @recipe_options
+@cache_options
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training in --out.")
 @click.option(
     "--checkpoint-minutes",
@@ -124,7 +125,8 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
 
 
 def _run(job: FineTuning, stopping: Any, *, yes: bool) -> FineTuned:
-    from finetune.fine_tuning import Watchers, fine_tune
+    from finetune.fine_tuning import fine_tune
+    from finetune.job import Watchers
 
     _require_device(job.device, yes=yes)
     began = time.monotonic()
@@ -149,7 +151,8 @@ def _require_device(device: str, *, yes: bool) -> None:
 
 def _job(context: click.Context, given: dict[str, Any], blocks: int | None) -> FineTuning:
     from embedstore.keys.key_file import read_key
-    from finetune.fine_tuning import FineTuning
+    from finetune.job import FineTuning
+    from finetune.prefix import CacheOptions
 
     stores = require(given["store"] or None, "--store")
     key = given["key_file"]
@@ -162,6 +165,7 @@ def _job(context: click.Context, given: dict[str, Any], blocks: int | None) -> F
         key=None if key is None else read_key(key),
         workers=workers,
         minutes=given["checkpoint_minutes"],
+        cache=CacheOptions(asked=given["cache"], folder=given["cache_folder"], limit_gb=given["cache_limit"]),
         **{
             name: given[name]
             for name in (

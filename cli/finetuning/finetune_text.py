@@ -17,7 +17,7 @@ from cli.printing.progress import clock
 from cli.project import shown
 
 if TYPE_CHECKING:
-    from finetune.fine_tuning import FineTuned, FineTuning
+    from finetune.job import FineTuned, FineTuning
     from finetune.training.lesson import Reached
 
 _PLAIN_EVERY_S = 10.0
@@ -52,6 +52,11 @@ def shown_training(began: float) -> Iterator[Callable[[Reached], None]]:
 def line_of(reached: Reached) -> str:
     """Return one line: epoch, images, loss, speed, time left of the epoch."""
     left_s = (reached.of_images - reached.images) / max(reached.images_per_s, 1e-9)
+    if not reached.epoch:
+        return (
+            f"frozen blocks: {reached.images:,} of {plural(reached.of_images, 'picture')}, {reached.images_per_s:.1f} "
+            f"pictures/s, {clock(left_s)} left"
+        )
     return (
         f"epoch {reached.epoch}: {reached.images:,} of {plural(reached.of_images, 'image')}, loss {reached.loss:.4f}, "
         f"{reached.images_per_s:.1f} images/s, {clock(left_s)} left"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -17,6 +18,13 @@ _AS_NAMED = (
     *("layer_decay", "weight_decay", "warm_up", "clip", "class_weights", "ema", "dtype", "recompute"),
     *("validation_share", "patience", "hold_out", "seed"),
 )
+
+
+def cache_options(function: F) -> F:
+    """Add the options of the prefix cache."""
+    for option in reversed(_CACHE):
+        function = option(function)
+    return function
 
 
 def recipe_options(function: F) -> F:
@@ -159,6 +167,24 @@ _LORA = (
         default="default",
         show_default=True,
         help="How adapters start: default, gaussian, orthogonal, pissa or olora.",
+    ),
+)
+_CACHE = (
+    click.option(
+        "--cache",
+        type=click.Choice(["auto", "none", "float16", "int8"]),
+        default="auto",
+        show_default=True,
+        help="Keep on disk what frozen blocks make of each picture: they run once. auto where it pays and fits.",
+    ),
+    click.option(
+        "--cache-folder", type=click.Path(path_type=Path), help="Keep it there, for other trainings too."
+    ),
+    click.option(
+        "--cache-limit",
+        type=float,
+        metavar="GB",
+        help="What it may take at most.  [default: the disk's room]",
     ),
 )
 _PICTURES = (

@@ -39,11 +39,24 @@ class TrainingImages:
         How each image of the view is decoded.
     role
         (n_units,) str: `LEARNED`, `VALIDATION` (judges the training, and is no less used up by it), or `LEFT_OUT`.
+    in_any_fold
+        (n_units,) bool: units that teach or judge in one fold or another of a cross-fitting; None without one.
     """
 
     view: View
     jobs: tuple[DecodeJob, ...]
     role: npt.NDArray[np.str_]
+    in_any_fold: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def may_learn(self) -> npt.NDArray[np.int64]:
+        """The images that teach, here or in another fold, by number."""
+        return self.images_of(LEARNED) if self.in_any_fold is None else self._labelled(self.in_any_fold)
+
+    @property
+    def may_judge(self) -> npt.NDArray[np.int64]:
+        """The images that judge, here or in another fold, by number."""
+        return self.images_of(VALIDATION) if self.in_any_fold is None else self._labelled(self.in_any_fold)
 
     @property
     def y_of_image(self) -> npt.NDArray[np.int64]:
@@ -54,17 +67,21 @@ class TrainingImages:
 
     def images_of(self, role: str) -> npt.NDArray[np.int64]:
         """Return the images, by number, of the units with a role that have a label."""
+        return self._labelled(self.role == role)
+
+    def _labelled(self, units: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         labelled = (self.y_of_image != MISSING).any(axis=1)
-        return np.flatnonzero(labelled & (self.role[self.view.unit_of_image] == role))
+        return np.flatnonzero(labelled & units[self.view.unit_of_image])
 
     def patients_of(self, *roles: str) -> list[str]:
         """Return the patients of units with a role, sorted."""
         return sorted({str(patient) for patient in self.view.patients[np.isin(self.role, roles)]})
 
     def left_out(self, units: npt.NDArray[np.bool_], *, share: float, seed: int) -> TrainingImages:
-        """Return the same images with some more units left out, and others of the rest that judge."""
-        may_learn = (self.role != LEFT_OUT) & ~units
-        return replace(self, role=_roles(self.view, may_learn, share=share, seed=seed))
+        """Return the same images with some more units left out, as one fold of several, and others who judge."""
+        everyone = self.role != LEFT_OUT
+        role = _roles(self.view, everyone & ~units, share=share, seed=seed)
+        return replace(self, role=role, in_any_fold=everyone)
 
     def folds(self, count: int, *, seed: int) -> npt.NDArray[np.int64]:
         """Return the fold of each unit that may be learned from, by patient, and -1 of the others."""

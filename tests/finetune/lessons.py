@@ -14,7 +14,7 @@ from embedstore.store.commit import ChunkResult
 from embedstore.store.tasks import DATASET, write_task
 from embedstore.store.writer import open_writer
 from embedstore.task import Task
-from finetune.fine_tuning import FineTuning
+from finetune.job import FineTuning
 from finetune.pictures.augment import NONE
 from finetune.recipe import Recipe
 from tests.checkpoints import write_image_tower

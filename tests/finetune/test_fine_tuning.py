@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from safetensors.torch import load_file
 from embedstore.encoders.registry import encoder_of_identity, image_encoder
 from embedstore.errors import DataError, MissingWeights, UsageError
 from finetune import fine_tuning
-from finetune.fine_tuning import Watchers, fine_tune
+from finetune.fine_tuning import fine_tune
+from finetune.job import Watchers
 from finetune.pictures.augment import Augmentation
 from finetune.recipe import LoraRecipe
+from finetune.towers.tunable import TunableTower
 from finetune.training.lesson import Stopped, TrainingDiverged
 from finetune.training.validation import Validation
 from tests.checkpoints import by_hand, pictures, relative_error, write_image_tower
@@ -143,14 +146,14 @@ def test_other_settings_are_refused_with_what_differs(lesson):
 
 def test_memory_that_runs_out_halves_what_is_computed_at_once_and_changes_no_step(lesson, monkeypatch):
     whole = fine_tune(job_of(lesson, "roomy", recipe_of()))
-    forward = fine_tuning.TunableTower.forward
+    forward = TunableTower.forward
 
     def narrow(self, inputs, **options):
         if torch.is_grad_enabled() and len(inputs) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, inputs, **options)
 
-    monkeypatch.setattr(fine_tuning.TunableTower, "forward", narrow)
+    monkeypatch.setattr(TunableTower, "forward", narrow)
     said = []
     tuned = fine_tune(job_of(lesson, "narrow", recipe_of()), Watchers(say=said.append))
     assert tuned.progress.micro_batch == 4
@@ -195,7 +198,7 @@ def test_an_encoder_without_blocks_is_refused(lesson):
     with pytest.raises(
         UsageError, match=r"`encoder` must be a SigLIP or Gemma 3 checkpoint .* 'hog' has no blocks"
     ):
-        fine_tune(fine_tuning.replace(job, encoder="hog"))
+        fine_tune(replace(job, encoder="hog"))
 
 
 def test_an_edited_encoder_is_refused(lesson):
