@@ -23,17 +23,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from finetune.fine_tuning import FineTuning, fine_tune
-from finetune.pictures.augment import NONE as NO_AUGMENTATION
-from finetune.recipe import LoraRecipe, Recipe
 from simulated_textures import Texture, write_pictures, write_tiny_tower
 
 import embedstore as es
 import heads
 from embedstore.view import take_units
-from finetune.escalation.base_encoder import base_encoder
+from finetune.escalation.base_encoder import trainable_base
 from finetune.escalation.escalation import Escalation, escalate
 from finetune.escalation.goal import parse_goal
+from finetune.fine_tuning import fine_tune
+from finetune.job import FineTuning
+from finetune.pictures.augment import NONE as NO_AUGMENTATION
+from finetune.recipe import LoraRecipe, Recipe
 from heads.estimators.logistic import LogisticFamily
 from heads.protocol.splits import with_trained_units
 from heads.runs.run import Run
@@ -179,7 +180,7 @@ def run_task(task: Task, folder: Path, tower: Path, *, method: str | None) -> Ro
     if task.other:
         others = [probed(embedded(table, folder / "other.store", task.other), folder / "other")]
     goal = parse_goal(task.goal)
-    answer = escalate(run, goal, others, base=base_encoder(run.identity, str(tower)), stores=[str(store)])
+    answer = escalate(run, goal, others, base=trainable_base(run.identity, str(tower)), stores=[str(store)])
     assert answer.recommendation is not None
     chosen = method or answer.recommendation.method
     tuned = fine_tuned(store, folder / "tuned", tower, method=chosen, seed=task.seed)

@@ -120,7 +120,7 @@ def command(
     def notify(line: str) -> None:
         print_notice(for_command_line(line))
 
-    with shown_stages(verbose=verbose) as watch, watched(watch):
+    with shown_stages(verbose=verbose, first="reading the runs") as watch, watched(watch):
         answer, kept = escalate_run(job, notify=notify)
     code = EXIT_CODES[answer.decision]
     if as_json:

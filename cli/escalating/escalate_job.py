@@ -15,7 +15,7 @@ from cli.project import shown
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath, write_durable
 from embedstore.store.reader import Store
-from finetune.escalation.base_encoder import base_encoder, measured_rates
+from finetune.escalation.base_encoder import measured_rates, trainable_base
 from finetune.escalation.escalation import Escalation, escalate
 from finetune.escalation.goal import Goal, parse_goal
 from heads.protocol.learning_curve import SMALLEST, learning_curve
@@ -92,7 +92,7 @@ def escalate_run(job: EscalateJob, *, notify: Notify = ignore) -> tuple[Escalati
     if not out.parent.is_dir():
         raise UsageError(f"`out`: the folder {out.parent} does not exist")
     others = _others(run, job, notify)
-    base = base_encoder(run.identity, job.encoder)
+    base = trainable_base(run.identity, job.encoder)
     stores = stores_of_run(run, job.stores)
     if job.stores and not stores:
         named = ", ".join(map(str, job.stores))

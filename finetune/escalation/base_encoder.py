@@ -39,7 +39,7 @@ class BaseEncoder:
     unknown: str = ""
 
 
-def base_encoder(identity: Identity, place: str | None = None) -> BaseEncoder:
+def trainable_base(identity: Identity, place: str | None = None) -> BaseEncoder:
     """Look up the encoder of a run; only its configuration is read.
 
     Parameters

@@ -276,7 +276,8 @@ def _difference(other: OtherRun) -> str:
     """Return by how much a run is better (+) or worse (-)."""
     found = other.difference.estimate
     ends = "[no interval]" if np.isnan(found.low) else f"[{found.low:+.3f}, {found.high:+.3f}]"
-    return f"{'better' if found.value >= 0 else 'worse'} by {found.value:+.3f} {ends}"
+    word = "the same" if found.value == 0 else "better" if found.value > 0 else "worse"
+    return f"{word} by {found.value:+.3f} {ends}" if found.value else f"{word} {ends}"
 
 
 def _estimate(name: str, found: object) -> str:

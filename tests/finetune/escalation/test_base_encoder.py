@@ -12,26 +12,27 @@ from embedstore.encoders.registry import image_encoder
 from embedstore.errors import DataError, UsageError
 from embedstore.store.reader import open_store
 from embedstore.store.writer import open_writer
-from finetune.escalation.base_encoder import base_encoder, measured_rates
+from finetune.escalation.base_encoder import measured_rates, trainable_base
 from tests.checkpoints import SMALL_VISION
 from tests.stores import IDENTITY, known_result, manifest_of
 
 
 def test_an_encoder_is_trainable_if_it_has_weights(tmp_path: Path) -> None:
     assert (
-        base_encoder(image_encoder("hog").identity).untrainable == "hog has no weights that could be trained"
+        trainable_base(image_encoder("hog").identity).untrainable
+        == "hog has no weights that could be trained"
     )
     (tmp_path / "tower").mkdir()
     config = {"model_type": "siglip_vision_model", **SMALL_VISION}  # no weights: they are not looked at
     (tmp_path / "tower/config.json").write_text(json.dumps(config))
     identity = replace(IDENTITY, encoder="tower")
-    found = base_encoder(identity, str(tmp_path / "tower"))
+    found = trainable_base(identity, str(tmp_path / "tower"))
     assert found.shape is not None
     assert (found.shape.num_hidden_layers, found.untrainable, found.unknown) == (2, "", "")
-    assert "`encoder` says where it lies" in base_encoder(identity).unknown
-    assert "imported" in base_encoder(replace(identity, declared=True)).untrainable
+    assert "`encoder` says where it lies" in trainable_base(identity).unknown
+    assert "imported" in trainable_base(replace(identity, declared=True)).untrainable
     with pytest.raises(UsageError, match="gone"):
-        base_encoder(identity, "gone")
+        trainable_base(identity, "gone")
 
 
 def test_rates_are_those_of_the_receipts_and_of_doctor(tmp_path: Path) -> None:
