@@ -25,7 +25,7 @@ COMMANDS = {
     "escalate": "Say whether a run is worth fine-tuning its encoder.",
     "finetune": "Escalate: train blocks or adapters of an encoder, and get an encoder back.",
     "predict": "Answer for images, folders or a store with a probe's run.",
-    "search": "Find the most similar images.",
+    "search": "Find the most similar studies, or see how often these agree.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
     "generate": "Ask a generative model about lumbar studies, for `embed compare --responses`.",
@@ -44,6 +44,7 @@ _ROOMS = {
     "finetune": "cli.finetuning",
     "generate": "cli.generating",
     "localise": "cli.localising",
+    "search": "cli.exploring",
 }
 
 
