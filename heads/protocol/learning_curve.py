@@ -3,6 +3,12 @@
 For 64, 128, ... patients the whole protocol (selection, calibration, refit) is run on patients drawn at random,
 several times, and every head is evaluated on the same units. The interval of a size is that of the bootstrap
 draws of all its repeats together: it holds both who was evaluated and who happened to be learned from.
+
+What two and four times the patients would bring is extrapolated (`heads.intervals.power_law`): in every draw of the
+evaluated patients the repeats of each size are drawn as well, and a law is fitted to their means. The largest size has
+one repeat, whose spread is that of the size before times the root of the ratio of their patients. What this cannot
+know: whether the law holds beyond the patients that there are, and whether new ones will be like them; repeats of
+half of the patients also share many, so that their spread is a little small.
 """
 
 from __future__ import annotations
@@ -20,16 +26,19 @@ from heads.base import HeadFamily
 from heads.folds import assign_folds
 from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
+from heads.intervals.power_law import LEAST_SIZES, fit_power_law
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
 from heads.stages import counted
 from heads.statistics.bootstrap import Estimate, draw_patients, estimate, estimates_to_json
 from heads.statistics.evaluation import Drawn, Scored, draw_metrics
-from heads.statistics.metrics import METRICS, computed_in
+from heads.statistics.metrics import METRICS, computed_in, metric
 
 SMALLEST = 64
 REPEATS = 5
+# As many times the patients that there are.
+EXTRAPOLATED_TIMES = (2, 4)
 # Where no split is given, one patient in so many is kept for evaluation.
 _EVALUATION_FOLDS = 5
 
@@ -54,6 +63,28 @@ class LearningPoint:
 
 
 @dataclass(frozen=True)
+class Extrapolation:
+    """What more patients would bring.
+
+    Parameters
+    ----------
+    times
+        As many times the patients of the last point.
+    patients
+        How many that is.
+    metrics
+        Metric -> its value by the law, with the interval of all draws.
+    gains
+        Metric -> how much better that is than the law's value for the patients that there are, 0 or more.
+    """
+
+    times: int
+    patients: int
+    metrics: Mapping[str, Estimate]
+    gains: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
 class LearningCurve:
     """Metrics by number of patients.
 
@@ -63,10 +94,13 @@ class LearningCurve:
         From few patients to all.
     skipped
         Patients -> why nothing could be learned from so few.
+    extrapolated
+        For two and four times the patients; empty where there are fewer than three points.
     """
 
     points: tuple[LearningPoint, ...]
     skipped: Mapping[int, str] = field(default_factory=dict)
+    extrapolated: tuple[Extrapolation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -80,6 +114,15 @@ class LearningCurve:
                 for point in self.points
             ],
             "skipped": {str(size): reason for size, reason in self.skipped.items()},
+            "extrapolated": [
+                {
+                    "times": beyond.times,
+                    "patients": beyond.patients,
+                    "metrics": estimates_to_json(beyond.metrics),
+                    "gains": estimates_to_json(beyond.gains),
+                }
+                for beyond in self.extrapolated
+            ],
         }
 
 
@@ -90,6 +133,7 @@ def learning_curve(
     sizes: Sequence[int] | None = None,
     repeats: int = REPEATS,
     family: HeadFamily | None = None,
+    metrics: Sequence[str] = (),
 ) -> LearningCurve:
     """Run the protocol on fewer patients.
 
@@ -103,11 +147,13 @@ def learning_curve(
         Numbers of patients; by default 64, 128, ... and all. More than there are is all.
     repeats
         Random draws of patients for each size.
+    metrics
+        Names of further metrics, beside the task's primary one and those that every curve has.
 
     Raises
     ------
     UsageError
-        If a size or `repeats` is below 1.
+        If a size or `repeats` is below 1, or there is no such metric.
 
     Examples
     --------
@@ -117,6 +163,7 @@ def learning_curve(
     """
     if repeats < 1 or (sizes is not None and min(sizes, default=0) < 1):
         raise UsageError(f"repeats and sizes must be 1 or more; found repeats={repeats}, sizes={sizes}")
+    names = _metrics(view, metrics)
     asked = options_of(options)
     grid = asked.grid(family)
     view = asked.take(view)
@@ -128,7 +175,7 @@ def learning_curve(
     from_patients = draw_patients(view.patients[evaluated], draws=asked.draws, seed=asked.seed)
     generator = np.random.default_rng(asked.seed)
     present = np.unique(groups[learned])
-    points, skipped = [], {}
+    points, skipped, kept = [], {}, []
     for size in _sizes(len(present), sizes):
         times = repeats if size < len(present) else 1
         drawn = []
@@ -153,12 +200,14 @@ def learning_curve(
                     from_patients,
                     ordered=view.task.ordered,
                 )
-                drawn.append(draw_metrics(scored, _metrics(view)))
+                drawn.append(draw_metrics(scored, names))
         except DataError as error:
             skipped[size] = str(error)
             continue
         points.append(LearningPoint(size, times, _joined(drawn)))
-    return LearningCurve(tuple(points), skipped)
+        kept.append(drawn)
+    sizes_kept = np.array([point.patients for point in points], np.int64)
+    return LearningCurve(tuple(points), skipped, _extrapolated(sizes_kept, kept, seed=asked.seed))
 
 
 def _parts(
@@ -184,9 +233,10 @@ def _sizes(patients: int, wanted: Sequence[int] | None) -> list[int]:
     return [*doubled, patients]
 
 
-def _metrics(view: View) -> tuple[str, ...]:
+def _metrics(view: View, further: Sequence[str]) -> tuple[str, ...]:
     names = (view.task.primary_metric, *computed_in("learning curve"))
-    return tuple(dict.fromkeys(name for name in names if name in METRICS))
+    known = (name for name in names if name in METRICS)
+    return tuple(dict.fromkeys([*known, *(metric(name).name for name in further)]))
 
 
 def _probabilities(fitted: Fitted, rows: UnitImages) -> npt.NDArray[np.float64]:
@@ -211,3 +261,58 @@ def _joined(repeats: Sequence[Mapping[str, Drawn]]) -> dict[str, Estimate]:
         )
         for name in repeats[0]
     }
+
+
+def _extrapolated(
+    patients: npt.NDArray[np.int64], kept: Sequence[Sequence[Mapping[str, Drawn]]], *, seed: int
+) -> tuple[Extrapolation, ...]:
+    """Return what more patients would bring; nothing where there are too few sizes to fit a law."""
+    if len(patients) < LEAST_SIZES:
+        return ()
+    weights = np.asarray(patients * [len(repeats) for repeats in kept], np.float64)
+    found: dict[int, tuple[dict[str, Estimate], dict[str, Estimate]]] = {
+        times: ({}, {}) for times in EXTRAPOLATED_TIMES
+    }
+    for name in kept[0][0]:
+        better = METRICS[name].better
+        if better not in ("larger", "smaller"):
+            continue
+        of_all = np.array([[np.mean([of[name].value for of in repeats]) for repeats in kept]])
+        of_draws = _drawn_means(patients, [[of[name] for of in repeats] for repeats in kept], seed=seed)
+        of_draws = of_draws[np.isfinite(of_draws).all(axis=1)]
+        if not np.isfinite(of_all).all() or not len(of_draws):
+            continue
+        # The best that a metric can be is 1 where larger is better, and 0 where smaller is.
+        errors = [1 - values if better == "larger" else values for values in (of_all, of_draws)]
+        laws = [fit_power_law(patients, each, weights) for each in errors]
+        n = kept[-1][0][name].n
+        for times, (metrics, gains) in found.items():
+            ends = [law.error(int(patients[-1]) * times) for law in laws]
+            gained = [law.error(int(patients[-1])) - end for law, end in zip(laws, ends, strict=True)]
+            values = [1 - end if better == "larger" else end for end in ends]
+            metrics[name] = estimate(float(values[0][0]), values[1], n=n)
+            gains[name] = estimate(float(gained[0][0]), gained[1], n=n)
+    return tuple(
+        Extrapolation(times, int(patients[-1]) * times, *of_times) for times, of_times in found.items()
+    )
+
+
+def _drawn_means(
+    patients: npt.NDArray[np.int64], sizes: Sequence[Sequence[Drawn]], *, seed: int
+) -> npt.NDArray[np.float64]:
+    """Return (draws, sizes) means over the repeats of each size, which are drawn as the evaluated patients are."""
+    generator = np.random.default_rng(seed)
+    columns: list[npt.NDArray[np.float64]] = []
+    spread = 0.0
+    for at, repeats in enumerate(sizes):
+        drawn = np.stack([repeat.drawn for repeat in repeats])
+        draws = drawn.shape[1]
+        if len(repeats) > 1:
+            taken = generator.integers(0, len(repeats), (len(repeats), draws))
+            columns.append(drawn[taken, np.arange(draws)].mean(axis=0))
+            spread = float(np.std([repeat.value for repeat in repeats], ddof=1))
+        else:
+            # Who is learned from matters less the more there are: the variance falls as 1 / n.
+            shrunk = spread * float(np.sqrt(patients[at - 1] / patients[at])) if at else 0.0
+            columns.append(drawn[0] + generator.normal(0, shrunk, draws))
+    return np.stack(columns, axis=1)
