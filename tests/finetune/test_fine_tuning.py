@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from embedstore.encoders.registry import encoder_of_identity, image_encoder
 from embedstore.errors import DataError, MissingWeights, UsageError
 from embedstore.finetuned.encoder_folder import open_encoder_folder
+from embedstore.queries.load_view import load_views
+from embedstore.store.reader import open_store
 from finetune import fine_tuning
 from finetune.fine_tuning import fine_tune
 from finetune.job import Watchers
@@ -24,6 +26,7 @@ from finetune.training.lesson import Stopped, TrainingDiverged
 from finetune.training.validation import Validation
 from tests.checkpoints import by_hand, pictures, relative_error, write_image_tower
 from tests.finetune.lessons import job_of, recipe_of, write_lesson
+from tests.lumbar_stores import make_crops, severities
 
 VARIED = Augmentation(noise=0.02)
 
@@ -249,6 +252,16 @@ def test_an_encoder_that_was_fine_tuned_is_fine_tuned_on_and_remembers_all_its_p
     encoder = image_encoder(str(second.folder), device="cpu", dtype="float32")
     encoder.load()
     assert np.isfinite(encoder.encode(pictures(2))).all()
+
+
+def test_a_crop_teaches_its_own_target_alone(tmp_path):
+    store = open_store(make_crops(tmp_path / "crops.store", severities(3), points="oracle", signal=1.0))
+    (task,) = store.tasks
+    rules = fine_tuning._image_rules([store], None)
+    mask = load_views([store], task, image_rules=rules).image_of_target
+    assert (mask.sum(axis=1) == 1).all()  # each of 75 crops is of one condition, level and side
+    write_lesson(tmp_path)
+    assert fine_tuning._image_rules([open_store(tmp_path / "pictures.store")], None) is None
 
 
 def test_three_classes_learn_by_a_masked_choice(tmp_path):
