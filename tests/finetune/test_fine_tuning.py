@@ -24,7 +24,7 @@ from finetune.recipe import LoraRecipe
 from finetune.towers.tunable import TunableTower
 from finetune.training.lesson import Stopped, TrainingDiverged
 from finetune.training.validation import Validation
-from tests.checkpoints import by_hand, pictures, relative_error, write_image_tower
+from tests.checkpoints import by_hand, pictures, relative_error, write_gemma, write_image_tower
 from tests.finetune.lessons import job_of, recipe_of, write_lesson
 from tests.lumbar_stores import make_crops, severities
 
@@ -95,6 +95,24 @@ def test_the_exported_encoder_gives_the_vectors_of_the_trained_model(lesson, mon
     assert relative_error(alone.numpy(), said) < 1e-5
     assert encoder.identity.options["finetuned"]["method"] == recipe.method
     assert encoder.identity.weights_sha256 != image_encoder(str(lesson / "base")).identity.weights_sha256
+
+
+@pytest.mark.parametrize("method", ["unfreeze", "lora"])
+def test_a_medgemma_tower_without_a_pooling_head_is_fine_tuned_as_well(lesson, monkeypatch, method):
+    """The base of work A (arXiv 2511.05600): the mean of the tokens of a Gemma 3's tower."""
+    if not (lesson / "gemma").exists():
+        write_gemma(lesson / "gemma")
+    recipe = recipe_of(method=method, lora=LoraRecipe(r=2) if method == "lora" else None)
+    job = replace(job_of(lesson, f"gemma-{method}", recipe), encoder=str(lesson / "gemma"))
+    asked = pictures(2)
+    tuned, said = trained_vectors(monkeypatch, job, asked)
+    encoder = image_encoder(str(tuned.folder), device="cpu", dtype="float32")
+    encoder.load()
+    assert encoder.identity.pooling == "mean"
+    assert relative_error(encoder.encode(asked), said) < 1e-5
+    base = image_encoder(str(lesson / "gemma"), device="cpu", dtype="float32")
+    base.load()
+    assert relative_error(base.encode(asked), said) > 1e-3
 
 
 def stopped_at(steps):
