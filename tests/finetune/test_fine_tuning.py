@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from embedstore.encoders.registry import encoder_of_identity, image_encoder
-from embedstore.errors import DataError, MissingWeights, UsageError
+from embedstore.errors import DataError, IdentityMismatch, MissingWeights, UsageError
 from embedstore.finetuned.encoder_folder import open_encoder_folder
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import open_store
@@ -228,6 +228,15 @@ def test_an_edited_encoder_is_refused(lesson):
     identity = image_encoder(str(tuned.folder), dtype="float32").identity
     again = encoder_of_identity(identity, holder="x", name=str(tuned.folder))
     assert again.identity == identity
+    with pytest.raises(
+        UsageError, match=r"store x holds vectors of an encoder that was fine-tuned, 'edited': name its"
+    ):
+        encoder_of_identity(identity, holder="store x", name="hog")
+    other = fine_tune(job_of(lesson, "another", recipe_of(epochs=1, seed=3)))
+    with pytest.raises(
+        IdentityMismatch, match=r"trained otherwise .* \(other recipe_sha256, patients_sha256\)"
+    ):
+        encoder_of_identity(identity, holder="store x", name=str(other.folder))
     document = tuned.folder / "encoder.json"
     text = document.read_text()
     document.write_text(text.replace('"blocks": 1', '"blocks": 2'))
