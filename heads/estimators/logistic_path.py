@@ -19,7 +19,7 @@ import numpy.typing as npt
 from heads.base import Training
 from heads.scores import probabilities_from_scores
 from heads.solvers.logistic_grid import Grid, Solution, blocks
-from heads.solvers.logistic_rows import SMALL_CELLS, Normalisation, WorkingCopy
+from heads.solvers.logistic_rows import Normalisation, WorkingCopy, is_small
 from heads.torch_threads import one_thread
 
 # Half the mean square by which scores may be wrong: of a strength that may be chosen less than the fifth digit of a log
@@ -50,7 +50,7 @@ class Path:
     Parameters
     ----------
     training, folds
-        The rows and the fold of each.
+        The rows and the fold of each, (n,) or, where targets are parted in different ways, (n, targets).
     strengths
         Values of C, ascending.
     normalisation
@@ -76,7 +76,7 @@ class Path:
         scores
             Where to write.
         """
-        with one_thread(only_if=self.training.X.size <= SMALL_CELLS):
+        with one_thread(only_if=is_small(self.training.X)):
             found = None
             for rows in self._levels():
                 some = replace(self, training=_rows_of(self.training, rows), folds=self.folds[rows])
@@ -132,27 +132,33 @@ class _Walk:
     tried: npt.NDArray[np.bool_]  # (strengths, targets)
     solved: npt.NDArray[np.bool_]  # of these, to the end in every fold
     losses: npt.NDArray[np.float64]  # (strengths, targets, patients) summed over a patient's units
+    present: npt.NDArray[np.bool_]  # (targets, patients) who has a label
 
     @classmethod
     def begin(cls, path: Path, working: WorkingCopy, scores: npt.NDArray[np.float32] | None) -> _Walk:
         training = path.training
         _, patient = np.unique(training.groups, return_inverse=True)
         shape = (len(path.strengths), training.y.shape[1])
+        grid = Grid.create(
+            working,
+            training,
+            path.folds,
+            held_out=np.unique(path.folds).tolist(),
+            strengths=path.strengths,
+            standardised=path.normalisation == "standardise",
+            scores=scores,
+        )
+        present = np.zeros((shape[1], int(patient.max()) + 1), np.bool_)
+        for target, of_target in enumerate(grid.weights.T):
+            present[target, patient[of_target > 0]] = True
         return cls(
-            grid=Grid.create(
-                working,
-                training,
-                path.folds,
-                held_out=np.unique(path.folds).tolist(),
-                strengths=path.strengths,
-                standardised=path.normalisation == "standardise",
-                scores=scores,
-            ),
+            grid=grid,
             path=path,
             patient=patient,
             tried=np.zeros(shape, np.bool_),
             solved=np.zeros(shape, np.bool_),
-            losses=np.full((*shape, int(patient.max()) + 1), np.inf),
+            losses=np.full((*shape, present.shape[1]), np.inf),
+            present=present,
         )
 
     def to_best(self, found: _Found | None, tolerance: float) -> _Found:
@@ -252,7 +258,7 @@ class _Walk:
         tolerance
             As `heads.solvers.lbfgs.minimise`.
         """
-        small = self.path.training.X.size <= SMALL_CELLS
+        small = is_small(self.path.training.X)
         few_products = _SMALL_PRODUCTS if np.isfinite(self.path.doubt) else _ALL_PRODUCTS
         n_held = len(self.grid.held)
         every = [(held, target, strength) for strength, target in wanted for held in range(n_held)]
@@ -290,7 +296,8 @@ class _Walk:
         totals = self.losses[known, target].sum(axis=1)
         if totals[-1] < totals[-2]:
             return False
-        excess = self.losses[known[-1], target] - self.losses[self.best(target), target]
+        losses = self.losses[:, target, self.present[target]]
+        excess = losses[known[-1]] - losses[self.best(target)]
         spread = excess.std() * np.sqrt(len(excess))
         return bool(spread > 0 and excess.sum() > doubt * spread)
 
