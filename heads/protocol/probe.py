@@ -336,9 +336,7 @@ def _cut(fitted: Fitted) -> npt.NDArray[np.float32] | None:
     return log_odds_of(fitted.cut_probabilities).astype(np.float32)
 
 
-def _cross_validate(
-    plan: _Plan, fitted: Fitted, grids: Sequence[HeadFamily]
-) -> tuple[Predictions, Evidence]:
+def _cross_validate(plan: _Plan, fitted: Fitted, grids: Sequence[HeadFamily]) -> tuple[Predictions, Evidence]:
     """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit."""
     units, folds = plan.split.fitted, plan.asked.folds
     indices = np.flatnonzero(units)

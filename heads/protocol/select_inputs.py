@@ -12,8 +12,8 @@ import numpy.typing as npt
 from embedstore.errors import UsageError
 from embedstore.task import Task
 from heads.base import HeadFamily, Training
-from heads.inputs.binned import Bins
 from heads.folds import assign_folds, require_classes
+from heads.inputs.binned import Bins
 from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial, head_rows
 from heads.inputs.metadata import MetadataBlocks
@@ -235,7 +235,10 @@ def solve_nested(
     params: list[Mapping[str, Any]] = []
     for index, ((_, part), learned) in enumerate(zip(parts, own, strict=True)):
         shifted = _without_shift(nested.of_part(index, scores), part.weights)
-        params += [grid.points[point] for point in best_points(point_losses(shifted, part.images.y, learned.unit_of_row))]
+        params += [
+            grid.points[point]
+            for point in best_points(point_losses(shifted, part.images.y, learned.unit_of_row))
+        ]
     heads = grid.refit(nested.training, params, seed=seed)
     return [
         SolvedGrid(
