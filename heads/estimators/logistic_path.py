@@ -4,7 +4,8 @@ Each wave of strengths starts from the solution of the weakest before. A strengt
 exceeds the least by several standard errors over the patients is not solved: with few rows the classes can be parted,
 and most of the time would go into problems that nobody chooses. With many rows the strengths are first tried on some
 of the patients; only the best there and its neighbours are solved on all, and more while the best is at an end of
-what was solved.
+what was solved. A neighbour of stronger regularisation that the fewer patients reject beyond doubt is left out: with
+more patients the best regularisation is weaker, if it is another.
 """
 
 from __future__ import annotations
@@ -115,11 +116,12 @@ class Path:
 
 @dataclass(frozen=True)
 class _Found:
-    """What some patients say: solutions to start from, which of them were reached, and each target's best strength."""
+    """What some patients say: solutions to start from, which of them were reached, and which strength is best."""
 
     solution: Solution
     solved: npt.NDArray[np.bool_]  # (strengths, targets)
-    best: list[int]
+    best: list[int]  # of each target
+    beaten: npt.NDArray[np.bool_]  # (strengths, targets) whose loss exceeds the best's beyond doubt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,11 @@ class _Walk:
             self.descend(self.path.doubt)
         else:
             self.finish(found, tolerance)
-        return _Found(self.grid.solution, self.solved, [self.best(t) for t in range(self.solved.shape[1])])
+        best = [self.best(target) for target in range(self.solved.shape[1])]
+        beaten = np.zeros_like(self.solved)
+        for strength, target in zip(*np.nonzero(self.solved), strict=True):
+            beaten[strength, target] = self._exceeds(int(strength), int(target), self.path.doubt)
+        return _Found(self.grid.solution, self.solved, best, beaten)
 
     def descend(self, doubt: float) -> None:
         """Solve waves of strengths, the strongest regularisation first, until the loss of every target rises."""
@@ -206,7 +212,13 @@ class _Walk:
             begin = {(s, t): _nearest(solved[:, t], s) for s, t in wanted}
             self.solve(wanted, start, begin, tolerance=tolerance)
             start, solved = self.grid.solution, self.solved
-            wanted = [pair for target in range(n_targets) for pair in self._beyond(target)]
+            # Stronger regularisation that fewer patients reject is no better with more of them.
+            wanted = [
+                (strength, target)
+                for target in range(n_targets)
+                for strength, _ in self._beyond(target)
+                if strength > self.best(target) or not found.beaten[strength, target]
+            ]
 
     def _beyond(self, target: int) -> list[tuple[int, int]]:
         """Return the neighbour of the best strength that was not tried, where the loss still falls towards it."""
@@ -296,8 +308,12 @@ class _Walk:
         totals = self.losses[known, target].sum(axis=1)
         if totals[-1] < totals[-2]:
             return False
+        return self._exceeds(int(known[-1]), target, doubt)
+
+    def _exceeds(self, strength: int, target: int, doubt: float) -> bool:
+        """Return whether the loss of a strength exceeds the least by so many standard errors over the patients."""
         losses = self.losses[:, target, self.present[target]]
-        excess = losses[known[-1]] - losses[self.best(target)]
+        excess = losses[strength] - losses[self.best(target)]
         spread = excess.std() * np.sqrt(len(excess))
         return bool(spread > 0 and excess.sum() > doubt * spread)
 

@@ -26,8 +26,9 @@ from heads.stages import counted
 
 # Scores of a grid that are held at once: as many as the vectors have numbers, and 64 MB at least.
 _LEAST_CELLS = 1 << 24
-# Of a family whose targets share no work, this share of them: a few targets at a time are solved as quickly.
-_FEW = 0.2
+# Of a family whose targets share no work but the copies of the vectors, this share of them: a few targets at a time
+# are solved as quickly.
+_FEW = 0.42
 
 
 @dataclass(frozen=True)
