@@ -197,7 +197,12 @@ class Grid:
         weights = training.sample_weight * (training.y >= 0)
         held = np.atleast_2d(folds.T) == np.asarray(held_out)[:, None, None]
         total = np.stack([weights.sum(0, dtype=np.float64, where=~rows.T) for rows in held])
-        variance, constant = spreads(working, weights, held)
+        # With every label and one weight all targets see the same rows, and their columns spread alike.
+        alike = held.shape[1] == 1 and bool((weights == weights[:, :1]).all())
+        variance, constant = spreads(working, weights[:, :1] if alike else weights, held)
+        variance, constant = (
+            of_target.expand(-1, weights.shape[1], -1) for of_target in (variance, constant)
+        )
         coordinates: RowSpace | Basis | None = working.basis
         if coordinates is None:
             space = row_space(working, variance if standardised else None, constant[:, :, :-1])
