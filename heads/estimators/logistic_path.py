@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from heads.base import Training
 from heads.scores import probabilities_from_scores
-from heads.solvers.logistic_grid import Grid, Solution, blocks
+from heads.solvers.logistic_grid import Grid, blocks
 from heads.solvers.logistic_rows import Normalisation, WorkingCopy, is_small
+from heads.solvers.logistic_solution import Solution
 from heads.torch_threads import one_thread
 
 # Half the mean square by which scores may be wrong: of a strength that may be chosen less than the fifth digit of a log

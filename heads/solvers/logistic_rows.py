@@ -112,7 +112,7 @@ def is_small(X: npt.NDArray[Any]) -> bool:
 def is_few(X: npt.NDArray[Any]) -> bool:
     """Return whether the coordinates of `RowSpace` are cheaper than those of the vectors."""
     n, dim = X.shape
-    return 2 * n <= dim and n <= _ROW_SPACE
+    return bool(2 * n <= dim and n <= _ROW_SPACE)
 
 
 def eigenbasis(vectors: torch.Tensor) -> Basis:

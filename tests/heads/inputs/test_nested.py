@@ -68,7 +68,7 @@ def test_each_part_has_the_scores_and_heads_that_it_has_alone() -> None:
         assert nested.of_part(part, scores) == pytest.approx(expected, abs=1e-3)
         known = alone.y[:, 1] >= 0
         model = LogisticRegression(C=1.0, tol=1e-10, max_iter=5000)
-        model.fit(alone.X[known], alone.y[known, 1], alone.sample_weight[known, 1])
+        model.fit(alone.X[known].astype(np.float64), alone.y[known, 1], alone.sample_weight[known, 1])
         head = heads[nested.targets(part)][1]
         assert head.decision_function(alone.X) == pytest.approx(model.decision_function(alone.X), abs=1e-4)
 
