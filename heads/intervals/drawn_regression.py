@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heads.scores import Floats
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 _NEWTON_STEPS = 30
 # Newton squares its error: after a smaller step what is left is beyond what float32 can say; of float64, beyond 1e-8.
 _ENOUGH = {"float32": 2e-3}
