@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 _NEWTON_STEPS = 30
