@@ -25,6 +25,8 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 _DOUBT = 3.0
 # Standard errors of fewer patients say too little; so few rows are solved at every strength in no time.
 _DOUBTED_PATIENTS = 100
+# Scores that are held of parts solved together: 64 MB.
+_NESTED_SCORES = 1 << 24
 
 
 class LogisticHead(EmbeddingClassifier):
@@ -185,9 +187,10 @@ class LogisticFamily(FamilyDefaults):
         """Return the same grid, to be fitted there."""
         return replace(self, device=device)
 
-    def nests(self, training: Training) -> bool:
+    def nests(self, training: Training, parts: int) -> bool:
         """Return whether parts of these rows are solved together quicker (`heads.inputs.nested.Nests`)."""
-        return is_small(training.X) and not is_few(training.X)
+        scores = len(self.points) * parts * training.y.size * training.columns
+        return is_small(training.X) and not is_few(training.X) and scores <= _NESTED_SCORES
 
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
         """Score every row by models that never saw its fold; `seed` has no part in it.
@@ -196,7 +199,9 @@ class LogisticFamily(FamilyDefaults):
         """
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
         order = np.argsort(self.strengths, kind="stable")
-        sure = _patients_of_fewest(training) >= _DOUBTED_PATIENTS
+        own_folds = folds.ndim > 1
+        patients = _patients_of_fewest(training) if own_folds else len(np.unique(training.groups))
+        sure = patients >= _DOUBTED_PATIENTS
         doubt = self.doubt if sure else np.inf
         for index, normalisation in enumerate(self.normalisations):
             own = scores[index * len(order) :][: len(order)]

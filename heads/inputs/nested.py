@@ -22,8 +22,8 @@ from heads.base import FamilyDefaults, Head, HeadFamily, OutOfFold, Training
 class Nests(Protocol):
     """What a `HeadFamily` has that can take folds of shape (n, targets), of each target its own."""
 
-    def nests(self, training: Training) -> bool:
-        """Return whether targets with folds of their own, not all of which have labels, save time on these rows."""
+    def nests(self, training: Training, parts: int) -> bool:
+        """Return whether so many parts of these rows, as targets with folds of their own, take less time together."""
 
 
 @dataclass(frozen=True, kw_only=True)

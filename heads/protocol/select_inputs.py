@@ -222,7 +222,7 @@ def solve_nested(
     if choice.blocks or choice.bins:
         return apart
     training = everyone.training(choice)
-    if not grid.nests(training):
+    if not grid.nests(training, len(parts)):
         return apart
     own = [part.training(choice) for _, part in parts]
     nested = NestedParts.of(

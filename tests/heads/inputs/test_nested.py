@@ -21,7 +21,7 @@ N_UNITS, TARGETS = 120, 2
 class Apart(LogisticFamily):
     """The same grid, whose parts are solved one after the other."""
 
-    def nests(self, training: Training) -> bool:
+    def nests(self, training: Training, parts: int) -> bool:
         return False
 
 
@@ -58,7 +58,7 @@ def test_each_part_has_the_scores_and_heads_that_it_has_alone() -> None:
     everyone = _everyone()
     nested, units, folds = _nested(everyone)
     assert isinstance(EXACT, Nests)
-    assert EXACT.nests(nested.training)
+    assert EXACT.nests(everyone, 3)
     scores = EXACT.out_of_fold(nested.training, nested.folds, seed=0).scores
     params = [{"C": 0.1, "normalisation": "standardise"}, {"C": 1.0, "normalisation": "none"}]
     heads = EXACT.refit(nested.training, params * 3, seed=0)
