@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from embedstore.audit.audit_store import AuditOptions, audit_store
 from embedstore.audit.findings import Audit
 from embedstore.phantoms.mura import write_phantom_mura
 
+SWAPPED = "patient in both splits"
 COPIES = ("copied", "jpeg 75", "jpeg 40", "half the size", "turned 3 degrees", "cut 5 %")
 ALONE = {
     "negative": "inverted",
@@ -34,7 +36,6 @@ ALONE = {
     "text": "burned-in-text",
     "another anatomy": "another-cluster",
 }
-ROWS_PER_SCORE = 1000
 
 
 def main() -> None:
@@ -56,8 +57,11 @@ def main() -> None:
             audit = audit_store("s.store", AuditOptions(pictures=pictures, workers=os.cpu_count() or 1))
             seconds = time.perf_counter() - started
             said = "pixels and vectors" if pictures else "vectors alone"
-            print(f"\n{said}: {audit.images:,} images in {seconds:.0f} s; {dict(audit.thresholds)}")
-            show(results(audit, rows, pictures=pictures))
+            fixed = ", ".join(f"{name} {number:.4f}" for name, number in audit.thresholds.items())
+            title = f"{said}, {arguments.encoder}: {audit.images:,} images in {seconds:.0f} s; {fixed}"
+            show(
+                title, results(audit, rows, pictures=pictures), json_path=arguments.json if pictures else None
+            )
 
 
 def planted(root: Path, patients: int, count: int, seed: int) -> list[dict[str, str]]:
@@ -89,9 +93,13 @@ def planted(root: Path, patients: int, count: int, seed: int) -> list[dict[str, 
         if fault not in COPIES:
             source["fault"] = "gone"
     kept = [row for row in rows if row["fault"] != "gone"]
-    swapped = [row for row in kept if not row["fault"] and row["split"] == "train"][:count]
-    for row in swapped:
-        row["split"], row["fault"] = "valid", "patient in both splits"
+    images = Counter(row["patient_id"] for row in kept if not row["fault"])
+    seen: set[str] = set()
+    for row in kept:
+        patient = row["patient_id"]
+        if len(seen) < count and images[patient] > 1 and patient not in seen and row["split"] == "train":
+            seen.add(patient)
+            row["split"], row["fault"] = "valid", SWAPPED
     with (root / "t.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [name for name in kept[0] if name not in ("fault", "source")])
         writer.writeheader()
@@ -156,23 +164,12 @@ def results(audit: Audit, rows: list[dict[str, str]], *, pictures: bool) -> list
     for fault in COPIES:
         own = [row for row in rows if row["fault"] == fault]
         hits = sum(any({row["image_id"], row["source"]} <= cluster for cluster in clusters) for row in own)
-        per_thousand = f"{false} false clusters, {ROWS_PER_SCORE * false / audit.images:.2f} in 1,000"
+        per_thousand = f"{false} false clusters, {1000 * false / audit.images:.2f} in 1,000"
         add(fault, "identical-pixels" if fault == "copied" else "near-duplicates", hits, per_thousand)
     crossing = {name for found in audit.of_kind("patients-across-splits") for name in found.image_ids}
-    swapped = {row["image_id"] for row in rows if row["fault"] == "patient in both splits"}
-    # A patient all of whose images went over is no leak.
-    halves = {row["patient_id"]: set() for row in rows}
-    for row in rows:
-        halves[row["patient_id"]].add(row["split"])
-    leaking = {
-        row["image_id"] for row in rows if row["image_id"] in swapped and len(halves[row["patient_id"]]) > 1
-    }
-    for row in rows:
-        if row["image_id"] in swapped - leaking:
-            row["fault"] = ""
-    of_leaking = {name for name, patients in halves.items() if len(patients) > 1}
-    false_patients = len({row["patient_id"] for row in rows if row["image_id"] in crossing} - of_leaking)
-    add("patient in both splits", "patients-across-splits", len(leaking & crossing), false_patients)
+    swapped = {row["patient_id"] for row in rows if row["fault"] == SWAPPED}
+    patients = {row["patient_id"] for row in rows if row["image_id"] in crossing}
+    add(SWAPPED, "patients-across-splits", len(swapped & patients), len(patients - swapped))
     for fault, kind in ALONE.items():
         if not pictures and kind not in ("blank", "another-cluster"):
             continue

@@ -13,7 +13,8 @@ from scipy import ndimage
 # A letter in a picture of 512 pixels.
 _HEIGHTS_PX, _WIDTHS_PX = (5, 36), (1, 40)
 _AREA_SHARE = (0.15, 0.95)
-_BRIGHT_SHARE = 0.75  # of the brightest, above the median: thin strokes are smoothed
+_STROKE_PX = 9
+_BRIGHT_SHARE = 0.45  # of the brightest stroke: thin ones are smoothed
 _CONTRAST_GREY = 60
 _GAP_HEIGHTS, _LIKE_HEIGHT, _LIKE_PLACE = 1.5, 0.25, 0.35
 _MOST_SHAPES = 4000  # grain; a page of text has fewer
@@ -27,10 +28,12 @@ def letters_in_line(grey: npt.NDArray[np.uint8]) -> int:
     grey
         (side, side) uint8, a side of about 512.
     """
-    high, middle = int(grey.max()), float(np.median(grey))
-    if high - middle < _CONTRAST_GREY:
+    # What is brighter than all around it within a stroke's width, on bone as on air.
+    strokes = grey - ndimage.grey_opening(grey, (_STROKE_PX, _STROKE_PX))
+    high = int(strokes.max())
+    if high < _CONTRAST_GREY:
         return 0
-    labels, count = ndimage.label(grey >= middle + _BRIGHT_SHARE * (high - middle))
+    labels, count = ndimage.label(strokes >= _BRIGHT_SHARE * high)
     if not 0 < count <= _MOST_SHAPES:
         return 0
     boxes = np.array(

@@ -72,7 +72,7 @@ class Beyond:
     times, patients
         As many times the patients of the curve's last point, and how many that is.
     gain
-        How much better the goal's metric would be, 0 or more.
+        How much better the goal's metric would be.
     reached
         Value, lower and upper end of the run's metric with this gain.
     """

@@ -9,6 +9,7 @@ and each keeps its best.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,29 @@ def fit_power_law(patients: npt.NDArray[np.int64], errors: Floats, weights: Floa
         scale = np.where(better, high * float(patients.min()) ** candidate, scale)
         exponent = np.where(better, candidate, exponent)
     return PowerLaw(floor, scale, exponent)
+
+
+def sampling_variance(patients: npt.NDArray[np.int64], values: Sequence[Sequence[float]]) -> float:
+    """Return c, where c / n is the variance of a metric over who is learned from, if these are n new patients.
+
+    Repeats that draw n of N patients share some, so that their variance is (1 - n / N) times that (sampling from a
+    finite collection).
+
+    Parameters
+    ----------
+    patients
+        (sizes,) int64: numbers of patients, the last one all of them.
+    values
+        For each size the metric of each repeat; of all patients there is one.
+    """
+    several = [at for at, of_size in enumerate(values) if len(of_size) > 1 and patients[at] < patients[-1]]
+    if not several:
+        return 0.0
+    seen = sum(
+        (len(values[at]) - 1) * float(patients[at]) * float(np.var(values[at], ddof=1)) for at in several
+    )
+    freedom = sum((len(values[at]) - 1) * (1 - float(patients[at] / patients[-1])) for at in several)
+    return seen / freedom
 
 
 def _least_squares(shape: Floats, errors: Floats, share: Floats) -> tuple[Floats, Floats, Floats]:

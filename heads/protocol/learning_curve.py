@@ -5,10 +5,11 @@ several times, and every head is evaluated on the same units. The interval of a 
 draws of all its repeats together: it holds both who was evaluated and who happened to be learned from.
 
 What two and four times the patients would bring is extrapolated (`heads.intervals.power_law`): in every draw of the
-evaluated patients the repeats of each size are drawn as well, and a law is fitted to their means. The largest size has
-one repeat, whose spread is that of the size before times the root of the ratio of their patients. What this cannot
-know: whether the law holds beyond the patients that there are, and whether new ones will be like them; repeats of
-half of the patients also share many, so that their spread is a little small.
+evaluated patients the repeats of each size are drawn as well, and a law is fitted to their means. Who happens to be
+among the patients that there are is drawn, too, as that moves all sizes alike and no repeat shows it: a gain has the
+variance of two heads, of the patients there are and of those to come (`heads.intervals.power_law.sampling_variance`).
+What this cannot know: whether the law holds beyond them (a head that is still at chance shows no law), and whether new
+patients will be like them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from heads.base import HeadFamily
 from heads.folds import assign_folds
 from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
-from heads.intervals.power_law import LEAST_SIZES, fit_power_law
+from heads.intervals.power_law import LEAST_SIZES, fit_power_law, sampling_variance
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
@@ -75,7 +76,8 @@ class Extrapolation:
     metrics
         Metric -> its value by the law, with the interval of all draws.
     gains
-        Metric -> how much better that is than the law's value for the patients that there are, 0 or more.
+        Metric -> how much better that is than the law's value for the patients that there are: 0 or more, the ends of
+        its interval may lie below.
     """
 
     times: int
@@ -277,42 +279,37 @@ def _extrapolated(
         better = METRICS[name].better
         if better not in ("larger", "smaller"):
             continue
-        of_all = np.array([[np.mean([of[name].value for of in repeats]) for repeats in kept]])
-        of_draws = _drawn_means(patients, [[of[name] for of in repeats] for repeats in kept], seed=seed)
+        values = [[of[name].value for of in repeats] for repeats in kept]
+        of_all = np.array([[np.mean(of_size) for of_size in values]])
+        of_draws = _drawn_means([[of[name] for of in repeats] for repeats in kept], seed=seed)
         of_draws = of_draws[np.isfinite(of_draws).all(axis=1)]
         if not np.isfinite(of_all).all() or not len(of_draws):
             continue
         # The best that a metric can be is 1 where larger is better, and 0 where smaller is.
-        errors = [1 - values if better == "larger" else values for values in (of_all, of_draws)]
+        sign = -1.0 if better == "larger" else 1.0
+        errors = [1 - each if better == "larger" else each for each in (of_all, of_draws)]
         laws = [fit_power_law(patients, each, weights) for each in errors]
+        now, variance = int(patients[-1]), sampling_variance(patients, values)
+        generator = np.random.default_rng(seed)
         n = kept[-1][0][name].n
         for times, (metrics, gains) in found.items():
-            ends = [law.error(int(patients[-1]) * times) for law in laws]
-            gained = [law.error(int(patients[-1])) - end for law, end in zip(laws, ends, strict=True)]
-            values = [1 - end if better == "larger" else end for end in ends]
-            metrics[name] = estimate(float(values[0][0]), values[1], n=n)
-            gains[name] = estimate(float(gained[0][0]), gained[1], n=n)
+            chance = generator.normal(0, np.sqrt(variance * (1 / now + 1 / (now * times))), len(of_draws))
+            gained = [law.error(now) - law.error(now * times) for law in laws]
+            ends = [law.error(now * times) for law in laws]
+            best = 1.0 if better == "larger" else 0.0
+            metrics[name] = estimate(float(best + sign * ends[0][0]), best + sign * (ends[1] - chance), n=n)
+            gains[name] = estimate(float(gained[0][0]), gained[1] + chance, n=n)
     return tuple(
         Extrapolation(times, int(patients[-1]) * times, *of_times) for times, of_times in found.items()
     )
 
 
-def _drawn_means(
-    patients: npt.NDArray[np.int64], sizes: Sequence[Sequence[Drawn]], *, seed: int
-) -> npt.NDArray[np.float64]:
+def _drawn_means(sizes: Sequence[Sequence[Drawn]], *, seed: int) -> npt.NDArray[np.float64]:
     """Return (draws, sizes) means over the repeats of each size, which are drawn as the evaluated patients are."""
     generator = np.random.default_rng(seed)
-    columns: list[npt.NDArray[np.float64]] = []
-    spread = 0.0
-    for at, repeats in enumerate(sizes):
+    columns = []
+    for repeats in sizes:
         drawn = np.stack([repeat.drawn for repeat in repeats])
-        draws = drawn.shape[1]
-        if len(repeats) > 1:
-            taken = generator.integers(0, len(repeats), (len(repeats), draws))
-            columns.append(drawn[taken, np.arange(draws)].mean(axis=0))
-            spread = float(np.std([repeat.value for repeat in repeats], ddof=1))
-        else:
-            # Who is learned from matters less the more there are: the variance falls as 1 / n.
-            shrunk = spread * float(np.sqrt(patients[at - 1] / patients[at])) if at else 0.0
-            columns.append(drawn[0] + generator.normal(0, shrunk, draws))
+        taken = generator.integers(0, len(repeats), drawn.shape)
+        columns.append(np.take_along_axis(drawn, taken, axis=0).mean(axis=0))
     return np.stack(columns, axis=1)

@@ -37,7 +37,17 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["localise", "--store", str(folder / "tokens.store"), "--out", str(levels)]
     assert run([*words, "--folds", "2", "--steps", "40", "--draws", "10"]) == 0
     extract("rsna-lumbar", folder / "crops.store", "hog", crops=levels, options=options, **where)
-    words = ["probe", "--store", str(folder / "crops.store"), "--head", "knn", "--folds", "2", "--draws", "10"]
+    words = [
+        "probe",
+        "--store",
+        str(folder / "crops.store"),
+        "--head",
+        "knn",
+        "--folds",
+        "2",
+        "--draws",
+        "10",
+    ]
     assert run([*words, "--out", str(folder / "runs" / "crops")]) == 0
     return folder / "runs" / "crops"
 

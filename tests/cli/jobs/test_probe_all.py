@@ -35,7 +35,7 @@ def test_heads_are_compared_on_vectors_that_are_loaded_once(
         return load_views(*stores, **options)
 
     monkeypatch.setattr("cli.jobs.open_probe.open_store", opens)
-    monkeypatch.setattr("cli.jobs.probe_store.load_views", loads)
+    monkeypatch.setattr("cli.jobs.open_probe.load_views", loads)
     heads(monkeypatch, ["knn", "logistic", "nothing"])
     compared = probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads"))
     assert counts == {"opened": 1, "loaded": 1}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from heads.intervals.power_law import EXPONENTS, fit_power_law
+from heads.intervals.power_law import EXPONENTS, fit_power_law, sampling_variance
 
 SIZES = np.array([64, 128, 256, 500])
 
@@ -47,3 +47,18 @@ def test_an_error_that_does_not_fall_stays_where_it_is() -> None:
 def test_two_sizes_are_too_few() -> None:
     with pytest.raises(ValueError, match="3 sizes or more; found 2"):
         fit_power_law(SIZES[:2], np.ones((1, 2)))
+
+
+def test_repeats_that_share_patients_tell_how_much_new_ones_would_differ() -> None:
+    # A metric that is the mean of its patients: over new ones its variance is 9 / n, whatever repeats share.
+    generator = np.random.default_rng(4)
+    found = []
+    for _ in range(300):
+        there = generator.normal(0, 3, 200)
+        repeats = [
+            [float(generator.choice(there, n, replace=False).mean()) for _ in range(5)]
+            for n in (50, 100, 150)
+        ]
+        found.append(sampling_variance(np.array([50, 100, 150, 200]), [*repeats, [float(there.mean())]]))
+    assert np.mean(found) == pytest.approx(9, rel=0.06)
+    assert sampling_variance(np.array([50, 200]), [[0.7], [0.8]]) == 0
