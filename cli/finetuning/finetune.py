@@ -27,6 +27,7 @@ from cli.key_options import key_option
 from cli.options import (
     ProjectCommand,
     json_option,
+    plural,
     print_json,
     print_notice,
     project_of,
@@ -227,8 +228,9 @@ def _require_device(job: FineTuning, *, yes: bool) -> None:
     from finetune.job import Watchers
 
     one, whole = estimated_seconds(prepare(job, Watchers(say=_say)))
+    epochs = plural(job.recipe.epochs, "epoch")
     raise UsageError(
-        f"there is no GPU: a picture takes {one:.2g} s forwards on this CPU, and {job.recipe.epochs} epochs about "
+        f"there is no GPU: a picture takes {one:.2g} s forwards on this CPU, and {epochs} about "
         f"{whole / 3600:.2g} hours, less with a prefix cache; --yes goes on all the same"
     )
 

@@ -112,7 +112,7 @@ def print_tuned(job: FineTuning, tuned: FineTuned, *, judged: Judged | None = No
     before, best = tuned.progress.history[0], _best(tuned)
     folder = shown(tuned.folder)
     click.echo(
-        f"{folder}: {job.recipe.method}, {_blocks(job)} blocks, {tuned.trained_weights:,} weights trained on "
+        f"{folder}: {job.recipe.method}, {_blocks_in_words(job)}, {tuned.trained_weights:,} weights trained on "
         f"{plural(tuned.images, 'image')}, {clock(tuned.progress.seconds)} ({_speed(tuned):.1f} images/s)"
     )
     click.echo(
@@ -207,6 +207,10 @@ def _best(tuned: FineTuned) -> dict[str, Any]:
 
 def _blocks(job: FineTuning) -> str:
     return "all" if job.recipe.blocks is None else str(job.recipe.blocks)
+
+
+def _blocks_in_words(job: FineTuning) -> str:
+    return "all blocks" if job.recipe.blocks is None else plural(job.recipe.blocks, "block")
 
 
 def _speed(tuned: FineTuned) -> float:

@@ -92,4 +92,4 @@ def test_without_a_gpu_somebody_has_to_say_so(capsys):
     assert run(["finetune", *arguments, "--device", "cpu"]) == 2
     said = capsys.readouterr().err
     assert "there is no GPU: a picture takes " in said
-    assert "and 1 epochs about " in said
+    assert "and 1 epoch about " in said
