@@ -26,6 +26,7 @@ COMMANDS = {
     "finetune": "Escalate: train blocks or adapters of an encoder, and get an encoder back.",
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar studies, or see how often these agree.",
+    "audit": "Find copies, leaks, and images that are not what their rows say.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
     "generate": "Ask a generative model about lumbar studies, for `embed compare --responses`.",
@@ -39,6 +40,7 @@ COMMANDS = {
 }
 # Commands that have a room of their own.
 _ROOMS = {
+    "audit": "cli.exploring",
     "compare": "cli.comparing",
     "escalate": "cli.escalating",
     "finetune": "cli.finetuning",

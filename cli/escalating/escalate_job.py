@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.jobs.probe_store import ProbeJob, open_probe
+from cli.jobs.open_probe import ProbeJob, open_probe
 from cli.jobs.report_runs import stores_of_run
 from cli.notify import Notify, ignore
 from cli.project import shown

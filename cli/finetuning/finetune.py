@@ -185,7 +185,7 @@ def _cross_fitted(job: FineTuning, folds: int, stopping: Any, *, yes: bool, as_j
     from finetune.cross_fitting import cross_fit
     from finetune.job import Watchers
 
-    _require_device(job.device, yes=yes)
+    _require_device(job, yes=yes)
     with shown_training(time.monotonic()) as show:
         found = cross_fit(job, folds, Watchers(stopping=stopping, say=_say, show=show))
     if as_json:
@@ -211,20 +211,26 @@ def _run(job: FineTuning, stopping: Any, *, yes: bool) -> FineTuned:
     from finetune.fine_tuning import fine_tune
     from finetune.job import Watchers
 
-    _require_device(job.device, yes=yes)
+    _require_device(job, yes=yes)
     with shown_training(time.monotonic()) as show:
         return fine_tune(job, Watchers(stopping=stopping, say=_say, show=show))
 
 
-def _require_device(device: str, *, yes: bool) -> None:
-    """Refuse to train a tower on a CPU unless somebody asked for it."""
+def _require_device(job: FineTuning, *, yes: bool) -> None:
+    """Refuse to train a tower on a CPU, with how long it would take, unless somebody asked for it."""
     from embedstore.compute_device import resolve_device
 
-    if resolve_device(device).type == "cpu" and not yes:
-        raise UsageError(
-            "there is no GPU, and a tower of 400 million weights learns from a few images a minute on a CPU; --yes "
-            "goes on all the same (small checkpoints, small stores)"
-        )
+    if yes or resolve_device(job.device).type != "cpu":
+        return
+    from finetune.estimate import estimated_seconds
+    from finetune.fine_tuning import prepare
+    from finetune.job import Watchers
+
+    one, whole = estimated_seconds(prepare(job, Watchers(say=_say)))
+    raise UsageError(
+        f"there is no GPU: a picture takes {one:.2g} s forwards on this CPU, and {job.recipe.epochs} epochs about "
+        f"{whole / 3600:.2g} hours, less with a prefix cache; --yes goes on all the same"
+    )
 
 
 def _job(context: click.Context, given: dict[str, Any], blocks: int | None) -> FineTuning:

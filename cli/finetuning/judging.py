@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.open_probe import ProbeJob
+from cli.jobs.probe_store import probe_store
 from cli.jobs.report_runs import compare_runs
 from embedstore.datasets.base import Collection
 from embedstore.encoders.registry import image_encoder

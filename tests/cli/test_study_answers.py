@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from cli.jobs import probe_store
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.predict_inputs import predict_inputs
-from cli.jobs.probe_store import ProbeJob
 from cli.main import run
 from cli.printing.prediction_file import open_predictions
 from cli.studying import find_localiser

@@ -87,4 +87,6 @@ def test_wrong_options_are_refused_before_anything_is_read(capsys, arguments, me
 def test_without_a_gpu_somebody_has_to_say_so(capsys):
     arguments = [word for word in SMALL if word != "--yes"]
     assert run(["finetune", *arguments, "--device", "cpu"]) == 2
-    assert "--yes goes on all the same" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is no GPU: a picture takes " in said
+    assert "and 1 epochs about " in said
