@@ -1,0 +1,205 @@
+"""An opened store as the page shows it: its points, what each is labelled, and where its picture lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedstore.decoding.decode import DecodeJob
+from embedstore.errors import DataError
+from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
+from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, path_from_manifest
+from embedstore.pipeline.chunk_work import box_of
+from embedstore.queries.conditions import sorted_cells
+from embedstore.queries.image_files import ImageFiles
+from embedstore.queries.manifest_columns import column_text, own_unit_names
+from embedstore.queries.search import Index, build_index
+from embedstore.store.reader import Store
+from embedstore.store.tasks import read_task, task_names
+from embedstore.task import Task
+
+# A column with more different values is no list to choose from.
+_MOST_VALUES = 40
+_NO_FACTS = frozenset({"image_id", "path", "frame", "patient_id", "study_id", "series_id", *CROP_COLUMNS})
+_SHOWN_FACTS = 8
+# Tasks of 25 targets would fill a card.
+_SHOWN_LABELS = 6
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """What the images of a store are labelled for one target.
+
+    Parameters
+    ----------
+    task, target
+        Whose label.
+    classes
+        Class names.
+    codes
+        (store rows,) int16 place in `classes`; -1 where there is no label.
+    """
+
+    task: str
+    target: str
+    classes: tuple[str, ...]
+    codes: npt.NDArray[np.int16]
+
+
+class ServedStore:
+    """A store that the page looks at; everything is computed when it is first needed.
+
+    Parameters
+    ----------
+    store
+        The opened store.
+    key_file
+        The key of hidden paths, or None.
+    """
+
+    def __init__(self, store: Store, key_file: StrPath | None = None) -> None:
+        self.store = store
+        self._key_file = key_file
+
+    @cached_property
+    def index(self) -> Index:
+        """The searchable images: those with a vector that is not zero."""
+        return build_index(self.store)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(n,) the store's row of each point of the map, ascending."""
+        return self.index.rows
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The store's tasks by name."""
+        return {name: read_task(self.store.path, name) for name in task_names(self.store.path)}
+
+    @cached_property
+    def labels(self) -> list[LabelColumn]:
+        """The labels of every task and target."""
+        found = []
+        for task in self.tasks.values():
+            units = own_unit_names(self.store.table, task.unit)
+            place = {name: number for number, name in enumerate(task.unit_ids)}
+            of_row = np.array([place.get(name, -1) for name in units.tolist()], np.int64)
+            for target in task.targets:
+                code = {label: number for number, label in enumerate(task.classes)}
+                cells = task.labels.column(target).to_pylist()
+                of_unit = np.array([*(code.get(cell, -1) for cell in cells), -1], np.int16)
+                found.append(LabelColumn(task.name, target, task.classes, of_unit[of_row]))
+        return found
+
+    @cached_property
+    def studies(self) -> npt.NDArray[np.str_]:
+        """(store rows,) the study of each image; an image without one is its own."""
+        return own_unit_names(self.store.table, "study")
+
+    @cached_property
+    def choices(self) -> dict[str, list[str]]:
+        """Column -> its few different values, to filter by and to colour by."""
+        found = {}
+        table = self.store.table
+        for name in table.column_names:
+            if name in _NO_FACTS:
+                continue
+            column = table.column(name)
+            if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
+                continue
+            values = [str(cell) for cell in sorted_cells(column) if cell not in (None, "")]
+            if 1 < len(values) <= _MOST_VALUES:
+                found[name] = values
+        return found
+
+    def require_row(self, row: object) -> int:
+        """Return a row that has a vector; raises DataError for anything else."""
+        if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < self.store.rows:
+            raise DataError("the store has no such image")
+        if not self.store.status[row]:
+            raise DataError("this image has no vector yet")
+        return row
+
+    def facts(self, row: int, *, targets: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return what is known of an image: its id, study, patient, labels, and the cells of its row.
+
+        Parameters
+        ----------
+        row
+            Row of the store.
+        targets
+            Whose labels; the first few by default.
+        """
+        record = {
+            name: cell
+            for name, cell in self.store.table.slice(row, 1).to_pylist()[0].items()
+            if cell not in (None, "")
+        }
+        labels = [
+            {
+                "target": label.target,
+                "label": label.classes[label.codes[row]] if label.codes[row] >= 0 else None,
+            }
+            for label in self.labels
+            if targets is None or label.target in targets
+        ]
+        known = [label for label in labels if label["label"] is not None]
+        columns = [name for name in record if name not in FIXED_COLUMNS and name not in CROP_COLUMNS]
+        shown = [name for name in ("split", "modality", *columns) if name in record]
+        return {
+            "row": row,
+            "image_id": str(self.store.image_ids[row]),
+            "study": str(self.studies[row]),
+            "patient": record.get("patient_id", ""),
+            "labels": known[:_SHOWN_LABELS],
+            "facts": {name: record[name] for name in shown[:_SHOWN_FACTS]},
+            "windowed": self._is_dicom(row),
+        }
+
+    def job(self, row: int) -> DecodeJob:
+        """Return how the picture of an image is decoded; raises DataError where its file is not known."""
+        number, start = self._part_of(row)
+        place = self._places.get(str(self.store.image_ids[row]))
+        if place is None:
+            raise DataError("where this image lies is hidden; start the page with the store's --key-file")
+        (record,) = Manifest(self.store.parts[number].manifest.table).records(row - start, row - start + 1)
+        limits = self._ranges.get(record.series_id)
+        return DecodeJob(str(place), record.frame, record.modality, limits, crop=box_of(record))
+
+    def text(self, column: str) -> npt.NDArray[np.str_]:
+        """Return (store rows,) a column as text."""
+        return column_text(self.store.table, column)
+
+    def _part_of(self, row: int) -> tuple[int, int]:
+        starts = [start for start, _ in self.store.offsets()]
+        number = int(np.searchsorted(starts, row, "right")) - 1
+        return number, starts[number]
+
+    def _is_dicom(self, row: int) -> bool:
+        place = self._places.get(str(self.store.image_ids[row]))
+        return place is not None and place.suffix.lower() in ("", ".dcm", ".dicom", ".ima")
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return self.store.series_ranges()
+
+    @cached_property
+    def _places(self) -> dict[str, Path]:
+        """Image id -> its file; of crops, that of the slice."""
+        key = None if self._key_file is None else read_key(Path(self._key_file))
+        return dict(_places_of(self.store, ImageFiles(key)))
+
+
+def _places_of(store: Store, files: ImageFiles) -> Iterator[tuple[str, Path]]:
+    for part in store.parts:
+        for image_id, root, path in files.of_part(store, part):
+            if path:
+                yield image_id, path_from_manifest(root, path)
