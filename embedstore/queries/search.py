@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from embedstore.errors import DataError
 from embedstore.files import StrPath
 from embedstore.queries.conditions import Where, parse_conditions, rows_where
 from embedstore.similarity.exact_search import ExactSearch
+from embedstore.similarity.scan import Floats, Rows
 from embedstore.store.reader import Store, as_store
 
 
@@ -116,24 +117,52 @@ class Index(Brief):
         queries = np.asarray(vectors, dtype=np.float32)
         outside, without = None, None
         if exclude_patients is not None:
-            patients = [
-                -1 if name is None else self._patient_codes.get(name, -1) for name in exclude_patients
-            ]
-            outside = np.array(patients, np.int64)
+            outside = self.patient_codes([() if name is None else (name,) for name in exclude_patients])
         if exclude_ids is not None:
-            own = [self._positions.get(image_id, -1) for image_id in exclude_ids]
+            own = [self.positions.get(image_id, -1) for image_id in exclude_ids]
             without = np.array(own, np.int64)
-        found, cosines = self._exact.search(
-            queries,
-            k,
-            outside=outside,
-            without=without,
-        )
-        found[~queries.any(axis=1)] = -1
+        found, cosines = self.nearest(queries, k, outside=outside, without=without)
         return [
             [self._neighbor(int(at), float(cosine)) for at, cosine in zip(*pair, strict=True) if at >= 0]
             for pair in zip(found, cosines, strict=True)
         ]
+
+    def nearest(
+        self,
+        vectors: npt.NDArray[np.float32],
+        k: int,
+        *,
+        among: Rows | None = None,
+        outside: Rows | None = None,
+        without: Rows | None = None,
+    ) -> tuple[Rows, Floats]:
+        """Return positions in this index and cosines, (m, k) each, as `ExactSearch.search`; a zero vector finds none.
+
+        Parameters
+        ----------
+        vectors
+            (m, dim) float32.
+        k, among, without
+            As `ExactSearch.search`, by positions in this index.
+        outside
+            Codes of patients, as `patient_codes` gives them.
+        """
+        found, cosines = self._exact.search(vectors, k, among=among, outside=outside, without=without)
+        found[~vectors.any(axis=1)] = -1
+        return found, cosines
+
+    def patient_codes(self, patients: Sequence[Collection[str]]) -> Rows:
+        """Return (m, most) codes of the patients of each query, -1 where there is none and in what is left."""
+        known = [[self._patient_codes.get(name, -1) for name in names] for names in patients]
+        codes = np.full((len(known), max(map(len, known), default=0)), -1, np.int64)
+        for row, own in enumerate(known):
+            codes[row, : len(own)] = own
+        return codes
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Image id -> its position in this index."""
+        return {image_id: at for at, image_id in enumerate(self.image_ids)}
 
     @cached_property
     def _exact(self) -> ExactSearch:
@@ -145,10 +174,6 @@ class Index(Brief):
     def _patient_codes(self) -> dict[str, int]:
         names = pc.drop_null(pc.unique(self.table.column("patient_id"))).to_pylist()
         return {name: code for code, name in enumerate(names)}
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {image_id: at for at, image_id in enumerate(self.image_ids)}
 
     def _neighbor(self, position: int, similarity: float) -> Neighbor:
         record = self.table.slice(position, 1).to_pylist()[0]

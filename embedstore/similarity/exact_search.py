@@ -85,7 +85,7 @@ class ExactSearch:
         among
             (a,) int64 the rows that may be found, ascending; by default all.
         outside
-            (m,) int64 the group of each query, whose rows it does not find; -1 for none.
+            (m,) int64 the group of each query, whose rows it does not find, or (m, several); -1 for none.
         without
             (m,) int64 a row that each query does not find; -1 for none.
 
@@ -230,8 +230,9 @@ class _Question:
             if self.without is not None:
                 hidden |= rows == self.without[asked]
             if self.outside is not None and self.search.groups is not None:
-                groups = self.outside[asked]
-                hidden |= (self.search.groups[rows] == groups) & (groups >= 0)
+                own = self.search.groups[rows]
+                for groups in np.atleast_2d(self.outside.T):
+                    hidden |= (own == groups[asked]) & (groups[asked] >= 0)
             return hidden
 
         return left_out
