@@ -24,6 +24,7 @@ COMMANDS = {
     "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar images.",
+    "serve": "Show stores on a page: drop an image, look at similar cases and at a map.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
     "generate": "Ask a generative model about lumbar studies, for `embed compare --responses`.",
@@ -36,7 +37,12 @@ COMMANDS = {
     "doctor": "Check versions, devices, weights, disk and speed.",
 }
 # Commands that have a room of their own.
-_ROOMS = {"compare": "cli.comparing", "generate": "cli.generating", "localise": "cli.localising"}
+_ROOMS = {
+    "compare": "cli.comparing",
+    "generate": "cli.generating",
+    "localise": "cli.localising",
+    "serve": "cli.page",
+}
 
 
 class LazyGroup(click.Group):

@@ -165,9 +165,7 @@ def _store_of_ids(asked: PredictOptions) -> Path:
     return Path(asked.cases)
 
 
-def _open_store(
-    run: Run, path: Path, asked: PredictOptions, notify: Notify, opened: Openings
-) -> Answering:
+def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify, opened: Openings) -> Answering:
     store = opened.store(path)
     run.require_identity(store.identity)
     held = [column for column in run.predictor.columns if can_say(column, store.table.column_names)]

@@ -51,6 +51,5 @@ class Door:
     def knows(self, session: str) -> bool:
         """Say whether a cookie's value is one of the sessions."""
         # All are compared, so that the time tells nothing.
-        return any(
-            [hmac.compare_digest(session.encode(errors="replace"), own.encode()) for own in self._sessions]
-        )
+        asked = session.encode(errors="replace")
+        return sum(hmac.compare_digest(asked, own.encode()) for own in self._sessions) > 0

@@ -158,9 +158,7 @@ class _Sender:
             held: list[tuple[bytes, bytes]] = list(message.get("headers", []))
             own = {name for name, _ in held}
             held += [
-                (name.encode(), text.encode())
-                for name, text in _HEADERS.items()
-                if name.encode() not in own
+                (name.encode(), text.encode()) for name, text in _HEADERS.items() if name.encode() not in own
             ]
             message = {**message, "headers": held}
         await self._send(message)
@@ -225,4 +223,4 @@ def _tell_defect(error: Exception) -> None:
     """Say on stderr where the program failed, and nothing of what it worked on: messages may hold ids."""
     places = traceback.extract_tb(error.__traceback__)
     at = " < ".join(f"{place.name} ({place.filename}:{place.lineno})" for place in reversed(places[-4:]))
-    print(f"defect: {type(error).__name__} in {at}", file=sys.stderr)
+    sys.stderr.write(f"defect: {type(error).__name__} in {at}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,19 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cli.page.catalog import Catalog
+from cli.searching.search_options import SearchTools
+from cli.searching.search_store import StoreSearch, open_search
+from cli.studying.openings import Openings
 from embedstore.decoding.decode import DecodeJob
 from embedstore.errors import DataError
-from embedstore.files import StrPath
 from embedstore.keys.key_file import read_key
 from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, path_from_manifest
 from embedstore.pipeline.chunk_work import box_of
 from embedstore.queries.conditions import sorted_cells
 from embedstore.queries.image_files import ImageFiles
 from embedstore.queries.manifest_columns import column_text, own_unit_names
-from embedstore.queries.search import Index, build_index
+from embedstore.queries.search import Index
 from embedstore.store.reader import Store
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task
+from heads.runs.run import Run
 
 # A column with more different values is no list to choose from.
 _MOST_VALUES = 40
@@ -61,18 +66,25 @@ class ServedStore:
     ----------
     store
         The opened store.
-    key_file
-        The key of hidden paths, or None.
+    tools
+        What it is searched with; its key is also that of hidden paths.
     """
 
-    def __init__(self, store: Store, key_file: StrPath | None = None) -> None:
+    def __init__(self, store: Store, tools: SearchTools | None = None) -> None:
         self.store = store
-        self._key_file = key_file
+        self._tools = tools or SearchTools()
+        # Searches come one at a time.
+        self.turn = threading.Lock()
 
     @cached_property
+    def search(self) -> StoreSearch:
+        """What searches it, with `turn` held."""
+        return open_search(self.store, self._tools)
+
+    @property
     def index(self) -> Index:
         """The searchable images: those with a vector that is not zero."""
-        return build_index(self.store)
+        return self.search.index
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
@@ -194,7 +206,8 @@ class ServedStore:
     @cached_property
     def _places(self) -> dict[str, Path]:
         """Image id -> its file; of crops, that of the slice."""
-        key = None if self._key_file is None else read_key(Path(self._key_file))
+        key_file = self._tools.key_file
+        key = None if key_file is None else read_key(Path(key_file))
         return dict(_places_of(self.store, ImageFiles(key)))
 
 
@@ -203,3 +216,46 @@ def _places_of(store: Store, files: ImageFiles) -> Iterator[tuple[str, Path]]:
         for image_id, root, path in files.of_part(store, part):
             if path:
                 yield image_id, path_from_manifest(root, path)
+
+
+class Shelf:
+    """The opened stores and runs, as they are now; for several threads at once.
+
+    Parameters
+    ----------
+    catalog
+        What may be opened.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.openings = Openings(keep=True)
+        # Also held by whoever hands the openings to a job.
+        self.turn = threading.RLock()
+        self._served: dict[str, ServedStore] = {}
+
+    def served(self, name: object) -> ServedStore:
+        """Return a store by its short name; one that has changed on disk is opened again."""
+        path = self.catalog.store(name)
+        with self.turn:
+            store = self.openings.store(path)
+            held = self._served.get(str(name))
+            if held is None or held.store is not store:
+                catalog = self.catalog
+                held = ServedStore(
+                    store,
+                    SearchTools(
+                        encoder=catalog.encoder,
+                        device=catalog.device,
+                        workers=catalog.workers,
+                        key_file=catalog.key_file,
+                    ),
+                )
+                self._served[str(name)] = held
+            return held
+
+    def run(self, name: object) -> Run:
+        """Return a run by its short name."""
+        folder = self.catalog.run(name)
+        with self.turn:
+            return self.openings.run(folder)

@@ -84,13 +84,13 @@ def compute_tsne(served: ServedStore, *, seed: int = 0) -> Path:
     UsageError
         If the store has too few images.
     """
-    from sklearn.manifold import TSNE as Embedding
+    from sklearn import manifold
 
     count = len(served.rows)
     if count < 4:
         raise UsageError(f"t-SNE needs 4 images or more; the store has {count}")
     perplexity = min(30.0, (count - 1) / 3)
-    drawn = Embedding(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+    drawn = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
         _projected(served, _TSNE_AXES)
     )
     path = tsne_file(served)
@@ -134,7 +134,9 @@ def _of_run(served: ServedStore, run: Run) -> list[Colouring]:
         y = np.concatenate([part.y[:, number] for part in parts])
         missing = np.concatenate([probabilities[:, positive], [np.nan]])
         found.append(
-            Colouring(f"probability of {run.classes[positive]}: {target}", "share", (), _shares(missing[of_point]))
+            Colouring(
+                f"probability of {run.classes[positive]}: {target}", "share", (), _shares(missing[of_point])
+            )
         )
         truth = np.where(
             y >= 0, np.take_along_axis(probabilities, np.maximum(y, 0)[:, None], 1)[:, 0], np.nan
@@ -173,7 +175,7 @@ def _fitted(positions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return flat
     low, high = flat.min(0), flat.max(0)
     half = max(float((high - low).max()) / 2, np.finfo(np.float32).tiny)
-    return ((flat - (low + high) / 2) / half).astype(np.float32)
+    return np.asarray((flat - (low + high) / 2) / half, np.float32)
 
 
 def named(found: Sequence[Colouring]) -> list[dict[str, Any]]:

@@ -304,9 +304,7 @@ class _SinglePicture:
         return self.image.value_kind
 
 
-def read_frame(
-    file: BoundedReader, job: DecodeJob, limits: DecodeLimits
-) -> tuple[StoredImage, FrameSource]:
+def read_frame(file: BoundedReader, job: DecodeJob, limits: DecodeLimits) -> tuple[StoredImage, FrameSource]:
     """Decode the frame of a job from an open file; errors as `decode`."""
     head = file.read(HEAD_BYTES)
     file.seek(0)
