@@ -36,6 +36,8 @@ _MOST_VECTORS = 512
 # Pictures of a study: the crops of 25 targets, three slices each, name some of them more than once.
 _MOST_PICTURES = 80
 _MOST_WINDOWED = 6
+# Of what is told about many answers together, what each of them says itself (`cli.studying.answer_words`).
+_SAID_ALREADY = ("unlike_training", "level_unsure", "answered from a part of", "the run learned from")
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +233,8 @@ class Desk:
             found += batch.units
         if not found:
             raise DataError(_nameless(" ".join(notices) or "there is no image in what was sent", files))
-        notices[:] = [_nameless(line, files) for line in notices]
+        told = [line for line in notices if not any(mark in line for mark in _SAID_ALREADY)]
+        notices[:] = [_nameless(line, files) for line in told]
         words: dict[str, Any] = {"classes": run.classes, "positive": run.positive}
         words["unit"] = run.document["task"]["unit"]
         return [

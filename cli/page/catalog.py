@@ -56,14 +56,23 @@ class Catalog:
         """Return a run's folder; raises UsageError for a name that is none."""
         return _named(self.runs, name, "run")
 
-    def runs_of(self, identity_sha256: str) -> list[str]:
-        """Return the names of the runs that learned from vectors of an identity, those on a store's own first."""
-        found = []
+    def runs_of(self, store: Path, identity_sha256: str) -> tuple[list[str], list[str]]:
+        """Return the names of the runs that learned from a store, and of others that learned from vectors of its kind.
+
+        Parameters
+        ----------
+        store
+            The store's folder.
+        identity_sha256
+            Of its vectors.
+        """
+        own, others = [], []
         for name, folder in self.runs.items():
             document = run_document(folder)
             if document.get("identity_sha256") == identity_sha256:
-                found.append(name)
-        return found
+                learned = {source.get("store") for source in document.get("sources") or ()}
+                (own if store.name in learned else others).append(name)
+        return own, others
 
 
 def find_stores(named: Sequence[Path], beside: Path) -> dict[str, Path]:

@@ -149,7 +149,7 @@ class Page:
     def _store(self, name: str) -> dict[str, Any]:
         served = self.shelf.served(name)
         store = served.store
-        runs = self.catalog.runs_of(store.identity.sha256)
+        own, others = self.catalog.runs_of(store.path, store.identity.sha256)
         return {
             "name": name,
             "images": len(served.rows),
@@ -161,7 +161,9 @@ class Page:
             "crops": store.identity.crop is not None,
             "choices": served.choices,
             "tasks": [{"name": task.name, "targets": len(task.targets)} for task in served.tasks.values()],
-            "runs": [_described(self.catalog, run) for run in runs],
+            "runs": [
+                _described(self.catalog, run) | {"own": place < len(own)} for place, run in enumerate(own + others)
+            ],
         }
 
     def _jpeg(self, store: str, row: int, size: str) -> bytes:

@@ -24,7 +24,6 @@ _NEEDED = ("starlette", "uvicorn", "python_multipart")
 @click.command(name="serve", cls=ProjectCommand)
 @click.option(
     "--store",
-    "stores",
     type=click.Path(path_type=Path),
     multiple=True,
     help="A store to show, the first one first; repeatable. Others that lie beside embed.toml are shown too.",
@@ -78,7 +77,7 @@ def command(
     context: click.Context,
     /,
     *,
-    stores: tuple[Path, ...],
+    store: tuple[Path, ...],
     run_places: tuple[Path, ...],
     port: int,
     host: str,
@@ -104,7 +103,7 @@ def command(
     project = project_of(context)
     runs = [Path(project.settings.get("runs", project.folder / "runs"))]
     catalog = Catalog(
-        stores=find_stores(stores, project.folder),
+        stores=find_stores(store, project.folder),
         runs=find_runs(run_places or runs),
         project=_data_of(project),
         key_file=key_file or _key_of(project),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,8 +36,11 @@ from heads.runs.run import Run
 _MOST_VALUES = 40
 _NO_FACTS = frozenset({"image_id", "path", "frame", "patient_id", "study_id", "series_id", *CROP_COLUMNS})
 _SHOWN_FACTS = 8
-# Tasks of 25 targets would fill a card.
-_SHOWN_LABELS = 6
+# Labels of a task of more targets are counted.
+_SHOWN_LABELS = 2
+# What one asks of first, and then whatever has few values.
+_FIRST_CHOICES = ("split", "anatomy", "modality", "plane", "level", "side", "view", "manufacturer", "sex")
+_MOST_NUMBERS = 6
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,12 @@ class ServedStore:
             if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
                 continue
             values = [str(cell) for cell in sorted_cells(column) if cell not in (None, "")]
-            if 1 < len(values) <= _MOST_VALUES:
+            most = _MOST_VALUES if pa.types.is_string(column.type) else _MOST_NUMBERS
+            if 1 < len(values) <= most:
                 found[name] = values
-        return found
+        rank = {name: place for place, name in enumerate(_FIRST_CHOICES)}
+        ordered = sorted(found, key=lambda name: (rank.get(name, len(rank)), len(found[name])))
+        return {name: found[name] for name in ordered}
 
     def require_row(self, row: object) -> int:
         """Return a row that has a vector; raises DataError for anything else."""
@@ -140,30 +147,13 @@ class ServedStore:
             raise DataError("this image has no vector yet")
         return row
 
-    def facts(self, row: int, *, targets: Sequence[str] | None = None) -> dict[str, Any]:
-        """Return what is known of an image: its id, study, patient, labels, and the cells of its row.
-
-        Parameters
-        ----------
-        row
-            Row of the store.
-        targets
-            Whose labels; the first few by default.
-        """
+    def facts(self, row: int) -> dict[str, Any]:
+        """Return what is known of an image of a row: its id, study, patient, labels, and the cells of its row."""
         record = {
             name: cell
             for name, cell in self.store.table.slice(row, 1).to_pylist()[0].items()
             if cell not in (None, "")
         }
-        labels = [
-            {
-                "target": label.target,
-                "label": label.classes[label.codes[row]] if label.codes[row] >= 0 else None,
-            }
-            for label in self.labels
-            if targets is None or label.target in targets
-        ]
-        known = [label for label in labels if label["label"] is not None]
         columns = [name for name in record if name not in FIXED_COLUMNS and name not in CROP_COLUMNS]
         shown = [name for name in ("split", "modality", *columns) if name in record]
         return {
@@ -171,10 +161,28 @@ class ServedStore:
             "image_id": str(self.store.image_ids[row]),
             "study": str(self.studies[row]),
             "patient": record.get("patient_id", ""),
-            "labels": known[:_SHOWN_LABELS],
+            "labels": self._labels_of(row),
             "facts": {name: record[name] for name in shown[:_SHOWN_FACTS]},
             "windowed": self._is_dicom(row),
         }
+
+    def _labels_of(self, row: int) -> list[str]:
+        """Return the labels of an image in words; those of a task of many targets are counted, the gravest first."""
+        found = []
+        for name, task in self.tasks.items():
+            own = [label for label in self.labels if label.task == name and label.codes[row] >= 0]
+            if len(task.targets) <= _SHOWN_LABELS:
+                plain = len(self.labels) == 1
+                found += [
+                    label.classes[label.codes[row]]
+                    if plain
+                    else f"{label.target.replace('_', ' ')}: {label.classes[label.codes[row]]}"
+                    for label in own
+                ]
+            elif own:
+                counts = Counter(int(label.codes[row]) for label in own)
+                found.append(", ".join(f"{counts[code]} {task.classes[code]}" for code in sorted(counts, reverse=True)))
+        return found
 
     def job(self, row: int) -> DecodeJob:
         """Return how the picture of an image is decoded; raises DataError where its file is not known."""

@@ -115,6 +115,8 @@ def colourings(served: ServedStore, run: Run | None) -> list[Colouring]:
         place = {value: code for code, value in enumerate(values[:_MOST_CLASSES])}
         codes = [place.get(cell, _NOTHING) for cell in served.text(name)[rows].tolist()]
         found.append(Colouring(name, "classes", tuple(values), np.array(codes, np.uint8)))
+    # What tells points apart comes first.
+    found.sort(key=lambda one: len(np.unique(one.codes[one.codes != _NOTHING])) < 2)
     return found + ([] if run is None else _of_run(served, run))
 
 

@@ -70,8 +70,8 @@ def answer_in_words(
 
 
 def is_lumbar(targets: Mapping[str, Any]) -> bool:
-    """Say whether all targets are of the RSNA lumbar competition, and so belong into a table of levels."""
-    return bool(targets) and set(targets) <= set(TARGETS)
+    """Say whether several targets, all of the RSNA lumbar competition, belong into a table of levels."""
+    return len(targets) > 1 and set(targets) <= set(TARGETS)
 
 
 def lumbar_table() -> dict[str, Any]:

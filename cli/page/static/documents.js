@@ -11,7 +11,7 @@ export async function showRun(store, run) {
   const found = await (await get(`/runs/${encodeURIComponent(run)}`)).json();
   const number = (value) => (value === null || value === undefined ? "" : value.toFixed(3));
   const rows = found.metrics.map((metric) => make("tr", {}, make("th", { scope: "row" }, metric.name), make("td", { className: "number" }, number(metric.value)), make("td", { className: "number" }, metric.low === null || metric.low === undefined ? "no interval" : `${number(metric.low)} to ${number(metric.high)}`), make("td", { className: "number" }, String(metric.n ?? ""))));
-  const head = make("tr", {}, ...["Metric", "Value", "95 % interval", "n"].map((name) => make("th", { scope: "col" }, name)));
+  const head = make("tr", {}, ...["Metric", "Value", "95 % interval", "n"].map((name, place) => make("th", { scope: "col", className: place ? "number" : "" }, name)));
   place.replaceChildren(
     make("h2", {}, found.name),
     make("p", { className: "small" }, `Run ${found.run_id}. Learned from ${found.fitted ?? "?"} units, evaluated on ${found.evaluated ?? "?"}.`),

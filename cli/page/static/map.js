@@ -25,6 +25,7 @@ export async function openMap(options) {
   colour.onchange = () => colours(base, run, found.colours);
   if (!wired) wire();
   if (map.key !== base) choose([]);
+  map.palette = null;
   await points(base, way.value);
   await colours(base, run, found.colours);
 }
@@ -117,7 +118,7 @@ function redraw() {
 let pixels = null;
 
 function draw() {
-  if (!map.xy) return;
+  if (!map.xy || !map.palette) return; // not all has come yet
   const began = performance.now();
   const { width, height, half, left, top, ratio } = view();
   const canvas = find("points");
@@ -129,6 +130,8 @@ function draw() {
   const { xy, codes, palette: colours, hidden } = map;
   const count = xy.length / 2;
   const radius = Math.max(1, Math.round((count > 30000 ? 1 : count > 5000 ? 1.5 : 2.5) * ratio));
+  // Half the width of each row of a dot, which is round from a radius of 2 on.
+  const spans = Array.from({ length: 2 * radius }, (_, row) => Math.max(1, Math.round(Math.sqrt(radius * radius - (row - radius + 0.5) ** 2))));
   const shown = new Uint8Array(256).fill(1);
   for (const code of hidden) shown[code] = 0;
   // What is unknown lies below.
@@ -139,9 +142,9 @@ function draw() {
       const x = (left + xy[2 * at] * half) | 0, y = (top - xy[2 * at + 1] * half) | 0;
       if (x < radius || y < radius || x >= width - radius || y >= height - radius) continue;
       const colour = colours[code];
-      for (let row = y - radius; row < y + radius; row++) {
-        const start = row * width + x;
-        for (let place = start - radius; place < start + radius; place++) out[place] = colour;
+      for (let row = -radius; row < radius; row++) {
+        const start = (y + row) * width + x, across = spans[row + radius];
+        for (let place = start - across; place < start + across; place++) out[place] = colour;
       }
     }
   }
@@ -257,7 +260,7 @@ async function choose(points) {
   const rows = points.slice(0, 60).map((at) => map.rows[at]);
   const found = await post("/rows", { store: asked.store.name, rows });
   find("chosen").replaceChildren(...found.images.map((facts) => {
-    const label = facts.labels.map((one) => one.label).slice(0, 2).join(", ") || "no label";
+    const label = facts.labels.join(", ") || "no label";
     return make("li", {}, make("button", { type: "button", className: "case", "aria-label": `Search from this image: ${label}`, onclick: () => asked.search(facts.row) }, picture(asked.address(facts.row, "small"), ""), make("span", { className: "words" }, label)));
   }));
 }

@@ -39,13 +39,13 @@ async function chooseStore(name) {
   find("phantom").hidden = !state.store.phantom;
   find("words").hidden = !state.store.words;
   const runs = state.store.runs;
-  find("run").replaceChildren(...runs.map((run) => make("option", { value: run.name }, run.name)), make("option", { value: "" }, "none"));
+  find("run").replaceChildren(...runs.map((run) => make("option", { value: run.name }, run.own ? run.name : `${run.name} (of another store)`)), make("option", { value: "" }, "none"));
   find("to-audit").hidden = !state.store.audit;
   drawFilters();
   state.query = null;
   find("query").hidden = find("answer").hidden = true;
   document.body.classList.remove("wide");
-  await chooseRun(runs.length ? runs[0].name : "");
+  await chooseRun(runs.length && runs[0].own ? runs[0].name : "");
   const shown = VIEWS.find((view) => find(`to-${view}`).hasAttribute("aria-current"));
   await openView(shown === "audit" && !state.store.audit ? "cases" : shown);
 }
@@ -128,6 +128,7 @@ async function sendFiles(files) {
 }
 
 function showAnswers(sent) {
+  document.body.classList.add("slim");
   const enlarge = (number) => showSent(sent, number);
   const lumbar = sent.answers.some((answer) => answer.lumbar);
   document.body.classList.toggle("wide", lumbar);
@@ -166,17 +167,17 @@ async function ask(query, { again = false, sent = null, quiet = false } = {}) {
 }
 
 function showRow(facts) {
+  document.body.classList.add("slim");
   find("query").hidden = false;
   find("answer").hidden = true;
   document.body.classList.remove("wide");
   find("query-title").textContent = "Asked: an image of the store";
   show(find("viewer"), { image: address(facts.row, "large"), grey: facts.windowed ? address(facts.row, "grey") : "", alt: describe(facts) });
-  const terms = [["labels", facts.labels.map((one) => named(one)).join(", ") || "none"], ["image", facts.image_id], ["patient", facts.patient || "unknown"], ...Object.entries(facts.facts)];
+  const terms = [["labels", facts.labels.join(", ") || "none"], ["image", facts.image_id], ["patient", facts.patient || "unknown"], ...Object.entries(facts.facts)];
   find("query-facts").replaceChildren(make("dl", { className: "facts" }, ...terms.flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))])));
 }
 
-const named = (one) => (state.store.tasks.length === 1 && state.store.tasks[0].targets === 1 ? one.label : `${one.target.replaceAll("_", " ")}: ${one.label}`);
-const describe = (facts) => [facts.labels.length ? facts.labels.slice(0, 2).map(named).join(", ") : "no label", facts.facts.anatomy || facts.facts.plane || facts.facts.modality || ""].filter(Boolean).join(", ");
+const describe = (facts) => [facts.labels.join(", ") || "no label", facts.facts.anatomy || facts.facts.plane || facts.facts.modality || ""].filter(Boolean).join(", ");
 
 function showCases(found, query) {
   const list = find("found");
@@ -187,14 +188,17 @@ function showCases(found, query) {
   for (const line of found.notices) list.before(make("p", { className: "note" }, line));
 }
 
+// The end of an id tells neighbours apart.
+const short = (id) => (id.length > 30 ? id.split("/").slice(-2).join("/") : id);
+
 function caseOf(one) {
-  const said = one.run ? one.run.targets.map((target) => make("span", { className: "said" }, `${one.run.targets.length > 1 ? `${target.target.replaceAll("_", " ")}: ` : ""}${target.class} ${percent(target.share)}${one.run.source === "predicted" ? "" : " (unseen)"}`)) : [];
+  const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `${one.run.targets.length > 1 ? `${target.target.replaceAll("_", " ")}: ` : ""}run: ${target.class} ${percent(target.share)}`)) : [];
   const facts = Object.entries(one.facts).slice(0, 4).map(([, value]) => value).join(", ");
   return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => ask({ rows: [one.row] })) },
     picture(address(one.row, "small"), ""),
     make("span", { className: "words" },
-      make("span", { className: "top" }, make("span", {}, one.labels.length ? one.labels.slice(0, 2).map(named).join(", ") : "no label"), make("span", { title: "cosine" }, one.cosine.toFixed(2))),
-      ...said, make("span", { className: "id" }, facts), make("span", { className: "id" }, `${one.study}${one.images > 1 ? `, ${one.images} images` : ""}`)));
+      make("span", { className: "top" }, make("span", {}, one.labels.join(", ") || "no label"), make("span", { title: "cosine" }, one.cosine.toFixed(2))),
+      ...said, make("span", { className: "id" }, facts), make("span", { className: "id", title: one.study }, `${short(one.study)}${one.images > 1 ? `, ${one.images} images` : ""}`)));
 }
 
 function drawFilters() {
