@@ -1,4 +1,4 @@
-"""What was sent -> answers, vectors to search with, and pictures; the last few are kept in memory for more questions."""
+"""What was sent -> answers, vectors to search with, and pictures; the last few are kept for further questions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cli.searching.search_options import SearchOptions, SearchQuery
 from cli.studying.answer_words import answer_in_words, lumbar_table
 from cli.studying.predict_options import PredictOptions
 from embedstore.decoding.decode import DecodeJob
-from embedstore.errors import DataError, UsageError
+from embedstore.errors import DataError, EmbedError, UsageError
 from embedstore.inputs.file_units import records_of
 from embedstore.inputs.input_rows import ANCHOR
 from embedstore.manifest import CROP_COLUMNS, Manifest, Record, path_from_manifest
@@ -137,8 +137,19 @@ class Desk:
         -------
         dict
             ``id`` (of what is kept), ``pictures`` (how many, and which can be windowed), ``answers``
-            (`cli.page.answer_words.answer_in_words`, with the pictures of each target), ``notices``.
+            (`cli.studying.answer_words.answer_in_words`, with the pictures of each target), ``notices``.
+
+        Raises
+        ------
+        UsageError, DataError, IdentityMismatch
+            As `cli.jobs.predict_inputs.open_answers`; nothing is said of where the files lay.
         """
+        try:
+            return self._answer(files, options)
+        except EmbedError as error:
+            raise type(error)(_nameless(str(error), files)) from error
+
+    def _answer(self, files: MemoryFiles, options: Mapping[str, Any]) -> dict[str, Any]:
         files.expand_archives()
         served = self._shelf.served(options.get("store"))
         notices: list[str] = []

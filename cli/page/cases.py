@@ -38,7 +38,7 @@ def find_cases(shelf: Shelf, desk: Desk, question: Mapping[str, Any]) -> dict[st
     run = shelf.run(question["run"]) if question.get("run") else None
     query = _query(served, desk, question)
     where = [_text(condition) for condition in _list(question, "where")]
-    equals = question.get("equals") or {}
+    equals = question.get("equals", {})
     if not isinstance(equals, dict):
         raise UsageError("equals must be an object")
     where += [condition_text(column, _text(value)) for column, value in equals.items() if value != ""]

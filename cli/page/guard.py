@@ -81,10 +81,9 @@ class Guard:
         try:
             await self._app(scope, _Patience(receive), sender)
         except SlowClient:
-            await sender.refuse(scope, receive, _no(408, "the request comes too slowly"))
+            pass  # it was told (`cli.page.routes`)
         except Exception as error:  # noqa: BLE001 - a defect: said without what it was about, and nobody else falls
             _tell_defect(error)
-            await sender.refuse(scope, receive, _no(500, f"the page has a defect: {type(error).__name__}"))
         finally:
             self._requests -= 1
 
@@ -146,15 +145,13 @@ class Guard:
 
 
 class _Sender:
-    """Adds to every answer what browsers must know of it, and knows whether one was begun."""
+    """Adds to every answer what browsers must know of it."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._begun = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._begun = True
             held: list[tuple[bytes, bytes]] = list(message.get("headers", []))
             own = {name for name, _ in held}
             held += [
@@ -162,12 +159,6 @@ class _Sender:
             ]
             message = {**message, "headers": held}
         await self._send(message)
-
-    async def refuse(self, scope: Scope, receive: Receive, response: Response) -> None:
-        """Answer with a refusal, where no other answer was begun."""
-        if not self._begun:
-            response.headers.setdefault("connection", "close")
-            await response(scope, receive, self)
 
 
 class _Patience:

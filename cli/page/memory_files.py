@@ -106,6 +106,8 @@ class MemoryFiles:
             self.paths.remove(path)
             self._open.remove(file)
             file.close()
+        if not self.paths:
+            raise UsageError("the zip archive holds no file")
 
     def _expand(self, archive: zipfile.ZipFile) -> None:
         # Names inside are never used as paths.
@@ -126,4 +128,4 @@ def _head(file: IO[bytes]) -> bytes:
 def _is_wanted(name: str) -> bool:
     """Return whether a member of an archive may be an image: no hidden file, nothing of macOS' own."""
     words = name.replace("\\", "/").split("/")
-    return not any(word.startswith((".", "__MACOSX")) for word in words)
+    return not any(word.startswith((".", "__MACOSX")) for word in words if word not in (".", ".."))

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from cli.page.answering import Desk
 from cli.page.cases import find_cases
 from cli.page.catalog import Catalog, run_document
+from cli.page.guard import SlowClient
 from cli.page.memory_files import MemoryFiles, TooMuch
 from cli.page.pictures import SIZES, Pictures
 from cli.page.served_store import Shelf
@@ -162,7 +163,8 @@ class Page:
             "choices": served.choices,
             "tasks": [{"name": task.name, "targets": len(task.targets)} for task in served.tasks.values()],
             "runs": [
-                _described(self.catalog, run) | {"own": place < len(own)} for place, run in enumerate(own + others)
+                _described(self.catalog, run) | {"own": place < len(own)}
+                for place, run in enumerate(own + others)
             ],
         }
 
@@ -228,7 +230,7 @@ def build_app(page: Page) -> Starlette:
         Route("/runs/{run}/report", _answered(page.report)),
     ]
     routes += [Route(f"/static/{name}", _constant(*content)) for name, content in _static().items()]
-    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
+    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found, Exception: _defect})
 
 
 def new_page(catalog: Catalog, *, limit_bytes: int) -> Page:
@@ -255,6 +257,13 @@ def _answered(endpoint: Endpoint) -> Endpoint:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "there is nothing here"}, getattr(error, "status_code", 404))
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    """Return what is said of a defect of the page; the guard then tells where it was."""
+    slow = isinstance(error, SlowClient)
+    why = "the request comes too slowly" if slow else f"the page has a defect: {type(error).__name__}"
+    return JSONResponse({"error": why}, 408 if slow else 500, headers={"connection": "close"})
 
 
 def _row(request: Request) -> tuple[str, int]:

@@ -181,7 +181,9 @@ class ServedStore:
                 ]
             elif own:
                 counts = Counter(int(label.codes[row]) for label in own)
-                found.append(", ".join(f"{counts[code]} {task.classes[code]}" for code in sorted(counts, reverse=True)))
+                found.append(
+                    ", ".join(f"{counts[code]} {task.classes[code]}" for code in sorted(counts, reverse=True))
+                )
         return found
 
     def job(self, row: int) -> DecodeJob:
