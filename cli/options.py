@@ -86,7 +86,7 @@ def where_option(function: F) -> F:
         "--where",
         multiple=True,
         metavar="CONDITION",
-        help="Only images that meet it: COLUMN=VALUE, COLUMN!=VALUE, COLUMN<NUMBER (<=, >, >=) or "
+        help="Only images that meet it: COLUMN=VALUE, COLUMN!=VALUE, COLUMN~PART, COLUMN<NUMBER (<=, >, >=) or "
         "'COLUMN in VALUE,VALUE'; repeatable. A value with a comma among several stands in double quotes.",
     )(function)
 

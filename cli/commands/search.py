@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cli.jobs.search_store import SearchOptions, search_by_file, search_by_id, search_by_words
+from cli.completion import complete_runs
 from cli.key_options import by_option
 from cli.options import (
     ProjectCommand,
@@ -17,59 +19,87 @@ from cli.options import (
     store_option,
     where_option,
 )
-from cli.printing.neighbors import neighbors_document, print_neighbors
+from cli.printing.search_hits import hits_document, print_hits
+from cli.searching.search_options import IMAGE, STUDY, SearchOptions, SearchQuery, SearchTools
+from cli.searching.search_store import open_search
 from cli.wording import for_command_line
 from embedstore.errors import UsageError
 
 
 @click.command(name="search", cls=ProjectCommand)
-@click.argument("image", required=False, type=click.Path(path_type=Path))
-@click.option("--id", "image_id", help="An image of the store instead of a file.")
-@click.option("--text", help="Words instead of an image; needs a store of a SigLIP checkpoint.")
-@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many.")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", type=click.Path(path_type=Path))
+@click.option(
+    "--id", "ids", multiple=True, metavar="ID", help="An image or a study of the store; repeatable."
+)
+@click.option("--text", help="Words instead of images; needs a store of a SigLIP checkpoint.")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many studies.")
 @where_option
-@click.option("--same-patient", is_flag=True, help="With --id: show images of the same patient too.")
+@click.option("--all-images", is_flag=True, help="Every similar image, instead of each study once.")
+@click.option(
+    "--same-patient",
+    is_flag=True,
+    help="Show other images of a patient who is searched for too, and the store's own copy of a file.",
+)
+@click.option("--task", help="Show the labels of this task.  [default: of all tasks]")
+@click.option(
+    "--probe",
+    shell_complete=complete_runs,
+    type=click.Path(path_type=Path),
+    help="A run whose probabilities stand beside: out of fold or of its evaluation where it kept them.",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Also write the pictures, side by side: .png or .html; repeatable.",
+)
 @click.option("--encoder", help="Folder or hub id of the store's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
 @by_option
 @store_option
 @json_option
-def command(
-    image: Path | None,
-    image_id: str | None,
-    text: str | None,
-    k: int,
-    where: tuple[str, ...],
-    same_patient: bool,
-    encoder: str | None,
-    device: str,
-    by: str | None,
-    key_file: Path | None,
-    store: Path | None,
-    as_json: bool,
-) -> None:
-    """Find the images whose vectors are most similar (exact cosine) to IMAGE or to an image of the store.
+def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given: Any) -> None:
+    """Find the studies most similar to IMAGE, or to images, studies or words: exact cosine of their vectors.
 
-    IMAGE is a file, or one of its frames or pages: loop.dcm#3, counted from 0. With --key-file, --id may be a SOP
-    instance UID, and --where may name clinical ids: --where PatientID=4711.
+    IMAGE is a file, one of its frames or pages (loop.dcm#3, counted from 0), or a folder. What is asked for together is
+    one question: a study is as similar as its image that is nearest to any of them. A file that the store holds counts
+    as the store's. With --key-file, --id may be a StudyInstanceUID or SOPInstanceUID, and --where may name clinical
+    ids: --where PatientID=4711.
 
     \b
     Example:
       embed search MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive/image1.png -k 5 --where anatomy=XR_ELBOW
     """
-    if sum(given is not None for given in (image, image_id, text)) != 1:
-        raise UsageError("give one of: an image file, --id IMAGE_ID, --text WORDS")
-    source = require(store, "--store")
-    options = SearchOptions(k=k, where=where, encoder=encoder, device=device, by=by, key_file=key_file)
-    if text is not None:
-        found = search_by_words(source, text, options, notify=print_notice)
-    elif image is not None:
-        found = search_by_file(source, image, options, notify=print_notice)
-    else:
-        found = search_by_id(source, str(image_id), options, same_patient=same_patient)
+    if not (images or given["ids"] or given["text"] is not None):
+        raise UsageError("give one of: image files, --id IMAGE_OR_STUDY, --text WORDS")
+    if given["sheet"]:
+        from cli.searching.contact_sheet import require_sheet, save_sheet
+
+        for path in given["sheet"]:
+            require_sheet(path)
+    tools = SearchTools(
+        encoder=given["encoder"],
+        device=given["device"],
+        workers=(os.cpu_count() or 1) if len(images) > 1 or any(path.is_dir() for path in images) else 1,
+        key_file=given["key_file"],
+    )
+    opened = open_search(require(store, "--store"), tools)
+    query = SearchQuery(images=images, ids=given["ids"], text=given["text"], by=given["by"])
+    options = SearchOptions(
+        k=given["k"],
+        where=given["where"],
+        group=IMAGE if given["all_images"] else STUDY,
+        same_patient=given["same_patient"],
+        task=given["task"],
+        probe=given["probe"],
+    )
+    found = opened.search(query, options, notify=print_notice)
     if as_json:
         if found.why_none:
             print_notice(for_command_line(found.why_none))
-        print_json({"query": str(image or found.query or text), "neighbors": neighbors_document(found)})
+        print_json(hits_document(found))
     else:
-        print_neighbors(found)
+        print_hits(found)
+    for path in given["sheet"]:
+        save_sheet(path, opened, found)
+        print_notice(f"wrote {path}")

@@ -1,1 +1,1 @@
-"""Jobs that look for similar cases: what is asked, what is found, and what is known of it; they neither parse nor print."""
+"""Jobs that look for similar cases: what is asked, what is found, what is known of it. They neither parse nor print."""

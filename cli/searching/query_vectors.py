@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from cli.jobs.text_tower import text_tower_of
 from cli.notify import Notify
 from cli.project import shown
 from cli.searching.search_options import SearchQuery, SearchTools
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import DataError, UsageError, did_you_mean
+from embedstore.files import StrPath
 from embedstore.headers.file_frames import split_frame
-from embedstore.inputs.file_units import FileUnits, WantedUnits, units_of_files
+from embedstore.inputs.file_units import FileUnits, UnitImages, WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
 from embedstore.inputs.unit_chunks import FileUnitsChunk
 from embedstore.inputs.user_files import find_files
@@ -47,12 +47,15 @@ class QueryImage:
         The store's id where the store holds the image, under whatever name; else ``""``.
     patient_id
         Its patient, where the store or the file's header says it; else ``""``.
+    by_id
+        Whether it was asked for by an id of the store.
     """
 
     name: str
     vector: npt.NDArray[np.float32] = field(repr=False)
     image_id: str = ""
     patient_id: str = ""
+    by_id: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,14 +109,12 @@ class QueryVectors:
         ]
 
     def _of_ids(self, ids: Sequence[str], by: str | None) -> list[QueryImage]:
-        found: dict[str, str] = {}
-        for name in ids:
-            for own in self.tools.ids_of(self.store).unit_ids([name], by):
-                found |= dict.fromkeys(self._images_of(own), name)
-        vectors = self.store.select(list(found), dtype=np.float32).vectors if found else ()
+        named = self.tools.ids_of(self.store).unit_ids(ids, by) if ids else ()
+        found = list(dict.fromkeys(image_id for name in named for image_id in self._images_of(name)))
+        vectors = self.store.select(found, dtype=np.float32).vectors if found else ()
         return [
-            self._stored(name if name == image_id else image_id, vector, image_id)
-            for (image_id, name), vector in zip(found.items(), vectors, strict=True)
+            replace(self._stored(image_id, vector, image_id), by_id=True)
+            for image_id, vector in zip(found, vectors, strict=True)
         ]
 
     def _images_of(self, name: str) -> list[str]:
@@ -145,12 +146,7 @@ class QueryVectors:
             QueryImage(name=name, vector=np.asarray(vector, np.float32)) for name, vector in query.vectors
         ]
 
-    def _of_files(self, images: Sequence[str | Path], notify: Notify) -> list[QueryImage]:
-        if self.store.identity.crop is not None:
-            raise UsageError(
-                f"store {self.store.path} holds crops of images, to which a whole one is not similar; search for an id "
-                "of the store"
-            )
+    def _of_files(self, images: Sequence[StrPath], notify: Notify) -> list[QueryImage]:
         asked = [Path(image) for image in images]
         split = [split_frame(path) for path in asked]
         files = self._units(list(dict.fromkeys(path for path, _ in split)))
@@ -166,7 +162,7 @@ class QueryVectors:
         for chunk in chunks:
             failed += len(chunk.failed)
             for line in (f"{shown(Path(path))}: {why}" for path, why in chunk.failed):
-                if files.images == 1 or failed == files.images:
+                if failed == len(files.units):
                     raise DataError(line)
                 notify(f"no vector: {line}")
             found += self._of_chunk(chunk)
@@ -175,7 +171,7 @@ class QueryVectors:
         return found
 
     def _units(self, paths: Sequence[Path]) -> FileUnits:
-        key = self.tools.ids_of(self.store).key
+        key = self.tools.key
         sources = InputSources(
             store=self.store, key=key, header_columns=frozenset() if key is None else _PATIENT
         )
@@ -215,6 +211,8 @@ class QueryVectors:
 
     @cached_property
     def _words(self) -> TextTower:
+        from cli.jobs.text_tower import text_tower_of
+
         return text_tower_of(
             self.store, encoder=self.tools.encoder, device=self.tools.device, notify=self._notices.append
         )
@@ -222,28 +220,23 @@ class QueryVectors:
 
 def _named_frames(files: FileUnits, asked: Sequence[Path], notify: Notify) -> FileUnits:
     """Return the files with the frames that were named, of a file that was named without one the first."""
-    frames: dict[str, set[int]] = {}
-    for path in asked:
-        file, frame = split_frame(path)
+    named: dict[str, set[int]] = {}
+    for image in asked:
+        file, frame = split_frame(image)
         if not file.is_dir():
-            place = os.path.join(os.path.realpath(file.parent), file.name)
-            frames.setdefault(place, set()).add(frame)
-    kept, others = [], {}
+            named.setdefault(os.path.join(os.path.realpath(file.parent), file.name), set()).add(frame)
+    kept: list[UnitImages] = []
+    frames: dict[str, list[int]] = {}
     for unit in files.units:
         (row,) = unit.rows
-        path, frame = files.path_of(row), files.records[row].frame
-        if frame in frames.get(path, {frame}):
+        place, frame = files.path_of(row), files.records[row].frame
+        frames.setdefault(place, []).append(frame)
+        if frame in named.get(place, {frame}):
             kept.append(unit)
-        else:
-            others.setdefault(path, []).append(frame)
-    for path, own in frames.items():
-        there = {files.records[unit.rows[0]].frame for unit in kept if files.path_of(unit.rows[0]) == path}
-        if lacking := sorted(own - there):
-            count = len(there) + len(others.get(path, ()))
-            raise DataError(f"{shown(Path(path))} has {count:,} frames, from 0; it has no frame {lacking[0]}")
-        if own == {0} and path in others:
-            name, more = shown(Path(path)), others[path]
-            notify(
-                f"{name} has {1 + len(more)} frames; the first is taken, {name}#{min(more)} names the next"
-            )
+    for place, wanted in named.items():
+        there, name = frames.get(place, []), shown(Path(place))
+        if lacking := sorted(wanted - {*there}):
+            raise DataError(f"{name} has {len(there):,} frames, counted from 0; found no frame {lacking[0]}")
+        if wanted == {0} and len(there) > 1:
+            notify(f"{name} has {len(there)} frames; the first is taken, {name}#{there[1]} names the next")
     return replace(files, units=kept)

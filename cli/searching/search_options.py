@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.files import StrPath
-from embedstore.keys.key_file import read_key
+from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.clinical_ids import ClinicalIds
 from embedstore.store.reader import Store
-from heads.runs.run import Run
+
+if TYPE_CHECKING:
+    from heads.runs.run import Run
 
 STUDY, IMAGE = "study", "image"
 
@@ -91,6 +94,11 @@ class SearchTools:
     workers: int = 1
     key_file: StrPath | None = None
 
+    @property
+    def key(self) -> Key | None:
+        """The key, read."""
+        return None if self.key_file is None else read_key(self.key_file)
+
     def ids_of(self, store: Store) -> ClinicalIds:
         """Return what understands clinical ids of a store; raises DataError where the key is another."""
-        return ClinicalIds(store, None if self.key_file is None else read_key(self.key_file))
+        return ClinicalIds(store, self.key)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from cli.notify import Notify, ignore
-from cli.searching.hit_facts import Beside, RunBeside, StoreLabels
+from cli.searching.hit_facts import Beside, StoreLabels
 from cli.searching.query_vectors import QueryImage, QueryVectors
 from cli.searching.search_options import IMAGE, STUDY, SearchOptions, SearchQuery, SearchTools
 from embedstore.errors import DataError, UsageError
@@ -20,8 +22,10 @@ from embedstore.queries.conditions import none_left, parse_conditions, rows_wher
 from embedstore.queries.nearest_cases import Asked, UnitHit, UnitIndex, unit_index
 from embedstore.queries.search import Index, build_index
 from embedstore.store.reader import Store, as_store
-from heads.runs.run import Run
-from heads.runs.run_files import load_run
+
+if TYPE_CHECKING:
+    from cli.searching.run_beside import RunBeside
+    from heads.runs.run import Run
 
 _NAMED_COLUMNS = 6
 
@@ -81,6 +85,8 @@ class SearchResult:
         The first few columns of the store beside those that every manifest has.
     why_none
         Which condition leaves no image to compare with, and what its column holds; ``""`` where some are left.
+    group
+        As `SearchOptions.group`.
     compared
         How many images could be found.
     notices
@@ -91,6 +97,7 @@ class SearchResult:
     queries: Sequence[QueryImage]
     columns: Sequence[str] = ()
     why_none: str = ""
+    group: str = STUDY
     compared: int = 0
     notices: Sequence[str] = ()
 
@@ -118,9 +125,10 @@ class StoreSearch:
     ) -> SearchResult:
         """Find what is most similar.
 
-        Images that are searched for are never found themselves, nor is a study that is; other images of their patients
-        only where `SearchOptions.same_patient` asks for them. A file that the store holds, whatever it is called, counts
-        as the store's image.
+        Images of the store that are searched for are never found themselves, nor is a study that is; other images of
+        their patients only where `SearchOptions.same_patient` asks for them, and where no patient is known, of their
+        studies. A file that the store holds, whatever it is called, counts as the store's image; with `same_patient` it
+        finds that.
 
         Raises
         ------
@@ -151,6 +159,7 @@ class StoreSearch:
             queries=queries,
             columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])),
             why_none="" if findable.any() else none_left(self.store.table, conditions),
+            group=asked.group,
             compared=int(findable.sum()),
             notices=notices,
         )
@@ -172,12 +181,22 @@ class StoreSearch:
                 "the query's vector is zero (that of a constant image, for instance): it has no direction, and nothing "
                 "is similar to it. Ask with another image"
             )
+        known = [entry for entry in queries if entry.image_id]
+        own = [entry.image_id for entry in known if entry.by_id or not options.same_patient]
+        if not options.same_patient:
+            own += self._studies_of([entry.image_id for entry in known if not entry.patient_id])
         patients = {entry.patient_id for entry in queries if entry.patient_id}
         return Asked(
-            vectors=vectors,
-            patients=() if options.same_patient else sorted(patients),
-            image_ids=[entry.image_id for entry in queries if entry.image_id],
+            vectors=vectors, patients=() if options.same_patient else sorted(patients), image_ids=own
         )
+
+    def _studies_of(self, image_ids: Sequence[str]) -> list[str]:
+        """Return the images of the studies of images: of one patient, whoever that is."""
+        if not image_ids:
+            return []
+        studies = self._by_study.units
+        wanted = {studies[self.index.positions[name]] for name in image_ids if name in self.index.positions}
+        return [str(name) for name in self.index.image_ids[np.isin(studies, list(wanted))]]
 
     def _hits(
         self,
@@ -189,7 +208,7 @@ class StoreSearch:
         beside: RunBeside | None,
     ) -> list[SearchHit]:
         positions = [hit.position for hit in hits]
-        records = self.index.table.take(positions).to_pylist()
+        records = self.index.table.take(pa.array(positions, pa.int64())).to_pylist()
         labels = self.labels.of_images(positions, options.task)
         said = [None] * len(hits) if beside is None else beside.of_images(positions)
         return [
@@ -227,9 +246,13 @@ class StoreSearch:
         return QueryVectors(store=self.store, tools=self.tools)
 
     def _beside(self, probe: StrPath | Run) -> RunBeside:
-        folder = str(probe.folder) if isinstance(probe, Run) else str(probe)
+        # A run needs torch and scikit-learn, which take longer to import than a search takes.
+        from cli.searching.run_beside import RunBeside
+        from heads.runs.run_files import load_run
+
+        folder = str(getattr(probe, "folder", probe))
         if folder not in self._runs:
-            run = probe if isinstance(probe, Run) else load_run(Path(probe))
+            run = load_run(Path(probe)) if isinstance(probe, str | os.PathLike) else probe
             self._runs[folder] = RunBeside(run, self.store, self.index)
         return self._runs[folder]
 

@@ -204,7 +204,7 @@ class LabelledCases:
         Returns
         -------
         list of list of dict
-            By unit: ``unit_id``, ``image_id`` (the most similar one), ``similarity`` (cosine) and ``labels``.
+            By unit: ``unit_id``, ``image_id`` (the most similar one), ``cosine`` and ``labels``.
         """
         order = np.argsort(units.unit_of_image, kind="stable")
         ends = np.searchsorted(units.unit_of_image[order], np.arange(len(units.unit_ids)), "right")
@@ -225,7 +225,7 @@ class LabelledCases:
                 {
                     "unit_id": hit.unit_id,
                     "image_id": str(self.units.index.image_ids[hit.position]),
-                    "similarity": hit.cosine,
+                    "cosine": hit.cosine,
                     "labels": self.labels[hit.unit_id],
                 }
                 for hit in hits

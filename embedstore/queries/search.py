@@ -29,7 +29,7 @@ class Neighbor(Brief):
     ----------
     image_id
         Its id.
-    similarity
+    cosine
         Cosine of the two vectors, -1 to 1.
     row
         Its row in the store.
@@ -38,14 +38,14 @@ class Neighbor(Brief):
     """
 
     image_id: str
-    similarity: float
+    cosine: float
     row: int
     record: Mapping[str, object] = field(default_factory=dict)
 
     def _facts(self) -> dict[str, Any]:
         return {
             "image_id": self.image_id,
-            "similarity": round(self.similarity, 4),
+            "cosine": round(self.cosine, 4),
             "row": self.row,
         }
 
@@ -175,10 +175,10 @@ class Index(Brief):
         names = pc.drop_null(pc.unique(self.table.column("patient_id"))).to_pylist()
         return {name: code for code, name in enumerate(names)}
 
-    def _neighbor(self, position: int, similarity: float) -> Neighbor:
+    def _neighbor(self, position: int, cosine: float) -> Neighbor:
         record = self.table.slice(position, 1).to_pylist()[0]
         known = {name: cell for name, cell in record.items() if cell is not None}
-        return Neighbor(str(self.image_ids[position]), similarity, int(self.rows[position]), known)
+        return Neighbor(str(self.image_ids[position]), cosine, int(self.rows[position]), known)
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -37,7 +37,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def found(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
     assert run(["search", "--store", "s", "-k", "20", *arguments]) == 0
-    return [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["cosine", "image", "facts"]
+    return [shlex.split(line)[1:] for line in lines]
 
 
 @pytest.mark.parametrize("age", ["53.0", "53", "5.3e1"])
@@ -76,5 +78,30 @@ def test_a_value_that_no_image_has_gets_the_nearest_in_both_forms(
     assert out.endswith("Did you mean 'A, north'?\n")
     assert run(["search", "--store", "s", "--id", "i0.png", "--where", "site=A north", "--json"]) == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["neighbors"] == []
+    assert json.loads(printed.out)["hits"] == []
     assert "Did you mean 'A, north'?" in printed.err
+
+
+def test_pictures_are_written_as_a_page_and_as_one_picture(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["search", "--store", store, "i0.png", "--id", "it's two.png", "-k", "6"]
+    assert run([*arguments, "--sheet", "sheet.png", "--sheet", "sheet.html"]) == 0
+    assert "wrote sheet.png" in capsys.readouterr().err
+    page = Path("sheet.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2 + 6
+    assert "it&#39;s two.png" in page
+    sheet = Image.open("sheet.png").convert("L")
+    # A row of what was asked for, and two of what was found: five, and one.
+    width, height = sheet.width // 5, sheet.height // 3
+    inside = [
+        [np.asarray(sheet)[row * height + 20 : row * height + 150, at * width + 20 : at * width + 150].std() > 5
+         for at in range(5)]
+        for row in range(3)
+    ]  # fmt: skip
+    assert inside == [[True] * 2 + [False] * 3, [True] * 5, [True] + [False] * 4]
+    Path("i1.png").unlink()
+    assert run([*arguments, "--sheet", "again.html", "-k", "20"]) == 0
+    assert Path("again.html").read_text().count("its file has moved") == 1
+    assert run([*arguments, "--sheet", "sheet.pdf"]) == 2
+    assert "--sheet: sheet.pdf must end in .png or .html" in capsys.readouterr().err
