@@ -213,8 +213,12 @@ function drawFilters() {
     make("label", {}, "Cases", make("select", { name: "k" }, ...[12, 24, 48, 96].map((count) => make("option", { value: count }, count)))),
     make("label", { className: "check" }, make("input", { type: "checkbox", name: "images" }), "every image of a study"),
     make("label", { className: "check" }, make("input", { type: "checkbox", name: "patient" }), "same patient too"));
-  place.onchange = () => { if (state.query) guarded(() => ask(state.query, { again: true })); };
-  place.onsubmit = (event) => { event.preventDefault(); if (state.query) guarded(() => ask(state.query, { again: true })); };
+  // A text is asked with Enter, or when one goes on to something else.
+  let asked = "";
+  const now = () => { asked = place.elements.where.value; if (state.query) guarded(() => ask(state.query, { again: true })); };
+  place.onchange = (event) => { if (event.target.name !== "where") now(); };
+  place.onsubmit = (event) => { event.preventDefault(); now(); };
+  place.elements.where.onblur = () => { if (place.elements.where.value !== asked) now(); };
 }
 
 guarded(begin);
