@@ -16,6 +16,7 @@ from heads.runs.run import Run
 _MOST = 100
 _MOST_ROWS = 64
 _LONGEST_TEXT = 500
+_SHOWN_TARGETS = 2
 
 
 def find_cases(shelf: Shelf, desk: Desk, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,9 +81,10 @@ def _case(served: ServedStore, hit: SearchHit, run: Run | None) -> dict[str, Any
     if hit.beside is not None and run is not None:
         said = {
             "source": hit.beside.source,
+            "of": len(hit.beside.probabilities),
             "targets": [
                 {"target": target, **_leading(shares, run.positive)}
-                for target, shares in list(hit.beside.probabilities.items())[:3]
+                for target, shares in _shown(hit.beside.probabilities, run.positive)
             ],
         }
     return {
@@ -91,6 +93,16 @@ def _case(served: ServedStore, hit: SearchHit, run: Run | None) -> dict[str, Any
         "images": hit.images,
         "run": said,
     }
+
+
+def _shown(
+    probabilities: Mapping[str, Mapping[str, float]], positive: str | None
+) -> list[tuple[str, Mapping[str, float]]]:
+    """Return the targets to show on a card: all of a few, of many the one that is likeliest to be acted on."""
+    found = list(probabilities.items())
+    if len(found) <= _SHOWN_TARGETS:
+        return found
+    return [max(found, key=lambda entry: entry[1].get(positive or "", 0.0))]
 
 
 def _leading(shares: Mapping[str, float], positive: str | None) -> dict[str, Any]:

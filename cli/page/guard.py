@@ -38,7 +38,7 @@ _HEADERS = {
 # The cookie is strict: a redirect would arrive without it where the link was clicked on another site's page.
 _WELCOME = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
-    '<title>embedstore</title><p><a href="/">Open the page</a></p></html>'
+    '<link rel="icon" href="/static/icon.svg"><title>embedstore</title><p><a href="/">Open the page</a></p></html>'
 )
 
 

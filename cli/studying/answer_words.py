@@ -107,7 +107,8 @@ def probability_in_words(of: Mapping[str, Any], *, positive: str | None, unit: s
     shares = of["probabilities"]
     if shares is None:
         return "No image that was sent speaks for this."
-    named = positive if positive in shares else of["decision"]
+    # Of grades the one that was decided for is named; of two classes the one that one acts on.
+    named = positive if positive in shares and len(shares) == 2 else of["decision"]
     share = shares[named]
     things = {"study": "studies", "image": "images"}.get(unit, "cases")
     if share > _ALMOST:

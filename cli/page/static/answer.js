@@ -23,8 +23,10 @@ function targetOf(target, sent, enlarge) {
 
 function bars(target) {
   const place = make("div", { className: "bars" });
+  const none = !target.bars.some((bar) => bar.in_set);
   for (const bar of target.bars) {
-    const fill = make("span", { className: bar.in_set ? "fill held" : "fill" });
+    // What the set holds is bold; without a set, what was decided for is filled.
+    const fill = make("span", { className: bar.in_set || (none && bar.name === target.decision) ? "fill held" : "fill" });
     fill.style.width = `${Math.max(0.5, 100 * bar.share)}%`;
     place.append(make("span", { className: bar.in_set ? "name held" : "name" }, bar.name), make("span", { className: "track" }, fill), make("span", { className: "share" }, percent(bar.share)));
   }
@@ -42,9 +44,16 @@ function spine(answer, table, sent, enlarge) {
   const grades = new Map();
   for (const target of answer.targets) target.bars.forEach((bar, number) => grades.set(bar.name, number));
   const detail = make("div", { "aria-live": "polite" });
-  const open = (target) => detail.replaceChildren(targetOf(target, sent, enlarge), target.pictures.length ? strip(target.pictures.slice(0, 6), sent, enlarge, target.title) : "");
+  const open = (target) => {
+    const shown = target.pictures.slice(0, 6);
+    detail.replaceChildren(targetOf(target, sent, enlarge));
+    if (!shown.length) return;
+    detail.prepend(make("div", { className: "picture" }, picture(`/sent/${sent.id}/${shown[0].picture}/large`, `The image that counted most for ${target.title}`, "large")));
+    if (shown.length > 1) detail.append(strip(shown, sent, enlarge, target.title));
+  };
+  const asked = table.columns.map((_, column) => table.rows.some((row) => named.has(row.targets[column])));
   const rows = table.rows.map((row) => {
-    const own = row.targets.map((name) => named.get(name));
+    const own = row.targets.filter((_, column) => asked[column]).map((name) => named.get(name));
     const cells = own.map((target) => {
       if (!target) return make("td", {}, "not asked");
       if (!target.bars.length) return make("td", {}, "no image");
@@ -56,7 +65,7 @@ function spine(answer, table, sent, enlarge) {
     const thumbs = [...seen].slice(0, 5).map((number) => ({ picture: number, weight: null }));
     return make("tr", {}, make("th", { scope: "row" }, row.level), ...cells, make("td", {}, thumbs.length ? strip(thumbs, sent, enlarge, row.level) : "none"));
   });
-  const head = make("tr", {}, make("th", { scope: "col" }, "Level"), ...table.columns.map((name) => make("th", { scope: "col" }, name)), make("th", { scope: "col" }, "Slices that mattered"));
+  const head = make("tr", {}, make("th", { scope: "col" }, "Level"), ...table.columns.filter((_, column) => asked[column]).map((name) => make("th", { scope: "col" }, name)), make("th", { scope: "col" }, "Slices that mattered"));
   const whole = make("table", { className: "spine" }, make("caption", { className: "visually-hidden" }, "Severity of each condition at each level"), make("thead", {}, head), make("tbody", {}, ...rows));
   const worst = answer.targets.filter((target) => target.bars.length).sort((one, other) => other.bars.at(-1).share - one.bars.at(-1).share)[0];
   if (worst) open(worst);
@@ -67,6 +76,7 @@ function copies(answer) {
   const place = make("div", { className: "target" });
   const texts = [["Copy as JSON", JSON.stringify(answer.compact)], ...(answer.codes ? [["Copy severity codes", answer.codes]] : [])];
   const buttons = texts.map(([name, text]) => { const button = make("button", { type: "button" }, name); button.addEventListener("click", () => copied(text, button)); return button; });
-  place.append(make("p", { className: "row" }, ...buttons), make("pre", { tabIndex: 0, "aria-label": "The answer as JSON" }, answer.codes || JSON.stringify(answer.compact, null, 1)), make("p", { className: "small" }, `Run ${answer.run_id}. ${answer.notice}`));
+  const text = make("pre", { tabIndex: 0, "aria-label": "The answer as JSON" }, answer.codes || JSON.stringify(answer.compact, null, 1));
+  place.append(make("p", { className: "row" }, ...buttons), answer.codes ? text : make("details", {}, make("summary", {}, "As JSON"), text), make("p", { className: "small" }, `Run ${answer.run_id}. ${answer.notice}`));
   return place;
 }

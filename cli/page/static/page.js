@@ -192,7 +192,7 @@ function showCases(found, query) {
 const short = (id) => (id.length > 30 ? id.split("/").slice(-2).join("/") : id);
 
 function caseOf(one) {
-  const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `${one.run.targets.length > 1 ? `${target.target.replaceAll("_", " ")}: ` : ""}run: ${target.class} ${percent(target.share)}`)) : [];
+  const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `run: ${target.class} ${percent(target.share)}${one.run.of > 1 ? `, ${target.target.replaceAll("_", " ")}` : ""}`)) : [];
   const facts = Object.entries(one.facts).slice(0, 4).map(([, value]) => value).join(", ");
   return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => ask({ rows: [one.row] })) },
     picture(address(one.row, "small"), ""),
