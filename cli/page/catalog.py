@@ -66,7 +66,8 @@ class Catalog:
         identity_sha256
             Of its vectors.
         """
-        own, others = [], []
+        own: list[str] = []
+        others: list[str] = []
         for name, folder in self.runs.items():
             document = run_document(folder)
             if document.get("identity_sha256") == identity_sha256:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -69,7 +70,7 @@ def cached_tsne(served: ServedStore) -> npt.NDArray[np.float32] | None:
     """Return t-SNE's positions, (n, 2) float32 in -1 to 1, where they were computed of the store as it is now."""
     try:
         found = load_arrays(tsne_file(served).read_bytes()).get("positions")
-    except (OSError, ValueError):
+    except (OSError, SafetensorError):
         return None
     if found is None or found.shape != (len(served.rows), 2) or found.dtype != np.float32:
         return None
