@@ -23,7 +23,7 @@ COMMANDS = {
     "localise": "Find the levels of lumbar spines in a store's token grids.",
     "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
     "predict": "Answer for images, folders or a store with a probe's run.",
-    "search": "Find the most similar images.",
+    "search": "Find the most similar studies, or see how often these agree.",
     "serve": "Show stores on a page: drop an image, look at similar cases and at a map.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
@@ -41,6 +41,7 @@ _ROOMS = {
     "compare": "cli.comparing",
     "generate": "cli.generating",
     "localise": "cli.localising",
+    "search": "cli.exploring",
     "serve": "cli.page",
 }
 

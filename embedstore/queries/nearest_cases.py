@@ -106,8 +106,8 @@ class UnitIndex:
         width = min(total, self._first_width(asked, k, total))
         while len(pending):
             rows = np.flatnonzero(np.isin(owners, pending))
-            vectors = np.concatenate([asked[one].vectors for one in pending]).astype(np.float32)
-            patients = [asked[owner].patients for owner in owners[rows]]
+            vectors = np.concatenate([asked[one].vectors for one in pending.tolist()]).astype(np.float32)
+            patients = [asked[owner].patients for owner in owners[rows].tolist()]
             positions, cosines = self.index.nearest(
                 vectors, width, among=among, outside=self.index.patient_codes(patients)
             )

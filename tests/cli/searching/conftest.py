@@ -14,10 +14,10 @@ from embedstore.phantoms.mura import write_phantom_mura
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the images (MURA-v1.1), their store (mura.store) and a run (run)."""
     folder = tmp_path_factory.mktemp("phantom")
-    write_phantom_mura(folder, patients=30, seed=0)
+    write_phantom_mura(folder, patients=24, seed=0)
     arguments = ["extract", "--dataset", "mura", "--root", str(folder / "MURA-v1.1"), "--encoder", "hog"]
     assert run([*arguments, "--store", str(folder / "mura.store")]) == 0
-    probe = ["probe", "--head", "knn", "--draws", "20", "--folds", "2", "--out", str(folder / "run")]
+    probe = ["probe", "--head", "mlp", "--draws", "20", "--folds", "2", "--out", str(folder / "run")]
     assert run([*probe, "--store", str(folder / "mura.store")]) == 0
     return folder
 

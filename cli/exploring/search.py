@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.completion import complete_runs
+from cli.exploring.hits_text import print_hits
 from cli.key_options import by_option
 from cli.options import (
     ProjectCommand,
@@ -19,7 +21,7 @@ from cli.options import (
     store_option,
     where_option,
 )
-from cli.printing.search_hits import hits_document, print_hits
+from cli.searching.hits_document import hits_document
 from cli.searching.search_options import IMAGE, STUDY, SearchOptions, SearchQuery, SearchTools
 from cli.searching.search_store import open_search
 from cli.wording import for_command_line
@@ -53,6 +55,26 @@ from embedstore.errors import UsageError
     multiple=True,
     help="Also write the pictures, side by side: .png or .html; repeatable.",
 )
+@click.option(
+    "--evaluate",
+    is_flag=True,
+    help="Instead of searching: let labelled units ask, and see whether the nearest of other patients agree.",
+)
+@click.option(
+    "--space",
+    shell_complete=complete_runs,
+    type=click.Path(path_type=Path),
+    help="With --evaluate: also in the hidden layer of this run of an mlp.",
+)
+@click.option(
+    "--queries",
+    type=click.IntRange(1),
+    default=2000,
+    show_default=True,
+    help="With --evaluate: units that ask at most, drawn at random.",
+)
+@click.option("--draws", type=click.IntRange(1), default=2000, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of queries and draws.")
 @click.option("--encoder", help="Folder or hub id of the store's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
 @by_option
@@ -70,6 +92,11 @@ def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given
     Example:
       embed search MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive/image1.png -k 5 --where anatomy=XR_ELBOW
     """
+    if given["evaluate"]:
+        _evaluate(images, store, as_json, given)
+        return
+    if given["space"] is not None:
+        raise UsageError("--space belongs to --evaluate")
     if not (images or given["ids"] or given["text"] is not None):
         raise UsageError("give one of: image files, --id IMAGE_OR_STUDY, --text WORDS")
     if given["sheet"]:
@@ -103,3 +130,23 @@ def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given
     for path in given["sheet"]:
         save_sheet(path, opened, found)
         print_notice(f"wrote {path}")
+
+
+def _evaluate(images: tuple[Path, ...], store: Path | None, as_json: bool, given: Mapping[str, Any]) -> None:
+    from cli.exploring.quality_text import print_search_quality
+    from cli.searching.evaluate_search import evaluate_search
+    from heads.retrieval.evaluate_retrieval import RetrievalOptions
+
+    named = {"IMAGE": images, "--id": given["ids"], "--text": given["text"], "--sheet": given["sheet"]}
+    if wrong := [name for name, entry in named.items() if entry]:
+        raise UsageError(f"--evaluate asks with the store's own units; leave {', '.join(wrong)} out")
+    options = RetrievalOptions(
+        k=given["k"], queries=given["queries"], draws=given["draws"], seed=given["seed"]
+    )
+    found = evaluate_search(
+        require(store, "--store"), given["task"], options, space=given["space"], where=given["where"]
+    )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_search_quality(found)
