@@ -19,7 +19,7 @@ from cli.page.memory_files import MemoryFiles
 from cli.page.pictures import Pictures
 from cli.page.served_store import ServedStore, Shelf
 from cli.printing.prediction_file import compact
-from cli.searching.search_options import SearchOptions, SearchQuery
+from cli.searching.search_options import SearchQuery
 from cli.studying.answer_words import answer_in_words, lumbar_table
 from cli.studying.predict_options import PredictOptions
 from embedstore.decoding.decode import DecodeJob
@@ -122,6 +122,8 @@ class Desk:
         self._pictures = pictures
         self._kept: OrderedDict[str, Sent] = OrderedDict()
         self._lock = threading.Lock()
+        # One thing is answered at a time, while searches go on.
+        self._turn = threading.Lock()
 
     def answer(self, files: MemoryFiles, options: Mapping[str, Any]) -> dict[str, Any]:
         """Answer for files.
@@ -155,7 +157,7 @@ class Desk:
         notices: list[str] = []
         images = _Images()
         answers: list[dict[str, Any]] = []
-        with self._shelf.turn:
+        with self._turn:
             if options.get("run"):
                 run = self._shelf.run(options["run"])
                 answers = self._answered(files, served, run, _metadata(options), images, notices)
@@ -259,12 +261,9 @@ class Desk:
 
     def _embedded(self, files: MemoryFiles, served: ServedStore, images: _Images, notices: list[str]) -> None:
         """Embed what was sent, where there is no run to answer."""
-        with served.turn:
-            found = served.search.search(
-                SearchQuery(images=files.paths), SearchOptions(k=1), notify=notices.append
-            )
+        found = served.encoding.of(SearchQuery(images=files.paths), notify=notices.append)
         notices[:] = [_nameless(line, files) for line in notices]
-        for query in found.queries:
+        for query in found:
             path, _, frame = str(query.name).partition("#")
             images.names.append(query.name)
             images.jobs.append(DecodeJob(str(Path(path).absolute()), int(frame or 0)))

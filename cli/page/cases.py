@@ -88,7 +88,7 @@ def _case(served: ServedStore, hit: SearchHit, run: Run | None) -> dict[str, Any
             ],
         }
     return {
-        **served.facts(hit.row),
+        **served.facts(hit.row, hit.record),
         "cosine": round(hit.cosine, 4),
         "images": hit.images,
         "run": said,

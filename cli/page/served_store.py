@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cli.page.catalog import Catalog
+from cli.searching.query_vectors import QueryVectors
 from cli.searching.search_options import SearchTools
 from cli.searching.search_store import StoreSearch, open_search
 from cli.studying.openings import Openings
@@ -32,6 +34,8 @@ from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task
 from heads.runs.run import Run
 
+# How long a store is taken to be what it was.
+LOOK_S = 1.0
 # A column with more different values is no list to choose from.
 _MOST_VALUES = 40
 _NO_FACTS = frozenset({"image_id", "path", "frame", "patient_id", "study_id", "series_id", *CROP_COLUMNS})
@@ -77,13 +81,18 @@ class ServedStore:
     def __init__(self, store: Store, tools: SearchTools | None = None) -> None:
         self.store = store
         self._tools = tools or SearchTools()
-        # Searches come one at a time.
+        # Searches come one at a time; what was sent is embedded beside them.
         self.turn = threading.Lock()
 
     @cached_property
     def search(self) -> StoreSearch:
         """What searches it, with `turn` held."""
         return open_search(self.store, self._tools)
+
+    @cached_property
+    def encoding(self) -> QueryVectors:
+        """What turns files into vectors, for one thread at a time."""
+        return QueryVectors(store=self.store, tools=self._tools)
 
     @property
     def index(self) -> Index:
@@ -114,6 +123,10 @@ class ServedStore:
                 of_unit = np.array([*(code.get(cell, -1) for cell in cells), -1], np.int16)
                 found.append(LabelColumn(task.name, target, task.classes, of_unit[of_row]))
         return found
+
+    @cached_property
+    def _labels_by_task(self) -> dict[str, list[LabelColumn]]:
+        return {name: [label for label in self.labels if label.task == name] for name in self.tasks}
 
     @cached_property
     def studies(self) -> npt.NDArray[np.str_]:
@@ -147,13 +160,19 @@ class ServedStore:
             raise DataError("this image has no vector yet")
         return row
 
-    def facts(self, row: int) -> dict[str, Any]:
-        """Return what is known of an image of a row: its id, study, patient, labels, and the cells of its row."""
-        record = {
-            name: cell
-            for name, cell in self.store.table.slice(row, 1).to_pylist()[0].items()
-            if cell not in (None, "")
-        }
+    def facts(self, row: int, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what is known of an image of a row: its id, study, patient, labels, and the cells of its row.
+
+        Parameters
+        ----------
+        row
+            The row.
+        record
+            Its cells, where they were read already.
+        """
+        if record is None:
+            record = self.store.table.slice(row, 1).to_pylist()[0]
+        record = {name: cell for name, cell in record.items() if cell not in (None, "")}
         columns = [name for name in record if name not in FIXED_COLUMNS and name not in CROP_COLUMNS]
         shown = [name for name in ("split", "modality", *columns) if name in record]
         return {
@@ -170,7 +189,7 @@ class ServedStore:
         """Return the labels of an image in words; those of a task of many targets are counted, the gravest first."""
         found = []
         for name, task in self.tasks.items():
-            own = [label for label in self.labels if label.task == name and label.codes[row] >= 0]
+            own = [label for label in self._labels_by_task[name] if label.codes[row] >= 0]
             if len(task.targets) <= _SHOWN_LABELS:
                 plain = len(self.labels) == 1
                 found += [
@@ -240,32 +259,32 @@ class Shelf:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.openings = Openings(keep=True)
-        # Also held by whoever hands the openings to a job.
-        self.turn = threading.RLock()
-        self._served: dict[str, ServedStore] = {}
+        self._turn = threading.Lock()
+        self._served: dict[str, tuple[float, ServedStore]] = {}
 
     def served(self, name: object) -> ServedStore:
-        """Return a store by its short name; one that has changed on disk is opened again."""
+        """Return a store by its short name; one that has changed on disk is opened again, a second later at most."""
         path = self.catalog.store(name)
-        with self.turn:
+        with self._turn:
+            now = time.monotonic()
+            looked, held = self._served.get(str(name), (-LOOK_S, None))
+            if held is not None and now - looked < LOOK_S:
+                return held
             store = self.openings.store(path)
-            held = self._served.get(str(name))
             if held is None or held.store is not store:
-                catalog = self.catalog
-                held = ServedStore(
-                    store,
-                    SearchTools(
-                        encoder=catalog.encoder,
-                        device=catalog.device,
-                        workers=catalog.workers,
-                        key_file=catalog.key_file,
-                    ),
-                )
-                self._served[str(name)] = held
+                held = ServedStore(store, self._tools())
+            self._served[str(name)] = now, held
             return held
 
     def run(self, name: object) -> Run:
         """Return a run by its short name."""
-        folder = self.catalog.run(name)
-        with self.turn:
-            return self.openings.run(folder)
+        return self.openings.run(self.catalog.run(name))
+
+    def _tools(self) -> SearchTools:
+        catalog = self.catalog
+        return SearchTools(
+            encoder=catalog.encoder,
+            device=catalog.device,
+            workers=catalog.workers,
+            key_file=catalog.key_file,
+        )

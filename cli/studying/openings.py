@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -28,12 +29,13 @@ class Openings:
     Parameters
     ----------
     keep
-        Whether what was opened is given again, until its folder is another. Not for several threads at once.
+        Whether what was opened is given again, until its folder is another; also to several threads.
     """
 
     def __init__(self, *, keep: bool = False) -> None:
         self._keep = keep
         self._kept: dict[str, dict[object, object]] = {}
+        self._turn = threading.Lock()
 
     def run(self, folder: Path) -> Run:
         """Return a run; errors as `heads.runs.run_files.load_run`."""
@@ -64,14 +66,15 @@ class Openings:
     def _once(self, kind: str, key: object, opened: Callable[[], Found]) -> Found:
         if not self._keep:
             return opened()
-        kept = self._kept.setdefault(kind, {})
-        if key not in kept:
-            found = opened()
-            while len(kept) >= _KEPT:
-                del kept[next(iter(kept))]
-            kept[key] = found
-        kept[key] = kept.pop(key)  # the last to go
-        return kept[key]  # type: ignore[return-value]
+        with self._turn:
+            kept = self._kept.setdefault(kind, {})
+            if key not in kept:
+                found = opened()
+                while len(kept) >= _KEPT:
+                    del kept[next(iter(kept))]
+                kept[key] = found
+            kept[key] = kept.pop(key)  # the last to go
+            return kept[key]  # type: ignore[return-value]
 
 
 def _changing(path: Path) -> list[Path]:

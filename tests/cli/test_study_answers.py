@@ -209,7 +209,9 @@ def test_a_study_that_is_sent_to_the_page_is_answered_as_its_store_beside_the_cr
         for path in sorted((world.images / WHOLE).rglob("*.dcm")):
             image, buffer = pydicom.dcmread(path), io.BytesIO()
             # What a scanner says itself; the data set's own table is not sent.
-            image.SeriesDescription = {"101": "Sagittal T1", "102": "Sagittal T2", "103": "Axial T2"}[path.parent.name]
+            image.SeriesDescription = {"101": "Sagittal T1", "102": "Sagittal T2", "103": "Axial T2"}[
+                path.parent.name
+            ]
             image.save_as(buffer)
             writing.writestr(str(path.relative_to(world.images)), buffer.getvalue())
     catalog = Catalog(stores={"crops": world.store}, runs={"crops": world.run})

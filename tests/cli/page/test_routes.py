@@ -255,7 +255,8 @@ def test_a_run_is_shown_with_its_intervals_and_its_report(client, project):
     assert client.get("/runs/other").status == 400
 
 
-def test_a_store_that_grows_is_opened_again(project):
+def test_a_store_that_grows_is_opened_again(project, monkeypatch):
+    monkeypatch.setattr("cli.page.served_store.LOOK_S", 0.0)
     shelf = Shelf(catalog_of(project))
     first = shelf.served("mura")
     assert shelf.served("mura") is first
