@@ -193,12 +193,12 @@ const short = (id) => (id.length > 30 ? id.split("/").slice(-2).join("/") : id);
 
 function caseOf(one) {
   const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `run: ${target.class} ${percent(target.share)}${one.run.of > 1 ? `, ${target.target.replaceAll("_", " ")}` : ""}`)) : [];
-  const facts = Object.entries(one.facts).slice(0, 4).map(([, value]) => value).join(", ");
+  const facts = [...Object.entries(one.facts).slice(0, 4).map(([, value]) => value), ...(one.images > 1 ? [`${one.images} images`] : [])].join(", ");
   return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => ask({ rows: [one.row] })) },
     picture(address(one.row, "small"), ""),
     make("span", { className: "words" },
       make("span", { className: "top" }, make("span", {}, one.labels.join(", ") || "no label"), make("span", { title: "cosine" }, one.cosine.toFixed(2))),
-      ...said, make("span", { className: "id" }, facts), make("span", { className: "id", title: one.study }, `${short(one.study)}${one.images > 1 ? `, ${one.images} images` : ""}`)));
+      ...said, make("span", { className: "id" }, facts), make("span", { className: "id line", title: one.study }, short(one.study))));
 }
 
 function drawFilters() {
