@@ -24,6 +24,7 @@ COMMANDS = {
     "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar studies, or see how often these agree.",
+    "audit": "Find copies, leaks, and images that are not what their rows say.",
     "serve": "Show stores on a page: drop an image, look at similar cases and at a map.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
@@ -38,6 +39,7 @@ COMMANDS = {
 }
 # Commands that have a room of their own.
 _ROOMS = {
+    "audit": "cli.exploring",
     "compare": "cli.comparing",
     "generate": "cli.generating",
     "localise": "cli.localising",

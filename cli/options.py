@@ -91,6 +91,15 @@ def where_option(function: F) -> F:
     )(function)
 
 
+def keep_option(function: F) -> F:
+    """Add ``--keep``: a list of images to leave out."""
+    return click.option(
+        "--keep",
+        type=click.Path(path_type=Path),
+        help="Leave images out that this list says `no` to; `embed audit --keep FILE` writes one.",
+    )(function)
+
+
 def subgroups_option(function: F) -> F:
     """Add ``--subgroup``: columns by which results are split, repeated or with commas."""
     return click.option(

@@ -24,6 +24,7 @@ from cli.key_options import key_option
 from cli.options import (
     ProjectCommand,
     json_option,
+    keep_option,
     print_json,
     print_notice,
     project_of,
@@ -220,6 +221,7 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     help="Where heads are fitted; auto takes a GPU if there is one.",
 )
 @click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
+@keep_option
 @click.option("--verbose", is_flag=True, help="Print every stage to stderr, also where that is no terminal.")
 @key_option
 @click.option("--runs", hidden=True, type=click.Path(path_type=Path))
@@ -286,6 +288,7 @@ def _job(
     fit_device: str,
     subgroups: tuple[str, ...],
     parts: str | None,
+    keep: Path | None,
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -313,6 +316,7 @@ def _job(
         key_file=key_file,
         subgroups=subgroups,
         parts=[] if parts is None else _listed(parts, "--parts", "heads"),
+        keep=keep,
     )
 
 

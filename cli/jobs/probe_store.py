@@ -15,13 +15,14 @@ from cli.jobs.run_folder import existing_run, require_own_run, require_run_folde
 from cli.jobs.text_tower import text_family_of
 from cli.notify import Notify, ignore
 from cli.project import shown
+from embedstore.audit.keep_list import read_keep_list, require_known
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.keys.key_file import read_key
 from embedstore.lumbar.levels import TARGETS
 from embedstore.lumbar.target_images import TARGETS_OF_CONDITIONS, rules_of_crops
 from embedstore.queries.image_files import hidden_images
-from embedstore.queries.load_view import load_views
+from embedstore.queries.load_view import LEFT_OUT, load_views
 from embedstore.queries.opened_stores import only_task
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task
@@ -84,6 +85,8 @@ class ProbeJob:
         lumbar targets they are by default the crops of each target, and a condition has one head for all its targets.
     fold_of_patient
         Outer fold of each patient, in place of those that the probe would deal.
+    keep
+        List of images to leave out (`embedstore.audit.keep_list`).
     """
 
     stores: Sequence[StrPath]
@@ -100,6 +103,7 @@ class ProbeJob:
     parts: Sequence[str] = ()
     image_rules: Mapping[str, ImageRule] | None = None
     fold_of_patient: Mapping[str, int] | None = None
+    keep: StrPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +152,8 @@ class OpenedProbe:
             stores=_other_stores(self.job),
             prompts=None if prompts is None else Path(prompts).stem,
         )
-        return Path(self.job.runs) / f"{self.view.task.name}-{name}{suffix}"
+        kept = "" if self.job.keep is None else f"-{Path(self.job.keep).stem}"
+        return Path(self.job.runs) / f"{self.view.task.name}-{name}{suffix}{kept}"
 
     def require_folder(self, folder: Path) -> None:
         """Refuse a place of a run where it cannot lie, or where nobody asked for one of other stores to be replaced."""
@@ -213,9 +218,17 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
                 with_columns=(_LEVEL,) if level_is_chosen else options.with_columns,
             )
         columns = tuple(dict.fromkeys([*(options.with_columns or ()), *options.place_columns]))
+        kept = None if job.keep is None else read_keep_list(job.keep)
         loaded = load_views(
-            stores, job.task, with_columns=columns, subgroups=job.subgroups, image_rules=rules
+            stores,
+            job.task,
+            with_columns=columns,
+            subgroups=job.subgroups,
+            image_rules=rules,
+            left_out=kept.left_out if kept else (),
         )
+        if kept:
+            require_known(kept, loaded.excluded.get(LEFT_OUT, 0), holder="what the task labels")
         view = options.take(loaded)
         if job.fold_of_patient is not None:
             view = replace(view, folds=_folds_of(view, job.fold_of_patient))

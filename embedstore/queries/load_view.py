@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,8 @@ from embedstore.view import MISSING, Units, View, units_spoken_for
 
 # Columns that say what kind of image it is, whatever the head gets.
 KINDS = ("modality", "body_part")
+# In `View.excluded`: images that a list names.
+LEFT_OUT = "left out"
 
 
 def load_view(
@@ -81,6 +83,7 @@ def load_views(
     with_columns: Sequence[str] = (),
     subgroups: Sequence[str] = (),
     image_rules: Mapping[str, ImageRule] | None = None,
+    left_out: Collection[str] = (),
 ) -> View:
     """Join the vectors of several stores with the task that each of them has.
 
@@ -99,6 +102,8 @@ def load_views(
         Manifest columns by which results are split, beside those that the task names.
     image_rules
         Target -> which images speak for it, in place of what the task says.
+    left_out
+        Ids of images to pass over; counted in ``excluded``.
 
     Raises
     ------
@@ -133,7 +138,7 @@ def load_views(
     require_columns(opened, [*with_columns, *subgroups, *task.unit_key, *of_rules])
     task = replace(task, subgroups=tuple(dict.fromkeys([*task.subgroups, *subgroups])))
     split_by = subgroup_columns(task, opened)
-    images = _join([_load_labelled(store, task, [*with_columns, *split_by]) for store in opened])
+    images = _join([_load_labelled(store, task, [*with_columns, *split_by], left_out) for store in opened])
     if not len(images.image_ids):
         listed = ", ".join(str(store.path) for store in opened)
         raise DataError(
@@ -271,7 +276,9 @@ class _LabelledImages:
     excluded: Counter[str]
 
 
-def _load_labelled(store: Store, task: Task, columns: Sequence[str]) -> _LabelledImages:
+def _load_labelled(
+    store: Store, task: Task, columns: Sequence[str], left_out: Collection[str]
+) -> _LabelledImages:
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
     excluded = Counter(f"failed: {failure.reason.value}" for failure in store.failures)
@@ -284,11 +291,14 @@ def _load_labelled(store: Store, task: Task, columns: Sequence[str]) -> _Labelle
     labelled = label_rows >= 0
     mask = image_mask(table, task.image_rules)
     speaking = labelled if mask is None else labelled & mask.any(axis=1)
-    kept = np.flatnonzero(speaking)
+    wanted = speaking & ~np.isin(embeddings.image_ids.astype(np.str_), list(left_out))
+    kept = np.flatnonzero(wanted)
+    if wanted.sum() < speaking.sum():
+        excluded[LEFT_OUT] = int(speaking.sum() - wanted.sum())
     if not labelled.all():
         excluded[_no_label(task)] = int((~labelled).sum())
-    if len(kept) < labelled.sum():
-        excluded[f"image for no target of task {task.name}"] = int(labelled.sum()) - len(kept)
+    if speaking.sum() < labelled.sum():
+        excluded[f"image for no target of task {task.name}"] = int(labelled.sum() - speaking.sum())
     return _LabelledImages(
         # Not copied where every image is kept: they are the largest array of a probe.
         X=embeddings.vectors if len(kept) == len(units) else embeddings.vectors[kept],
