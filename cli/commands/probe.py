@@ -50,6 +50,7 @@ from heads.inputs.class_weights import CLASS_WEIGHTS
 from heads.inputs.pooling import PROBE_POOLINGS
 from heads.protocol.fitting import FINALS
 from heads.protocol.options import LEAST_REPEATS, MOST_REPEATS, ProbeOptions
+from heads.protocol.splits import TRAINED_UNITS, TrainedUnits
 from heads.stages import watched
 
 _ALL = "all"
@@ -220,6 +221,13 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     show_default=True,
     help="Where heads are fitted; auto takes a GPU if there is one.",
 )
+@click.option(
+    "--trained-patients",
+    type=click.Choice(TRAINED_UNITS),
+    default="refuse",
+    show_default=True,
+    help="Patients on whom the store's encoder was fine-tuned: refuse them, leave them out, or use them all the same.",
+)
 @click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
 @keep_option
 @click.option("--verbose", is_flag=True, help="Print every stage to stderr, also where that is no terminal.")
@@ -289,6 +297,7 @@ def _job(
     subgroups: tuple[str, ...],
     parts: str | None,
     keep: Path | None,
+    trained_patients: TrainedUnits,
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -317,6 +326,7 @@ def _job(
         subgroups=subgroups,
         parts=[] if parts is None else _listed(parts, "--parts", "heads"),
         keep=keep,
+        trained_patients=trained_patients,
     )
 
 

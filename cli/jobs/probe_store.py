@@ -27,7 +27,7 @@ from embedstore.queries.opened_stores import only_task
 from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task
 from embedstore.task import ImageRule
-from embedstore.view import View
+from embedstore.view import View, without_split
 from heads.base import HeadFamily
 from heads.estimators.presets import preset, preset_family
 from heads.inputs.input_ways import HeadInputs, all_inputs
@@ -37,6 +37,7 @@ from heads.protocol.decided_by import decided_by, id_of
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.probe import probe
 from heads.protocol.probe_result import ProbeResult
+from heads.protocol.splits import TrainedUnits, with_trained_units
 from heads.registry import head_needs
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.reporting.pictures import pictures_on_page
@@ -87,6 +88,8 @@ class ProbeJob:
         Outer fold of each patient, in place of those that the probe would deal.
     keep
         List of images to leave out (`embedstore.audit.keep_list`).
+    trained_patients
+        What becomes of units whose patients a fine-tuned encoder was trained on (`heads.protocol.splits`).
     """
 
     stores: Sequence[StrPath]
@@ -104,6 +107,7 @@ class ProbeJob:
     image_rules: Mapping[str, ImageRule] | None = None
     fold_of_patient: Mapping[str, int] | None = None
     keep: StrPath | None = None
+    trained_patients: TrainedUnits = "refuse"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +233,9 @@ def open_probe(job: ProbeJob, *, notify: Notify = ignore) -> OpenedProbe:
         )
         if kept:
             require_known(kept, loaded.excluded.get(LEFT_OUT, 0), holder="what the task labels")
-        view = options.take(loaded)
+        if options.cross_validate:
+            loaded = without_split(loaded)
+        view = options.take(with_trained_units(loaded, job.trained_patients))
         if job.fold_of_patient is not None:
             view = replace(view, folds=_folds_of(view, job.fold_of_patient))
     if options.select_inputs and len(all_inputs(view)) == 1:

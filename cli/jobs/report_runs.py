@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from cli.notify import Notify, ignore
 from cli.project import shown
@@ -22,6 +23,7 @@ from heads.reporting.responses_page import save_responses
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run
 from heads.runs.run_files import RUN_FILE, load_run
+from heads.stages import counted
 
 
 def report_runs(
@@ -61,7 +63,7 @@ def report_runs(
     """
     places = _run_folders([Path(folder) for folder in folders], notify)
     by_task: dict[str, list[Run]] = {}
-    for place in places:
+    for place in counted("reading run", places):
         run = load_run(place)
         by_task.setdefault(run.document["task"]["name"], []).append(run)
     if len(by_task) > 1 and out is not None:
@@ -85,6 +87,7 @@ def compare_runs(
     draws: int | None = None,
     seed: int | None = None,
     out: StrPath | None = None,
+    trained_patients: Literal["refuse", "use"] = "refuse",
     notify: Notify = ignore,
 ) -> ComparisonTable:
     """Compare runs of one task with a baseline, on the units that all evaluated; the page is written if `out` names it.
@@ -93,7 +96,7 @@ def compare_runs(
     ----------
     folders
         Run folders; of several, what is no run folder is passed over and named.
-    baseline, subgroups, draws, seed
+    baseline, subgroups, draws, seed, trained_patients
         As `heads.comparison_table`.
     out
         The page.
@@ -109,7 +112,14 @@ def compare_runs(
     """
     _require_folder_of(out)
     places = _run_folders([Path(folder) for folder in folders], notify)
-    table = comparison_table(places, baseline=baseline, subgroups=subgroups, draws=draws, seed=seed)
+    table = comparison_table(
+        places,
+        baseline=baseline,
+        subgroups=subgroups,
+        draws=draws,
+        seed=seed,
+        trained_patients=trained_patients,
+    )
     if out is not None:
         save_comparison(out, table)
     return table

@@ -25,7 +25,7 @@ from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.predictions import NO_FOLD, Evidence, InnerFolds, Predictions
 from heads.protocol.probe_result import ProbeResult, Settings
-from heads.protocol.splits import Split, split_units
+from heads.protocol.splits import Split, require_untrained, split_units
 from heads.scores import log_odds_of
 from heads.stages import counted, stage
 from heads.statistics.conformal import UNKNOWN, ConformalSets, conformal_sets
@@ -136,6 +136,7 @@ def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
     asked.ways(view)
     _require_usable(view)
     split = split_units(view)
+    require_untrained(view, split)
     if split.mode != "outer cross-validation":
         require_disjoint_splits(view, split.fitted, split.evaluated)
     grid = asked.grid(family)

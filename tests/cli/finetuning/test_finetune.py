@@ -1,0 +1,65 @@
+"""From a store to an encoder to a store again, by the commands as they are printed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cli.main import run
+from tests.finetune.lessons import TASK, write_lesson
+
+SMALL = [
+    *("--store", "pictures.store", "--encoder", "base", "--yes", "--workers", "0", "--dtype", "float32"),
+    *("--epochs", "1", "--batch", "16", "--head-shape", "8", "--lr", "1e-3"),
+]
+
+
+@pytest.fixture
+def lesson(tmp_path, monkeypatch):
+    write_lesson(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("lesson")
+def test_a_table_of_several_numbers_of_blocks_and_what_to_type_next(capsys):
+    assert run(["finetune", *SMALL, "--blocks", "1,2"]) == 0
+    printed, said = capsys.readouterr()
+    assert [line.split()[0] for line in printed.splitlines()[1:3]] == ["1", "2"]
+    assert "encoders/task-unfreeze-1-k1" in printed or "encoders/task-unfreeze-1-k2" in printed
+    assert "not yet evidence: these patients chose the epoch" in printed
+    assert f"--task {TASK} --trained-patients leave-out" in printed
+    assert "epoch 1: validation loss" in said
+    assert run(["finetune", *SMALL, "--out", "one", "--method", "lora", "--lora-r", "2", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["recipe"]["lora"]["r"] == 2
+    assert document["history"][-1]["epoch"] == 1
+    assert run(["finetune", *SMALL, "--out", "one"]) == 2
+    assert "--out must be a new folder; one is a finished encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--blocks", "2,two"],
+            "--blocks must be a number, several with commas between, or all; found '2,two'",
+        ),
+        (["--head-shape", "512;128"], "--head-shape must be widths with commas between, or linear"),
+        (
+            ["--method", "lora", "--lora-targets", "q,w"],
+            "--lora-targets must be some of q, k, v, out, fc1, fc2",
+        ),
+        (["--rotate", "45"], "--rotate must be from 0 to 30"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_read(capsys, arguments, message):
+    assert run(["finetune", "--store", "gone", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lesson")
+def test_without_a_gpu_somebody_has_to_say_so(capsys):
+    arguments = [word for word in SMALL if word != "--yes"]
+    assert run(["finetune", *arguments, "--device", "cpu"]) == 2
+    assert "--yes goes on all the same" in capsys.readouterr().err
