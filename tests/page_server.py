@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cli.page.catalog import Catalog, find_runs, find_stores
-from cli.page.door import Door
+from cli.page.guard import Door
 from cli.page.routes import Page, new_page
 from cli.page.server import bind, closing, new_server
 from embedstore.extraction.extract import ExtractOptions, extract

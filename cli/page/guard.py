@@ -1,13 +1,16 @@
-"""What stands before every answer: whose host name, whose page, whose session; and what every answer says of itself."""
+"""What stands before every answer: whose link, host name, page and session; and what every answer says of itself."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import ipaddress
+import secrets
 import sys
 import time
 import traceback
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,8 +18,8 @@ from urllib.parse import parse_qs
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cli.page.door import Door
-
+# Browsers that may look at once; the oldest has to open a new link when there are more.
+_MOST_SESSIONS = 32
 _SAFE = ("GET", "HEAD")
 # Requests being answered at once; beyond them the next is sent away.
 MOST_REQUESTS = 128
@@ -40,6 +43,50 @@ _WELCOME = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
     '<link rel="icon" href="/static/icon.svg"><title>embedstore</title><p><a href="/">Open the page</a></p></html>'
 )
+
+
+@dataclass(eq=False)
+class Door:
+    """Exchanges a link's token for a session, once, and then makes the next link.
+
+    Parameters
+    ----------
+    port
+        Of the page: cookies do not tell ports apart, so it is part of their name.
+    say_link
+        Is told the token of each new link.
+    """
+
+    port: int
+    say_link: Callable[[str], None] = lambda token: None
+    _token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    _sessions: list[str] = field(default_factory=list)
+
+    @property
+    def token(self) -> str:
+        """Of the link that opens."""
+        return self._token
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie."""
+        return f"embedstore-page-{self.port}"
+
+    def exchange(self, token: str) -> str | None:
+        """Return a new session for the token of the current link, which is then used up; None for any other."""
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return None
+        session = secrets.token_urlsafe(32)
+        self._sessions = [*self._sessions[-_MOST_SESSIONS + 1 :], session]
+        self._token = secrets.token_urlsafe(32)
+        self.say_link(self._token)
+        return session
+
+    def knows(self, session: str) -> bool:
+        """Say whether a cookie's value is one of the sessions."""
+        # All are compared, so that the time tells nothing.
+        asked = session.encode(errors="replace")
+        return sum(hmac.compare_digest(asked, own.encode()) for own in self._sessions) > 0
 
 
 class SlowClient(Exception):

@@ -66,7 +66,7 @@ class MemoryFiles:
         if len(self.paths) >= MOST_FILES:
             raise TooMuch(f"at most {MOST_FILES:,} files can be sent at once")
         path = self.folder / f"file-{len(self.paths):04d}"
-        if hasattr(os, "memfd_create"):
+        if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
             descriptor = os.memfd_create("embedstore-sent", os.MFD_CLOEXEC)
             path.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
         else:

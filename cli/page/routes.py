@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from cli.page.answering import Desk
+from cli.page.auditing import Audits
 from cli.page.cases import find_cases
 from cli.page.catalog import Catalog, run_document
 from cli.page.guard import SlowClient
@@ -60,6 +61,7 @@ class Page:
     pictures: Pictures
     desk: Desk
     workshop: Workshop
+    audits: Audits
     limit_bytes: int
 
     async def look(self, request: Request) -> Response:
@@ -128,6 +130,20 @@ class Page:
         question = await read_json(request)
         return JSONResponse(await self.workshop.run(SEARCH, self._rows, question))
 
+    async def audit(self, request: Request) -> Response:
+        """Return where the audit of a store is, and what it found."""
+        return JSONResponse(await self.workshop.run(SEARCH, self.audits.state, request.path_params["store"]))
+
+    async def begin_audit(self, request: Request) -> Response:
+        """Begin the audit of a store."""
+        self.audits.begin(request.path_params["store"])
+        return JSONResponse({"state": "working", "done": 0, "total": 0})
+
+    async def words(self, request: Request) -> Response:
+        """Say whether a store can be searched by words: its encoder is asked, which may take a while."""
+        served = self.shelf.served(request.path_params["store"])
+        return JSONResponse({"words": await self.workshop.run(MAP, lambda: served.has_words)})
+
     async def run(self, request: Request) -> Response:
         """Return the metrics of a run."""
         return JSONResponse(_metrics(self.catalog, request.path_params["run"]))
@@ -158,8 +174,7 @@ class Page:
             "encoder": store.identity.encoder,
             "phantom": any(source.phantom for source in store.sources),
             "first_row": int(served.rows[0]) if len(served.rows) else None,
-            "words": "siglip" in store.identity.encoder,
-            "crops": store.identity.crop is not None,
+            "pictured": len(served.rows) > 0 and served.facts(int(served.rows[0]))["pictured"],
             "choices": served.choices,
             "tasks": [{"name": task.name, "targets": len(task.targets)} for task in served.tasks.values()],
             "runs": [
@@ -226,6 +241,9 @@ def build_app(page: Page) -> Starlette:
         Route(f"{store}/map", _answered(page.map)),
         Route(f"{store}/map/points/{{way}}", _answered(page.points)),
         Route(f"{store}/map/colours/{{number:int}}", _answered(page.colours)),
+        Route(f"{store}/audit", _answered(page.audit)),
+        Route(f"{store}/audit", _answered(page.begin_audit), methods=["POST"]),
+        Route(f"{store}/words", _answered(page.words)),
         Route("/runs/{run}", _answered(page.run)),
         Route("/runs/{run}/report", _answered(page.report)),
     ]
@@ -236,7 +254,7 @@ def build_app(page: Page) -> Starlette:
 def new_page(catalog: Catalog, *, limit_bytes: int) -> Page:
     """Return what is behind the addresses, with nothing opened yet."""
     shelf, pictures = Shelf(catalog), Pictures()
-    return Page(catalog, shelf, pictures, Desk(shelf, pictures), Workshop(PLACES), limit_bytes)
+    return Page(catalog, shelf, pictures, Desk(shelf, pictures), Workshop(PLACES), Audits(shelf), limit_bytes)
 
 
 def _answered(endpoint: Endpoint) -> Endpoint:

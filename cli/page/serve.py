@@ -118,7 +118,7 @@ def command(
 def _serve(
     catalog: Catalog, *, host: str, port: int, names: tuple[str, ...], tsne: bool, limit_bytes: int
 ) -> None:
-    from cli.page.door import Door
+    from cli.page.guard import Door
     from cli.page.routes import new_page
     from cli.page.server import LOOPBACK, bind, link, serve
     from cli.page.store_map import cached_tsne, compute_tsne

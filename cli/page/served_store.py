@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cli.jobs.text_tower import text_tower_of
 from cli.page.catalog import Catalog
 from cli.searching.query_vectors import QueryVectors
 from cli.searching.search_options import SearchTools
 from cli.searching.search_store import StoreSearch, open_search
 from cli.studying.openings import Openings
 from embedstore.decoding.decode import DecodeJob
-from embedstore.errors import DataError
+from embedstore.errors import DataError, EmbedError
 from embedstore.keys.key_file import read_key
 from embedstore.manifest import CROP_COLUMNS, FIXED_COLUMNS, Manifest, path_from_manifest
 from embedstore.pipeline.chunk_work import box_of
@@ -93,6 +94,16 @@ class ServedStore:
     def encoding(self) -> QueryVectors:
         """What turns files into vectors, for one thread at a time."""
         return QueryVectors(store=self.store, tools=self._tools)
+
+    @cached_property
+    def has_words(self) -> bool:
+        """Whether the encoder can be built here and has a text tower."""
+        tools = self._tools
+        try:
+            text_tower_of(self.store, encoder=tools.encoder, device=tools.device)
+        except EmbedError:
+            return False
+        return True
 
     @property
     def index(self) -> Index:
@@ -183,6 +194,7 @@ class ServedStore:
             "labels": self._labels_of(row),
             "facts": {name: record[name] for name in shown[:_SHOWN_FACTS]},
             "windowed": self._is_dicom(row),
+            "pictured": self._is_there(row),
         }
 
     def _labels_of(self, row: int) -> list[str]:
@@ -227,6 +239,10 @@ class ServedStore:
     def _is_dicom(self, row: int) -> bool:
         place = self._places.get(str(self.store.image_ids[row]))
         return place is not None and place.suffix.lower() in ("", ".dcm", ".dicom", ".ima")
+
+    def _is_there(self, row: int) -> bool:
+        place = self._places.get(str(self.store.image_ids[row]))
+        return place is not None and place.is_file()
 
     @cached_property
     def _ranges(self) -> dict[str, tuple[float, float]]:

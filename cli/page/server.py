@@ -14,8 +14,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cli.page.door import Door
-from cli.page.guard import Guard
+from cli.page.guard import Door, Guard
 from cli.page.routes import Page, build_app
 from embedstore.errors import UsageError
 
@@ -168,6 +167,7 @@ def closing(page: Page) -> Iterator[None]:
     try:
         yield
     finally:
+        page.audits.close()
         page.workshop.close()
         page.pictures.close()
 

@@ -48,9 +48,11 @@ export const percent = (share) => {
 
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
+export const absent = (alt, name = "shot") => make("span", { className: `${name} gone`, role: "img", "aria-label": `${alt} (no picture)` }, "no picture");
+
 export function picture(address, alt, name = "shot") {
   const image = make("img", { src: address, alt, className: name, loading: "lazy", decoding: "async" });
-  image.addEventListener("error", () => image.replaceWith(make("span", { className: `${name} gone`, role: "img", "aria-label": `${alt} (no picture)` }, "no picture")), { once: true });
+  image.addEventListener("error", () => image.replaceWith(absent(alt, name)), { once: true });
   return image;
 }
 

@@ -1,6 +1,6 @@
 // The store in two dimensions: typed arrays into one ImageData, which draws 190,000 points in a few milliseconds.
 
-import { counted, find, get, make, picture, post, saved, say } from "./dom.js";
+import { absent, counted, find, get, make, picture, post, saved, say } from "./dom.js";
 
 const CLASSES = ["#56b4e9", "#e69f00", "#2fbf8f", "#f0e442", "#cc79a7", "#d55e00", "#8f9bff", "#9be15d", "#ff8a80", "#b0bec5", "#7fd1c7", "#e1a6ff"];
 const UNKNOWN = 0xff5a5550; // as stored in memory, alpha first: a grey that leaves room for what is known
@@ -218,7 +218,7 @@ async function point(at, spoken = false) {
   const x = (left + map.xy[2 * at] * half) / ratio, y = (top - map.xy[2 * at + 1] * half) / ratio;
   const stage = find("stage");
   const label = map.colouring && map.colouring.kind === "classes" && map.codes[at] !== NOTHING ? map.colouring.classes[map.codes[at]] : "";
-  tip.replaceChildren(picture(asked.address(row, "small"), label || "image", "large"), make("p", {}, label || "image"));
+  tip.replaceChildren(asked.store.pictured ? picture(asked.address(row, "small"), label || "image", "large") : absent("image", "large"), make("p", {}, label || "image"));
   tip.style.left = `${Math.max(4, Math.min(x + 14, stage.clientWidth - 138))}px`;
   tip.style.top = `${Math.max(4, Math.min(y + 14, stage.clientHeight - 170))}px`;
   tip.hidden = false;
@@ -261,7 +261,7 @@ async function choose(points) {
   const found = await post("/rows", { store: asked.store.name, rows });
   find("chosen").replaceChildren(...found.images.map((facts) => {
     const label = facts.labels.join(", ") || "no label";
-    return make("li", {}, make("button", { type: "button", className: "case", "aria-label": `Search from this image: ${label}`, onclick: () => asked.search(facts.row) }, picture(asked.address(facts.row, "small"), ""), make("span", { className: "words" }, label)));
+    return make("li", {}, make("button", { type: "button", className: "case", "aria-label": `Search from this image: ${label}`, onclick: () => asked.search(facts.row) }, facts.pictured ? picture(asked.address(facts.row, "small"), "") : absent(label), make("span", { className: "words" }, label)));
   }));
 }
 

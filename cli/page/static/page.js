@@ -1,7 +1,7 @@
 // The page: what is chosen, what is asked, and what is shown of it.
 
 import { answerOf } from "./answer.js";
-import { complain, counted, find, get, make, percent, picture, post, say, send } from "./dom.js";
+import { absent, complain, counted, find, get, make, percent, picture, post, say, send } from "./dom.js";
 import { openMap } from "./map.js";
 import { showAudit, showRun } from "./documents.js";
 import { show } from "./viewer.js";
@@ -37,17 +37,17 @@ async function begin() {
 async function chooseStore(name) {
   state.store = storeNamed(name);
   find("phantom").hidden = !state.store.phantom;
-  find("words").hidden = !state.store.words;
+  find("words").hidden = true;
+  get(`/stores/${encodeURIComponent(name)}/words`).then((answer) => answer.json()).then((found) => { if (state.store.name === name) find("words").hidden = !found.words; }, () => {});
   const runs = state.store.runs;
   find("run").replaceChildren(...runs.map((run) => make("option", { value: run.name }, run.own ? run.name : `${run.name} (of another store)`)), make("option", { value: "" }, "none"));
-  find("to-audit").hidden = !state.store.audit;
   drawFilters();
   state.query = null;
   find("query").hidden = find("answer").hidden = true;
   document.body.classList.remove("wide");
   await chooseRun(runs.length && runs[0].own ? runs[0].name : "");
   const shown = VIEWS.find((view) => find(`to-${view}`).hasAttribute("aria-current"));
-  await openView(shown === "audit" && !state.store.audit ? "cases" : shown);
+  await openView(shown);
 }
 
 async function chooseRun(name) {
@@ -70,7 +70,7 @@ async function openView(view) {
   if (view === "cases" && !state.query) await ask({ rows: [firstRow()] }, { again: true, quiet: true });
   if (view === "map") await openMap({ store: state.store, run: state.run, address, search: (row) => guarded(async () => { await openView("cases"); await ask({ rows: [row] }); find("query-title").scrollIntoView({ block: "nearest" }); }) });
   if (view === "runs") await showRun(state.store, state.run);
-  if (view === "audit") await showAudit(state.store, address, (row) => guarded(async () => { await openView("cases"); await ask({ rows: [row] }); }));
+  if (view === "audit") await showAudit(state.store.name, address, (row) => guarded(async () => { await openView("cases"); await ask({ rows: [row] }); }));
 }
 
 const firstRow = () => state.store.first_row;
@@ -172,7 +172,7 @@ function showRow(facts) {
   find("answer").hidden = true;
   document.body.classList.remove("wide");
   find("query-title").textContent = "Asked: an image of the store";
-  show(find("viewer"), { image: address(facts.row, "large"), grey: facts.windowed ? address(facts.row, "grey") : "", alt: describe(facts) });
+  show(find("viewer"), { image: facts.pictured ? address(facts.row, "large") : "", grey: facts.pictured && facts.windowed ? address(facts.row, "grey") : "", alt: describe(facts) });
   const terms = [["labels", facts.labels.join(", ") || "none"], ["image", facts.image_id], ["patient", facts.patient || "unknown"], ...Object.entries(facts.facts)];
   find("query-facts").replaceChildren(make("dl", { className: "facts" }, ...terms.flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))])));
 }
@@ -195,7 +195,7 @@ function caseOf(one) {
   const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `run: ${target.class} ${percent(target.share)}${one.run.of > 1 ? `, ${target.target.replaceAll("_", " ")}` : ""}`)) : [];
   const facts = [...Object.entries(one.facts).slice(0, 4).map(([, value]) => value), ...(one.images > 1 ? [`${one.images} images`] : [])].join(", ");
   return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => ask({ rows: [one.row] })) },
-    picture(address(one.row, "small"), ""),
+    one.pictured ? picture(address(one.row, "small"), "") : absent("case"),
     make("span", { className: "words" },
       make("span", { className: "top" }, make("span", {}, one.labels.join(", ") || "no label"), make("span", { title: "cosine" }, one.cosine.toFixed(2))),
       ...said, make("span", { className: "id" }, facts), make("span", { className: "id line", title: one.study }, short(one.study))));

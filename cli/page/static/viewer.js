@@ -1,9 +1,9 @@
 // One picture large; of a grey DICOM image its values, with window and level.
 
-import { get, make, picture } from "./dom.js";
+import { absent, get, make, picture } from "./dom.js";
 
 export function show(place, { image, grey, alt }) {
-  const frame = make("div", { className: "picture" }, picture(image, alt, "large"));
+  const frame = make("div", { className: "picture" }, image ? picture(image, alt, "large") : absent(alt, "large"));
   place.replaceChildren(frame);
   if (grey) windowed(place, frame, grey, alt);
 }

@@ -270,7 +270,7 @@ def test_it_fits_a_narrow_screen_in_light_and_dark(page, picture, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 740})
     drop(page, picture)
-    for view in ("cases", "map", "runs"):
+    for view in ("cases", "map", "runs", "audit"):
         page.click(f"#to-{view}")
         page.wait_for_selector(f"#{view}-view:not([hidden]) h2")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,15 +15,18 @@ from sklearn.decomposition import PCA
 
 from cli.jobs.predict_inputs import predict_inputs
 from cli.page import answering
+from cli.page.auditing import Audits
 from cli.page.memory_files import MemoryFiles, TooMuch
 from cli.page.pictures import Pictures
 from cli.page.routes import new_page
 from cli.page.served_store import Shelf
 from cli.page.store_map import cached_tsne, compute_tsne, tsne_file
+from cli.searching.audit_job import AuditJob
 from cli.searching.search_options import SearchOptions, SearchQuery
 from cli.searching.search_store import search_store
 from cli.studying.predict_options import PredictOptions
 from embedstore import open_store, read_task
+from embedstore.audit.audit_store import AuditOptions, audit_store
 from embedstore.decoding.decode import DecodeJob
 from heads.runs.run_files import load_run
 from tests.page_server import catalog_of, grey_dicom
@@ -240,6 +246,53 @@ def test_chosen_rows_are_listed_with_their_ids(client, store):
     facts = client.post("/rows", {"store": "mura", "rows": rows}).json["images"]
     assert [one["row"] for one in facts] == rows
     assert client.post("/rows", {"store": "mura", "rows": [10**6]}).status == 400
+
+
+def test_an_audit_is_made_beside_the_page_and_shown(client, store, monkeypatch):
+    # By vectors alone, which takes a tenth of the time.
+    monkeypatch.setattr("cli.page.auditing.AuditJob", partial(AuditJob, pictures=False))
+    assert client.get("/stores/mura/audit").json == {"state": "none"}
+    assert client.post("/stores/mura/audit", {}).json["state"] == "working"
+    assert client.post("/stores/mura/audit", {}).status == 400  # one at a time
+    began = time.monotonic()
+    while (found := client.get("/stores/mura/audit").json)["state"] == "working":
+        assert time.monotonic() - began < 60
+        time.sleep(0.05)
+    expected = audit_store(store, AuditOptions(pictures=False))
+    assert found["state"] == "done"
+    assert {kind["kind"]: kind["count"] for kind in found["kinds"]} == expected.counts
+    assert found["pictures"] == expected.pictures
+    for kind in found["kinds"]:
+        for shown, own in zip(kind["findings"], expected.of_kind(kind["kind"]), strict=False):
+            assert shown["why"] == own.why
+            assert [str(store.image_ids[image["row"]]) for image in shown["images"]] == list(
+                own.image_ids[:6]
+            )
+
+
+def test_an_audit_ends_with_the_page(project, monkeypatch):
+    told = threading.Event()
+
+    def endless(job, *, progress):
+        while True:
+            progress(1, 9)
+            told.set()
+            time.sleep(0.01)
+
+    monkeypatch.setattr("cli.page.auditing.run_audit", endless)
+    audits = Audits(Shelf(catalog_of(project)))
+    audits.begin("mura")
+    assert told.wait(5)
+    assert audits.state("mura") == {"state": "working", "done": 1, "total": 9}
+    audits.close()
+    assert audits.state("mura") == {"state": "failed", "error": "the page has ended"}
+
+
+def test_a_store_whose_encoder_has_no_words_is_not_asked_by_words(client):
+    assert client.get("/stores/mura/words").json == {"words": False}
+    answer = client.post("/search", {"store": "mura", "text": "a fracture"})
+    assert answer.status == 400
+    assert "has no text tower" in answer.json["error"]
 
 
 def test_a_run_is_shown_with_its_intervals_and_its_report(client, project):
