@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ _MOST_CONNECTIONS = 512
 _LONGEST_HEADERS = 1 << 14
 _END_S = 5
 _IDLE_S = 15
+_SWITCH_S = 0.0005
 # For all headers of a request, from their first byte (or the connection's beginning) to their last.
 HEADERS_S = 10.0
 # Within which a reader that has stopped must go on.
@@ -192,6 +194,13 @@ def serve(
         Called when the page can be opened.
     """
     server = new_server(page, door, names=names)
-    with closing(page):
-        ready()
-        server.run(sockets=list(sockets))
+    usual = sys.getswitchinterval()
+    # The loop that talks to clients waits for the thread that searches, 5 ms by default at each step: 50 clients got
+    # 170 to 240 answers a second in place of 115 to 200, in turns.
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        with closing(page):
+            ready()
+            server.run(sockets=list(sockets))
+    finally:
+        sys.setswitchinterval(usual)

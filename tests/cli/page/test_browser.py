@@ -273,6 +273,8 @@ def test_it_fits_a_narrow_screen_in_light_and_dark(page, picture, scheme):
     for view in ("cases", "map", "runs", "audit"):
         page.click(f"#to-{view}")
         page.wait_for_selector(f"#{view}-view:not([hidden]) h2")
+        if view == "map":
+            until(page, "document.getElementById('stage').dataset.frameMs")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
         # The other views were looked at in light by the tests above.
         assert (scheme, view) in {("light", "cases"), ("light", "map")} or violations(page) == [], (
