@@ -35,6 +35,7 @@ _KEPT_BYTES = 96 << 20
 _MOST_VECTORS = 512
 # Pictures of a study: the crops of 25 targets, three slices each, name some of them more than once.
 _MOST_PICTURES = 80
+_SHOWN_AT_LEAST = 12
 _MOST_WINDOWED = 6
 # Of what is told about many answers together, what each of them says itself (`cli.studying.answer_words`).
 _SAID_ALREADY = ("unlike_training", "level_unsure", "answered from a part of", "the run learned from")
@@ -105,6 +106,12 @@ class _Images:
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
     stored: list[str] = field(default_factory=list)
 
+    @property
+    def places(self) -> dict[str, int]:
+        """Name -> place: answers name an image as its file is called, or as the store does."""
+        own = {name: place for place, name in enumerate(self.names)}
+        return own | {name: place for place, name in enumerate(self.stored) if name}
+
 
 class Desk:
     """Answers for what is sent, and keeps what is needed to ask on.
@@ -163,7 +170,7 @@ class Desk:
                 answers = self._answered(files, served, run, _metadata(options), images, notices)
             else:
                 self._embedded(files, served, images, notices)
-        wanted = _wanted_pictures(answers, images.names)
+        wanted = _wanted_pictures(answers, images.places)
         pictures = [self._picture(images.jobs[place], number) for number, place in enumerate(wanted)]
         known = [images.stored[place] for place in range(len(images.names)) if images.stored[place]]
         sent = Sent(
@@ -174,12 +181,9 @@ class Desk:
             image_ids=list(dict.fromkeys(known))[:_MOST_VECTORS],
             pictures=[picture for picture in pictures if picture is not None],
         )
-        number_of = {
-            images.names[place]: number
-            for number, (place, _) in enumerate(
-                entry for entry in zip(wanted, pictures, strict=True) if entry[1] is not None
-            )
-        }
+        shown = [place for place, picture in zip(wanted, pictures, strict=True) if picture is not None]
+        number_at = {place: number for number, place in enumerate(shown)}
+        number_of = {name: number_at[place] for name, place in images.places.items() if place in number_at}
         return {
             "id": self._keep(sent),
             "images": len(images.names),
@@ -293,7 +297,7 @@ def _take(batch: AnswerBatch, images: _Images) -> None:
     for name, stored, record, vector in zip(
         ids, chunk.stored_ids, _records(chunk.table), chunk.units.X, strict=True
     ):
-        images.names.append(stored or str(name))
+        images.names.append(str(name))
         path = str(path_from_manifest(ANCHOR, record.path))
         images.jobs.append(DecodeJob(path, record.frame, record.modality, crop=box_of(record)))
         images.vectors.append(np.asarray(vector, np.float32))
@@ -318,9 +322,8 @@ def _images_of(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _wanted_pictures(answers: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[int]:
+def _wanted_pictures(answers: Sequence[Mapping[str, Any]], place: Mapping[str, int]) -> list[int]:
     """Return the places of the images to show: those that spoke for targets, best first; else the first ones."""
-    place = {name: number for number, name in enumerate(names)}
     ranked = [
         own[rank]["image"]
         for rank in range(3)
@@ -328,9 +331,9 @@ def _wanted_pictures(answers: Sequence[Mapping[str, Any]], names: Sequence[str])
         for own in answer["images_of"].values()
         if rank < len(own)
     ]
-    chosen = [place[name] for name in dict.fromkeys(ranked) if name in place]
-    rest = [number for number in range(len(names)) if number not in set(chosen)]
-    return (chosen + (rest[: max(1, 12 - len(chosen))] if len(chosen) < 12 else []))[:_MOST_PICTURES]
+    chosen = list(dict.fromkeys(place[name] for name in ranked if name in place))
+    rest = [number for number in dict.fromkeys(place.values()) if number not in chosen]
+    return (chosen + rest[: max(0, _SHOWN_AT_LEAST - len(chosen))])[:_MOST_PICTURES]
 
 
 def _with_pictures(answer: Mapping[str, Any], number_of: Mapping[str, int]) -> dict[str, Any]:
