@@ -22,6 +22,7 @@ COMMANDS = {
     "extract": "Phase one: turn every image into a vector, once.",
     "localise": "Find the levels of lumbar spines in a store's token grids.",
     "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
+    "escalate": "Say whether a run is worth fine-tuning its encoder.",
     "finetune": "Escalate: train blocks or adapters of an encoder, and get an encoder back.",
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar studies, or see how often these agree.",
@@ -42,6 +43,7 @@ COMMANDS = {
 _ROOMS = {
     "audit": "cli.exploring",
     "compare": "cli.comparing",
+    "escalate": "cli.escalating",
     "finetune": "cli.finetuning",
     "generate": "cli.generating",
     "localise": "cli.localising",

@@ -92,9 +92,9 @@ def where_option(function: F) -> F:
 
 
 def keep_option(function: F) -> F:
-    """Add ``--keep``: a list of images to leave out."""
+    """Add ``--keep-list``: a list of images to leave out."""
     return click.option(
-        "--keep",
+        "--keep-list",
         type=click.Path(path_type=Path),
         help="Leave images out that this list says `no` to; `embed audit --keep FILE` writes one.",
     )(function)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 
 from embedstore.encoders.tower import TowerEncoder
+from embedstore.errors import UsageError
+from embedstore.files import parquet_bytes
+from embedstore.finetuned.encoder_folder import EncoderFolder, is_encoder_folder, open_encoder_folder
 from embedstore.queries.load_view import load_views
-from embedstore.store.reader import Store, open_store
-from embedstore.view import View, take_targets
+from embedstore.store.reader import open_store
+from embedstore.view import take_targets
 from finetune.base import base_encoder, patients_of, question_of, tunable
 from finetune.job import FineTuned, FineTuning, Watchers
 from finetune.pictures.cached_inputs import drop_cache
@@ -20,13 +27,14 @@ from finetune.pictures.inputs import PictureInputs, TowerInputs
 from finetune.pictures.picture_source import PictureSource
 from finetune.pictures.training_images import (
     LEARNED,
+    LEFT_OUT,
     VALIDATION,
     TrainingImages,
     require_same_display,
     training_images,
 )
 from finetune.prefix import CachedTraining, CacheWatch, inputs_of
-from finetune.recipe import Recipe
+from finetune.recipe import Recipe, differences
 from finetune.towers.export import Trained, require_free, write_encoder
 from finetune.towers.lora import Adapters, add_adapters
 from finetune.towers.trainable_blocks import changed_of, trained_names
@@ -37,9 +45,11 @@ from finetune.training.lesson import Keeping, Lesson, Progress
 from finetune.training.loop import Trainer
 from finetune.training.losses import class_weights_of
 from finetune.training.state import drop_state, read_state, require_fresh
+from finetune.training.validation import unit_probabilities
 
 TRAINING_FOLDER = "training"
 CACHE_FOLDER = "cache"
+OUT_OF_FOLD_FILE = "out_of_fold.parquet"
 _TOWER = "tower."
 
 
@@ -65,12 +75,56 @@ def fine_tune(job: FineTuning, watchers: Watchers | None = None) -> FineTuned:
         If a loss is no number; the last good state is kept.
     """
     watching, out = watchers or Watchers(), Path(job.out)
-    arithmetic = arithmetic_of(job.recipe.dtype, job.device)
-    require_free(out)
+    finished = job.resume and is_encoder_folder(out)
+    if not finished:
+        require_free(out)
     if not job.resume:
         require_fresh(out / TRAINING_FOLDER)
+    prepared = prepare(job, watching)
+    if finished:
+        watching.say(f"{out} is finished; nothing to train")
+        return finished_training(prepared, out)
+    return train_on(prepared, job, watching)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is checked before anything is trained.
+
+    Parameters
+    ----------
+    images
+        Which images teach and judge.
+    base
+        The encoder, in float32.
+    recipe
+        How.
+    arithmetic
+        Of the passes.
+    """
+
+    images: TrainingImages
+    base: TowerEncoder
+    recipe: Recipe
+    arithmetic: str
+
+    def require_recipe(self, folder: EncoderFolder) -> None:
+        """Refuse a finished encoder of another recipe or base; raises UsageError with what differs."""
+        was = {"recipe": folder.document["recipe"], "base": folder.base["weights_sha256"]}
+        now = {"recipe": self.recipe.to_json(), "base": self.base.identity.weights_sha256}
+        found = differences(was, json.loads(json.dumps(now)))
+        if found:
+            raise UsageError(
+                f"{folder.folder} is a finished encoder of other settings: {'; '.join(found)}. Give another `out`"
+            )
+
+
+def prepare(job: FineTuning, watching: Watchers) -> Prepared:
+    """Open the stores, find base and images, and say who is for what; raises as `fine_tune`, before any training."""
+    arithmetic = arithmetic_of(job.recipe.dtype, job.device)
     stores = [open_store(Path(store)) for store in job.stores]
-    view = opened_view(stores, job)
+    view = load_views(stores, job.task)
+    view = take_targets(view, job.targets) if job.targets else view
     base = base_encoder(stores, job)
     base.report_to(watching.say)
     require_same_display(stores, base.identity.preprocess)
@@ -82,32 +136,26 @@ def fine_tune(job: FineTuning, watchers: Watchers | None = None) -> FineTuned:
         seed=job.recipe.seed,
         key=job.key,
     )
-    return train_on(images, base, job, arithmetic, watching)
+    return Prepared(images=images, base=base, recipe=job.recipe, arithmetic=arithmetic)
 
 
-def opened_view(stores: Sequence[Store], job: FineTuning) -> View:
-    """Return the units of the job's task and targets."""
-    view = load_views(stores, job.task)
-    return take_targets(view, job.targets) if job.targets else view
-
-
-def train_on(
-    images: TrainingImages, base: TowerEncoder, job: FineTuning, arithmetic: str, watching: Watchers
-) -> FineTuned:
+def train_on(prepared: Prepared, job: FineTuning, watching: Watchers) -> FineTuned:
     """Train on chosen images and write the encoder; raises as `fine_tune`."""
-    out, recipe = Path(job.out), job.recipe
+    images, base, recipe, out = prepared.images, prepared.base, prepared.recipe, Path(job.out)
     work = out / TRAINING_FOLDER
-    question = question_of(images, base, job, arithmetic)
+    question = question_of(images, base, job, prepared.arithmetic)
     state = read_state(work, question) if job.resume else None
     with ExitStack() as open_things:
         open_things.enter_context(torch.random.fork_rng())
         model = tunable(base, images.view, recipe, from_run=job.from_run)
         adapters = None if recipe.lora is None else add_adapters(model, recipe.lora)
-        accelerator = open_things.enter_context(accelerated(job.device, arithmetic))
+        accelerator = open_things.enter_context(accelerated(job.device, prepared.arithmetic))
         model.to(accelerator.device)
         source = open_things.enter_context(PictureSource(images.jobs, base.preprocess, workers=job.workers))
-        pictures = PictureInputs(
-            source, images.view.image_ids.tolist(), accelerator.device, recipe.augmentation, recipe.seed
+        ids = images.view.image_ids.tolist()
+        pictures = PictureInputs(source, ids, accelerator.device, recipe.augmentation, recipe.seed)
+        training = CachedTraining(
+            recipe=recipe, arithmetic=prepared.arithmetic, autocast=accelerator.autocast
         )
         inputs = inputs_of(
             images,
@@ -115,7 +163,7 @@ def train_on(
             model,
             pictures,
             options=job.cache,
-            training=CachedTraining(recipe=recipe, arithmetic=arithmetic, autocast=accelerator.autocast),
+            training=training,
             folder=Path(job.cache.folder or work / CACHE_FOLDER),
             watch=CacheWatch(stopping=watching.stopping, say=watching.say, show=watching.show),
         )
@@ -123,32 +171,75 @@ def train_on(
         if state is None:
             watching.say(f"{len(lesson.learned):,} images teach, {len(lesson.validation):,} judge")
             _start(model, lesson, recipe, accelerator, warm=job.from_run is not None)
-        keeping = Keeping(
-            folder=work,
-            question=question,
-            minutes=job.minutes,
-            stopping=watching.stopping,
-            say=watching.say,
-            show=watching.show,
-        )
-        trainer = Trainer(accelerator, model, lesson, recipe, keeping)
+        trainer = Trainer(accelerator, model, lesson, recipe, _keeping(work, question, job, watching))
         if state is not None:
             trainer.restore(state)
             watching.say(f"going on behind step {trainer.progress.step:,}")
         progress = trainer.run()
         if accelerator.is_main_process:
-            write_encoder(out, _trained(model, adapters, base, images, recipe, arithmetic, progress))
+            further = _answers(trainer, images)
+            write_encoder(out, _trained(model, adapters, prepared, progress, further))
             drop_state(work)
             if job.cache.folder is None:
                 drop_cache(work / CACHE_FOLDER)
         accelerator.wait_for_everyone()
+    return finished_training(prepared, out)
+
+
+def finished_training(prepared: Prepared, folder: Path) -> FineTuned:
+    """Return what came of a training that is finished, after a check that nothing was changed since.
+
+    Raises
+    ------
+    UsageError
+        If it was one with other settings.
+    DataError
+        If a file was edited.
+    """
+    opened = open_encoder_folder(folder)
+    prepared.require_recipe(opened)
+    opened.require_unchanged()
+    facts = opened.document["training"]
     return FineTuned(
-        folder=out,
-        progress=progress,
-        patients=len(images.patients_of(LEARNED, VALIDATION)),
-        images=len(lesson.learned),
-        trained_weights=sum(weight.numel() for weight in trainer.weights.values()),
+        folder=folder,
+        progress=Progress(**facts["progress"]),
+        patients=facts["patients"] + facts["validation_patients"],
+        images=facts["images"],
+        trained_weights=facts["trained_weights"],
     )
+
+
+def _keeping(folder: Path, question: Mapping[str, Any], job: FineTuning, watching: Watchers) -> Keeping:
+    return Keeping(
+        folder=folder,
+        question=question,
+        minutes=job.minutes,
+        stopping=watching.stopping,
+        say=watching.say,
+        show=watching.show,
+    )
+
+
+def _answers(trainer: Trainer, images: TrainingImages) -> dict[str, bytes]:
+    """Return, of a fold, the file of what its encoder says of the units that were left out of it."""
+    if images.in_any_fold is None:
+        return {}
+    view = images.view
+    numbers = images.images_of_units(images.in_any_fold & (images.role == LEFT_OUT))
+    units, unit_of_image = np.unique(view.unit_of_image[numbers], return_inverse=True)
+    speaks = np.ones((len(numbers), len(view.task.targets)), np.bool_)
+    if view.image_of_target is not None:
+        speaks = view.image_of_target[numbers]
+    said = unit_probabilities(trainer.probabilities(numbers), unit_of_image, speaks, n_units=len(units))
+    rows, targets = np.nonzero(np.isfinite(said).all(axis=2))
+    table = pa.table(
+        {
+            "unit_id": view.unit_ids[units[rows]].tolist(),
+            "target": [view.task.targets[target] for target in targets],
+            "probabilities": said[rows, targets].tolist(),
+        }
+    )
+    return {OUT_OF_FOLD_FILE: parquet_bytes(table)}
 
 
 def lesson_of(images: TrainingImages, inputs: TowerInputs, recipe: Recipe, device: torch.device) -> Lesson:
@@ -177,36 +268,36 @@ def _start(model: TunableTower, lesson: Lesson, recipe: Recipe, accelerator: Any
 def _trained(
     model: TunableTower,
     adapters: Adapters | None,
-    base: TowerEncoder,
-    images: TrainingImages,
-    recipe: Recipe,
-    arithmetic: str,
+    prepared: Prepared,
     progress: Progress,
+    further: Mapping[str, bytes],
 ) -> Trained:
-    view = images.view
-    files = {} if adapters is None else adapters.files()
+    images, base = prepared.images, prepared.base
+    task = images.view.task
+    files = dict(further) if adapters is None else {**further, **adapters.files()}
+    weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if adapters is None:
         learned = [name.removeprefix(_TOWER) for name in trained_names(model) if name.startswith(_TOWER)]
     else:
         _, learned = adapters.merged()
-    changed = changed_of(model.tower, base.load_tower(torch.float32), learned)
     facts: Mapping[str, Any] = {
-        "task": view.task.name,
-        "targets": list(view.task.targets),
-        "classes": list(view.task.classes),
+        "task": task.name,
+        "targets": list(task.targets),
+        "classes": list(task.classes),
         "images": len(images.images_of(LEARNED)),
         "validation_images": len(images.images_of(VALIDATION)),
-        "best_epoch": progress.best_epoch,
-        "history": progress.history,
+        "trained_weights": weights,
+        "progress": vars(progress),
         "seconds": round(progress.seconds, 1),
     }
     return Trained(
         base=base,
-        changed=changed,
+        changed=changed_of(model.tower, base.load_tower(torch.float32), learned),
         head=model.head,
-        recipe=recipe,
+        method=prepared.recipe.method,
+        recipe=prepared.recipe.to_json(),
         patients=patients_of(images, base),
         training=facts,
-        arithmetic=arithmetic,
-        adapter=files,
+        arithmetic=prepared.arithmetic,
+        files=files,
     )

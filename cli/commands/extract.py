@@ -218,8 +218,8 @@ def _collection(context: click.Context, given: Mapping[str, Any], store: Path) -
     if crops is not None:
         size_mm, neighbours = given["crop_mm"], given["crop_neighbours"]
         collection = with_crops(collection, crops, size_mm=size_mm, neighbours=neighbours, store=store)
-    if given["keep"] is not None:
-        collection = without_left_out(collection, read_keep_list(given["keep"]))
+    if given["keep_list"] is not None:
+        collection = without_left_out(collection, read_keep_list(given["keep_list"]))
     return select_records(collection, parse_conditions(given["where"]))
 
 

@@ -16,9 +16,10 @@ from cli.completion import (
     complete_targets,
     complete_tasks,
 )
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_blend import probe_blend
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_store import probe_store
 from cli.jobs.probe_ways import WAYS, WaysJob, probe_ways
 from cli.key_options import key_option
 from cli.options import (
@@ -296,8 +297,8 @@ def _job(
     fit_device: str,
     subgroups: tuple[str, ...],
     parts: str | None,
-    keep: Path | None,
     trained_patients: TrainedUnits,
+    keep_list: Path | None,
     **given: Any,
 ) -> ProbeJob:
     """Return what was asked for; options that contradict each other are refused in their own words."""
@@ -325,8 +326,8 @@ def _job(
         key_file=key_file,
         subgroups=subgroups,
         parts=[] if parts is None else _listed(parts, "--parts", "heads"),
-        keep=keep,
         trained_patients=trained_patients,
+        keep_list=keep_list,
     )
 
 

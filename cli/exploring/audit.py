@@ -31,8 +31,10 @@ _EVERY_S = 10.0
 @click.option("--out", type=click.Path(path_type=Path), help="Write a page with pictures of what was found.")
 @click.option(
     "--keep",
+    "--keep-list",
+    "keep_list",
     type=click.Path(path_type=Path),
-    help="Write the list of images to leave out, which `embed extract --keep` and `embed probe --keep` take.",
+    help="Write the list of images to leave out, which `embed extract --keep-list` and `embed probe --keep-list` take.",
 )
 @click.option(
     "--fail-on",
@@ -49,7 +51,7 @@ def command(
     store: Path | None,
     pictures: bool,
     out: Path | None,
-    keep: Path | None,
+    keep_list: Path | None,
     fail_on: str | None,
     workers: int | None,
     key_file: Path | None,
@@ -68,7 +70,7 @@ def command(
         store=require(store_argument or store, "--store"),
         pictures=pictures,
         out=out,
-        keep=keep,
+        keep_list=keep_list,
         key_file=key_file,
         workers=workers or default_workers(),
     )
@@ -79,8 +81,8 @@ def command(
         print_audit(found.audit)
     if out is not None:
         print_notice(f"wrote {out}")
-    if keep is not None:
-        print_notice(f"wrote {keep}: {found.left_out:,} images to leave out")
+    if keep_list is not None:
+        print_notice(f"wrote {keep_list}: {found.left_out:,} images to leave out")
     return FAILED if any(found.audit.counts[kind] for kind in failing) else DONE
 
 

@@ -13,7 +13,10 @@ from cli.completion import complete_encoders, complete_targets, complete_tasks
 from cli.exit_codes import DONE, STOPPED
 from cli.finetuning.finetune_text import (
     ablation_document,
+    cross_fitted_document,
+    judged_document,
     print_ablation,
+    print_cross_fitted,
     print_tuned,
     shown_training,
     tuned_document,
@@ -30,11 +33,13 @@ from cli.options import (
     require,
     stores_option,
 )
+from cli.project import shown
 from cli.stop_signal import stop_on_signal
 from cli.wording import for_command_line
 from embedstore.errors import UsageError
 
 if TYPE_CHECKING:
+    from cli.finetuning.judging import Judged
     from finetune.job import FineTuned, FineTuning
 
 
@@ -69,8 +74,28 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="Go on from the head of a probe (logistic, mlp) in place of a new one.",
 )
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Train nothing: make an encoder of --encoder and a LoRA adapter that others trained on it.",
+)
 @recipe_options
 @cache_options
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Fine-tune once for each of N folds of patients, and answer every study by an encoder that never saw its "
+    "patient; OUT gets one encoder for each.",
+)
+@click.option(
+    "--then-probe",
+    is_flag=True,
+    help="Then extract with the new encoder, probe without its patients, and compare with the store before.",
+)
+@click.option("--head", default="logistic", show_default=True, help="--then-probe: head of both probes.")
+@click.option("--runs", hidden=True, type=click.Path(path_type=Path))
 @click.option("--resume", is_flag=True, help="Go on with an unfinished training in --out.")
 @click.option(
     "--checkpoint-minutes",
@@ -103,50 +128,109 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
     """
     from finetune.training.lesson import Stopped
 
+    if given["adapter"] is not None:
+        return _adopted(given, as_json=as_json)
     numbers = blocks_of(given["blocks"], given["method"])
+    _require_one_way(given, numbers)
     job = _job(context, given, numbers[0])
     jobs = [job] if len(numbers) == 1 else [_of_blocks(job, given, number) for number in numbers]
+    if given["then_probe"]:
+        from cli.finetuning.judging import require_judgeable
+
+        require_judgeable(job)
     finished: list[tuple[FineTuning, FineTuned]] = []
     with stop_on_signal("the state is saved; the same command with --resume goes on") as stopping:
         try:
+            if given["folds"]:
+                return _cross_fitted(job, given["folds"], stopping, yes=given["yes"], as_json=as_json)
             for one in jobs:
                 finished.append((one, _run(one, stopping, yes=given["yes"])))
         except Stopped:
             print_notice(f"stopped; the state is in {one.out}")
             return STOPPED
+    best = min(finished, key=lambda pair: pair[1].progress.best_loss)
+    judged = _judged(context, *best, head=given["head"], runs=given["runs"]) if given["then_probe"] else None
     if as_json:
-        print_json(tuned_document(*finished[0]) if len(finished) == 1 else ablation_document(finished))
+        document = tuned_document(*best) if len(finished) == 1 else ablation_document(finished)
+        print_json(document | ({} if judged is None else {"judged": judged_document(judged)}))
         return DONE
     if len(finished) > 1:
         print_ablation(finished)
-    best = min(finished, key=lambda pair: pair[1].progress.best_loss)
-    print_tuned(*best)
+    print_tuned(*best, judged=judged)
     return DONE
+
+
+def _adopted(given: dict[str, Any], *, as_json: bool) -> int:
+    from finetune.adopting import Adoption, adopt
+
+    encoder, out = require(given["encoder"], "--encoder"), require(given["out"], "--out")
+    same = {name: given[name] for name in ("adapter", "revision", "preset", "pooling")}
+    folder = adopt(Adoption(encoder=encoder, out=out, **same), _say)
+    if as_json:
+        print_json({"encoder": str(out), "method": "adapter", "base": dict(folder.base)})
+    else:
+        click.echo(
+            f"{shown(out)}: {encoder} with the adapter merged; nobody knows on whose images it was trained"
+        )
+        click.echo(f"Next: embed extract --store {out.name}.store --encoder {shown(out)}")
+    return DONE
+
+
+def _require_one_way(given: dict[str, Any], numbers: list[int | None]) -> None:
+    if given["folds"] and (len(numbers) > 1 or given["then_probe"]):
+        raise UsageError("--folds answers every study itself; leave --then-probe and several --blocks out")
+
+
+def _cross_fitted(job: FineTuning, folds: int, stopping: Any, *, yes: bool, as_json: bool) -> int:
+    from finetune.cross_fitting import cross_fit
+    from finetune.job import Watchers
+
+    _require_device(job, yes=yes)
+    with shown_training(time.monotonic()) as show:
+        found = cross_fit(job, folds, Watchers(stopping=stopping, say=_say, show=show))
+    if as_json:
+        print_json(cross_fitted_document(found))
+    else:
+        print_cross_fitted(found)
+    return DONE
+
+
+def _judged(
+    context: click.Context, job: FineTuning, tuned: FineTuned, *, head: str, runs: Path | None
+) -> Judged:
+    from cli.finetuning.judging import judge
+
+    return judge(job, tuned, head=head, runs=runs or project_of(context).folder / "runs", say=_say)
+
+
+def _say(line: str) -> None:
+    print_notice(for_command_line(line))
 
 
 def _run(job: FineTuning, stopping: Any, *, yes: bool) -> FineTuned:
     from finetune.fine_tuning import fine_tune
     from finetune.job import Watchers
 
-    _require_device(job.device, yes=yes)
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print_notice(for_command_line(line))
-
-    with shown_training(began) as show:
-        return fine_tune(job, Watchers(stopping=stopping, say=say, show=show))
+    _require_device(job, yes=yes)
+    with shown_training(time.monotonic()) as show:
+        return fine_tune(job, Watchers(stopping=stopping, say=_say, show=show))
 
 
-def _require_device(device: str, *, yes: bool) -> None:
-    """Refuse to train a tower on a CPU unless somebody asked for it."""
+def _require_device(job: FineTuning, *, yes: bool) -> None:
+    """Refuse to train a tower on a CPU, with how long it would take, unless somebody asked for it."""
     from embedstore.compute_device import resolve_device
 
-    if resolve_device(device).type == "cpu" and not yes:
-        raise UsageError(
-            "there is no GPU, and a tower of 400 million weights learns from a few images a minute on a CPU; --yes "
-            "goes on all the same (small checkpoints, small stores)"
-        )
+    if yes or resolve_device(job.device).type != "cpu":
+        return
+    from finetune.estimate import estimated_seconds
+    from finetune.fine_tuning import prepare
+    from finetune.job import Watchers
+
+    one, whole = estimated_seconds(prepare(job, Watchers(say=_say)))
+    raise UsageError(
+        f"there is no GPU: a picture takes {one:.2g} s forwards on this CPU, and {job.recipe.epochs} epochs about "
+        f"{whole / 3600:.2g} hours, less with a prefix cache; --yes goes on all the same"
+    )
 
 
 def _job(context: click.Context, given: dict[str, Any], blocks: int | None) -> FineTuning:

@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.comparing.table_text import estimate_in_words, print_comparison
 from cli.options import plural
 from cli.printing.progress import clock
 from cli.project import shown
+from heads.statistics.bootstrap import estimates_to_json
 
 if TYPE_CHECKING:
+    from cli.finetuning.judging import Judged
+    from finetune.cross_fitting import CrossFitted
     from finetune.job import FineTuned, FineTuning
     from finetune.training.lesson import Reached
 
+OUT_OF_FOLD = "out_of_fold.parquet"
 _PLAIN_EVERY_S = 10.0
+_PLAIN_READERS = ("mura", "rsna-lumbar", "rsna-pneumonia")
 
 
 @contextmanager
@@ -101,7 +107,7 @@ def print_ablation(finished: Sequence[tuple[FineTuning, FineTuned]]) -> None:
     click.echo("Validation patients chose epoch and row: these numbers are too good for others.")
 
 
-def print_tuned(job: FineTuning, tuned: FineTuned) -> None:
+def print_tuned(job: FineTuning, tuned: FineTuned, *, judged: Judged | None = None) -> None:
     """Print what came of a training, and the commands that judge it."""
     before, best = tuned.progress.history[0], _best(tuned)
     folder = shown(tuned.folder)
@@ -114,19 +120,68 @@ def print_tuned(job: FineTuning, tuned: FineTuned) -> None:
     )
     if not best["epoch"]:
         click.echo("  no epoch was better than the frozen base: this encoder's tower is its base's")
+    if judged is not None:
+        print_judged(judged)
+        return
     click.echo("  not yet evidence: these patients chose the epoch")
     for line in next_commands(job, tuned):
         click.echo(line)
 
 
+def print_judged(judged: Judged) -> None:
+    """Print the comparison of the probes before and after, on patients whom the encoder has never seen."""
+    click.echo(f"  {shown(judged.store)}: its own store; judged on patients whom it has never seen")
+    print_comparison(judged.table)
+    click.echo(f"wrote {shown(judged.page)}")
+
+
+def judged_document(judged: Judged) -> dict[str, Any]:
+    """Return the same as plain JSON values."""
+    return {
+        "store": str(judged.store),
+        "before": str(judged.before.folder),
+        "after": str(judged.after.folder),
+        "comparison": judged.table.to_json(),
+        "page": str(judged.page),
+    }
+
+
+def print_cross_fitted(fitted: CrossFitted) -> None:
+    """Print how good the out-of-fold answers are, and where they lie."""
+    units = len(set(fitted.table.column("unit_id").to_pylist()))
+    click.echo(
+        f"{shown(fitted.folder / OUT_OF_FOLD)}: {plural(units, 'unit')} out of fold, calibrated on other folds; "
+        f"{clock(fitted.seconds)} of training"
+    )
+    for target, metrics in fitted.metrics.items():
+        numbers = ", ".join(f"{name} {estimate_in_words(found)}" for name, found in metrics.items())
+        click.echo(f"  {target}: {numbers}")
+
+
+def cross_fitted_document(found: CrossFitted) -> dict[str, Any]:
+    """Return the same as plain JSON values."""
+    return {
+        "folder": str(found.folder),
+        "table": str(found.folder / OUT_OF_FOLD),
+        "seconds": round(found.seconds, 1),
+        "metrics": {target: estimates_to_json(metrics) for target, metrics in found.metrics.items()},
+    }
+
+
 def next_commands(job: FineTuning, tuned: FineTuned) -> list[str]:
-    """Return the commands that extract with the encoder, probe without the patients that taught it, and compare."""
+    """Return the commands that extract with the encoder, and probe without the patients that taught it.
+
+    Of a reader with settings of its own nobody can say here how the data set was read: the training's own command
+    judges the encoder from what the store knows.
+    """
     from embedstore.queries.image_files import root_of
     from embedstore.store.reader import open_store
 
     name = Path(tuned.folder).name
     store = open_store(Path(job.stores[0]))
     part = store.parts[0]
+    if part.plan.dataset not in _PLAIN_READERS:
+        return ["Next: the same command with --resume --then-probe (extracts, probes and compares)"]
     data = ["--dataset", part.plan.dataset]
     if not part.plan.hides_paths:
         data += ["--root", shown(root_of(store, part))]

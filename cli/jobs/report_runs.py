@@ -213,14 +213,18 @@ def _pictures(
     return kept
 
 
-def _stores_of(run: Run, stores: Sequence[StrPath], notify: Notify) -> list[Store]:
-    """Open the stores of a run: those given, or those that it names, beside its folder or the current one."""
+def stores_of_run(run: Run, stores: Sequence[StrPath] = ()) -> list[Store]:
+    """Open the stores of a run's vectors: those given, or those that it names, beside its folder or the current one."""
     places = [Path(store) for store in stores]
     if not places:
         beside = (Path(), *list(run.folder.absolute().parents)[:3])
         for name in dict.fromkeys(source["store"] for source in run.document["sources"]):
             places += [folder / name for folder in beside if (folder / name).is_dir()][:1]
-    opened = [store for store in map(open_store, places) if store.identity == run.identity]
+    return [store for store in map(open_store, places) if store.identity == run.identity]
+
+
+def _stores_of(run: Run, stores: Sequence[StrPath], notify: Notify) -> list[Store]:
+    opened = stores_of_run(run, stores)
     if not opened:
         named = ", ".join(source["store"] for source in run.document["sources"]) or "no store by name"
         notify(

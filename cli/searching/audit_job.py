@@ -34,7 +34,7 @@ class AuditJob:
         Decode the images again.
     out
         The page; None for none.
-    keep
+    keep_list
         The list of what to leave out; None for none.
     key_file
         Key of stores whose paths are hidden.
@@ -45,7 +45,7 @@ class AuditJob:
     store: Store | StrPath
     pictures: bool = True
     out: StrPath | None = None
-    keep: StrPath | None = None
+    keep_list: StrPath | None = None
     key_file: StrPath | None = None
     workers: int = 1
 
@@ -60,14 +60,14 @@ class AuditResult:
 
 def run_audit(job: AuditJob, *, progress: Callable[[int, int], None] | None = None) -> AuditResult:
     """Audit a store and write what is asked for; raises as `embedstore.audit.audit_store.audit_store`."""
-    for place in (job.out, job.keep):
+    for place in (job.out, job.keep_list):
         if place is not None and not Path(place).absolute().parent.is_dir():
             raise UsageError(f"the folder {Path(place).parent} does not exist; make it first")
     store = as_store(job.store)
     key = None if job.key_file is None else read_key(job.key_file)
     options = AuditOptions(pictures=job.pictures, workers=job.workers, key=key)
     audit = audit_store(store, options, progress=progress)
-    counts: Counter[str] = Counter() if job.keep is None else write_keep_list(job.keep, audit)
+    counts: Counter[str] = Counter() if job.keep_list is None else write_keep_list(job.keep_list, audit)
     if job.out is not None:
         write_durable(Path(job.out), audit_page(store, audit, job.key_file).encode(), label="page")
     return AuditResult(audit=audit, left_out=counts[NO])

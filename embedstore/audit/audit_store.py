@@ -16,9 +16,16 @@ from embedstore.audit.copies import (
 )
 from embedstore.audit.findings import BLANK, KINDS, Audit, Finding
 from embedstore.audit.misplaced import kinds_of, outliers, strangers
-from embedstore.audit.near_copies import copies_by_pixels, copies_by_vectors, near_candidates
+from embedstore.audit.near_copies import (
+    NearCandidates,
+    PixelCopies,
+    alike_pairs,
+    copies_by_pixels,
+    copies_by_vectors,
+    near_candidates,
+)
 from embedstore.audit.picture_faults import blank_pictures, pictures_with_text, turned_and_negative
-from embedstore.audit.pictures import Pictures, look_at_pictures
+from embedstore.audit.pictures import Pictures, details_of, jobs_of, look_at_pictures
 from embedstore.files import StrPath
 from embedstore.keys.key_file import Key
 from embedstore.queries.manifest_columns import column_text
@@ -97,8 +104,11 @@ def audit_store(
     if candidates is not None:
         thresholds |= {"distance of a copy": candidates.below, "distance looked at": candidates.typical}
         if pictures is not None and len(pictures.rows):
-            by_pixels = copies_by_pixels(candidates, pictures.details)
-            thresholds["likeness of a copy"] = by_pixels.threshold
+            by_pixels = _copies_by_pixels(opened, rows, candidates, pictures, asked)
+            thresholds |= {
+                "likeness of a copy": by_pixels.as_they_are,
+                "likeness of a turned copy": by_pixels.moved,
+            }
             copies += near_duplicates(rows, by_pixels.pairs, "likeness of fine detail")
             if by_pixels.undecided:
                 notices.append(f"{by_pixels.undecided:,} pairs were not compared turned and scaled: too many")
@@ -107,13 +117,18 @@ def audit_store(
     among = strangers(rows)
     far = outliers(rows)
     thresholds["distance of an outlier"] = far.beyond
+    seen = _of_pictures(rows, pictures)
+    # Where a picture that holds nothing lies says nothing.
+    blank = {image_id for finding in seen if finding.kind == BLANK for image_id in finding.image_ids}
+    placed = [
+        finding for finding in (*among.findings, *far.findings) if not blank.intersection(finding.image_ids)
+    ]
     found = [
         *patients_across_splits(rows),
         *copies_that_matter(rows, copies),
         *copies,
-        *_of_pictures(rows, pictures),
-        *among.findings,
-        *far.findings,
+        *seen,
+        *placed,
     ]
     order = list(KINDS)
     return Audit(
@@ -123,6 +138,22 @@ def audit_store(
         thresholds={name: number for name, number in thresholds.items() if np.isfinite(number)},
         notices=[*notices, *among.notices],
     )
+
+
+def _copies_by_pixels(
+    store: Store, rows: AuditedRows, candidates: NearCandidates, pictures: Pictures, asked: AuditOptions
+) -> PixelCopies:
+    """Compare the pairs that vectors propose, and those that are alike when very small."""
+    known = {(one, other) for one, other in candidates.pairs.tolist()}
+    alike = [pair for pair in alike_pairs(pictures, rows.content).tolist() if tuple(pair) not in known]
+    lacking = {row for pair in alike for row in pair} - pictures.details.keys()
+    jobs = jobs_of(store, rows.image_ids, asked.key) if lacking else {}
+    details = pictures.details | details_of(
+        {row: job for row, job in jobs.items() if row in lacking}, workers=asked.workers
+    )
+    # Those that are alike come first: they are fewer, and likelier.
+    pairs = np.concatenate([np.array(alike, np.int64).reshape(-1, 2), candidates.pairs])
+    return copies_by_pixels(pairs, candidates.usual, details)
 
 
 def _of_pictures(rows: AuditedRows, pictures: Pictures | None) -> list[Finding]:

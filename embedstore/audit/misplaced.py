@@ -17,7 +17,7 @@ KIND_COLUMNS = ("anatomy", "body_part", "plane", "modality")
 _MOST_KINDS = 50
 _AGREEING, _OWN = 9, 0
 _FEWEST = 2 * NEIGHBORS
-_MOST_SHARE = 0.02
+_MOST_SHARE, _ALWAYS = 0.02, 3
 _NEAREST = 5
 _FAR = 4.0
 
@@ -73,7 +73,7 @@ def strangers(rows: AuditedRows) -> Strangers:
                 image_id = rows.image_ids[rows.firsts[place]]
                 score = float(times[most] / NEIGHBORS)
                 listed.append(Finding(kind=STRANGER, image_ids=(image_id,), why=why, score=score))
-        if len(listed) > max(1.0, _MOST_SHARE * len(rows.firsts)):
+        if len(listed) > max(_ALWAYS, _MOST_SHARE * len(rows.firsts)):
             agreement = float((near == own[:, None])[own != ""].mean())
             notices.append(
                 f"{name}: {len(listed):,} images lie among another; the encoder hardly tells these apart "

@@ -9,22 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.audit.audited_rows import AuditedRows
+from embedstore.audit.pictures import Pictures, units_of
 from embedstore.audit.registration import Detail, likeness, moved_likeness
+from embedstore.similarity.scan import Rows
 
 Pixels = npt.NDArray[np.uint8]
 
-# Of a normal distribution, one of 2,000 lies beyond: a false pair among 2,000 nearest ones.
-_RARE = 3.29
+# Standard deviations of a normal distribution, beyond which one of 2,000 lies, and one of 30,000: the likeness of two
+# pictures that are moved until they fit has a longer tail than that.
+_RARE, _VERY_RARE = 3.29, 4.0
 _CLOSE = 3  # each is among so many nearest of the other
 _USUAL_PAIRS = 128
-_LOOKED_AT = (
-    0.75  # quantile of the distances; a copy that is turned by 3 degrees is as far as half of the neighbours
-)
+# Quantiles of the distances. By vectors a copy that is turned by 3 degrees is as far as half of the neighbours.
+_LOOKED_AT, _ALIKE = 0.75, 0.25
 _EVIDENT = 0.9  # likeness of what is a copy as it is
 _AT_75 = 0.6745  # standard deviations to the third quartile
-_LEAST, _MOST = 0.5, 0.98
+_LEAST, _MOST = 0.82, 0.98
 _FEWEST = 8
 _MOST_PAIRS = 20_000
+_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +68,13 @@ def near_candidates(rows: AuditedRows, *, seed: int = 0) -> NearCandidates | Non
     spread = middle - float(np.quantile(logs, 0.16))
     below = float(np.exp(middle - _RARE * spread))
     typical = float(np.exp(np.quantile(logs, _LOOKED_AT)))
-    found: dict[tuple[int, int], float] = {}
-    ranks: dict[tuple[int, int], int] = {}
-    for near, away in (rows.nearest, rows.nearest_others):
-        for row, of_row, at in zip(rows.firsts.tolist(), near.tolist(), away.tolist(), strict=True):
-            for rank, (other, distance) in enumerate(zip(of_row[:_CLOSE], at[:_CLOSE], strict=True)):
-                if other >= 0 and distance <= typical:
-                    ranks[row, other] = min(rank, ranks.get((row, other), rank))
-                    found[min(row, other), max(row, other)] = distance
-    mutual = {
-        pair: distance
-        for pair, distance in found.items()
-        if distance <= below or {pair, pair[::-1]} <= ranks.keys()
-    }
+    mutual = _mutual(
+        [
+            (rows.firsts, near, np.where(away <= typical, away, np.inf))
+            for near, away in (rows.nearest, rows.nearest_others)
+        ],
+        below=below,
+    )
     ordered = sorted(mutual.items(), key=lambda entry: (entry[1], entry[0]))
     pairs = np.array([pair for pair, _ in ordered], np.int64).reshape(-1, 2)
     return NearCandidates(
@@ -98,6 +95,36 @@ def copies_by_vectors(candidates: NearCandidates) -> list[tuple[int, int, float]
     ]
 
 
+def alike_pairs(pictures: Pictures, content: Rows) -> npt.NDArray[np.int64]:
+    """Return (p, 2) rows of pictures that are alike when very small: a copy is, whatever an encoder says of it.
+
+    Parameters
+    ----------
+    pictures
+        What was seen.
+    content
+        (n,) int64 of all rows, the same for identical pixels; of those the first counts.
+    """
+    _, first = np.unique(content[pictures.rows], return_index=True)
+    own = np.sort(first)
+    units = units_of(pictures.gists[own])
+    own, units = own[units.any(axis=1)], units[units.any(axis=1)]
+    rows = pictures.rows[own]
+    count = min(_CLOSE, len(rows) - 1)
+    if count < 1:
+        return np.zeros((0, 2), np.int64)
+    near, away = np.empty((len(rows), count), np.int64), np.empty((len(rows), count))
+    for start in range(0, len(rows), _AT_ONCE):
+        some = np.arange(start, min(start + _AT_ONCE, len(rows)))
+        cosines = units[some] @ units.T
+        cosines[np.arange(len(some)), some] = -2
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        near[some], away[some] = rows[best], 1 - np.take_along_axis(cosines, best, 1)
+    typical = float(np.quantile(away[:, 0], _ALIKE))
+    mutual = _mutual([(rows, near, np.where(away <= typical, away, np.inf))], below=0.0)
+    return np.array(sorted(mutual), np.int64).reshape(-1, 2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixelCopies:
     """Near duplicates by their pixels.
@@ -106,49 +133,83 @@ class PixelCopies:
     ----------
     pairs
         Two rows, and their likeness (`embedstore.audit.registration`).
-    threshold
-        The likeness from which one in 2,000 nearest pairs of different patients lies, by a normal distribution of its
-        inverse hyperbolic tangent, fitted to some of the store.
+    as_they_are, moved
+        Likeness from which one in 30,000 nearest pairs of different patients lies, by a normal distribution of its
+        inverse hyperbolic tangent, fitted to some of the store: of pictures as they are, and turned and scaled.
     undecided
         Pairs that were not laid over each other at turns and scales, because there were too many.
     """
 
     pairs: Sequence[tuple[int, int, float]]
-    threshold: float
+    as_they_are: float
+    moved: float
     undecided: int
 
 
-def copies_by_pixels(candidates: NearCandidates, pictures: Mapping[int, Pixels]) -> PixelCopies:
+def copies_by_pixels(
+    pairs: npt.NDArray[np.int64], usual: npt.NDArray[np.int64], pictures: Mapping[int, Pixels]
+) -> PixelCopies:
     """Decide by pixels which pairs are near duplicates.
 
     Parameters
     ----------
-    candidates
-        The pairs.
+    pairs
+        (p, 2) rows, the likeliest first.
+    usual
+        (q, 2) rows: nearest pairs of different patients, of which hardly one is a copy.
     pictures
         Row -> (`registration.SIDE_PX`, `SIDE_PX`) uint8; a pair without its pictures is none.
     """
     details = {row: Detail(pixels) for row, pixels in pictures.items()}
-    threshold = _threshold(
-        [
-            moved_likeness(details[one], details[other])
-            for one, other in candidates.usual.tolist()
-            if one in details and other in details and likeness(details[one], details[other]) < _EVIDENT
-        ]
-    )
-    found, undecided = [], 0
-    for number, (one, other) in enumerate(candidates.pairs.tolist()):
+    likenesses = [
+        (likeness(details[one], details[other]), moved_likeness(details[one], details[other]))
+        for one, other in usual.tolist()
+        if one in details and other in details
+    ]
+    others = [pair for pair in likenesses if pair[0] < _EVIDENT]
+    plain, moved = _threshold([pair[0] for pair in others]), _threshold([pair[1] for pair in others])
+    found, undecided, turned = [], 0, 0
+    for one, other in pairs.tolist():
         if one not in details or other not in details:
             continue
         score = likeness(details[one], details[other])
-        if score < threshold:
-            if number >= _MOST_PAIRS:
-                undecided += 1
-                continue
-            score = moved_likeness(details[one], details[other])
-        if score >= threshold:
+        if score >= plain:
             found.append((one, other, score))
-    return PixelCopies(pairs=found, threshold=threshold, undecided=undecided)
+        elif turned >= _MOST_PAIRS:
+            undecided += 1
+        else:
+            turned += 1
+            score = moved_likeness(details[one], details[other])
+            if score >= moved:
+                found.append((one, other, score))
+    return PixelCopies(pairs=found, as_they_are=plain, moved=moved, undecided=undecided)
+
+
+def _mutual(
+    lists: Sequence[tuple[Rows, Rows, npt.NDArray[np.float64]]], *, below: float
+) -> dict[tuple[int, int], float]:
+    """Return pairs of which each is among the nearest of the other, or nearer than `below`, with their distances.
+
+    Parameters
+    ----------
+    lists
+        Rows (m,), their nearest ones (m, some), -1 where there are no more, and the distances of these.
+    below
+        Distance from which on one direction is enough.
+    """
+    found: dict[tuple[int, int], float] = {}
+    directed: set[tuple[int, int]] = set()
+    for rows, near, away in lists:
+        for row, of_row, at in zip(rows.tolist(), near.tolist(), away.tolist(), strict=True):
+            for other, distance in zip(of_row[:_CLOSE], at[:_CLOSE], strict=True):
+                if other >= 0 and np.isfinite(distance):
+                    directed.add((row, other))
+                    found[min(row, other), max(row, other)] = distance
+    return {
+        pair: distance
+        for pair, distance in found.items()
+        if distance <= below or {pair, pair[::-1]} <= directed
+    }
 
 
 def _threshold(usual: Sequence[float]) -> float:
@@ -157,7 +218,7 @@ def _threshold(usual: Sequence[float]) -> float:
         return _MOST
     spread = np.arctanh(np.clip(usual, -0.999, 0.999))
     middle = float(np.median(spread))
-    beyond = middle + _RARE * (float(np.quantile(spread, 0.75)) - middle) / _AT_75
+    beyond = middle + _VERY_RARE * (float(np.quantile(spread, 0.75)) - middle) / _AT_75
     return float(np.clip(np.tanh(beyond), _LEAST, _MOST))
 
 

@@ -6,19 +6,21 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.audit.findings import BLANK, INVERTED, ROTATED, TEXT, Finding
-from embedstore.audit.pictures import Pictures
+from embedstore.audit.pictures import Pictures, units_of
 
 _BLANK_GREY = 8.0
 # Of correlations, -1 to 1. Among 385 phantoms and 20 planted negatives, none lay between .12 and 1.06.
 _INVERTED_BY = 0.5
 _ROTATED_BY = 0.2
-_NEIGHBORS = 5
+# Of other patients' pictures: more than are turned themselves, and fewer than a view has.
+_FEWEST_NEIGHBORS, _NEIGHBORS_SHARE = 5, 0.1
 _FEWEST = 20  # of a kind, for what is usual in it
 _LETTERS = 4
 _GALLERY = 4000
 _TURNS = {"90 degrees": 1, "180 degrees": 2, "270 degrees": 3}
 
 Gists = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 
 
 def blank_pictures(pictures: Pictures, image_ids: list[str]) -> list[Finding]:
@@ -58,8 +60,8 @@ def turned_and_negative(
         if len(own) < _FEWEST:
             continue
         rows, gists = pictures.rows[own], pictures.gists[own]
-        units = _units(gists)
-        middle = _units(np.median(units, axis=0)[None])[0]
+        units = units_of(gists)
+        middle = units_of(np.median(units, axis=0)[None])[0]
         negative = -2 * (units @ middle)
         inverted = negative >= _INVERTED_BY
         found += [
@@ -88,16 +90,21 @@ def _turned(
         return []
     if len(gallery) > _GALLERY:
         gallery = np.sort(np.random.default_rng(0).choice(gallery, _GALLERY, replace=False))
-    units = _units(gists[gallery])
+    units = units_of(gists[gallery])
 
-    def fit(turned: Gists) -> npt.NDArray[np.float64]:
+    def fit(turned: Gists) -> Floats:
         """Return the mean correlation with the nearest pictures of other patients."""
-        of_pictures = _units(turned[usual]) @ units.T
+        of_pictures = units_of(turned[usual]) @ units.T
         of_pictures[patients[usual][:, None] == patients[gallery]] = -1
-        return np.partition(of_pictures, -_NEIGHBORS, axis=1)[:, -_NEIGHBORS:].mean(axis=1).astype(np.float64)
+        count = max(_FEWEST_NEIGHBORS, int(_NEIGHBORS_SHARE * len(gallery)))
+        nearest: Floats = np.partition(of_pictures, -count, axis=1)[:, -count:].mean(axis=1)
+        return nearest
 
     as_it_is = fit(gists)
-    gains = {name: fit(np.rot90(gists, turns, axes=(1, 2))) - as_it_is for name, turns in _TURNS.items()}
+    # What fits badly either way is of another kind, and not turned.
+    usual_fit = float(np.quantile(as_it_is, 0.1))
+    fits = {name: fit(np.rot90(gists, turns, axes=(1, 2))) for name, turns in _TURNS.items()}
+    gains = {name: np.where(turned >= usual_fit, turned - as_it_is, 0) for name, turned in fits.items()}
     found = []
     for place, row in enumerate(rows[usual].tolist()):
         name, gain = max(
@@ -122,15 +129,6 @@ def pictures_with_text(
             said += [f"{seen} shapes like letters stand in a line"] * (seen >= _LETTERS)
             found.append(Finding(kind=TEXT, image_ids=(image_id,), why="; ".join(said), score=float(seen)))
     return found
-
-
-def _units(gists: Gists) -> npt.NDArray[np.float32]:
-    """Return pictures as vectors of mean 0 and length 1; a constant one stays 0."""
-    flat = gists.reshape(len(gists), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
-    units: npt.NDArray[np.float32] = flat / np.where(lengths > 1e-6, lengths, 1)
-    return units
 
 
 def _of(kind: str) -> str:

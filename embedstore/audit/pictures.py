@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from embedstore.store.reader import Store
 # Letters of a hundredth of a picture's height are 5 pixels high.
 _DECODED_PX = 512
 GIST_PX = 24
+_FLAT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +79,7 @@ def look_at_pictures(
     progress
         Told how many of how many are done.
     """
-    jobs = _jobs(store, image_ids, key)
+    jobs = jobs_of(store, image_ids, key)
     rows, ranges, gists, letters = [], [], [], []
     details: dict[int, npt.NDArray[np.uint8]] = {}
     wanted = set(detailed)
@@ -90,7 +91,7 @@ def look_at_pictures(
                 progress(done, len(jobs))
             if isinstance(outcome, ImageRefused):
                 continue
-            grey = outcome.pixels if outcome.pixels.ndim == 2 else outcome.pixels.mean(2).astype(np.uint8)
+            grey = _grey(outcome.pixels)
             rows.append(row)
             low, high = np.quantile(grey, [0.0005, 0.9995])
             ranges.append(float(high - low))
@@ -107,7 +108,27 @@ def look_at_pictures(
     )
 
 
-def _jobs(store: Store, image_ids: Sequence[str], key: Key | None) -> dict[int, DecodeJob]:
+def details_of(jobs: Mapping[int, DecodeJob], *, workers: int = 1) -> dict[int, npt.NDArray[np.uint8]]:
+    """Return row -> (`SIDE_PX`, `SIDE_PX`) uint8 of what can be decoded, as `Pictures.details`."""
+    found = {}
+    with DecoderPool(PreprocessSpec(preset="hf", size_px=_DECODED_PX), workers=workers) as decoder:
+        outcomes = decoder.decode(iter(jobs.values()), ahead=2 * workers)
+        for row, outcome in zip(jobs, outcomes, strict=True):
+            if not isinstance(outcome, ImageRefused):
+                found[row] = _smaller(_grey(outcome.pixels), SIDE_PX)
+    return found
+
+
+def units_of(gists: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return (m, side, side) pictures as vectors of mean 0 and length 1; a constant one is 0."""
+    flat = gists.reshape(len(gists), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
+    units: npt.NDArray[np.float32] = np.divide(flat, np.where(lengths > _FLAT, lengths, 1)).astype(np.float32)
+    return units
+
+
+def jobs_of(store: Store, image_ids: Sequence[str], key: Key | None) -> dict[int, DecodeJob]:
     """Return row -> what decodes it, of the images whose files lie where they lay, in the order of rows."""
     row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     files, jobs = ImageFiles(key), {}
@@ -121,6 +142,10 @@ def _jobs(store: Store, image_ids: Sequence[str], key: Key | None) -> dict[int, 
                     str(place), record.frame, record.modality, crop=box_of(record)
                 )
     return dict(sorted(jobs.items()))
+
+
+def _grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return pixels if pixels.ndim == 2 else pixels.mean(axis=2).astype(np.uint8)
 
 
 def _smaller(grey: npt.NDArray[np.uint8], side_px: int) -> npt.NDArray[np.uint8]:

@@ -70,7 +70,8 @@ def _spectra(grey: Floats) -> Spectra:
     energy = np.einsum("mij,mij,j->m", spectra.real, spectra.real, twice)
     energy += np.einsum("mij,mij,j->m", spectra.imag, spectra.imag, twice)
     lengths = np.sqrt(energy)[:, None, None] / SIDE_PX
-    return np.divide(spectra, lengths, out=np.zeros_like(spectra), where=lengths > _FLAT * SIDE_PX)
+    units: Spectra = np.divide(spectra, lengths, out=np.zeros_like(spectra), where=lengths > _FLAT * SIDE_PX)
+    return units
 
 
 def _peak(many: Spectra, one: Spectra) -> float:
@@ -89,7 +90,8 @@ def _band() -> Floats:
     """Return the transfer function of the difference of two Gaussians."""
     rows, columns = fft.fftfreq(SIDE_PX)[:, None], fft.rfftfreq(SIDE_PX)[None]
     squared = -2 * np.pi**2 * (rows**2 + columns**2)
-    return (np.exp(squared * _FINE_PX**2) - np.exp(squared * _COARSE_PX**2)).astype(np.float32)
+    band: Floats = (np.exp(squared * _FINE_PX**2) - np.exp(squared * _COARSE_PX**2)).astype(np.float32)
+    return band
 
 
 @cache

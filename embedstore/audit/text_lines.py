@@ -11,9 +11,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 # A letter in a picture of 512 pixels.
-_HEIGHTS_PX, _WIDTHS_PX = (4, 32), (1, 32)
+_HEIGHTS_PX, _WIDTHS_PX = (5, 36), (1, 40)
 _AREA_SHARE = (0.15, 0.95)
-_BRIGHT_SHARE = 0.9
+_STROKE_PX = 9
+_BRIGHT_SHARE = 0.45  # of the brightest stroke: thin ones are smoothed
+_CONTRAST_GREY = 60
 _GAP_HEIGHTS, _LIKE_HEIGHT, _LIKE_PLACE = 1.5, 0.25, 0.35
 _MOST_SHAPES = 4000  # grain; a page of text has fewer
 
@@ -26,10 +28,12 @@ def letters_in_line(grey: npt.NDArray[np.uint8]) -> int:
     grey
         (side, side) uint8, a side of about 512.
     """
-    high = int(grey.max())
-    if high - int(np.median(grey)) < 60:
+    # What is brighter than all around it within a stroke's width, on bone as on air.
+    strokes = grey - ndimage.grey_opening(grey, (_STROKE_PX, _STROKE_PX))
+    high = int(strokes.max())
+    if high < _CONTRAST_GREY:
         return 0
-    labels, count = ndimage.label(grey >= _BRIGHT_SHARE * high)
+    labels, count = ndimage.label(strokes >= _BRIGHT_SHARE * high)
     if not 0 < count <= _MOST_SHAPES:
         return 0
     boxes = np.array(

@@ -90,6 +90,7 @@ class EncoderFolder:
                 "base": self.base["encoder"],
                 "base_weights_sha256": self.base["weights_sha256"],
                 "method": self.document["method"],
+                "arithmetic": self.document["arithmetic"]["passes"],
                 "recipe_sha256": sha256_bytes(canonical_json(self.document["recipe"])),
                 "patients_sha256": self.document["training"]["patients_sha256"],
             }

@@ -69,6 +69,10 @@ class TrainingImages:
         """Return the images, by number, of the units with a role that have a label."""
         return self._labelled(self.role == role)
 
+    def images_of_units(self, units: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Return the images of some units, labelled or not, by number."""
+        return np.flatnonzero(units[self.view.unit_of_image])
+
     def _labelled(self, units: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         labelled = (self.y_of_image != MISSING).any(axis=1)
         return np.flatnonzero(labelled & units[self.view.unit_of_image])

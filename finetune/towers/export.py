@@ -23,7 +23,6 @@ from embedstore.finetuned.encoder_folder import (
     write_encoder_document,
 )
 from embedstore.finetuned.trained_patients import PATIENTS_FILE, TrainedPatients
-from finetune.recipe import Recipe
 from finetune.towers.tunable import ClassificationHead
 
 
@@ -38,27 +37,28 @@ class Trained:
     changed
         Weights of its tower that differ, by name, float32.
     head
-        The classification head.
-    recipe
-        How.
+        The classification head; None where none was trained.
+    method, recipe
+        How, as plain JSON values.
     patients
         Whose images taught it or judged it.
     training
         Further facts: task, targets, classes, units, images.
     arithmetic
         Of the passes in training; weights were float32.
-    adapter
-        File name -> content of PEFT's files; none where no adapter was trained.
+    files
+        Further files, name -> content: PEFT's own where adapters were trained, a fold's answers.
     """
 
     base: TowerEncoder
     changed: Mapping[str, torch.Tensor]
-    head: ClassificationHead
-    recipe: Recipe
+    head: ClassificationHead | None
+    method: str
+    recipe: Mapping[str, Any]
     patients: TrainedPatients
     training: Mapping[str, Any]
     arithmetic: str
-    adapter: Mapping[str, bytes]
+    files: Mapping[str, bytes]
 
 
 def require_free(folder: Path) -> None:
@@ -72,12 +72,11 @@ def require_free(folder: Path) -> None:
 def write_encoder(folder: Path, trained: Trained) -> EncoderFolder:
     """Write the folder of a fine-tuned encoder; ``encoder.json`` comes last."""
     make_folder_durable(folder)
-    head = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.head.state_dict().items()}
     files = {
         CHANGED_FILE: safetensors.torch.save(dict(trained.changed)),
-        HEAD_FILE: safetensors.torch.save(head),
+        **({} if trained.head is None else {HEAD_FILE: _head_bytes(trained.head)}),
         PATIENTS_FILE: canonical_json(trained.patients.to_json()),
-        **trained.adapter,
+        **trained.files,
     }
     for name, payload in files.items():
         make_folder_durable((folder / name).parent)
@@ -85,6 +84,11 @@ def write_encoder(folder: Path, trained: Trained) -> EncoderFolder:
     return write_encoder_document(
         folder, _document(folder, trained) | {"files": {name: sha256_bytes(files[name]) for name in files}}
     )
+
+
+def _head_bytes(head: ClassificationHead) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    return bytes(safetensors.torch.save(tensors))
 
 
 def _document(folder: Path, trained: Trained) -> dict[str, Any]:
@@ -96,8 +100,8 @@ def _document(folder: Path, trained: Trained) -> dict[str, Any]:
             "encoder": base.name,
             "weights_sha256": base.identity.weights_sha256,
         },
-        "method": trained.recipe.method,
-        "recipe": trained.recipe.to_json(),
+        "method": trained.method,
+        "recipe": trained.recipe,
         "preset": base.preset,
         "square_pixels": base.square_pixels,
         "pooling": check_pooling(base.pooling, base.shape, origin=base.origin),

@@ -66,7 +66,7 @@ class Adapters:
         """
         if self.changes_base:
             return {}
-        with TemporaryDirectory() as folder, _quiet():
+        with TemporaryDirectory() as folder, quiet_peft():
             self.peft.save_pretrained(folder, safe_serialization=True)
             return {f"{ADAPTER_FOLDER}/{name}": (Path(folder) / name).read_bytes() for name in _WEIGHT_FILES}
 
@@ -109,7 +109,7 @@ def add_adapters(model: TunableTower, recipe: LoraRecipe) -> Adapters:
         bias="none",
     )
     model.requires_grad_(requires_grad=False)
-    with _quiet():
+    with quiet_peft():
         wrapped = peft.get_peft_model(model.tower, config, autocast_adapter_dtype=False)
     model.head.requires_grad_(requires_grad=True)
     require_same_start(before, _answers(model), recipe.init)
@@ -164,7 +164,8 @@ def _answers(model: TunableTower) -> torch.Tensor:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_peft() -> Iterator[None]:
+    """Silence two warnings of PEFT that no user of it can do anything about."""
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 about gradient checkpointing by names that go in version 6.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")

@@ -15,8 +15,8 @@ import pydicom
 import pytest
 
 from cli.jobs import probe_store
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.predict_inputs import predict_inputs
-from cli.jobs.probe_store import ProbeJob
 from cli.main import run
 from cli.page.catalog import Catalog
 from cli.page.memory_files import MemoryFiles

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from embedstore.decoding.decode import DecodeJob, SerialDecoder
+from embedstore.images.preprocess import PreprocessSpec
 from embedstore.manifest import manifest_from_columns
 from embedstore.store.commit import ChunkResult
 from embedstore.store.tasks import DATASET, write_task
@@ -18,7 +20,7 @@ from finetune.job import FineTuning
 from finetune.pictures.augment import NONE
 from finetune.recipe import Recipe
 from tests.checkpoints import write_image_tower
-from tests.stores import IDENTITY, content_of, vectors_of
+from tests.stores import IDENTITY, vectors_of
 
 SIZE = 42
 TASK = "finding"
@@ -71,12 +73,20 @@ def write_lesson(
             chunk_rows=rows,
             dtype="float16",
         )
-        writer.commit(plan, 0, ChunkResult(vectors_of(0, rows), content_of(0, rows)))
+        writer.commit(plan, 0, ChunkResult(vectors_of(0, rows), digests(folder, rows)))
     write_task(
         folder / STORE,
         Task(TASK, "study", ("sign",), classes, labels),
         source=DATASET,
     )
+
+
+def digests(folder: Path, rows: int) -> np.ndarray:
+    """Return (rows, 32) uint8: the digests of the decoded pixels, as an extraction keeps them."""
+    decoder = SerialDecoder(PreprocessSpec("pad", size_px=SIZE))
+    jobs = [DecodeJob(str(folder.resolve() / f"images/image{row}.png")) for row in range(rows)]
+    found = [outcome.content_sha256 for outcome in decoder.decode(jobs)]
+    return np.frombuffer(b"".join(found), np.uint8).reshape(rows, 32)
 
 
 def picture(row: int, *, kind: int) -> np.ndarray:

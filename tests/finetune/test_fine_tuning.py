@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from embedstore.encoders.registry import encoder_of_identity, image_encoder
 from embedstore.errors import DataError, MissingWeights, UsageError
+from embedstore.finetuned.encoder_folder import open_encoder_folder
 from finetune import fine_tuning
 from finetune.fine_tuning import fine_tune
 from finetune.job import Watchers
@@ -235,6 +236,19 @@ def test_a_base_that_was_moved_or_is_another_is_asked_for_by_name(tmp_path):
     write_image_tower(tmp_path / "base", num_hidden_layers=3, hidden_act="relu")
     with pytest.raises(DataError, match="was made from weights with sha256"):
         image_encoder(str(tuned.folder), dtype="float32").load()
+
+
+def test_an_encoder_that_was_fine_tuned_is_fine_tuned_on_and_remembers_all_its_patients(tmp_path):
+    write_lesson(tmp_path)
+    first = fine_tune(job_of(tmp_path, "first", recipe_of(epochs=1)))
+    again = replace(job_of(tmp_path, "second", recipe_of(epochs=1, seed=5)), encoder=str(first.folder))
+    second = fine_tune(again)
+    before, after = (open_encoder_folder(tuned.folder).patients() for tuned in (first, second))
+    assert before.taught < after.taught
+    assert not after.taught & after.judged
+    encoder = image_encoder(str(second.folder), device="cpu", dtype="float32")
+    encoder.load()
+    assert np.isfinite(encoder.encode(pictures(2))).all()
 
 
 def test_three_classes_learn_by_a_masked_choice(tmp_path):

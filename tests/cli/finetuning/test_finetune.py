@@ -28,7 +28,7 @@ def test_a_table_of_several_numbers_of_blocks_and_what_to_type_next(capsys):
     assert [line.split()[0] for line in printed.splitlines()[1:3]] == ["1", "2"]
     assert "encoders/task-unfreeze-1-k1" in printed or "encoders/task-unfreeze-1-k2" in printed
     assert "not yet evidence: these patients chose the epoch" in printed
-    assert f"--task {TASK} --trained-patients leave-out" in printed
+    assert "Next: the same command with --resume --then-probe" in printed
     assert "epoch 1: validation loss" in said
     assert run(["finetune", *SMALL, "--out", "one", "--method", "lora", "--lora-r", "2", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -36,6 +36,31 @@ def test_a_table_of_several_numbers_of_blocks_and_what_to_type_next(capsys):
     assert document["history"][-1]["epoch"] == 1
     assert run(["finetune", *SMALL, "--out", "one"]) == 2
     assert "--out must be a new folder; one is a finished encoder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lesson")
+def test_the_encoder_is_judged_by_patients_whom_it_never_saw(capsys):
+    arguments = [*SMALL, "--out", "tuned", "--head", "knn", "--then-probe", "--hold-out", "0.4"]
+    arguments += ["--validation-share", "0.25"]
+    assert run(["finetune", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "tuned.store: its own store; judged on patients whom it has never seen" in printed
+    assert "finding: 12 studies of 12 patients, evaluated in every run" in printed
+    # Finished, it is judged again without another training.
+    assert run(["finetune", *arguments, "--resume", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["judged"]["comparison"]["units"] == 12
+    assert run(["probe", "--store", "tuned.store", "--task", TASK, "--head", "knn"]) == 1
+    assert "--trained-patients leave-out leaves them out" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lesson")
+def test_every_study_is_answered_by_an_encoder_that_never_saw_its_patient(capsys):
+    assert run(["finetune", *SMALL, "--out", "crossed", "--folds", "2", "--validation-share", "0.25"]) == 0
+    printed, said = capsys.readouterr()
+    assert "crossed/out_of_fold.parquet: 24 units out of fold" in printed
+    assert "sign: auroc" in printed
+    assert "fold 2 of 2" in said
 
 
 @pytest.mark.parametrize(
@@ -62,4 +87,6 @@ def test_wrong_options_are_refused_before_anything_is_read(capsys, arguments, me
 def test_without_a_gpu_somebody_has_to_say_so(capsys):
     arguments = [word for word in SMALL if word != "--yes"]
     assert run(["finetune", *arguments, "--device", "cpu"]) == 2
-    assert "--yes goes on all the same" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is no GPU: a picture takes " in said
+    assert "and 1 epochs about " in said

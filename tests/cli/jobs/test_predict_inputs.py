@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.predict_inputs import NEAREST, PredictOptions, predict_inputs
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_store import probe_store
 from embedstore.errors import UsageError
 from embedstore.store.reader import open_store
 from heads.protocol.options import ProbeOptions

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from cli.searching.evaluate_search import evaluate_search
 from embedstore.encoders.registry import image_encoder
 from embedstore.errors import DataError
 from embedstore.extraction.extract import extract
@@ -20,6 +21,7 @@ from heads.comparing.comparison_table import comparison_table
 from heads.protocol.options import ProbeOptions
 from heads.protocol.probe import probe
 from heads.protocol.splits import with_trained_units
+from heads.retrieval.evaluate_retrieval import RetrievalOptions
 from heads.runs.run_files import load_run, save_run
 from tests.finetune.lessons import STORE, TASK, job_of, recipe_of, write_lesson
 from tests.pictures import Collection
@@ -76,6 +78,15 @@ def test_a_probe_on_patients_who_taught_the_encoder_is_refused_unless_asked_for(
         comparison_table([run, used], draws=10)
     table = comparison_table([load_run(run.folder), used], draws=10, trained_patients="use")
     assert len(table.runs) == 2
+
+
+def test_a_search_is_judged_by_patients_whom_the_encoder_never_saw(tuned_store):
+    options = RetrievalOptions(k=3, draws=10)
+    with pytest.raises(DataError, match="fine-tuned on the patients of 48 of 60 units"):
+        evaluate_search(tuned_store, TASK, options)
+    left_out = evaluate_search(tuned_store, TASK, options, trained_patients="leave-out")
+    everybody = evaluate_search(tuned_store, TASK, options, trained_patients="use")
+    assert [found.spaces[0].quality.queries for found in (left_out, everybody)] == [12, 60]
 
 
 def test_a_list_that_is_missing_or_of_another_training_is_refused(tuned_store):

@@ -19,7 +19,7 @@ from heads.exact_products import reproducible_norms, reproducible_product
 from heads.protocol.select_point import best_points, point_losses
 from heads.registry import head_class, head_names
 from heads.scores import probabilities_from_scores
-from heads.solvers import logistic_grid, logistic_rows
+from heads.solvers import logistic_rows
 from heads.solvers.logistic_grid import NOTHING_HELD_OUT, Grid, solve
 from heads.solvers.logistic_problems import Preconditioner, Problems
 from heads.solvers.newton import newton_step
@@ -342,7 +342,6 @@ def test_a_column_that_only_the_held_out_fold_moves_has_no_part_in_its_scores(
     monkeypatch: pytest.MonkeyPatch, normalisation: str
 ) -> None:
     """In single precision nothing but rounding would hold its coefficient where regularisation is weak."""
-    monkeypatch.setattr(logistic_grid, "SMALL_CELLS", 0)
     monkeypatch.setattr(logistic_rows, "SMALL_CELLS", 0)
     generator = np.random.default_rng(0)
     X = generator.normal(size=(400, 6)).astype(np.float32)
