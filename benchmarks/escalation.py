@@ -65,6 +65,11 @@ class Task:
     other: str = ""
 
     @property
+    def drawn(self) -> tuple[Texture, int, int]:
+        """What decides its pictures."""
+        return self.texture, self.patients, self.seed
+
+    @property
     def name(self) -> str:
         """What it is called in the table."""
         wrong = (
@@ -210,7 +215,7 @@ def print_rows(rows: Sequence[Row]) -> None:
         value, gain = row.answer.evidence.value, row.answer.gain
         words = "none: at chance"
         if gain is not None:
-            low, middle, high = shares_of([other for other in rows if other.task != row.task])
+            low, middle, high = shares_of([other for other in rows if other.task.drawn != row.task.drawn])
             ends = [share * gain.headroom for share in (low, middle, high)]
             words = f"{ends[1]:.3f} [{ends[0]:.3f}, {ends[2]:.3f}]"
             if gain.headroom >= _LEAST_HEADROOM:
@@ -231,8 +236,8 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def shares_of(rows: Sequence[Row]) -> tuple[float, float, float]:
-    """Return the lowest tenth, the median and the highest tenth of the shares, 0 at least."""
-    shares = [row.share for row in rows if np.isfinite(row.share)]
+    """Return the lowest tenth, the median and the highest tenth of the shares, 0 at least; same pictures count once."""
+    shares = [*{row.task.drawn: row.share for row in rows if np.isfinite(row.share)}.values()]
     low, middle, high = np.maximum(np.quantile(shares, _QUANTILES), 0) if shares else (np.nan,) * 3
     return float(low), float(middle), float(high)
 

@@ -18,7 +18,7 @@ from finetune.escalation.goal import Goal
 
 # Metric -> share of the error that was removed: the lowest tenth, the median and the highest tenth of the tasks.
 SHARES: Mapping[str, tuple[float, float, float]] = {
-    "auroc": (0.34, 0.94, 0.99),
+    "auroc": (0.00, 0.87, 0.99),
 }
 
 
