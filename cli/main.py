@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar studies, or see how often these agree.",
     "audit": "Find copies, leaks, and images that are not what their rows say.",
+    "serve": "Show stores on a page: drop an image, look at similar cases and at a map.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
     "generate": "Ask a generative model about lumbar studies, for `embed compare --responses`.",
@@ -47,6 +48,7 @@ _ROOMS = {
     "generate": "cli.generating",
     "localise": "cli.localising",
     "search": "cli.exploring",
+    "serve": "cli.page",
 }
 
 

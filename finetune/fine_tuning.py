@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,13 @@ from embedstore.encoders.tower import TowerEncoder
 from embedstore.errors import UsageError
 from embedstore.files import parquet_bytes
 from embedstore.finetuned.encoder_folder import EncoderFolder, is_encoder_folder, open_encoder_folder
+from embedstore.lumbar.levels import TARGETS
+from embedstore.lumbar.target_images import rules_of_crops
 from embedstore.queries.load_view import load_views
-from embedstore.store.reader import open_store
+from embedstore.queries.opened_stores import only_task
+from embedstore.store.reader import Store, open_store
+from embedstore.store.tasks import read_task
+from embedstore.task import ImageRule
 from embedstore.view import take_targets
 from finetune.base import base_encoder, patients_of, question_of, tunable
 from finetune.job import FineTuned, FineTuning, Watchers
@@ -123,7 +128,7 @@ def prepare(job: FineTuning, watching: Watchers) -> Prepared:
     """Open the stores, find base and images, and say who is for what; raises as `fine_tune`, before any training."""
     arithmetic = arithmetic_of(job.recipe.dtype, job.device)
     stores = [open_store(Path(store)) for store in job.stores]
-    view = load_views(stores, job.task)
+    view = load_views(stores, job.task, image_rules=_image_rules(stores, job.task))
     view = take_targets(view, job.targets) if job.targets else view
     base = base_encoder(stores, job)
     base.report_to(watching.say)
@@ -137,6 +142,15 @@ def prepare(job: FineTuning, watching: Watchers) -> Prepared:
         key=job.key,
     )
     return Prepared(images=images, base=base, recipe=job.recipe, arithmetic=arithmetic)
+
+
+def _image_rules(stores: Sequence[Store], task: str | None) -> Mapping[str, ImageRule] | None:
+    """Return which crops speak for which target of the RSNA lumbar task, as a probe has it; None for any other."""
+    if stores[0].identity.crop is None:
+        return None
+    asked = read_task(stores[0].path, task or only_task(stores[0]))
+    of_lumbar = asked.unit == "study" and set(asked.targets) == set(TARGETS)
+    return rules_of_crops() if of_lumbar else None
 
 
 def train_on(prepared: Prepared, job: FineTuning, watching: Watchers) -> FineTuned:

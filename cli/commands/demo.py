@@ -136,8 +136,8 @@ def _lumbar_steps(lumbar: Path, *, studies: int) -> Iterator[str]:
 def _closing(out: Path, image_id: str, *, lumbar: bool) -> str:
     images, runs = (
         (
-            "radiographs (MURA-v1.1) and lumbar MRI, their stores (mura.store, lumbar.store, crops.store), answers "
-            f"that no model gave ({_MADE_UP})",
+            "radiographs (MURA-v1.1) and lumbar MRI, their stores (mura.store, lumbar.store, crops.store), "
+            f"made-up answers ({_MADE_UP})",
             "runs",
         )
         if lumbar

@@ -26,6 +26,9 @@ from cli.searching.search_options import IMAGE, STUDY, SearchOptions, SearchQuer
 from cli.searching.search_store import open_search
 from cli.wording import for_command_line
 from embedstore.errors import UsageError
+from embedstore.indexing.list_index import RECALL
+
+_INDEXES = {"auto": None, "exact": False, "lists": True}
 
 
 @click.command(name="search", cls=ProjectCommand)
@@ -82,6 +85,20 @@ from embedstore.errors import UsageError
 )
 @click.option("--draws", type=click.IntRange(1), default=2000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of queries and draws.")
+@click.option(
+    "--index",
+    type=click.Choice([*_INDEXES]),
+    default="auto",
+    show_default=True,
+    help="Compare all vectors, or search lists, which are kept beside the store; auto: lists from a million rows on.",
+)
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=RECALL,
+    show_default=True,
+    help="Of lists: share of the ten nearest that must be found; it is measured when they are made.",
+)
 @click.option("--encoder", help="Folder or hub id of the store's encoder.  [default: its registered name]")
 @click.option("--device", default="auto", show_default=True, help="Device of the encoder.")
 @by_option
@@ -116,6 +133,8 @@ def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given
         device=given["device"],
         workers=(os.cpu_count() or 1) if len(images) > 1 or any(path.is_dir() for path in images) else 1,
         key_file=given["key_file"],
+        lists=_INDEXES[given["index"]],
+        recall=given["recall"],
     )
     opened = open_search(require(store, "--store"), tools)
     query = SearchQuery(images=images, ids=given["ids"], text=given["text"], by=given["by"])

@@ -151,7 +151,8 @@ def _untrained(view: View, rule: TrainedUnits) -> npt.NDArray[np.bool_] | None:
         raise DataError(
             f"task {view.task.name!r}: the encoder was fine-tuned on every patient; nobody is left to ask"
         )
-    return ~seen
+    asking: npt.NDArray[np.bool_] = ~seen
+    return asking
 
 
 def _kept(store: Store, view: View, where: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.files import StrPath
+from embedstore.indexing.list_index import RECALL
 from embedstore.keys.key_file import Key, read_key
 from embedstore.queries.clinical_ids import ClinicalIds
 from embedstore.store.reader import Store
@@ -87,12 +88,16 @@ class SearchTools:
         Decoding processes.
     key_file
         The key that turns clinical ids into the store's own, for `SearchQuery.ids` and `SearchOptions.where`.
+    lists, recall
+        As `embedstore.queries.search.build_index`.
     """
 
     encoder: str | None = None
     device: str = "auto"
     workers: int = 1
     key_file: StrPath | None = None
+    lists: bool | None = None
+    recall: float = RECALL
 
     @property
     def key(self) -> Key | None:

@@ -119,6 +119,7 @@ class StoreSearch:
     store: Store
     tools: SearchTools = field(default_factory=SearchTools)
     _runs: dict[str, RunBeside] = field(default_factory=dict, repr=False)
+    _said: list[str] = field(default_factory=list, repr=False)
 
     def search(
         self, query: SearchQuery, options: SearchOptions | None = None, *, notify: Notify = ignore
@@ -151,6 +152,9 @@ class StoreSearch:
         queries = self._query_vectors.of(query, notify=tell)
         conditions = self.tools.ids_of(self.store).where(parse_conditions(asked.where))
         findable = rows_where(self.index.table, conditions, holder="the store")
+        for line in self._said:
+            tell(line)
+        self._said.clear()
         units = self._units(asked.group)
         (hits,) = units.nearest([self._asked(queries, asked)], k=asked.k, findable=findable)
         columns = [column for part in self.store.parts for column in part.manifest.extra_columns]
@@ -167,7 +171,9 @@ class StoreSearch:
     @cached_property
     def index(self) -> Index:
         """The store's images that have a vector with a length."""
-        return build_index(self.store)
+        return build_index(
+            self.store, lists=self.tools.lists, recall=self.tools.recall, say=self._said.append
+        )
 
     @cached_property
     def labels(self) -> StoreLabels:

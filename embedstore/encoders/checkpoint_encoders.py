@@ -18,7 +18,7 @@ from embedstore.encoders.medgemma import MedGemmaEncoder
 from embedstore.encoders.siglip import SiglipEncoder
 from embedstore.encoders.tower import TowerEncoder
 from embedstore.encoders.vision_tower import VisionShape
-from embedstore.errors import DataError, MissingWeights, UsageError
+from embedstore.errors import DataError, IdentityMismatch, MissingWeights, UsageError
 from embedstore.finetuned.changed_weights import changed_weights, lay_over
 from embedstore.finetuned.encoder_folder import (
     BASE_FOLDER,
@@ -97,7 +97,7 @@ class FinetunedEncoder(TowerEncoder):
 
     Raises
     ------
-    UsageError
+    IdentityMismatch
         If `finetuned` is another training.
     """
 
@@ -117,7 +117,11 @@ class FinetunedEncoder(TowerEncoder):
     ) -> None:
         document, (facts,) = folder.document, folder.identity_options.values()
         if finetuned is not None and dict(finetuned) != facts:
-            raise UsageError(f"`finetuned` must be what {folder.folder} says of its training; found another")
+            apart = [name for name in facts if finetuned.get(name) != facts[name]]
+            raise IdentityMismatch(
+                f"{folder.folder} was trained otherwise than the encoder that made these vectors (other "
+                f"{', '.join(apart)}); name the folder of that one"
+            )
         squares = document["square_pixels"] if square_pixels is None else square_pixels
         super().__init__(
             str(folder.folder),

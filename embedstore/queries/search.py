@@ -1,9 +1,9 @@
-"""Nearest cases: exact cosine search over a store's vectors (`embedstore.similarity`)."""
+"""Nearest cases by cosine: exactly (`embedstore.similarity`), and from a million rows on by lists."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,11 @@ import pyarrow.compute as pc
 from embedstore.brief import Brief
 from embedstore.errors import DataError
 from embedstore.files import StrPath
+from embedstore.indexing.list_index import LISTS_FROM, RECALL, stored_lists
 from embedstore.queries.conditions import Where, parse_conditions, rows_where
 from embedstore.similarity.exact_search import ExactSearch
+from embedstore.similarity.list_search import ListSearch
+from embedstore.similarity.mapped_rows import MappedRows
 from embedstore.similarity.scan import Floats, Rows
 from embedstore.store.reader import Store, as_store
 
@@ -57,7 +60,8 @@ class Index(Brief):
     table: pa.Table
     image_ids: npt.NDArray[np.object_]
     rows: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.floating]
+    vectors: npt.NDArray[np.floating] | MappedRows
+    lists: ListSearch | None = None
 
     def search(
         self,
@@ -147,7 +151,8 @@ class Index(Brief):
         outside
             Codes of patients, as `patient_codes` gives them.
         """
-        found, cosines = self._exact.search(vectors, k, among=among, outside=outside, without=without)
+        finder = self._exact if self.lists is None else _Positions(self.lists, self.rows)
+        found, cosines = finder.search(vectors, k, among=among, outside=outside, without=without)
         found[~vectors.any(axis=1)] = -1
         return found, cosines
 
@@ -164,11 +169,16 @@ class Index(Brief):
         """Image id -> its position in this index."""
         return {image_id: at for at, image_id in enumerate(self.image_ids)}
 
-    @cached_property
-    def _exact(self) -> ExactSearch:
+    @property
+    def groups(self) -> Rows:
+        """(n,) a number for each patient, -1 where none is known."""
         codes = self._patient_codes
         patients = self.table.column("patient_id").to_pylist()
-        return ExactSearch(self.vectors, np.array([codes.get(name, -1) for name in patients], np.int64))
+        return np.array([codes.get(name, -1) for name in patients], np.int64)
+
+    @cached_property
+    def _exact(self) -> ExactSearch:
+        return ExactSearch(self.vectors, self.groups)
 
     @cached_property
     def _patient_codes(self) -> dict[str, int]:
@@ -187,8 +197,44 @@ class Index(Brief):
         }
 
 
-def build_index(store: Store | StrPath, *, where: Where = ()) -> Index:
-    """Build an exact index of a store's valid rows, those whose vector is zero left out.
+@dataclass(frozen=True)
+class _Positions:
+    """Lists that are asked by positions in an index, and not by rows of the store."""
+
+    lists: ListSearch
+    rows: Rows
+
+    def search(
+        self,
+        queries: npt.NDArray[np.floating],
+        k: int,
+        *,
+        among: Rows | None,
+        outside: Rows | None,
+        without: Rows | None,
+    ) -> tuple[Rows, Floats]:
+        present = self.lists.present
+        whole = among is None and present is not None and len(self.rows) == len(present)
+        some = self.rows if among is None else self.rows[among]
+        own = None if without is None else np.where(without >= 0, self.rows[without], -1)
+        found, cosines = self.lists.search(
+            queries, k, among=None if whole else some, outside=outside, without=own
+        )
+        return np.where(found >= 0, np.searchsorted(self.rows, found), -1), cosines
+
+
+def build_index(
+    store: Store | StrPath,
+    *,
+    where: Where = (),
+    lists: bool | None = None,
+    recall: float = RECALL,
+    say: Callable[[str], None] | None = None,
+) -> Index:
+    """Build an index of a store's valid rows, those whose vector is zero left out.
+
+    It is exact, and its vectors are in memory, below a million rows. From there on they stay where they lie, and lists
+    are searched that are kept beside the store (`embedstore.indexing.list_index`).
 
     Parameters
     ----------
@@ -197,6 +243,12 @@ def build_index(store: Store | StrPath, *, where: Where = ()) -> Index:
     where
         What a row's manifest must say to be searchable: conditions (``["age>=65", "view in AP,PA"]``), or column ->
         value.
+    lists
+        Whether lists are searched, or all vectors; by the number of rows where None.
+    recall
+        Of lists: the share of the ten nearest that must be found; it is measured, and said.
+    say
+        Takes what a person should know of lists.
 
     Raises
     ------
@@ -213,6 +265,8 @@ def build_index(store: Store | StrPath, *, where: Where = ()) -> Index:
     ['XR_WRIST', 'XR_WRIST']
     """
     store = as_store(store)
+    if lists or (lists is None and store.rows >= LISTS_FROM):
+        return _index_of_lists(store, where, recall, say)
     embeddings = store.embeddings()
     table = store.table.take(pa.array(embeddings.rows))
     kept = np.flatnonzero(rows_where(table, parse_conditions(where), holder="the store"))
@@ -225,6 +279,17 @@ def build_index(store: Store | StrPath, *, where: Where = ()) -> Index:
         embeddings.rows[kept],
         embeddings.vectors if whole else embeddings.vectors[kept],
     )
+
+
+def _index_of_lists(store: Store, where: Where, recall: float, say: Callable[[str], None] | None) -> Index:
+    kept = stored_lists(store, recall=recall, say=say)
+    table = store.table.take(pa.array(kept.rows))
+    held = np.flatnonzero(rows_where(table, parse_conditions(where), holder="the store"))
+    rows, table = kept.rows[held], table if len(held) == len(kept.rows) else table.take(pa.array(held))
+    index = Index(table, store.image_ids[rows], rows, kept.vectors)
+    groups = np.full(store.rows, -1, np.int64)
+    groups[rows] = index.groups
+    return replace(index, lists=kept.search(groups))
 
 
 def zero_rows(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -28,7 +28,7 @@ from heads.stages import counted
 _LEAST_CELLS = 1 << 24
 # Of a family whose targets share no work but the copies of the vectors, this share of them: a few targets at a time
 # are solved as quickly.
-_FEW = 0.42
+_FEW = 0.26
 
 
 @dataclass(frozen=True)

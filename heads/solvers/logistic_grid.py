@@ -44,7 +44,7 @@ _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
 _BLOCK_CELLS = 1 << 21
-_BLOCK_COLUMNS = 90
+_BLOCK_COLUMNS = 60
 
 
 def solve(

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.jobs import probe_store
 from cli.main import run
 from embedstore.extraction.extract import ExtractOptions, extract
+from embedstore.lumbar.levels import CLASSES
 from embedstore.phantoms.lumbar import FOLDER, write_phantom_lumbar
 from tests.dicom_objects import dicom_object, save, with_pixels
 from tests.paths import PROJECT
@@ -31,6 +33,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over crops of a few phantoms, beside its localiser."""
     folder = tmp_path_factory.mktemp("phantoms")
     write_phantom_lumbar(folder, studies=12)
+    _give_all_grades(folder / FOLDER / "train.csv")
     where, options = {"root": folder / FOLDER}, ExtractOptions(workers=1)
     extract("rsna-lumbar", folder / "tokens.store", "hog", tokens=8, options=options, **where)
     levels = folder / "runs" / "levels"
@@ -48,8 +51,20 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--draws",
         "10",
     ]
-    assert run([*words, "--out", str(folder / "runs" / "crops")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_store, "save_report", lambda path, runs, **given: None)
+        assert run([*words, "--out", str(folder / "runs" / "crops")]) == 0
     return folder / "runs" / "crops"
+
+
+def _give_all_grades(table: Path) -> None:
+    """Let the canals of so few studies have all grades, so that a head can be learned; of what does not matter."""
+    head, *rows = (line.split(",") for line in table.read_text().splitlines())
+    for at, row in enumerate(rows):
+        for column, name in enumerate(head):
+            if name.startswith("spinal_canal"):
+                row[column] = CLASSES[at % 3]
+    table.write_text("\n".join(",".join(row) for row in (head, *rows)) + "\n")
 
 
 def write_series(folder: Path, *, reverse: bool = False, mirror: bool = False, numbers: int = 1) -> Path:

@@ -12,8 +12,10 @@ import transformers
 from safetensors.torch import load_file
 
 from embedstore.encoders.registry import encoder_of_identity, image_encoder
-from embedstore.errors import DataError, MissingWeights, UsageError
+from embedstore.errors import DataError, IdentityMismatch, MissingWeights, UsageError
 from embedstore.finetuned.encoder_folder import open_encoder_folder
+from embedstore.queries.load_view import load_views
+from embedstore.store.reader import open_store
 from finetune import fine_tuning
 from finetune.fine_tuning import fine_tune
 from finetune.job import Watchers
@@ -22,8 +24,9 @@ from finetune.recipe import LoraRecipe
 from finetune.towers.tunable import TunableTower
 from finetune.training.lesson import Stopped, TrainingDiverged
 from finetune.training.validation import Validation
-from tests.checkpoints import by_hand, pictures, relative_error, write_image_tower
+from tests.checkpoints import by_hand, pictures, relative_error, write_gemma, write_image_tower
 from tests.finetune.lessons import job_of, recipe_of, write_lesson
+from tests.lumbar_stores import make_crops, severities
 
 VARIED = Augmentation(noise=0.02)
 
@@ -92,6 +95,24 @@ def test_the_exported_encoder_gives_the_vectors_of_the_trained_model(lesson, mon
     assert relative_error(alone.numpy(), said) < 1e-5
     assert encoder.identity.options["finetuned"]["method"] == recipe.method
     assert encoder.identity.weights_sha256 != image_encoder(str(lesson / "base")).identity.weights_sha256
+
+
+@pytest.mark.parametrize("method", ["unfreeze", "lora"])
+def test_a_medgemma_tower_without_a_pooling_head_is_fine_tuned_as_well(lesson, monkeypatch, method):
+    """The base of work A (arXiv 2511.05600): the mean of the tokens of a Gemma 3's tower."""
+    if not (lesson / "gemma").exists():
+        write_gemma(lesson / "gemma")
+    recipe = recipe_of(method=method, lora=LoraRecipe(r=2) if method == "lora" else None)
+    job = replace(job_of(lesson, f"gemma-{method}", recipe), encoder=str(lesson / "gemma"))
+    asked = pictures(2)
+    tuned, said = trained_vectors(monkeypatch, job, asked)
+    encoder = image_encoder(str(tuned.folder), device="cpu", dtype="float32")
+    encoder.load()
+    assert encoder.identity.pooling == "mean"
+    assert relative_error(encoder.encode(asked), said) < 1e-5
+    base = image_encoder(str(lesson / "gemma"), device="cpu", dtype="float32")
+    base.load()
+    assert relative_error(base.encode(asked), said) > 1e-3
 
 
 def stopped_at(steps):
@@ -207,6 +228,15 @@ def test_an_edited_encoder_is_refused(lesson):
     identity = image_encoder(str(tuned.folder), dtype="float32").identity
     again = encoder_of_identity(identity, holder="x", name=str(tuned.folder))
     assert again.identity == identity
+    with pytest.raises(
+        UsageError, match=r"store x holds vectors of an encoder that was fine-tuned, 'edited': name its"
+    ):
+        encoder_of_identity(identity, holder="store x", name="hog")
+    other = fine_tune(job_of(lesson, "another", recipe_of(epochs=1, seed=3)))
+    with pytest.raises(
+        IdentityMismatch, match=r"trained otherwise .* \(other recipe_sha256, patients_sha256\)"
+    ):
+        encoder_of_identity(identity, holder="store x", name=str(other.folder))
     document = tuned.folder / "encoder.json"
     text = document.read_text()
     document.write_text(text.replace('"blocks": 1', '"blocks": 2'))
@@ -249,6 +279,16 @@ def test_an_encoder_that_was_fine_tuned_is_fine_tuned_on_and_remembers_all_its_p
     encoder = image_encoder(str(second.folder), device="cpu", dtype="float32")
     encoder.load()
     assert np.isfinite(encoder.encode(pictures(2))).all()
+
+
+def test_a_crop_teaches_its_own_target_alone(tmp_path):
+    store = open_store(make_crops(tmp_path / "crops.store", severities(3), points="oracle", signal=1.0))
+    (task,) = store.tasks
+    rules = fine_tuning._image_rules([store], None)
+    mask = load_views([store], task, image_rules=rules).image_of_target
+    assert (mask.sum(axis=1) == 1).all()  # each of 75 crops is of one condition, level and side
+    write_lesson(tmp_path)
+    assert fine_tuning._image_rules([open_store(tmp_path / "pictures.store")], None) is None
 
 
 def test_three_classes_learn_by_a_masked_choice(tmp_path):

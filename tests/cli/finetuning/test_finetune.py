@@ -50,6 +50,9 @@ def test_the_encoder_is_judged_by_patients_whom_it_never_saw(capsys):
     assert run(["finetune", *arguments, "--resume", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["judged"]["comparison"]["units"] == 12
+    assert run(["info", "tuned.store"]) == 0
+    assert "fine-tuned  unfreeze of base" in capsys.readouterr().out
+    assert run(["verify", "tuned.store"]) == 0
     assert run(["probe", "--store", "tuned.store", "--task", TASK, "--head", "knn"]) == 1
     assert "--trained-patients leave-out leaves them out" in capsys.readouterr().err
 

@@ -62,7 +62,7 @@ def test_a_store_that_is_answered_for_and_searched_is_opened_once(
         opened.append(path)
         return open_store(path)
 
-    monkeypatch.setattr("cli.jobs.predict_inputs.open_store", opens)
+    monkeypatch.setattr("cli.studying.openings.open_store", opens)
     quiet = predict_inputs(probed, [store], PredictOptions(cases=store))
     asked = predict_inputs(probed, [store], PredictOptions(cases=store, neighbors=1))
     assert len(opened) == 2
