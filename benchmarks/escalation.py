@@ -232,10 +232,10 @@ def print_rows(rows: Sequence[Row]) -> None:
     print(
         f"\n{held} of {predicted} obtained gains lie between the ends that were predicted from the other tasks"
     )
-    low, middle, high = shares_of(rows)
-    print(
-        f"shares of what was lacking, lowest tenth, median, highest tenth: {low:.2f}, {middle:.2f}, {high:.2f}"
-    )
+    print("shares of what was lacking, lowest tenth, median, highest tenth:")
+    for metric in METRICS_OF_SHARES:
+        low, middle, high = shares_of(rows, metric)
+        print(f"  {metric} {low:.2f}, {middle:.2f}, {high:.2f}")
     print(f"{sum(row.seconds for row in rows) / max(len(rows), 1):.0f} s a task")
 
 
