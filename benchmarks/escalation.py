@@ -18,7 +18,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +52,8 @@ GRID = LogisticFamily(strengths=(1e-3, 1e-2, 0.1, 1.0, 10.0), normalisations=("s
 # Below this the share of what was lacking is noise.
 _LEAST_HEADROOM = 0.02
 _QUANTILES = (0.1, 0.5, 0.9)
+# The first is that of the goals.
+METRICS_OF_SHARES = ("auroc", "kappa", "log_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,22 +120,24 @@ TASKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What came of a task."""
+    """What came of a task; `reached` has by metric the frozen and the fine-tuned value."""
 
     task: Task
     answer: Escalation
     method: str
-    tuned: float
+    reached: Mapping[str, tuple[float, float]]
     obtained: Difference
     seconds: float
 
-    @property
-    def share(self) -> float:
-        """Share of what the probe lacked that was gained; NaN where it lacked nothing, or nothing was predicted."""
+    def share(self, metric: str) -> float:
+        """Share of what the probe lacked that was gained; NaN where it lacked nothing, or was at chance."""
         gain = self.answer.gain
         if gain is None or gain.headroom < _LEAST_HEADROOM:
             return float("nan")
-        return self.obtained.estimate.value / gain.headroom
+        frozen, tuned = self.reached[metric]
+        if metric == self.answer.evidence.goal.metric:
+            return (tuned - frozen) / gain.headroom
+        return (frozen - tuned) / frozen if metric == "log_loss" else (tuned - frozen) / (1 - frozen)
 
 
 def probed(store: Path, folder: Path, *, curve: bool = False) -> Run:
@@ -190,17 +194,17 @@ def run_task(task: Task, folder: Path, tower: Path, *, method: str | None) -> Ro
     chosen = method or answer.recommendation.method
     tuned = fine_tuned(store, folder / "tuned", tower, method=chosen, seed=task.seed)
     after = probed(embedded(table, folder / "tuned.store", tuned), folder / "after")
-    metrics = [
-        draw_metrics(each.evaluated.scored(draws=DRAWS, seed=0), (goal.metric,))[goal.metric]
-        for each in (after, run)
-    ]
+    tuned, frozen = (
+        draw_metrics(each.evaluated.scored(draws=DRAWS, seed=0), METRICS_OF_SHARES) for each in (after, run)
+    )
+    name = goal.metric
     return Row(
         task=task,
         answer=answer,
         method=chosen,
-        tuned=metrics[0].value,
+        reached={metric: (frozen[metric].value, tuned[metric].value) for metric in METRICS_OF_SHARES},
         obtained=paired_difference(
-            (metrics[0].value, metrics[1].value), (metrics[0].drawn, metrics[1].drawn), n=metrics[0].n
+            (tuned[name].value, frozen[name].value), (tuned[name].drawn, frozen[name].drawn), n=tuned[name].n
         ),
         seconds=time.perf_counter() - started,
     )
@@ -228,16 +232,17 @@ def print_rows(rows: Sequence[Row]) -> None:
     print(
         f"\n{held} of {predicted} obtained gains lie between the ends that were predicted from the other tasks"
     )
-    low, middle, high = shares_of(rows)
-    print(
-        f"shares of what was lacking, lowest tenth, median, highest tenth: {low:.2f}, {middle:.2f}, {high:.2f}"
-    )
+    print("shares of what was lacking, lowest tenth, median, highest tenth:")
+    for metric in METRICS_OF_SHARES:
+        low, middle, high = shares_of(rows, metric)
+        print(f"  {metric} {low:.2f}, {middle:.2f}, {high:.2f}")
     print(f"{sum(row.seconds for row in rows) / max(len(rows), 1):.0f} s a task")
 
 
-def shares_of(rows: Sequence[Row]) -> tuple[float, float, float]:
+def shares_of(rows: Sequence[Row], metric: str = METRICS_OF_SHARES[0]) -> tuple[float, float, float]:
     """Return the lowest tenth, the median and the highest tenth of the shares, 0 at least; same pictures count once."""
-    shares = [*{row.task.drawn: row.share for row in rows if np.isfinite(row.share)}.values()]
+    found = {row.task.drawn: row.share(metric) for row in rows}
+    shares = [share for share in found.values() if np.isfinite(share)]
     low, middle, high = np.maximum(np.quantile(shares, _QUANTILES), 0) if shares else (np.nan,) * 3
     return float(low), float(middle), float(high)
 

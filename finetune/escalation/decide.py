@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from finetune.escalation.evidence import Evidence, OtherRun
+from finetune.escalation.evidence import OtherRun, RunEvidence
 from finetune.escalation.predicted_gain import PredictedGain
 
 # Two-sided, of another encoder's being better.
@@ -53,7 +53,7 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def decide(evidence: Evidence, gain: PredictedGain | None, *, untrainable: str = "") -> Verdict:
+def decide(evidence: RunEvidence, gain: PredictedGain | None, *, untrainable: str = "") -> Verdict:
     """Apply the rule.
 
     Parameters
@@ -78,7 +78,7 @@ def decide(evidence: Evidence, gain: PredictedGain | None, *, untrainable: str =
     return _fine_tuning(evidence, gain)
 
 
-def has_signal(evidence: Evidence) -> bool:
+def has_signal(evidence: RunEvidence) -> bool:
     """Whether some head on these vectors, or on those of another encoder, is better than chance."""
     p_values = [other.chance_p for other in evidence.encoders]
     # Where another encoder sees something, this one may learn to.
@@ -86,13 +86,13 @@ def has_signal(evidence: Evidence) -> bool:
     return evidence.signal_p < SIGNAL_P or seen_elsewhere
 
 
-def recommended_method(evidence: Evidence) -> tuple[str, int | None]:
+def recommended_method(evidence: RunEvidence) -> tuple[str, int | None]:
     """Return the method, and the number of blocks (None for all)."""
     best = max([evidence.auroc.value, *(other.auroc.value for other in evidence.heads)])
     return ("lora", None) if best < LITTLE_AUROC else ("unfreeze", TOP_BLOCKS)
 
 
-def _reached(evidence: Evidence) -> Verdict | None:
+def _reached(evidence: RunEvidence) -> Verdict | None:
     goal, found = evidence.goal, evidence.value
     if goal.is_met(found.value):
         ends = found.low if goal.sign > 0 else found.high
@@ -116,7 +116,7 @@ def _reached(evidence: Evidence) -> Verdict | None:
     return None
 
 
-def _calibration(evidence: Evidence) -> Verdict | None:
+def _calibration(evidence: RunEvidence) -> Verdict | None:
     goal = evidence.goal
     if not goal.row.binned:
         return None
@@ -128,7 +128,7 @@ def _calibration(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _labels(evidence: Evidence) -> Verdict | None:
+def _labels(evidence: RunEvidence) -> Verdict | None:
     labels, goal = evidence.labels, evidence.goal
     if np.isnan(labels.ceiling) or goal.is_met(labels.ceiling):
         return None
@@ -142,7 +142,7 @@ def _labels(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _encoders(evidence: Evidence) -> Verdict | None:
+def _encoders(evidence: RunEvidence) -> Verdict | None:
     goal = evidence.goal
     reaching = [other for other in evidence.encoders if goal.is_met(other.value.value)]
     if reaching:
@@ -169,7 +169,7 @@ def _encoders(evidence: Evidence) -> Verdict | None:
     return None
 
 
-def _signal(evidence: Evidence) -> Verdict | None:
+def _signal(evidence: RunEvidence) -> Verdict | None:
     if has_signal(evidence):
         return None
     heads = f"no head of {1 + len(evidence.heads)}" if evidence.heads else "the head"
@@ -184,7 +184,7 @@ def _signal(evidence: Evidence) -> Verdict | None:
     )
 
 
-def _data(evidence: Evidence) -> Verdict | None:
+def _data(evidence: RunEvidence) -> Verdict | None:
     goal = evidence.goal
     for beyond in evidence.beyond:
         if beyond.times <= MOST_TIMES_THE_DATA and goal.is_met(beyond.reached[0]):
@@ -198,7 +198,7 @@ def _data(evidence: Evidence) -> Verdict | None:
     return None
 
 
-def _fine_tuning(evidence: Evidence, gain: PredictedGain | None) -> Verdict:
+def _fine_tuning(evidence: RunEvidence, gain: PredictedGain | None) -> Verdict:
     goal, missing = evidence.goal, abs(evidence.goal.number - evidence.value.value)
     if gain is None:
         return _verdict(
@@ -228,11 +228,11 @@ def _fine_tuning(evidence: Evidence, gain: PredictedGain | None) -> Verdict:
     )
 
 
-def _verdict(decision: Decision, first: str, evidence: Evidence) -> Verdict:
+def _verdict(decision: Decision, first: str, evidence: RunEvidence) -> Verdict:
     return Verdict(decision=decision, reasons=(first, *_further(evidence)))
 
 
-def _further(evidence: Evidence) -> list[str]:
+def _further(evidence: RunEvidence) -> list[str]:
     """Return what else the evidence says, in numbers."""
     goal, labels = evidence.goal, evidence.labels
     lines = [
@@ -268,7 +268,7 @@ def _further(evidence: Evidence) -> list[str]:
     return lines
 
 
-def _best(others: Sequence[OtherRun], evidence: Evidence) -> OtherRun:
+def _best(others: Sequence[OtherRun], evidence: RunEvidence) -> OtherRun:
     return max(others, key=lambda other: evidence.goal.sign * other.value.value)
 
 

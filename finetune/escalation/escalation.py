@@ -10,7 +10,7 @@ from typing import Any
 from finetune.escalation.base_encoder import BaseEncoder
 from finetune.escalation.cost import Cost, Plan, Rate, cost
 from finetune.escalation.decide import Decision, Verdict, decide, has_signal, recommended_method
-from finetune.escalation.evidence import Evidence, gather_evidence
+from finetune.escalation.evidence import RunEvidence, gather_evidence
 from finetune.escalation.goal import Goal
 from finetune.escalation.predicted_gain import PredictedGain, predicted_gain
 from heads.runs.run import Run
@@ -62,7 +62,7 @@ class Escalation:
     """
 
     verdict: Verdict
-    evidence: Evidence
+    evidence: RunEvidence
     gain: PredictedGain | None
     recommendation: Recommendation | None
 

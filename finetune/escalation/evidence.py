@@ -88,7 +88,7 @@ class Beyond:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class RunEvidence:
     """All that the rule looks at.
 
     Parameters
@@ -174,7 +174,7 @@ class Evidence:
 
 def gather_evidence(
     run: Run, goal: Goal, others: Sequence[Run] = (), *, curve: Mapping[str, Any] | None = None
-) -> Evidence:
+) -> RunEvidence:
     """Read what a run, and others of its task, say of a goal.
 
     Parameters
@@ -213,7 +213,7 @@ def gather_evidence(
         )
         if found and found.get("value") is not None
     }
-    return Evidence(
+    return RunEvidence(
         goal=goal,
         run=str(run.folder),
         run_id=run.run_id,
@@ -363,16 +363,13 @@ def _beyond(goal: Goal, value: Estimate, entry: Mapping[str, Any]) -> Beyond:
     gain = _estimate(entry["gains"][goal.metric])
     # Draws that all agree have no interval.
     ends = (gain.value, gain.value) if np.isnan(gain.low) else (gain.low, gain.high)
+    low, high = sorted(goal.better_by(value.value, end) for end in ends)
     return Beyond(
         times=entry["times"],
         patients=entry["patients"],
         gain=gain,
         # Of the interval of a gain, not of the run's value, which is who was evaluated.
-        reached=(
-            goal.better_by(value.value, gain.value),
-            goal.better_by(value.value, ends[0]),
-            goal.better_by(value.value, ends[1]),
-        ),
+        reached=(goal.better_by(value.value, gain.value), low, high),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune.escalation.decide import Decision, Verdict, decide, recommended_method
-from finetune.escalation.evidence import Beyond, Evidence, OtherRun
+from finetune.escalation.evidence import Beyond, OtherRun, RunEvidence
 from finetune.escalation.goal import parse_goal
 from finetune.escalation.label_ceiling import LabelEvidence
 from finetune.escalation.predicted_gain import SHARES, predicted_gain
@@ -47,9 +47,9 @@ def beside(value: float, *, same: bool, p_value: float = 0.001, chance_p: float 
     )
 
 
-def evidence(goal: str = "auroc>=0.9", value: float = 0.7, **changes: Any) -> Evidence:
+def evidence(goal: str = "auroc>=0.9", value: float = 0.7, **changes: Any) -> RunEvidence:
     """Return the evidence of a run above chance that falls short, with nothing that explains it."""
-    whole = Evidence(
+    whole = RunEvidence(
         goal=parse_goal(goal),
         run="runs/own",
         run_id="0",
@@ -74,7 +74,7 @@ def evidence(goal: str = "auroc>=0.9", value: float = 0.7, **changes: Any) -> Ev
     return replace(whole, **changes)
 
 
-def asked(found: Evidence, **options: Any) -> Verdict:
+def asked(found: RunEvidence, **options: Any) -> Verdict:
     return decide(found, predicted_gain(found.goal, found.value.value, found.labels.ceiling), **options)
 
 
