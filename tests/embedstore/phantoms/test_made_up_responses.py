@@ -42,5 +42,5 @@ def test_two_answers_have_flaws_and_the_same_seed_writes_the_same(tmp_path):
 
 
 def test_a_folder_without_a_table_of_labels_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="train.csv"):
+    with pytest.raises(UsageError, match=r"train\.csv"):
         write_made_up_responses(tmp_path / "a", tmp_path)
