@@ -86,8 +86,17 @@ def where_option(function: F) -> F:
         "--where",
         multiple=True,
         metavar="CONDITION",
-        help="Only images that meet it: COLUMN=VALUE, COLUMN!=VALUE, COLUMN<NUMBER (<=, >, >=) or "
+        help="Only images that meet it: COLUMN=VALUE, COLUMN!=VALUE, COLUMN~PART, COLUMN<NUMBER (<=, >, >=) or "
         "'COLUMN in VALUE,VALUE'; repeatable. A value with a comma among several stands in double quotes.",
+    )(function)
+
+
+def keep_option(function: F) -> F:
+    """Add ``--keep-list``: a list of images to leave out."""
+    return click.option(
+        "--keep-list",
+        type=click.Path(path_type=Path),
+        help="Leave images out that this list says `no` to; `embed audit --keep FILE` writes one.",
     )(function)
 
 

@@ -121,6 +121,12 @@ class FittedHead(Protocol):
             (n,) float64, 0 or more, summing to 1 in each unit. A unit's bits depend on its own rows only.
         """
 
+    def hidden_vectors(self, X: npt.NDArray[np.float32]) -> Floats | None:
+        """Return (n, width) what the head makes of (n, dim) rows before it decides; None without such a layer.
+
+        A row's bits do not depend on the other rows.
+        """
+
     def predict_proba(self, X: Any) -> Floats:
         """Return (n, n_classes) probabilities."""
 
@@ -134,8 +140,8 @@ class FittedHead(Protocol):
 class Head(FittedHead, Protocol):
     """A fitted or unfitted scikit-learn classifier that can be kept as plain arrays.
 
-    `HeadDefaults` has `needs`, `converged_`, `unit_scores`, `image_weights` and `family_of_text` for heads that inherit
-    it.
+    `HeadDefaults` has `needs`, `converged_`, `unit_scores`, `image_weights`, `hidden_vectors` and `family_of_text` for
+    heads that inherit it.
     """
 
     needs: ClassVar[HeadNeeds]
@@ -196,6 +202,11 @@ class HeadDefaults:
     ) -> Floats | None:
         """Return None: no row has more to say than another (`FittedHead.image_weights`)."""
         del X, unit_of_row, n_units
+        return None
+
+    def hidden_vectors(self, X: npt.NDArray[np.float32]) -> Floats | None:
+        """Return None: nothing lies between a row and its scores (`FittedHead.hidden_vectors`)."""
+        del X
         return None
 
     @classmethod

@@ -83,6 +83,12 @@ class EnsembleHead:
         known = [of_member for of_member in weights if of_member is not None]
         return self._mean(known) if len(known) == len(weights) else None
 
+    def hidden_vectors(self, X: npt.NDArray[np.float32]) -> Floats | None:
+        """Return the (n, width) hidden vectors of all members side by side; None where a member has none."""
+        hidden = [member.hidden_vectors(X) for member in self.members]
+        known = [of_member for of_member in hidden if of_member is not None]
+        return np.concatenate(known, axis=1) if len(known) == len(hidden) else None
+
     def predict_proba(self, X: Any) -> Floats:
         """Return (n, n_classes) probabilities."""
         scores = self.decision_function(X)

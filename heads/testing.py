@@ -124,6 +124,12 @@ def check_head(head: Head, *, n_classes: int) -> None:
         f"classes_ must be the labels; found {head.classes_}",
     )
     _check_rows_stand_alone(head, X)
+    hidden = head.hidden_vectors(X)
+    if hidden is not None:
+        require(hidden.shape[0] == len(X), "hidden_vectors must return None, or a vector of each row")
+        require_same(
+            np.asarray(head.hidden_vectors(X[3:7])), hidden[3:7], "hidden vectors of some rows alone"
+        )
     _check_units_stand_alone(head, X)
     _check_arrays(head, X)
     other = make().fit(X, y * 10 + 5)

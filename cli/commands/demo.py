@@ -22,6 +22,7 @@ _LUMBAR_FOLDS = 3
 _LUMBAR_STEPS = 200  # on 40 phantoms as good as three times as many
 _LUMBAR_HEAD = "knn"  # the quickest
 _MADE_UP = "made-up.jsonl"
+_SIGLIP = "siglip-random"  # `embedstore.phantoms.random_siglip`
 _MURA_RUN = "runs/abnormal-logistic"
 _LUMBAR_RUN = f"runs/lumbar-severity-crops-localised-{_LUMBAR_HEAD}-folds-{_LUMBAR_FOLDS}"
 
@@ -59,6 +60,7 @@ def command(
     from embedstore.phantoms.lumbar import write_phantom_lumbar
     from embedstore.phantoms.made_up_responses import write_made_up_responses
     from embedstore.phantoms.mura import write_phantom_mura
+    from embedstore.phantoms.random_siglip import NAME, write_random_siglip
 
     # The command line itself, which hands its own entry over: a command does not import the group that imports it.
     run: Callable[[Sequence[str]], int] = context.find_root().obj
@@ -75,6 +77,7 @@ def command(
         lumbar = (
             write_phantom_lumbar(Path(), studies=lumbar_studies, seed=seed).root if lumbar_studies else None
         )
+        write_random_siglip(NAME, seed=seed)
         if lumbar:
             write_made_up_responses(_MADE_UP, lumbar, seed=seed)
         steps = [*_mura_steps(Path()), *(_lumbar_steps(lumbar, studies=lumbar_studies) if lumbar else ())]
@@ -114,7 +117,7 @@ def _mura_steps(folder: Path) -> Iterator[str]:
 
 
 def _lumbar_steps(lumbar: Path, *, studies: int) -> Iterator[str]:
-    """From slices to levels, crops around them, ways compared, an answer about a new study, and made-up ones beside."""
+    """From slices to levels, crops around them, ways compared, an answer about a new study, made-up ones beside."""
     data = f"--dataset rsna-lumbar --root {lumbar} --encoder hog"
     yield f"embed extract {data} --store lumbar.store --tokens 64"
     if studies < _FEWEST_LUMBAR_STUDIES:
@@ -146,4 +149,8 @@ In {shown(out.resolve())}: phantom {images},
 
   embed info
   embed search --id {image_id} --where anatomy=XR_WRIST
-  embed export out.h5"""
+  embed export out.h5
+
+{_SIGLIP} is a small SigLIP with random weights, to try what a GPU and a real checkpoint do in earnest:
+
+  embed finetune --encoder {_SIGLIP} --task abnormal --out encoders/demo --yes --epochs 3 --lr 3e-4 --then-probe"""

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from cli.key_options import key_option
 from cli.options import ProjectCommand, json_option, plural, print_json, print_notice, require, store_option
 from embedstore.errors import UsageError
-from embedstore.exchange.export import ExportOptions, ExportSummary, export_store
+from embedstore.exchange.export import VIEWERS, ExportOptions, ExportSummary, export_store
+from embedstore.exchange.viewer_rows import NEIGHBORS
 from embedstore.store.reader import open_store
 
 
@@ -27,7 +29,28 @@ from embedstore.store.reader import open_store
     "--with-labels", is_flag=True, help="Add a column label:TASK:TARGET for each target of each task."
 )
 @click.option("--keep-zero", is_flag=True, help="Also write rows whose vector is zero.")
+@click.option(
+    "--for",
+    "viewer",
+    type=click.Choice([*VIEWERS]),
+    help="Add what a viewer wants: atlas (Parquet) places, neighbours and thumbnails, fiftyone (Parquet, CSV) the "
+    "paths of files; both labels.",
+)
+@click.option(
+    "--neighbors",
+    type=click.IntRange(0),
+    default=NEIGHBORS,
+    show_default=True,
+    help="With --for atlas: nearest images beside each, by exact cosine.",
+)
+@click.option(
+    "--thumbnails/--no-thumbnails",
+    default=True,
+    show_default=True,
+    help="With --for atlas: small pictures in the file; they are patients' images.",
+)
 @click.option("--force", is_flag=True, help="Replace TARGET if it is there.")
+@key_option
 @store_option
 @json_option
 def command(
@@ -36,7 +59,11 @@ def command(
     normalise: bool,
     with_labels: bool,
     keep_zero: bool,
+    viewer: str | None,
+    neighbors: int,
+    thumbnails: bool,
     force: bool,
+    key_file: Path | None,
     store: Path | None,
     as_json: bool,
 ) -> None:
@@ -52,7 +79,15 @@ def command(
         raise UsageError(f"give [STORE] TARGET; found {len(paths)} arguments")
     source = paths[0] if len(paths) == 2 else Path(require(store, "--store"))
     options = ExportOptions(
-        dtype=file_dtype, normalise=normalise, with_labels=with_labels, keep_zero=keep_zero, force=force
+        dtype=file_dtype,
+        normalise=normalise,
+        with_labels=with_labels,
+        keep_zero=keep_zero,
+        force=force,
+        viewer=viewer,
+        neighbors=neighbors,
+        thumbnails=thumbnails,
+        key_file=key_file,
     )
     if file_dtype == "float16" and paths[-1].suffix.lower() in (".h5", ".hdf5"):
         print_notice(

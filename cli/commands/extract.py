@@ -17,6 +17,7 @@ from cli.jobs.extract_store import EncoderChoice, ExtractJob, default_workers, d
 from cli.options import (
     ProjectCommand,
     json_option,
+    keep_option,
     print_facts,
     print_notice,
     project_of,
@@ -31,6 +32,7 @@ from cli.printing.next_command import print_next_probe
 from cli.printing.progress import shown_progress
 from cli.stop_signal import stop_on_signal
 from cli.wording import in_options
+from embedstore.audit.keep_list import read_keep_list, without_left_out
 from embedstore.crops.crop_collection import points_of_run, with_crops
 from embedstore.datasets.base import Collection, dataset_reader
 from embedstore.errors import UsageError
@@ -124,6 +126,7 @@ from embedstore.queries.conditions import parse_conditions, select_records
     help="Slices on each side of the nearest one.  [default: as in the store; 1 in a new one]",
 )
 @where_option
+@keep_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images of the data set.")
 @click.option(
     "--shard", metavar="I/N", help="Only this share of the chunks, while other processes do others."
@@ -215,6 +218,8 @@ def _collection(context: click.Context, given: Mapping[str, Any], store: Path) -
     if crops is not None:
         size_mm, neighbours = given["crop_mm"], given["crop_neighbours"]
         collection = with_crops(collection, crops, size_mm=size_mm, neighbours=neighbours, store=store)
+    if given["keep_list"] is not None:
+        collection = without_left_out(collection, read_keep_list(given["keep_list"]))
     return select_records(collection, parse_conditions(given["where"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -43,6 +44,13 @@ from heads.stages import watched
     type=click.Path(path_type=Path),
     help="Generated answers about RSNA lumbar studies, JSON lines with study_id and response; repeatable.",
 )
+@click.option(
+    "--trained-patients",
+    type=click.Choice(["refuse", "use"]),
+    default="refuse",
+    show_default=True,
+    help="Whether a run counts that was evaluated on patients of its encoder's own fine-tuning.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write an HTML page, too.")
 @json_option
 def command(
@@ -52,6 +60,7 @@ def command(
     draws: int | None,
     seed: int | None,
     responses: tuple[Path, ...],
+    trained_patients: Literal["refuse", "use"],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -97,6 +106,7 @@ def command(
             draws=draws,
             seed=seed,
             out=out,
+            trained_patients=trained_patients,
             notify=notify,
         )
     if as_json:

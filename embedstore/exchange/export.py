@@ -10,10 +10,15 @@ import numpy as np
 from embedstore.brief import Brief
 from embedstore.errors import Advice, DataError, UsageError
 from embedstore.exchange.export_files import WRITERS
-from embedstore.exchange.export_rows import choose_rows
+from embedstore.exchange.export_rows import ExportRows, choose_rows
+from embedstore.exchange.viewer_rows import NEIGHBORS, ViewerOptions, with_files, with_places
 from embedstore.files import StrPath
+from embedstore.keys.key_file import read_key
 from embedstore.store.layout import STORE_DTYPES
 from embedstore.store.reader import FAILED, PENDING, VALID, Store, as_store
+
+# Viewer -> the formats that it opens.
+VIEWERS = {"atlas": (".parquet",), "fiftyone": (".parquet", ".csv")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,13 @@ class ExportOptions:
         Write rows whose vector is zero, which has no direction and no cosine.
     force
         Replace a file that is there.
+    viewer
+        ``atlas`` or ``fiftyone``: add what this viewer wants (`embedstore.exchange.viewer_rows`). Labels are then
+        among the columns.
+    neighbors, thumbnails
+        For ``atlas``: how many nearest images stand beside each, and whether small pictures do.
+    key_file
+        Key of stores whose paths are hidden, for what lies in files.
     """
 
     dtype: str = "float32"
@@ -40,6 +52,10 @@ class ExportOptions:
     with_labels: bool = False
     keep_zero: bool = False
     force: bool = False
+    viewer: str | None = None
+    neighbors: int = NEIGHBORS
+    thumbnails: bool = True
+    key_file: StrPath | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,6 +127,11 @@ def export_store(
         raise UsageError(f"{target}: the suffix must be one of {', '.join(WRITERS)}; found {target.suffix!r}")
     if asked.dtype not in STORE_DTYPES:
         raise UsageError(f"`dtype` must be one of {', '.join(STORE_DTYPES)}; found {asked.dtype!r}")
+    if asked.viewer is not None and suffix not in VIEWERS.get(asked.viewer, ()):
+        known = "; ".join(f"{name} ({', '.join(endings)})" for name, endings in VIEWERS.items())
+        raise UsageError(
+            f"`viewer` and the suffix must fit: {known}; found {asked.viewer!r} and {target.suffix!r}"
+        )
     if not target.parent.is_dir():
         raise UsageError(f"{target}: the folder {target.parent} does not exist")
     if target.exists() and not asked.force:
@@ -122,8 +143,9 @@ def export_store(
         keep_zero=asked.keep_zero,
         dtype=asked.dtype,
         normalise=asked.normalise,
-        with_labels=asked.with_labels,
+        with_labels=asked.with_labels or asked.viewer is not None,
     )
+    rows = _for_viewer(rows, asked)
     # An HDF5 file being written is unreadable after a kill: only a finished one gets the name.
     partial = target.with_name(target.name + ".partial")
     try:
@@ -138,3 +160,13 @@ def export_store(
         int(np.sum(store.status == PENDING)),
         rows.zero,
     )
+
+
+def _for_viewer(rows: ExportRows, asked: ExportOptions) -> ExportRows:
+    """Return the rows with what the viewer wants beside them."""
+    key = None if asked.key_file is None else read_key(asked.key_file)
+    if asked.viewer == "atlas":
+        return with_places(
+            rows, ViewerOptions(neighbors=asked.neighbors, thumbnails=asked.thumbnails, key=key)
+        )
+    return with_files(rows, key) if asked.viewer == "fiftyone" else rows

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,8 @@ class ExportRows:
         Whether vectors are divided by their length.
     with_labels
         Whether each target of each task becomes a column.
+    beside
+        Further columns of the file -> their cells; a user's column of such a name gets a ``_`` behind it.
     """
 
     store: Store
@@ -47,6 +49,7 @@ class ExportRows:
     dtype: np.dtype[Any]
     normalise: bool
     with_labels: bool
+    beside: Mapping[str, pa.Array] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,7 +81,8 @@ class ExportRows:
             labelled = with_labels(bare, task, manifest)
             for target in task.targets:
                 columns[label_name(name, target)] = labelled.column(target).cast(pa.string())
-        return pa.table(columns)
+        names = {name: f"{name}_" if name.rstrip("_") in self.beside else name for name in columns}
+        return pa.table({names[name]: column for name, column in columns.items()} | dict(self.beside))
 
     @property
     def identity(self) -> str:

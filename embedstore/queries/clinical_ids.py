@@ -244,6 +244,12 @@ class ClinicalIds:
         )
 
     def _condition(self, condition: Condition) -> Condition:
+        if condition.operator == "~" and condition.column in self.store.table.column_names:
+            return condition
+        if condition.operator == "~":
+            raise UsageError(
+                f"`where` {condition}: a part of a clinical id finds nothing among keyed ones; give it whole"
+            )
         pairs = [self._translated_pair(condition.column, value) for value in condition.values]
         return replace(condition, column=pairs[0][0], values=tuple(value for _, value in pairs))
 

@@ -30,15 +30,15 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_OPERATOR = re.compile(r"!=|<=|>=|==|=|<|>|\s+in\s+")
+_OPERATOR = re.compile(r"!=|<=|>=|==|=|<|>|~|\s+in\s+")
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _FIELD = re.compile(r'\s*"(?:[^"]|"")*"\s*(?=,|$)|[^,]*', re.DOTALL)
-_UNSAFE_COLUMN = re.compile(r'^\s|\s$|\s+in\s|[!<>="]')
+_UNSAFE_COLUMN = re.compile(r'^\s|\s$|\s+in\s|[!<>=~"]')
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 # Digits of these are names: patient 007 is not patient 7.
 _NAMES = frozenset({"image_id", "path", "patient_id", "study_id", "series_id"})
 _SHOWN = 5
-_FORMS = "COLUMN=VALUE, COLUMN!=VALUE, COLUMN<NUMBER (also <=, >, >=) or 'COLUMN in VALUE,VALUE'"
+_FORMS = "COLUMN=VALUE, COLUMN!=VALUE, COLUMN~PART, COLUMN<NUMBER (also <=, >, >=) or 'COLUMN in VALUE,VALUE'"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Condition:
     column
         A column of the manifest.
     operator
-        ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=`` or ``in``.
+        ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, or ``~``: the cell holds these letters, large or small.
     values
         What the cell must say, one of several for ``in``; ``""`` for an empty one. A cell of several values, as
         `image_type`, says each of them and all of them together.
@@ -100,6 +100,8 @@ class Condition:
     def _holds(self, cell: Any, *, as_number: bool) -> bool:
         if self.operator in _ORDER:
             return cell not in (None, "") and _ORDER[self.operator](*_comparable(cell, self.values[0]))
+        if self.operator == "~":
+            return cell is not None and self.values[0].casefold() in str(cell).casefold()
         said = any(_says(cell, value, as_number=as_number) for value in self.values)
         return said != (self.operator == "!=")
 
@@ -243,6 +245,8 @@ def _parse(text: str) -> Condition:
     values = _several(rest) if sign == "in" else (_unquoted(rest),)
     if not values:
         raise UsageError(f"`where` takes {_FORMS}; found {text!r}")
+    if sign == "~" and not values[0]:
+        raise UsageError(f"`where` {text}: after ~ must stand a part of what the cell holds; found nothing")
     if sign in _ORDER and not _NUMBER.fullmatch(values[0]):
         raise UsageError(f"`where` {text}: after {sign} must stand a number; found {values[0]!r}")
     return Condition(_unquoted(column), "=" if sign == "==" else sign, values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from embedstore.errors import DataError
 from embedstore.files import StrPath
+from embedstore.finetuned.trained_patients import patients_of_store
 from embedstore.queries.conditions import Where, parse_conditions
 from embedstore.queries.manifest_columns import (
     chosen_rows,
@@ -32,6 +33,8 @@ from embedstore.view import MISSING, Units, View, units_spoken_for
 
 # Columns that say what kind of image it is, whatever the head gets.
 KINDS = ("modality", "body_part")
+# In `View.excluded`: images that a list names.
+LEFT_OUT = "left out"
 
 
 def load_view(
@@ -81,6 +84,7 @@ def load_views(
     with_columns: Sequence[str] = (),
     subgroups: Sequence[str] = (),
     image_rules: Mapping[str, ImageRule] | None = None,
+    left_out: Collection[str] = (),
 ) -> View:
     """Join the vectors of several stores with the task that each of them has.
 
@@ -99,6 +103,8 @@ def load_views(
         Manifest columns by which results are split, beside those that the task names.
     image_rules
         Target -> which images speak for it, in place of what the task says.
+    left_out
+        Ids of images to pass over; counted in ``excluded``.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def load_views(
     require_columns(opened, [*with_columns, *subgroups, *task.unit_key, *of_rules])
     task = replace(task, subgroups=tuple(dict.fromkeys([*task.subgroups, *subgroups])))
     split_by = subgroup_columns(task, opened)
-    images = _join([_load_labelled(store, task, [*with_columns, *split_by]) for store in opened])
+    images = _join([_load_labelled(store, task, [*with_columns, *split_by], left_out) for store in opened])
     if not len(images.image_ids):
         listed = ", ".join(str(store.path) for store in opened)
         raise DataError(
@@ -143,6 +149,7 @@ def load_views(
     unit_ids, first, unit_of_image = _in_order(images.units)
     for what, cells in (("patient", images.patients), ("split", images.columns["split"])):
         _require_constant(cells, unit_of_image, first, unit_ids, name=what, unit=task.unit)
+    patients = images.patients[first]
     y, lost = _answerable(_codes(task, images.label_rows[first]), images.image_of_target, unit_of_image)
     return View(
         task=task,
@@ -155,7 +162,7 @@ def load_views(
         metadata={column: images.columns[column] for column in with_columns},
         image_of_target=images.image_of_target,
         y=y,
-        patients=images.patients[first],
+        patients=patients,
         splits=images.columns["split"][first],
         subgroups={
             column: cells_of_units(images.columns[column], unit_of_image, first) for column in split_by
@@ -172,6 +179,7 @@ def load_views(
         sources=tuple(source for store in opened for source in store.sources),
         store_dtype=str(np.result_type(*(store.dtype for store in opened))),
         image_kinds={column: images.columns[column] for column in KINDS},
+        trained=_trained(opened[0], patients),
     )
 
 
@@ -271,7 +279,9 @@ class _LabelledImages:
     excluded: Counter[str]
 
 
-def _load_labelled(store: Store, task: Task, columns: Sequence[str]) -> _LabelledImages:
+def _load_labelled(
+    store: Store, task: Task, columns: Sequence[str], left_out: Collection[str]
+) -> _LabelledImages:
     embeddings = store.embeddings(dtype=np.float32)
     table = store.table.take(pa.array(embeddings.rows))
     excluded = Counter(f"failed: {failure.reason.value}" for failure in store.failures)
@@ -284,11 +294,14 @@ def _load_labelled(store: Store, task: Task, columns: Sequence[str]) -> _Labelle
     labelled = label_rows >= 0
     mask = image_mask(table, task.image_rules)
     speaking = labelled if mask is None else labelled & mask.any(axis=1)
-    kept = np.flatnonzero(speaking)
+    wanted = speaking & ~np.isin(embeddings.image_ids.astype(np.str_), list(left_out))
+    kept = np.flatnonzero(wanted)
+    if wanted.sum() < speaking.sum():
+        excluded[LEFT_OUT] = int(speaking.sum() - wanted.sum())
     if not labelled.all():
         excluded[_no_label(task)] = int((~labelled).sum())
-    if len(kept) < labelled.sum():
-        excluded[f"image for no target of task {task.name}"] = int(labelled.sum()) - len(kept)
+    if speaking.sum() < labelled.sum():
+        excluded[f"image for no target of task {task.name}"] = int(labelled.sum() - speaking.sum())
     return _LabelledImages(
         # Not copied where every image is kept: they are the largest array of a probe.
         X=embeddings.vectors if len(kept) == len(units) else embeddings.vectors[kept],
@@ -328,6 +341,12 @@ def _join(pieces: Sequence[_LabelledImages]) -> _LabelledImages:
 
 def _no_label(task: Task) -> str:
     return f"no label in task {task.name}"
+
+
+def _trained(store: Store, patients: npt.NDArray[np.str_]) -> npt.NDArray[np.str_] | None:
+    """Return what part the units' patients had in the fine-tuning of the stores' encoder; of one identity, one list."""
+    found = patients_of_store(store.path, store.identity)
+    return None if found is None else found.parts_of(patients.tolist())
 
 
 def _answerable(

@@ -70,7 +70,7 @@ def search(
     --------
     >>> image_id = store.image_ids[0]
     >>> nearest = es.search(store, image_id, k=3)
-    >>> [neighbor.similarity > 0.5 for neighbor in nearest]
+    >>> [neighbor.cosine > 0.5 for neighbor in nearest]
     [True, True, True]
     >>> es.search(store, f"MURA-v1.1/{image_id}", k=1)[0].image_id == image_id
     True

@@ -1,9 +1,9 @@
-"""Small pictures of the units that a report shows, from the images that stores were made of."""
+"""Small pictures of units and files that a page shows, from the images that stores were made of."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,13 @@ def thumbnails_of_units(
         Unit id -> JPEG of `SIZE_PX` pixels square. A unit whose file has moved or cannot be decoded is left
         out: a report is worth having without its pictures.
     """
+    return thumbnails_of_jobs(jobs_of_units(stores, unit_ids, unit, key=key))
+
+
+def jobs_of_units(
+    stores: Sequence[Store], unit_ids: Iterable[str], unit: str, *, key: Key | None = None
+) -> dict[str, DecodeJob]:
+    """Return unit id -> what decodes its first image, where the file lies where it lay; as `thumbnails_of_units`."""
     wanted = set(unit_ids)
     jobs: dict[str, DecodeJob] = {}
     files = ImageFiles(key)
@@ -62,7 +69,11 @@ def thumbnails_of_units(
                 (record,) = part.manifest.records(first[name_of[image_id]], first[name_of[image_id]] + 1)
                 place = str(path_from_manifest(root, path))
                 jobs[name_of[image_id]] = DecodeJob(place, record.frame, record.modality, crop=box_of(record))
-    jobs = {name: job for name, job in jobs.items() if Path(job.path).is_file()}
+    return {name: job for name, job in jobs.items() if Path(job.path).is_file()}
+
+
+def thumbnails_of_jobs(jobs: Mapping[str, DecodeJob]) -> dict[str, bytes]:
+    """Return name -> JPEG of `SIZE_PX` pixels square; what cannot be decoded is left out."""
     if not jobs:
         return {}
     found = {}

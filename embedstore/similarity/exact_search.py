@@ -7,6 +7,7 @@ and always in the same order, so that equal vectors have equal cosines. Of equal
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,8 @@ class ExactSearch:
     Parameters
     ----------
     vectors
-        (n, dim) float16 or float32, finite. A vector without length has cosine 0 to everything.
+        (n, dim) float16 or float32, finite: an array, or rows in files (`embedstore.similarity.mapped_rows`). A vector
+        without length has cosine 0 to everything.
     groups
         (n,) int64, or nothing: what `search` can leave out for a query, as the images of its patient.
     unit
@@ -54,9 +56,7 @@ class ExactSearch:
     ([[0, 3, 2]], [[1.0, 1.0, 0.707]])
     """
 
-    def __init__(
-        self, vectors: npt.NDArray[np.floating], groups: Rows | None = None, *, unit: bool = False
-    ) -> None:
+    def __init__(self, vectors: Any, groups: Rows | None = None, *, unit: bool = False) -> None:
         self.vectors = vectors
         self.groups = groups
         self.unit = unit
@@ -85,7 +85,7 @@ class ExactSearch:
         among
             (a,) int64 the rows that may be found, ascending; by default all.
         outside
-            (m,) int64 the group of each query, whose rows it does not find; -1 for none.
+            (m,) int64 the group of each query, whose rows it does not find, or (m, several); -1 for none.
         without
             (m,) int64 a row that each query does not find; -1 for none.
 
@@ -230,8 +230,9 @@ class _Question:
             if self.without is not None:
                 hidden |= rows == self.without[asked]
             if self.outside is not None and self.search.groups is not None:
-                groups = self.outside[asked]
-                hidden |= (self.search.groups[rows] == groups) & (groups >= 0)
+                own = self.search.groups[rows]
+                for groups in np.atleast_2d(self.outside.T):
+                    hidden |= (own == groups[asked]) & (groups[asked] >= 0)
             return hidden
 
         return left_out

@@ -237,6 +237,10 @@ class MlpHead(EmbeddingClassifier):
         """Return the network published for MURA, on standardised and on unit vectors."""
         return MlpFamily()
 
+    def hidden_vectors(self, X: npt.NDArray[np.float32]) -> Floats:
+        """Return the (n, width) outputs of the last hidden layer, those of all networks side by side."""
+        return np.concatenate([network.hidden(X) for network in self.networks_], axis=1)
+
     def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
         scores = self._of_network(self.networks_[0], X)
         for network in self.networks_[1:]:

@@ -120,17 +120,26 @@ class Network:
 
     def scores(self, X: npt.NDArray[np.float32]) -> Floats:
         """Return (n, columns) logits; each row has the same bits in every batch."""
-        parts = [self._scores(X[start : start + _ROWS]) for start in range(0, len(X), _ROWS)]
-        return np.concatenate([np.zeros((0, self.biases[-1].size)), *parts])
+        return self._layers(X, len(self.weights))
 
-    def _scores(self, X: npt.NDArray[np.float32]) -> Floats:
+    def hidden(self, X: npt.NDArray[np.float32]) -> Floats:
+        """Return (n, width) outputs of the last hidden layer; each row has the same bits in every batch."""
+        return self._layers(X, len(self.weights) - 1)
+
+    def _layers(self, X: npt.NDArray[np.float32], count: int) -> Floats:
+        parts = [self._forward(X[start : start + _ROWS], count) for start in range(0, len(X), _ROWS)]
+        return np.concatenate([np.zeros((0, self.biases[count - 1].size)), *parts])
+
+    def _forward(self, X: npt.NDArray[np.float32], count: int) -> Floats:
+        """Return what the first layers make of rows, at least one."""
         rows = X.astype(np.float64)
         if self.normalisation == "l2":
             lengths = reproducible_norms(X)
             rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
         rows = (rows - self.mean) * self.factor
         last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        layers = list(zip(self.weights, self.biases, strict=True))[:count]
+        for layer, (weight, bias) in enumerate(layers):
             rows = reproducible_product(rows, weight.T.astype(np.float64)) + bias
             if layer < last:
                 rows = np.maximum(rows, 0)

@@ -75,8 +75,8 @@ def test_after_the_demo_the_plain_words_work_without_options(in_demo, capsys):
     assert "nothing to do" in capsys.readouterr().out
     assert run(["probe", "--head", "logistic"]) == 0
     assert "auroc" in capsys.readouterr().out
-    assert run(["search", str(images_of(in_demo)[0])]) == 0
-    assert capsys.readouterr().out.startswith("1.0000")
+    assert run(["search", str(images_of(in_demo)[0]), "--same-patient", "--all-images"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("1.0000")
     assert run(["info"]) == 0
     assert run(["verify"]) == 0
     assert "sound" in capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_predictions_name_labelled_cases_of_other_patients(in_demo, capsys):
     assert run(["predict", "--probe", "runs/abnormal-logistic", "--neighbors", "2", str(study)]) == 0
     cases = json.loads(capsys.readouterr().out)["neighbors"]
     assert len(cases) == 2
-    assert cases[0]["similarity"] >= cases[1]["similarity"]
+    assert cases[0]["cosine"] >= cases[1]["cosine"]
     assert not any(case["unit_id"].startswith(str(own)) for case in cases)
     assert {case["labels"]["abnormal"] for case in cases} <= {"normal", "abnormal"}
     assert run(["predict", "--probe", "runs/abnormal-logistic", "--neighbors", "0", str(study)]) == 0
@@ -186,11 +186,11 @@ def test_searching_by_id_leaves_the_patient_out_unless_asked(in_demo, capsys):
     patients = store.table.column("patient_id").to_pylist()
     row = next(row for row, patient in enumerate(patients) if patients.count(patient) > 1)
     image_id, patient = store.image_ids[row], patients[row]
-    run(["search", "--id", image_id, "--json", "-k", str(len(patients))])
-    found = json.loads(capsys.readouterr().out)["neighbors"]
+    run(["search", "--id", image_id, "--json", "--all-images", "-k", str(len(patients))])
+    found = json.loads(capsys.readouterr().out)["hits"]
     assert len(found) == len(patients) - patients.count(patient)
-    run(["search", "--id", image_id, "--json", "-k", str(len(patients)), "--same-patient"])
-    found = json.loads(capsys.readouterr().out)["neighbors"]
+    run(["search", "--id", image_id, "--json", "--all-images", "-k", str(len(patients)), "--same-patient"])
+    found = json.loads(capsys.readouterr().out)["hits"]
     assert len(found) == len(patients) - 1
     assert image_id not in {entry["image_id"] for entry in found}
 
@@ -239,7 +239,7 @@ def test_every_listed_command_is_the_groups(tmp_path):
         (["verify", "empty"], 1, "empty is not a store"),
         (["verify", "empty", "--repair"], 1, "empty is not a store"),
         (["export", "empty", "out.h5"], 1, "empty is not a store"),
-        (["search", "--store", "s"], 2, "give one of: an image file, --id"),
+        (["search", "--store", "s"], 2, "give one of: image files, --id"),
         (["predict", "--probe", "empty", "x.png"], 1, "empty is not a run"),
         (["report", "empty"], 1, "empty is not a run"),
         (["probe", "--store", "empty"], 1, "empty is not a store"),

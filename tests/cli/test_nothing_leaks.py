@@ -72,8 +72,9 @@ def test_what_is_handed_over_names_nobody_and_its_owner_still_works(owner, tmp_p
     assert "hand it on only to who may have those" in (run_folder / "report.html").read_text()
 
     # The owner finds images by what the clinic calls them, and files by what the store calls them.
-    near = json.loads(embed("search", "--id", owner.instances[3], "-k", 2, "--json", capfd=capfd)[1])
-    assert near["query"] in open_store("dicom-folder.store").row_of
+    printed = embed("search", "--id", owner.instances[3], "-k", 2, "--json", capfd=capfd)[1]
+    near = json.loads(printed)["queries"][0]
+    assert near["image_id"] in open_store("dicom-folder.store").row_of
     alone = embed(
         "search",
         "--id",
@@ -83,7 +84,7 @@ def test_what_is_handed_over_names_nobody_and_its_owner_still_works(owner, tmp_p
         "--json",
         capfd=capfd,
     )
-    assert len(json.loads(alone[1])["neighbors"]) == 2
+    assert len(json.loads(alone[1])["hits"]) == 1
     by_order = ["--id", owner.accessions[3], "--by", "AccessionNumber"]
     by_patient = ["--where", f"PatientID={owner.patients[3]}"]
     said = [
@@ -96,7 +97,7 @@ def test_what_is_handed_over_names_nobody_and_its_owner_still_works(owner, tmp_p
     assert "--no-paths leaves them out" in said
     owned("predict", "--probe", run_folder, owner.files[3], "--no-paths")
     own = open_store("dicom-folder.store").table.to_pylist()
-    patient = next(row["patient_id"] for row in own if row["image_id"] == near["query"])
+    patient = next(row["patient_id"] for row in own if row["image_id"] == near["image_id"])
     neighbors = {entry["image_id"] for entry in json.loads(answers)["neighbors"]}
     assert neighbors
     assert not neighbors & {row["image_id"] for row in own if row["patient_id"] == patient}
@@ -143,7 +144,7 @@ def _as_colleague(handed, run_folder, log, capfd):
     # What needs the files or the clinical ids is refused in plain words.
     code, _, err = embed("search", "--store", store, "--id", "PAT-48213", "--by", "PatientID", capfd=capfd)
     assert code != 0
-    assert "give --key-file" in err
+    assert "--by=PatientID needs the key of the store's ids: --key-file" in err
 
 
 def test_a_file_that_is_searched_for_a_leak_is_opened(tmp_path):
@@ -177,7 +178,7 @@ def test_a_project_without_its_key_answers_what_needs_none(owner, capfd):
     shutil.rmtree("k")
     code, out, err = embed("search", "--id", image_id, "-k", 1, "--same-patient", capfd=capfd)
     assert (code, err) == (0, "")
-    assert len(out.splitlines()) == 1
+    assert len(out.splitlines()) == 2
     code, _, err = embed("extract", capfd=capfd)
     assert code == 1
     assert "there is no key file" in err

@@ -117,8 +117,8 @@ def test_a_store_remembers_the_option_and_refuses_another(project, capsys):
     assert run([*extract, "--encoder-option", "factor=3"]) == 1
     assert "options.factor: 2 there, 3 asked" in capsys.readouterr().err
     # A search builds the encoder with the options of the store.
-    assert run(["search", "--store", "s.store", "image1.png", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["neighbors"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert run(["search", "--store", "s.store", "image1.png", "--same-patient", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hits"][0]["cosine"] == pytest.approx(1, abs=1e-3)
 
 
 def test_unknown_options_are_refused_with_those_that_there_are(project, capsys):

@@ -67,17 +67,18 @@ def test_text_search_ranks_by_the_cosine_to_the_words(words, capsys):
         str(checkpoint),
         "--text",
         "hand",
+        "--all-images",
         "--json",
         "-k",
         "4",
     ]
     assert run(arguments) == 0
-    found = json.loads(capsys.readouterr().out)["neighbors"]
+    found = json.loads(capsys.readouterr().out)["hits"]
     vectors = open_store(store).embeddings(dtype=np.float32).vectors.astype(np.float64)
     text = image_encoder(str(checkpoint), device="cpu").encode_text(["hand"])[0].astype(np.float64)
     cosines = vectors @ text / np.linalg.norm(vectors, axis=1) / np.linalg.norm(text)
     expected = np.sort(cosines)[::-1][:4]
-    np.testing.assert_allclose([entry["similarity"] for entry in found], expected, atol=1e-6)
+    np.testing.assert_allclose([entry["cosine"] for entry in found], expected, atol=1e-6)
 
 
 def test_words_need_an_encoder_with_a_text_tower(tmp_path, capsys):

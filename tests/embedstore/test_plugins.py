@@ -47,7 +47,7 @@ def test_a_head_without_a_part_of_the_contract_is_refused_by_its_name(monkeypatc
     _offer(monkeypatch, "bare", BareHead)
     with pytest.raises(
         UsageError,
-        match=r"head 'bare' lacks family_of_text, needs, unit_scores, image_weights; "
+        match=r"head 'bare' lacks family_of_text, needs, unit_scores, image_weights, hidden_vectors; "
         r"let its class inherit heads\.base\.HeadDefaults",
     ):
         heads.head_class("bare")

@@ -73,9 +73,9 @@ def test_tokens_of_chosen_slices_are_announced_kept_and_continued(project, capsy
     assert run(command) == 0
     assert open_store("s").tokens().values.shape == (4, 12, 12, 4)
     capsys.readouterr()
-    assert run(["search", "--store", "s", "image2.png", "-k", "1", "--json"]) == 0
-    (nearest,) = json.loads(capsys.readouterr().out)["neighbors"]
-    assert nearest["similarity"] == pytest.approx(1, abs=1e-3)
+    assert run(["search", "--store", "s", "image2.png", "-k", "1", "--same-patient", "--json"]) == 0
+    (nearest,) = json.loads(capsys.readouterr().out)["hits"]
+    assert nearest["cosine"] == pytest.approx(1, abs=1e-3)
     assert run([*command, "--tokens", "5"]) == 1
     error = capsys.readouterr().err
     assert "arrays.tokens.row_shape: [12, 12, 4] there, [12, 12, 5] asked" in error

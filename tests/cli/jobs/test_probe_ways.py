@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli.jobs import probe_store
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.predict_inputs import predict_inputs
-from cli.jobs.probe_store import ProbeJob
 from cli.jobs.probe_ways import ComparedWays, WaysJob, probe_ways
 from cli.main import cli
 from cli.printing.head_table import ways_document

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.open_probe import ProbeJob
+from cli.jobs.probe_store import probe_store
 from cli.jobs.report_runs import _default_page, report_runs
 from cli.project import shown
 from embedstore.errors import DataError, UsageError

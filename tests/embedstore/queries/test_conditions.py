@@ -48,6 +48,11 @@ def found(*where: str) -> list[int]:
         ("age <= 54.5", [0, 1]),
         ("age in 53,54.5", [0, 1]),
         ("age in 1", []),
+        ("view~ap", [0]),
+        ("view ~ LEFT", [2]),
+        ("age~4.", [1]),
+        ("view~, l", [2]),
+        ("view~none", []),
         # Text of a table without types: numbers where every cell is one.
         ("age_text=53.0", [0]),
         ("age_text=54.5", [1]),
@@ -111,7 +116,7 @@ def test_a_value_that_nothing_has_is_told_from_those_there_are() -> None:
 
 CELLS = st.one_of(
     st.text(min_size=1),
-    st.text(alphabet=' ,"=!<>ina', min_size=1),
+    st.text(alphabet=' ,"=!<>~ina', min_size=1),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(),
     st.booleans(),
@@ -119,9 +124,9 @@ CELLS = st.one_of(
 
 
 @given(
-    column=st.text(alphabet=' ,"=!<>inab_1', min_size=1).filter(lambda text: text.strip() != ""),
+    column=st.text(alphabet=' ,"=!<>~inab_1', min_size=1).filter(lambda text: text.strip() != ""),
     cell=CELLS,
-    operator=st.sampled_from(["=", "in"]),
+    operator=st.sampled_from(["=", "in", "~"]),
 )
 def test_what_is_shown_can_be_typed_back(column: str, cell: object, operator: str) -> None:
     text = condition_text(column, cell, operator=operator)

@@ -53,7 +53,7 @@ def test_search_finds_exactly_what_brute_force_finds(store, row):
     rows, cosine = brute_force(store, query, 10, np.ones(ROWS, bool))
     found = build_index(store).search(query, k=10)
     assert [entry.row for entry in found] == rows.tolist()
-    np.testing.assert_allclose([entry.similarity for entry in found], cosine, atol=1e-6)
+    np.testing.assert_allclose([entry.cosine for entry in found], cosine, atol=1e-6)
 
 
 def test_the_query_and_its_patient_can_be_left_out(store):
@@ -100,8 +100,8 @@ def test_many_vectors_have_the_answers_of_each(store):
         alone = build_index(store).search(
             vectors[row], k=4, exclude_patient=patients[row], exclude_id=f"i{row}"
         )
-        assert [(entry.row, entry.similarity) for entry in found[row]] == [
-            (entry.row, entry.similarity) for entry in alone
+        assert [(entry.row, entry.cosine) for entry in found[row]] == [
+            (entry.row, entry.cosine) for entry in alone
         ]
 
 

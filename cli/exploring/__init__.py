@@ -1,0 +1,1 @@
+"""Looking at what a store holds: ``embed search``, ``embed audit``, and what they print."""

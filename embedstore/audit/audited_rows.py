@@ -1,0 +1,101 @@
+"""The rows that an audit looks at, and the nearest of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedstore.queries.manifest_columns import column_text, patient_names
+from embedstore.queries.search import zero_rows
+from embedstore.similarity.exact_search import ExactSearch
+from embedstore.similarity.scan import Floats, Rows
+from embedstore.store.reader import Store
+
+# Neighbours that say what an image is like.
+NEIGHBORS = 10
+_ANY = 4
+
+
+@dataclass(frozen=True, eq=False)
+class AuditedRows:
+    """The images of a store that have a vector; `audited_rows` makes one.
+
+    Parameters
+    ----------
+    table
+        Their rows of the manifest.
+    vectors
+        (n, dim).
+    content
+        (n,) int64: one number for each picture, the same for identical pixels.
+    """
+
+    table: pa.Table
+    vectors: npt.NDArray[np.floating]
+    content: Rows
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """(n,) ids."""
+        ids: list[str] = self.table.column("image_id").to_pylist()
+        return ids
+
+    @cached_property
+    def splits(self) -> npt.NDArray[np.str_]:
+        """(n,) splits, ``""`` where there is none."""
+        return column_text(self.table, "split")
+
+    @cached_property
+    def named_patients(self) -> npt.NDArray[np.str_]:
+        """(n,) patients, ``""`` where unknown."""
+        return column_text(self.table, "patient_id")
+
+    @cached_property
+    def patients(self) -> npt.NDArray[np.int64]:
+        """(n,) a number for each patient; where none is known, the images of a study are one."""
+        _, codes = np.unique(patient_names(self.table, "study"), return_inverse=True)
+        return codes.astype(np.int64)
+
+    @cached_property
+    def firsts(self) -> Rows:
+        """The first image of each picture, without those whose vector is zero, ascending."""
+        _, first = np.unique(self.content, return_index=True)
+        return np.setdiff1d(first, zero_rows(self.vectors)).astype(np.int64)
+
+    @cached_property
+    def nearest(self) -> tuple[Rows, Floats]:
+        """(firsts, some) rows that are nearest to each of `firsts`, whoever's they are, and their distances."""
+        return self._search(_ANY, outside=None)
+
+    @cached_property
+    def nearest_others(self) -> tuple[Rows, Floats]:
+        """(firsts, `NEIGHBORS`) rows of other patients that are nearest to each of `firsts`, and their distances."""
+        return self._search(NEIGHBORS, outside=self.patients[self.firsts])
+
+    def _search(self, k: int, outside: Rows | None) -> tuple[Rows, Floats]:
+        """Return rows, -1 where there are fewer, and distances (1 - cosine)."""
+        queries = self.vectors[self.firsts].astype(np.float32)
+        found, cosines = self._exact.search(
+            queries, k, among=self.firsts, outside=outside, without=self.firsts
+        )
+        return found, 1 - cosines
+
+    @cached_property
+    def _exact(self) -> ExactSearch:
+        return ExactSearch(self.vectors, self.patients)
+
+
+def audited_rows(store: Store) -> AuditedRows:
+    """Return the rows of a store that an audit looks at; raises CorruptStore as `Store.embeddings`."""
+    embeddings = store.embeddings()
+    digests = np.ascontiguousarray(store.content_sha256()[embeddings.rows])
+    _, content = np.unique(digests.view(np.dtype((np.void, digests.shape[1]))).ravel(), return_inverse=True)
+    table = store.table.take(pa.array(embeddings.rows))
+    return AuditedRows(table, embeddings.vectors, content.astype(np.int64))

@@ -1,0 +1,1 @@
+"""Lists of a large store's vectors, kept beside it: made once, changed with it, and never read from elsewhere."""

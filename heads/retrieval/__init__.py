@@ -1,0 +1,1 @@
+"""How well the nearest units agree in their labels: arrays -> rankings -> numbers with intervals."""
