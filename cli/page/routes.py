@@ -20,7 +20,7 @@ from cli.page.cases import find_cases
 from cli.page.catalog import Catalog, run_document
 from cli.page.guard import SlowClient
 from cli.page.memory_files import MemoryFiles, TooMuch
-from cli.page.pictures import SIZES, Pictures
+from cli.page.pictures import Pictures
 from cli.page.served_store import Shelf
 from cli.page.store_map import PCA, TSNE, cached_tsne, colourings, named, principal_positions
 from cli.page.uploads import read_json, receive_files
@@ -161,7 +161,7 @@ class Page:
         return Response(found, media_type="image/jpeg")
 
     def _contents(self) -> dict[str, Any]:
-        return {"stores": [self._store(name) for name in self.catalog.stores], "sizes": SIZES}
+        return {"stores": [self._store(name) for name in self.catalog.stores], "limit_bytes": self.limit_bytes}
 
     def _store(self, name: str) -> dict[str, Any]:
         served = self.shelf.served(name)
@@ -169,12 +169,12 @@ class Page:
         own, others = self.catalog.runs_of(store.path, store.identity.sha256)
         return {
             "name": name,
-            "images": len(served.rows),
-            "studies": len(np.unique(served.studies[served.rows])),
+            "images": len(served.with_vector),
+            "studies": len(np.unique(served.studies[served.with_vector])),
             "encoder": store.identity.encoder,
             "phantom": any(source.phantom for source in store.sources),
-            "first_row": int(served.rows[0]) if len(served.rows) else None,
-            "pictured": len(served.rows) > 0 and served.facts(int(served.rows[0]))["pictured"],
+            "first_row": int(served.with_vector[0]) if len(served.with_vector) else None,
+            "pictured": len(served.with_vector) > 0 and served.is_there(int(served.with_vector[0])),
             "choices": served.choices,
             "tasks": [{"name": task.name, "targets": len(task.targets)} for task in served.tasks.values()],
             "runs": [

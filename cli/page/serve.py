@@ -8,16 +8,24 @@ from pathlib import Path
 from types import FrameType
 
 import click
+from click.core import ParameterSource
 
 from cli.completion import complete_runs
+from cli.jobs.extract_store import default_workers
 from cli.key_options import key_option
-from cli.options import ProjectCommand, print_notice, project_of
+from cli.options import ProjectCommand, plural, print_notice, project_of
 from cli.page.catalog import Catalog, find_runs, find_stores
 from cli.project import Project, shown
 from cli.studying.predict_options import ProjectData
 from embedstore.errors import MissingDependency
 
 PORT = 8765
+_MOST_WORKERS = 4
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+_WHO = {
+    True: "and this machine alone may ask",
+    False: "and other machines may ask, unencrypted: whoever can listen on the network sees what it shows",
+}
 _NEEDED = ("starlette", "uvicorn", "python_multipart")
 
 
@@ -107,10 +115,12 @@ def command(
         runs=find_runs(run_places or runs),
         project=_data_of(project),
         key_file=key_file or _key_of(project),
-        levels=levels,
-        level_places=runs,
+        levels=levels if _is_named(context, "levels") else None,
+        level_places=runs if levels is None or _is_named(context, "levels") else [levels, *runs],
         device=device,
-        encoder=encoder,
+        # That of embed.toml is one store's; each store knows its own.
+        encoder=encoder if _is_named(context, "encoder") else None,
+        workers=min(_MOST_WORKERS, default_workers()),
     )
     _serve(catalog, host=host, port=port, names=names, tsne=tsne, limit_bytes=max_upload_mb * 1_000_000)
 
@@ -131,7 +141,7 @@ def _serve(
             if tsne and cached_tsne(served) is None:
                 print_notice(f"{name}: t-SNE of {len(served.rows):,} images ...")
                 print_notice(f"{name}: t-SNE kept in {shown(compute_tsne(served))}")
-            click.echo(f"{shown(path)}: {len(served.rows):,} images")
+            click.echo(f"{shown(path)}: {plural(len(served.with_vector), 'image')}")
         shown_host = names[0] if names else LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared
 
         def say_link(token: str) -> None:
@@ -141,7 +151,7 @@ def _serve(
 
         def ready() -> None:
             click.echo(f"open {link(shown_host, port, door.token)}")
-            click.echo("the link opens once, and this machine alone may ask; Ctrl-C ends")
+            click.echo(f"the link opens once, {_WHO[host in _LOCAL]}; Ctrl-C ends")
             click.echo("Research software, not a medical device.")
 
         # The server catches both signals while it runs, ends cleanly, and then passes them on.
@@ -150,6 +160,11 @@ def _serve(
             serve(page, [listening], door, names=names, ready=ready)
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _is_named(context: click.Context, name: str) -> bool:
+    """Say whether an option stands on the command line itself."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

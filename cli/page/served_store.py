@@ -30,13 +30,15 @@ from embedstore.queries.conditions import sorted_cells
 from embedstore.queries.image_files import ImageFiles
 from embedstore.queries.manifest_columns import column_text, own_unit_names
 from embedstore.queries.search import Index
-from embedstore.store.reader import Store
+from embedstore.store.reader import VALID, Store
 from embedstore.store.tasks import read_task, task_names
 from embedstore.task import Task
 from heads.runs.run import Run
 
 # How long a store is taken to be what it was.
 LOOK_S = 1.0
+# Stores whose vectors are held at once.
+_OPEN = 3
 # A column with more different values is no list to choose from.
 _MOST_VALUES = 40
 _NO_FACTS = frozenset({"image_id", "path", "frame", "patient_id", "study_id", "series_id", *CROP_COLUMNS})
@@ -116,6 +118,11 @@ class ServedStore:
         return self.index.rows
 
     @cached_property
+    def with_vector(self) -> npt.NDArray[np.int64]:
+        """(n,) the store's rows that have a vector, ascending; known without reading one."""
+        return np.flatnonzero(self.store.status == VALID)
+
+    @cached_property
     def tasks(self) -> dict[str, Task]:
         """The store's tasks by name."""
         return {name: read_task(self.store.path, name) for name in task_names(self.store.path)}
@@ -167,8 +174,8 @@ class ServedStore:
         """Return a row that has a vector; raises DataError for anything else."""
         if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < self.store.rows:
             raise DataError("the store has no such image")
-        if not self.store.status[row]:
-            raise DataError("this image has no vector yet")
+        if self.store.status[row] != VALID:
+            raise DataError("this image has no vector")
         return row
 
     def facts(self, row: int, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -194,7 +201,7 @@ class ServedStore:
             "labels": self._labels_of(row),
             "facts": {name: record[name] for name in shown[:_SHOWN_FACTS]},
             "windowed": self._is_dicom(row),
-            "pictured": self._is_there(row),
+            "pictured": self.is_there(row),
         }
 
     def _labels_of(self, row: int) -> list[str]:
@@ -240,7 +247,8 @@ class ServedStore:
         place = self._places.get(str(self.store.image_ids[row]))
         return place is not None and place.suffix.lower() in ("", ".dcm", ".dicom", ".ima")
 
-    def _is_there(self, row: int) -> bool:
+    def is_there(self, row: int) -> bool:
+        """Say whether the file of an image lies where it lay."""
         place = self._places.get(str(self.store.image_ids[row]))
         return place is not None and place.is_file()
 
@@ -290,6 +298,8 @@ class Shelf:
             if held is None or held.store is not store:
                 held = ServedStore(store, self._tools())
             self._served[str(name)] = now, held
+            while len(self._served) > _OPEN:
+                del self._served[min(self._served, key=lambda other: self._served[other][0])]
             return held
 
     def run(self, name: object) -> Run:

@@ -23,7 +23,9 @@ async function guarded(work) {
 }
 
 async function begin() {
-  state.stores = (await (await get("/contents")).json()).stores;
+  const contents = await (await get("/contents")).json();
+  state.stores = contents.stores;
+  state.limit = contents.limit_bytes;
   find("store").replaceChildren(...state.stores.map((store) => make("option", { value: store.name }, `${store.name} (${store.images.toLocaleString("en")})`)));
   find("store").addEventListener("change", () => guarded(() => chooseStore(find("store").value)));
   find("run").addEventListener("change", () => guarded(() => chooseRun(find("run").value)));
@@ -110,6 +112,8 @@ async function dropped(transfer) {
 
 async function sendFiles(files) {
   if (!files.length) return;
+  const size = files.reduce((sum, file) => sum + file.size, 0);
+  if (size > state.limit) throw new Error(`These files have ${Math.ceil(size / 1e6)} MB; at most ${Math.floor(state.limit / 1e6)} MB are taken at once (embed serve --max-upload-mb).`);
   const form = new FormData();
   const metadata = Object.fromEntries([...find("metadata").querySelectorAll("select")].map((choice) => [choice.name, choice.value]));
   form.append("options", JSON.stringify({ store: state.store.name, run: state.run, metadata }));
