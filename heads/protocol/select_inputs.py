@@ -28,7 +28,7 @@ from heads.stages import counted
 _LEAST_CELLS = 1 << 24
 # Of a family whose targets share no work but the copies of the vectors, this share of them: a few targets at a time
 # are solved as quickly.
-_FEW = 0.26
+_FEW = 0.2
 
 
 @dataclass(frozen=True)
