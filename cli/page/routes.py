@@ -161,7 +161,10 @@ class Page:
         return Response(found, media_type="image/jpeg")
 
     def _contents(self) -> dict[str, Any]:
-        return {"stores": [self._store(name) for name in self.catalog.stores], "limit_bytes": self.limit_bytes}
+        return {
+            "stores": [self._store(name) for name in self.catalog.stores],
+            "limit_bytes": self.limit_bytes,
+        }
 
     def _store(self, name: str) -> dict[str, Any]:
         served = self.shelf.served(name)
