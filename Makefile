@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 # What has been set up: to use it, and to work on it.
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Modules are compiled when they are first imported: of all that is installed, few are.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+EXTRAS := dev
 
 .PHONY: demo test check lint types floors bench clean
 
@@ -44,5 +46,5 @@ $(READY): setup.cfg constraints.txt
 	touch $(READY)
 
 $(DEV_READY): $(READY)
-	$(INSTALL) -e ".[dev]"
+	$(INSTALL) -e ".[$(EXTRAS)]"
 	touch $(DEV_READY)

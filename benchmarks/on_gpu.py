@@ -65,6 +65,7 @@ SECTIONS = (
     Section("towers", "towers", 25, 60),
     Section("end-to-end", "end_to_end", 45, 110),
     Section("heads", "head_fits", 25, 90),
+    Section("fine-tune", "fine_tune", 25, 70),
     Section("sweep", "sweep", 20, 180),
     Section("fp8", "fp8", 20, 90),
 )

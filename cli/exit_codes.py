@@ -11,3 +11,8 @@ WRONG_USAGE = 2
 IMAGES_FAILED = 3
 # By Ctrl-C, as shells count it: 128 and the number of the signal.
 STOPPED = 130
+# What `escalate` answers; enough already is `DONE`.
+MORE_DATA = 10
+ANOTHER_ENCODER = 11
+FINE_TUNE = 12
+UNLIKELY = 13

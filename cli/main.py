@@ -22,9 +22,12 @@ COMMANDS = {
     "extract": "Phase one: turn every image into a vector, once.",
     "localise": "Find the levels of lumbar spines in a store's token grids.",
     "probe": "Phase two: fit, calibrate and evaluate a head on the vectors.",
+    "escalate": "Say whether a run is worth fine-tuning its encoder.",
+    "finetune": "Escalate: train blocks or adapters of an encoder, and get an encoder back.",
     "predict": "Answer for images, folders or a store with a probe's run.",
     "search": "Find the most similar studies, or see how often these agree.",
     "audit": "Find copies, leaks, and images that are not what their rows say.",
+    "serve": "Show stores on a page: drop an image, look at similar cases and at a map.",
     "report": "Draw one HTML page from one or more runs.",
     "compare": "Compare encoders and heads, paired on the units that their runs have in common.",
     "generate": "Ask a generative model about lumbar studies, for `embed compare --responses`.",
@@ -40,9 +43,12 @@ COMMANDS = {
 _ROOMS = {
     "audit": "cli.exploring",
     "compare": "cli.comparing",
+    "escalate": "cli.escalating",
+    "finetune": "cli.finetuning",
     "generate": "cli.generating",
     "localise": "cli.localising",
     "search": "cli.exploring",
+    "serve": "cli.page",
 }
 
 

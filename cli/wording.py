@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from embedstore.errors import Advice
 
 # Arguments whose option has another name than theirs with hyphens.
-_OPTIONS = {"targets": "--target", "task_name": "--task", "with_columns": "--with", "subgroups": "--subgroup"}
+_OPTIONS = {
+    "targets": "--target",
+    "task_name": "--task",
+    "with_columns": "--with",
+    "subgroups": "--subgroup",
+    "rotate_deg": "--rotate",
+    "head_widths": "--head-shape",
+    "views": "--cache-views",
+}
 ADVICE = {
     Advice.REPAIR: "Run: embed verify --repair",
     Advice.UPGRADE: "Run: embed verify --upgrade",

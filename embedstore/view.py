@@ -183,6 +183,11 @@ class View(Units):
     folds
         (n_units,) int64: the outer folds of a cross-validation, equal to those of other views of the same units;
         dealt by the probe where None.
+    trained
+        (n_units,) str: ``taught`` where the encoder's weights were trained on the unit's patient, ``judged`` where they
+        were chosen by the patient, else ``""``; None where nobody fine-tuned the encoder.
+    allows_trained
+        Whether somebody asked that such units be learned from and evaluated all the same; None where nobody did.
     X, image_ids, content_sha256, unit_of_image, unit_ids, metadata, image_of_target
         As `Units`.
 
@@ -204,6 +209,8 @@ class View(Units):
     image_kinds: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
     y_without_image: npt.NDArray[np.int64] | None = None
     folds: npt.NDArray[np.int64] | None = None
+    trained: npt.NDArray[np.str_] | None = None
+    allows_trained: bool | None = None
 
     def __post_init__(self) -> None:
         if self.image_of_target is not None:
@@ -266,6 +273,42 @@ def take_targets(view: View, targets: Sequence[str]) -> View:
         y=view.y[:, columns],
         image_of_target=None if mask is None else mask[:, columns],
         y_without_image=None if lost is None else lost[:, columns],
+    )
+
+
+def take_units(view: View, units: npt.NDArray[np.bool_]) -> View:
+    """Return a view of some of its units, in their order, with their images.
+
+    Parameters
+    ----------
+    view
+        The view.
+    units
+        (n_units,) bool; at least one.
+    """
+    images = units[view.unit_of_image]
+    renumbered = np.cumsum(units) - 1
+
+    def own(array: Any, mask: npt.NDArray[np.bool_]) -> Any:
+        return None if array is None else array[mask]
+
+    return replace(
+        view,
+        X=view.X[images],
+        image_ids=view.image_ids[images],
+        content_sha256=view.content_sha256[images],
+        unit_of_image=renumbered[view.unit_of_image[images]].astype(np.int64),
+        metadata={name: cells[images] for name, cells in view.metadata.items()},
+        image_kinds={name: cells[images] for name, cells in view.image_kinds.items()},
+        image_of_target=own(view.image_of_target, images),
+        unit_ids=view.unit_ids[units],
+        y=view.y[units],
+        patients=view.patients[units],
+        splits=view.splits[units],
+        subgroups={name: cells[units] for name, cells in view.subgroups.items()},
+        y_without_image=own(view.y_without_image, units),
+        folds=own(view.folds, units),
+        trained=own(view.trained, units),
     )
 
 

@@ -27,3 +27,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def escalated_runs(tmp_path_factory):
+    """Name -> run of `tests.finetune.escalation.escalated_runs`; made once, for two folders of tests."""
+    from tests.finetune.escalation.escalated_runs import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("runs"))

@@ -52,7 +52,14 @@ def lumbar_task(y: npt.NDArray[np.int64]) -> Task:
     )
 
 
-def make_slices(root: Path, y: npt.NDArray[np.int64], *, slices: int = 3, seed: int = 0) -> Path:
+def make_slices(
+    root: Path,
+    y: npt.NDArray[np.int64],
+    *,
+    slices: int = 3,
+    seed: int = 0,
+    identity: Identity | None = None,
+) -> Path:
     """Write a store of whole slices: of each series a few, which show the mean severity of its condition."""
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
@@ -70,7 +77,7 @@ def make_slices(root: Path, y: npt.NDArray[np.int64], *, slices: int = 3, seed: 
                     }
                 )
                 vectors.append(generator.normal(size=DIM) + y[study, own].mean() * (np.arange(DIM) == number))
-    return _write(root, rows, np.array(vectors), y, crop=None)
+    return _write(root, rows, np.array(vectors), y, crop=None, identity=identity)
 
 
 def make_crops(

@@ -55,6 +55,7 @@ def test_a_small_run_measures_every_section_and_calls_its_device_by_name(small):
         "towers",
         "end to end",
         "heads",
+        "fine-tuning",
         "sweep",
         "fp8",
         "run",
@@ -85,6 +86,21 @@ def test_a_small_run_goes_from_files_to_committed_rows_with_both_encoders(small)
     for row in ends:
         assert (row["images"], row["note"], row["promise"]) == (6, "", "none on a CPU")
         assert row["of bare"] == pytest.approx(row["images/s"] / row["bare images/s"])
+
+
+@pytest.mark.slow
+def test_a_small_run_fine_tunes_with_and_without_a_cache_and_by_adapters(small):
+    _, rows, _ = small
+    found = {row["what"]: row for row in rows if row["section"] == "fine-tuning"}
+    assert list(found) == ["top 1", "top 2", "LoRA r 16, all blocks"]  # the tiny tower has two blocks
+    for row in found.values():
+        assert row["images/s"] > 0
+        assert row["note"] == ""
+    cached = found["top 1"]
+    assert cached["bytes an image"] == 2 * 16 * 64
+    assert cached["times faster"] == pytest.approx(cached["images/s, cached"] / cached["images/s"])
+    assert cached["read (GB/s)"] == pytest.approx(cached["images/s, cached"] * 2048 / 1e9)
+    assert found["top 2"]["promise"] == "none on a CPU"
 
 
 @pytest.mark.slow

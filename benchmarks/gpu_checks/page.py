@@ -17,6 +17,7 @@ _TITLES = {
     "towers": "Towers as an extraction runs them",
     "end to end": "End to end: PNG files to committed rows",
     "heads": "Heads",
+    "fine-tuning": "Fine-tuning: steps with and without a prefix cache, and LoRA",
     "sweep": "Towers in other ways",
     "fp8": "fp8, an experiment: no vector is stored from it",
     "run": "The run",

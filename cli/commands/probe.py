@@ -16,9 +16,10 @@ from cli.completion import (
     complete_targets,
     complete_tasks,
 )
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_blend import probe_blend
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_store import probe_store
 from cli.jobs.probe_ways import WAYS, WaysJob, probe_ways
 from cli.key_options import key_option
 from cli.options import (
@@ -50,6 +51,7 @@ from heads.inputs.class_weights import CLASS_WEIGHTS
 from heads.inputs.pooling import PROBE_POOLINGS
 from heads.protocol.fitting import FINALS
 from heads.protocol.options import LEAST_REPEATS, MOST_REPEATS, ProbeOptions
+from heads.protocol.splits import TRAINED_UNITS, TrainedUnits
 from heads.stages import watched
 
 _ALL = "all"
@@ -220,6 +222,13 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     show_default=True,
     help="Where heads are fitted; auto takes a GPU if there is one.",
 )
+@click.option(
+    "--trained-patients",
+    type=click.Choice(TRAINED_UNITS),
+    default="refuse",
+    show_default=True,
+    help="Patients on whom the store's encoder was fine-tuned: refuse them, leave them out, or use them all the same.",
+)
 @click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
 @keep_option
 @click.option("--verbose", is_flag=True, help="Print every stage to stderr, also where that is no terminal.")
@@ -288,6 +297,7 @@ def _job(
     fit_device: str,
     subgroups: tuple[str, ...],
     parts: str | None,
+    trained_patients: TrainedUnits,
     keep_list: Path | None,
     **given: Any,
 ) -> ProbeJob:
@@ -316,6 +326,7 @@ def _job(
         key_file=key_file,
         subgroups=subgroups,
         parts=[] if parts is None else _listed(parts, "--parts", "heads"),
+        trained_patients=trained_patients,
         keep_list=keep_list,
     )
 

@@ -10,8 +10,10 @@ from cli.completion import complete_runs
 from cli.jobs.report_runs import report_runs
 from cli.key_options import key_option
 from cli.options import ProjectCommand, json_option, print_json, print_notice, stores_option
+from cli.printing.probe_progress import shown_stages
 from cli.project import shown
 from cli.wording import for_command_line
+from heads.stages import watched
 
 
 @click.command(name="report", cls=ProjectCommand)
@@ -51,14 +53,15 @@ def command(
       embed report runs/abnormal-logistic --out report.html
       embed report runs/*
     """
-    pages = report_runs(
-        folders,
-        out=out,
-        thumbnails=thumbnails,
-        stores=store,
-        key_file=key_file,
-        notify=lambda line: print_notice(for_command_line(line)),
-    )
+    with shown_stages(first="reading the runs") as watch, watched(watch):
+        pages = report_runs(
+            folders,
+            out=out,
+            thumbnails=thumbnails,
+            stores=store,
+            key_file=key_file,
+            notify=lambda line: print_notice(for_command_line(line)),
+        )
     if as_json:
         print_json(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -11,8 +12,10 @@ from cli.comparing.table_text import print_comparison
 from cli.completion import complete_runs
 from cli.jobs.report_runs import compare_responses, compare_runs
 from cli.options import ProjectCommand, json_option, print_json, print_notice, subgroups_option
+from cli.printing.probe_progress import shown_stages
 from cli.project import shown
 from cli.wording import for_command_line
+from heads.stages import watched
 
 
 @click.command(name="compare", cls=ProjectCommand)
@@ -41,6 +44,13 @@ from cli.wording import for_command_line
     type=click.Path(path_type=Path),
     help="Generated answers about RSNA lumbar studies, JSON lines with study_id and response; repeatable.",
 )
+@click.option(
+    "--trained-patients",
+    type=click.Choice(["refuse", "use"]),
+    default="refuse",
+    show_default=True,
+    help="Whether a run counts that was evaluated on patients of its encoder's own fine-tuning.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write an HTML page, too.")
 @json_option
 def command(
@@ -50,6 +60,7 @@ def command(
     draws: int | None,
     seed: int | None,
     responses: tuple[Path, ...],
+    trained_patients: Literal["refuse", "use"],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -77,24 +88,27 @@ def command(
     if responses:
         if subgroups:
             notify("`subgroups` has no part beside `responses`: results are split by condition")
-        answers = compare_responses(
-            folders, responses, baseline=baseline, draws=draws, seed=seed, out=out, notify=notify
-        )
+        with shown_stages(first="reading the runs") as watch, watched(watch):
+            answers = compare_responses(
+                folders, responses, baseline=baseline, draws=draws, seed=seed, out=out, notify=notify
+            )
         if as_json:
             print_json({**answers.to_json(), **page})
             return
         print_responses(answers)
         _print_page(out)
         return
-    table = compare_runs(
-        folders,
-        baseline=baseline,
-        subgroups=subgroups or None,
-        draws=draws,
-        seed=seed,
-        out=out,
-        notify=notify,
-    )
+    with shown_stages(first="reading the runs") as watch, watched(watch):
+        table = compare_runs(
+            folders,
+            baseline=baseline,
+            subgroups=subgroups or None,
+            draws=draws,
+            seed=seed,
+            out=out,
+            trained_patients=trained_patients,
+            notify=notify,
+        )
     if as_json:
         print_json({**table.to_json(), **page})
         return

@@ -76,6 +76,13 @@ _INDEXES = {"auto": None, "exact": False, "lists": True}
     show_default=True,
     help="With --evaluate: units that ask at most, drawn at random.",
 )
+@click.option(
+    "--trained-patients",
+    type=click.Choice(["refuse", "leave-out", "use"]),
+    default="refuse",
+    show_default=True,
+    help="With --evaluate: patients on whom the store's encoder was fine-tuned.",
+)
 @click.option("--draws", type=click.IntRange(1), default=2000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of queries and draws.")
 @click.option(
@@ -163,7 +170,12 @@ def _evaluate(images: tuple[Path, ...], store: Path | None, as_json: bool, given
         k=given["k"], queries=given["queries"], draws=given["draws"], seed=given["seed"]
     )
     found = evaluate_search(
-        require(store, "--store"), given["task"], options, space=given["space"], where=given["where"]
+        require(store, "--store"),
+        given["task"],
+        options,
+        space=given["space"],
+        where=given["where"],
+        trained_patients=given["trained_patients"],
     )
     if as_json:
         print_json(found.to_json())

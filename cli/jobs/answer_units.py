@@ -196,8 +196,8 @@ class FileAnswers:
 
     def answer(
         self, stopping: Callable[[], bool], notify: Notify
-    ) -> Iterator[tuple[list[dict[str, Any]], Sequence[str], int]]:
-        """Yield answers, lines of images without a vector, and the number of images; tell the rest at the end."""
+    ) -> Iterator[tuple[list[dict[str, Any]], Sequence[str], FileUnitsChunk]]:
+        """Yield answers, lines of images without a vector, and the chunk that they are of; tell the rest at the end."""
         tally = Tally(answerer=self.answerer)
         chunks = self.files.embed(
             self.encoder,
@@ -213,7 +213,7 @@ class FileAnswers:
             answers = self._answers(chunk, tally) if len(chunk.units.unit_ids) else []
             tally.lack(chunk)
             failed = [f"{shown(Path(path))}: {why}" for path, why in chunk.failed]
-            yield answers, failed, chunk.images
+            yield answers, failed, chunk
         tally.tell(notify)
 
     def _answers(self, chunk: FileUnitsChunk, tally: Tally) -> list[dict[str, Any]]:

@@ -12,15 +12,16 @@ from cli.jobs.metadata_values import require_metadata, require_wanted, with_meta
 from cli.notify import Notify, ignore
 from cli.project import shown
 from cli.studying.find_localiser import crop_rule_of, levels_of, localiser_of_run
+from cli.studying.openings import Openings
 from cli.studying.predict_options import NEAREST, PredictOptions
 from embedstore.crops.weightings import DESCRIPTION
 from embedstore.datasets.base import DatasetReader, columns_of_headers, dataset_reader
-from embedstore.encoders.registry import encoder_of_identity
 from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.inputs.file_units import FileUnits, WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
 from embedstore.inputs.study_crops import HEADER_COLUMNS, StudyCrops, crops_of_files
+from embedstore.inputs.unit_chunks import FileUnitsChunk
 from embedstore.inputs.user_files import find_files
 from embedstore.keys.key_file import read_key
 from embedstore.queries.clinical_ids import ClinicalIds
@@ -28,15 +29,14 @@ from embedstore.queries.conditions import parse_conditions
 from embedstore.queries.derived_columns import KIND, can_say
 from embedstore.queries.load_view import load_units
 from embedstore.queries.manifest_columns import lacking_units
-from embedstore.queries.nearest_cases import LabelledCases, labelled_cases
+from embedstore.queries.nearest_cases import LabelledCases
 from embedstore.store.layout import StoreLayout
-from embedstore.store.reader import Store, open_store
-from embedstore.store.tasks import read_task, task_names
+from embedstore.store.reader import Store
+from embedstore.store.tasks import task_names
 from embedstore.task import counted_units
 from embedstore.view import PLACE
 from heads.localising.localiser import Localiser
 from heads.runs.run import Run
-from heads.runs.run_files import load_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,14 @@ class AnswerBatch:
         One line for each image that gave no vector: its path, reason and message.
     images
         Images that are done with it.
+    chunk
+        Of files, the units with their vectors; None of a store.
     """
 
     units: Sequence[dict[str, Any]]
     failed: Sequence[str] = ()
     images: int = 0
+    chunk: FileUnitsChunk | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ def open_answers(
     options: PredictOptions | None = None,
     *,
     notify: Notify = ignore,
+    openings: Openings | None = None,
 ) -> Answering:
     """Look at images, folders or one store, and prepare to answer for them.
 
@@ -124,6 +128,8 @@ def open_answers(
     notify
         Takes what a person should know: units without an answer or with a part of their images, values that the head
         never saw.
+    openings
+        Opens runs, stores and encoders; each anew where None.
 
     Raises
     ------
@@ -136,18 +142,19 @@ def open_answers(
         If a store holds other vectors than those of the run.
     """
     asked = PredictOptions() if options is None else options
-    run = load_run(Path(run_folder))
+    opened = Openings() if openings is None else openings
+    run = opened.run(Path(run_folder))
     require_wanted(run, asked.metadata)
     places = [Path(path) for path in inputs]
     if not places:
         places = [_store_of_ids(asked)]
     if len(places) == 1 and StoreLayout(places[0]).store_file.is_file():
-        return _open_store(run, places[0], asked, notify)
+        return _open_store(run, places[0], asked, notify, opened)
     if asked.ids or asked.where:
         raise UsageError(
             "`where` and ids choose among the rows of a store; leave them out for files, or give the store"
         )
-    return _open_files(run, places, asked, notify)
+    return _open_files(run, places, asked, notify, opened)
 
 
 def _store_of_ids(asked: PredictOptions) -> Path:
@@ -158,8 +165,8 @@ def _store_of_ids(asked: PredictOptions) -> Path:
     return Path(asked.cases)
 
 
-def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> Answering:
-    store = open_store(path)
+def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify, opened: Openings) -> Answering:
+    store = opened.store(path)
     run.require_identity(store.identity)
     held = [column for column in run.predictor.columns if can_say(column, store.table.column_names)]
     for column in held:
@@ -181,7 +188,9 @@ def _open_store(run: Run, path: Path, asked: PredictOptions, notify: Notify) -> 
         where=clinical.where(parse_conditions(asked.where)),
     )
     units = with_metadata(run, units, asked.metadata, notify=notify)
-    answers = StoreAnswers(answerer=_answerer(run, store, asked, 0, held=store), store=store, units=units)
+    answers = StoreAnswers(
+        answerer=_answerer(run, store, asked, 0, opened, held=store), store=store, units=units
+    )
 
     def batches(_stopping: Callable[[], bool], tell: Notify) -> Iterator[AnswerBatch]:
         yield AnswerBatch(units=answers.answer(tell))
@@ -204,11 +213,13 @@ def _tell_lacking(store: Store, unit: str, notify: Notify) -> None:
     notify(f"{shown(store.path)}: {counted}: {without}{partial}{advice}")
 
 
-def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify: Notify) -> Answering:
+def _open_files(
+    run: Run, inputs: Sequence[Path], asked: PredictOptions, notify: Notify, opened: Openings
+) -> Answering:
     found = find_files(inputs)
     if found.again:
         notify(f"{found.again:,} file{'s are' if found.again > 1 else ' is'} given twice; each is taken once")
-    store = _known_store(run, asked)
+    store = _known_store(run, asked, opened)
     wanted = WantedUnits(
         unit=run.document["task"]["unit"],
         image_rules=run.image_rules,
@@ -234,7 +245,7 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
         files, wanted=replace(wanted, columns=[name for name in brought if name not in asked.metadata])
     )
     # Named only now: whatever is wrong with the inputs is said before the weights are loaded.
-    encoder = encoder_of_identity(
+    encoder = opened.encoder(
         run.identity if localiser is None else localiser.identity,
         holder=f"run {run.folder}" if localiser is None else f"localiser {localiser.folder}",
         name=asked.encoder,
@@ -242,7 +253,7 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
         say=notify,
     )
     answers = FileAnswers(
-        answerer=_answerer(run, store, asked, NEAREST),
+        answerer=_answerer(run, store, asked, NEAREST, opened),
         files=files,
         metadata=asked.metadata,
         encoder=encoder,
@@ -250,8 +261,8 @@ def _open_files(run: Run, inputs: Sequence[Path], asked: PredictOptions, notify:
     )
 
     def batches(stopping: Callable[[], bool], tell: Notify) -> Iterator[AnswerBatch]:
-        for units, failed, images in answers.answer(stopping, tell):
-            yield AnswerBatch(units=units, failed=failed, images=images)
+        for units, failed, chunk in answers.answer(stopping, tell):
+            yield AnswerBatch(units=units, failed=failed, images=chunk.images, chunk=chunk)
 
     return Answering(images=files.images, units=len(files.units), batches=batches)
 
@@ -307,14 +318,14 @@ def _placing(run: Run, of_headers: frozenset[str]) -> frozenset[str]:
     return HEADER_COLUMNS - needed - ({DESCRIPTION} if "echo_time_ms" in of_headers else set())
 
 
-def _known_store(run: Run, asked: PredictOptions) -> Store | None:
+def _known_store(run: Run, asked: PredictOptions, opened: Openings) -> Store | None:
     """Return the store whose rows files may be; None where there is none of the run's kind."""
     if asked.cases is None:
         return None
     path, must_fit = Path(asked.cases), asked.cases_must_fit
     if not must_fit and not StoreLayout(path).store_file.is_file():
         return None
-    store = open_store(path)
+    store = opened.store(path)
     if not must_fit and store.identity.sha256 != run.identity.sha256:
         return None
     run.require_identity(store.identity)
@@ -322,28 +333,34 @@ def _known_store(run: Run, asked: PredictOptions) -> Store | None:
 
 
 def _answerer(
-    run: Run, store: Store | None, asked: PredictOptions, usual: int, *, held: Store | None = None
+    run: Run,
+    store: Store | None,
+    asked: PredictOptions,
+    usual: int,
+    opened: Openings,
+    *,
+    held: Store | None = None,
 ) -> Answerer:
     """Return what answers; with the nearest cases where some are wanted and a store has labelled ones."""
     count = usual if asked.neighbors is None else asked.neighbors
     same = held is not None and asked.cases is not None and held.path.resolve() == Path(asked.cases).resolve()
     if count and held is not None and not same:
-        store = _known_store(run, asked)
+        store = _known_store(run, asked, opened)
     return Answerer(
         run=run,
         threshold=asked.threshold,
         prevalence=asked.prevalence,
-        cases=_cases(run, store, asked) if count and store is not None else None,
+        cases=_cases(run, store, asked, opened) if count and store is not None else None,
         count=count,
         with_paths=asked.with_paths,
     )
 
 
-def _cases(run: Run, store: Store, asked: PredictOptions) -> LabelledCases | None:
+def _cases(run: Run, store: Store, asked: PredictOptions, opened: Openings) -> LabelledCases | None:
     """Return the labelled cases of a store; None where it has no such task and needs none."""
     name = run.document["task"]["name"]
     if name in task_names(store.path):
-        return labelled_cases(store, read_task(store.path, name), run.targets)
+        return opened.cases(store, name, run.targets)
     if asked.cases_must_fit:
         raise UsageError(f"--store: {store.path} has no task {name!r}, so no labelled cases")
     return None

@@ -6,15 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.jobs.open_probe import OpenedProbe, ProbeJob, open_probe
 from cli.jobs.probe_blend import blend_into
-from cli.jobs.probe_store import (
-    OpenedProbe,
-    ProbeJob,
-    family_of,
-    finished_run,
-    open_probe,
-    probe_into,
-)
+from cli.jobs.probe_store import family_of, finished_run, probe_into
 from cli.jobs.run_folder import existing_run
 from cli.notify import Notify, ignore
 from cli.project import shown

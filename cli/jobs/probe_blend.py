@@ -6,16 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cli.jobs.probe_store import (
-    OpenedProbe,
-    ProbeJob,
-    family_of,
-    finished_run,
-    keep_result,
-    kept_run,
-    open_probe,
-    say_what_stays,
-)
+from cli.jobs.open_probe import OpenedProbe, ProbeJob, open_probe
+from cli.jobs.probe_store import family_of, finished_run, keep_result, kept_run, say_what_stays
 from cli.jobs.run_folder import existing_run, listed
 from cli.notify import Notify, ignore
 from embedstore.errors import EmbedError, UsageError, did_you_mean

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cli.jobs.probe_store import OpenedProbe, ProbeJob, family_of, finished_run, open_probe, probe_into
+from cli.jobs.open_probe import OpenedProbe, ProbeJob, open_probe
+from cli.jobs.probe_store import family_of, finished_run, probe_into
 from cli.jobs.run_folder import existing_run, require_run_folder, run_suffix
 from cli.notify import Notify, ignore
 from embedstore.errors import EmbedError, UsageError

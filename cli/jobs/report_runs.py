@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from cli.notify import Notify, ignore
 from cli.project import shown
@@ -22,6 +23,7 @@ from heads.reporting.responses_page import save_responses
 from heads.runs.confident_errors import confident_errors
 from heads.runs.run import Run
 from heads.runs.run_files import RUN_FILE, load_run
+from heads.stages import counted
 
 
 def report_runs(
@@ -61,7 +63,7 @@ def report_runs(
     """
     places = _run_folders([Path(folder) for folder in folders], notify)
     by_task: dict[str, list[Run]] = {}
-    for place in places:
+    for place in counted("reading run", places):
         run = load_run(place)
         by_task.setdefault(run.document["task"]["name"], []).append(run)
     if len(by_task) > 1 and out is not None:
@@ -85,6 +87,7 @@ def compare_runs(
     draws: int | None = None,
     seed: int | None = None,
     out: StrPath | None = None,
+    trained_patients: Literal["refuse", "use"] = "refuse",
     notify: Notify = ignore,
 ) -> ComparisonTable:
     """Compare runs of one task with a baseline, on the units that all evaluated; the page is written if `out` names it.
@@ -93,7 +96,7 @@ def compare_runs(
     ----------
     folders
         Run folders; of several, what is no run folder is passed over and named.
-    baseline, subgroups, draws, seed
+    baseline, subgroups, draws, seed, trained_patients
         As `heads.comparison_table`.
     out
         The page.
@@ -109,7 +112,14 @@ def compare_runs(
     """
     _require_folder_of(out)
     places = _run_folders([Path(folder) for folder in folders], notify)
-    table = comparison_table(places, baseline=baseline, subgroups=subgroups, draws=draws, seed=seed)
+    table = comparison_table(
+        places,
+        baseline=baseline,
+        subgroups=subgroups,
+        draws=draws,
+        seed=seed,
+        trained_patients=trained_patients,
+    )
     if out is not None:
         save_comparison(out, table)
     return table
@@ -203,14 +213,18 @@ def _pictures(
     return kept
 
 
-def _stores_of(run: Run, stores: Sequence[StrPath], notify: Notify) -> list[Store]:
-    """Open the stores of a run: those given, or those that it names, beside its folder or the current one."""
+def stores_of_run(run: Run, stores: Sequence[StrPath] = ()) -> list[Store]:
+    """Open the stores of a run's vectors: those given, or those that it names, beside its folder or the current one."""
     places = [Path(store) for store in stores]
     if not places:
         beside = (Path(), *list(run.folder.absolute().parents)[:3])
         for name in dict.fromkeys(source["store"] for source in run.document["sources"]):
             places += [folder / name for folder in beside if (folder / name).is_dir()][:1]
-    opened = [store for store in map(open_store, places) if store.identity == run.identity]
+    return [store for store in map(open_store, places) if store.identity == run.identity]
+
+
+def _stores_of(run: Run, stores: Sequence[StrPath], notify: Notify) -> list[Store]:
+    opened = stores_of_run(run, stores)
     if not opened:
         named = ", ".join(source["store"] for source in run.document["sources"]) or "no store by name"
         notify(

@@ -16,7 +16,7 @@ from embedstore.files import TEMPORARY_SUFFIX, sha256_bytes
 from heads.estimators.presets import preset
 from heads.protocol.options import ProbeOptions
 from heads.reporting.page import REPORT_FILE
-from heads.runs.run_files import EVIDENCE_FILE, FILES, RUN_FILE, TIMING_FILE
+from heads.runs.run_files import ESCALATION_FILE, EVIDENCE_FILE, FILES, RUN_FILE, TIMING_FILE
 
 _NAMED_FILES = 3
 # File systems end a name at 255 bytes; the task and the head come before.
@@ -79,7 +79,8 @@ def require_run_folder(folder: Path) -> None:
     require_folder(folder)
     if not folder.is_dir() or (folder / RUN_FILE).is_file():
         return
-    own = {*FILES, EVIDENCE_FILE, REPORT_FILE, TIMING_FILE}  # of a run that was stopped while it was written
+    # Of a run that was stopped while it was written.
+    own = {*FILES, EVIDENCE_FILE, REPORT_FILE, TIMING_FILE, ESCALATION_FILE}
     others = sorted(
         entry.name
         for entry in folder.iterdir()

@@ -17,18 +17,20 @@ _SHOWN_EVERY_S = 0.1
 
 
 @contextmanager
-def shown_stages(*, verbose: bool) -> Iterator[Watch | None]:
+def shown_stages(*, verbose: bool = False, first: str = "loading the vectors") -> Iterator[Watch | None]:
     """Yield a callback for `heads.stages.watched`; None where nobody watches.
 
     Parameters
     ----------
     verbose
         Print a line for each stage, also where stderr is no terminal.
+    first
+        Stands there until the first stage begins.
     """
     if verbose:
         yield _lines(time.monotonic())
     elif sys.stderr.isatty():
-        with _moving_line() as show:
+        with _moving_line(first) as show:
             yield show
     else:
         yield None
@@ -47,14 +49,14 @@ def _lines(started: float) -> Watch:
 
 
 @contextmanager
-def _moving_line() -> Iterator[Callable[[tuple[Stage, ...]], None]]:
+def _moving_line(first: str) -> Iterator[Callable[[tuple[Stage, ...]], None]]:
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from cli.moving_line import moving_line
 
     columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with moving_line(*columns) as line:
-        task = line.add_task("loading the vectors", total=None)
+        task = line.add_task(first, total=None)
         last = 0.0
 
         def show(stages: tuple[Stage, ...]) -> None:

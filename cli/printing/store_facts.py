@@ -11,6 +11,7 @@ import click
 from cli.options import plural, print_facts
 from cli.project import shown
 from embedstore.errors import and_more, first_few
+from embedstore.finetuned.trained_patients import FINETUNED
 from embedstore.lumbar.crop_rule import ORACLE
 from embedstore.store.layout import VECTORS
 
@@ -118,7 +119,11 @@ def _origin(identity: Mapping[str, Any]) -> dict[str, str]:
         return {
             "  declared": f"{facts} (imported, not computed here: no image can be encoded for this store)"
         }
+    tuned = identity.get("options", {}).get(FINETUNED)
     preprocess = identity["preprocess"]
+    if tuned is not None:
+        shorter = {**identity, "options": {}}
+        return {"  fine-tuned": f"{tuned['method']} of {tuned['base']}", **_origin(shorter)}
     square = ", square pixels" if preprocess.get("square_pixels") and preprocess["preset"] == "pad" else ""
     crop = preprocess.get("crop")
     if crop is None:

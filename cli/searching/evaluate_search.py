@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.errors import UsageError
+from embedstore.errors import DataError, UsageError
 from embedstore.files import StrPath
 from embedstore.queries.conditions import parse_conditions, rows_where
 from embedstore.queries.load_view import load_view
 from embedstore.store.reader import Store, as_store
 from embedstore.view import View
 from heads.protocol.predictor import Predictor
+from heads.protocol.splits import TrainedUnits
 from heads.retrieval.evaluate_retrieval import (
     LabelledUnits,
     RetrievalOptions,
@@ -78,6 +79,7 @@ def evaluate_search(
     *,
     space: StrPath | Run | None = None,
     where: Sequence[str] = (),
+    trained_patients: TrainedUnits = "refuse",
 ) -> SearchQuality:
     """Let each labelled unit of a store ask for the nearest ones of other patients, and compare labels.
 
@@ -93,13 +95,16 @@ def evaluate_search(
         A run: the space of its hidden layer is evaluated too. Then only patients ask that the run did not learn from.
     where
         Conditions on images.
+    trained_patients
+        Of a store whose encoder was fine-tuned: ``refuse`` it if a unit's patient had a part in that, ``leave-out``
+        lets only others ask (they may find everybody), ``use`` lets everybody ask.
 
     Raises
     ------
     UsageError
         If the task has to be named, the run's head has no hidden layer, or it learned from all units.
     DataError
-        If no two labelled patients are left.
+        If no two labelled patients are left, or the encoder was fine-tuned on some of them.
     IdentityMismatch
         If the run has learned from other vectors.
     """
@@ -108,12 +113,13 @@ def evaluate_search(
     columns = () if run is None else run.predictor.columns
     view = load_view(opened, task, with_columns=columns)
     kept = _kept(opened, view, where)
-    asking = None
+    asking = _untrained(view, trained_patients)
     vectors: list[tuple[str, npt.NDArray[np.floating]]] = [("encoder", view.X)]
     if run is not None:
         run.require_identity(opened.identity)
         learned = np.isin(view.unit_ids, list(run.learned_units))
-        asking = ~np.isin(view.patients, view.patients[learned])
+        new = ~np.isin(view.patients, view.patients[learned])
+        asking = new if asking is None else new & asking
         if not asking.any():
             raise UsageError(
                 f"run {run.folder} learned from every unit of store {opened.path}: what its own labels made near says "
@@ -128,6 +134,25 @@ def evaluate_search(
             SpaceQuality(space=name, width=X.shape[1], quality=evaluate_retrieval(units, asked, asking=some))
         )
     return SearchQuality(task=view.task.name, unit=view.task.unit, spaces=found)
+
+
+def _untrained(view: View, rule: TrainedUnits) -> npt.NDArray[np.bool_] | None:
+    """Return which units may ask, (n_units,) bool; None for all."""
+    seen = None if view.trained is None else view.trained != ""
+    if seen is None or rule == "use" or not seen.any():
+        return None
+    if rule == "refuse":
+        raise DataError(
+            f"task {view.task.name!r}: the encoder was fine-tuned on the patients of {int(seen.sum()):,} of "
+            f"{len(seen):,} units, whose neighbours agree because it was taught so. `trained_patients='leave-out'` "
+            "lets only others ask, `'use'` everybody"
+        )
+    if seen.all():
+        raise DataError(
+            f"task {view.task.name!r}: the encoder was fine-tuned on every patient; nobody is left to ask"
+        )
+    asking: npt.NDArray[np.bool_] = ~seen
+    return asking
 
 
 def _kept(store: Store, view: View, where: Sequence[str]) -> npt.NDArray[np.bool_]:

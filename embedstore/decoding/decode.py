@@ -236,7 +236,7 @@ def decode(
 
 
 def _picture_of(file: BoundedReader, job: DecodeJob, spec: PreprocessSpec, limits: DecodeLimits) -> _Picture:
-    image, source = _read(file, job, limits)
+    image, source = read_frame(file, job, limits)
     value_range = job.ranges_by_kind.get(image.value_kind, job.value_range)
     if value_range is None and needs_series_range(image):
         alike = (n for n in range(source.frames) if source.value_kind(n) == image.value_kind)
@@ -264,20 +264,28 @@ def count_values_of(job: DecodeJob, limits: DecodeLimits) -> ValueCounts:
     """
     try:
         with open_regular(job.path, max_bytes=limits.file_bytes) as file:
-            return count_values(_read(file, job, limits)[0])
+            return count_values(read_frame(file, job, limits)[0])
     except MemoryError as error:
         raise _too_much_memory() from error
     except OSError as error:
         raise ImageRefused(Reason.UNREADABLE, f"reading the file failed: {error.strerror}") from error
 
 
-class _Source(Protocol):
+class FrameSource(Protocol):
+    """A file whose frames can be read one by one."""
+
     @property
-    def frames(self) -> int: ...
+    def frames(self) -> int:
+        """How many there are."""
+        ...
 
-    def read(self, frame: int) -> StoredImage: ...
+    def read(self, frame: int) -> StoredImage:
+        """Decode one, from 0."""
+        ...
 
-    def value_kind(self, frame: int) -> str: ...
+    def value_kind(self, frame: int) -> str:
+        """Return `StoredImage.value_kind` of one without decoding it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -296,7 +304,8 @@ class _SinglePicture:
         return self.image.value_kind
 
 
-def _read(file: BoundedReader, job: DecodeJob, limits: DecodeLimits) -> tuple[StoredImage, _Source]:
+def read_frame(file: BoundedReader, job: DecodeJob, limits: DecodeLimits) -> tuple[StoredImage, FrameSource]:
+    """Decode the frame of a job from an open file; errors as `decode`."""
     head = file.read(HEAD_BYTES)
     file.seek(0)
     name = file_kind(head)

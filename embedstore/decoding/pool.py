@@ -17,6 +17,7 @@ from typing import Self, cast
 
 from embedstore.decoding.decode import DecodeJob, DecodeLimits, EncoderInput
 from embedstore.decoding.dispatch import Board, DecoderFailed, Dispatcher, Ticket
+from embedstore.decoding.grey_values import GreyValues
 from embedstore.decoding.process import Outcome
 from embedstore.errors import ImageRefused, UsageError
 from embedstore.images.preprocess import PreprocessSpec
@@ -90,6 +91,10 @@ class DecoderPool:
     def count_values(self, jobs: Iterable[DecodeJob], *, ahead: int) -> Iterator[ValueCounts | ImageRefused]:
         """Yield the value counts of each job's frame, in the order of jobs; otherwise as `decode`."""
         return cast(Iterator[ValueCounts | ImageRefused], self._outcomes("count", jobs, ahead))
+
+    def grey_values(self, jobs: Iterable[DecodeJob], *, ahead: int) -> Iterator[GreyValues | ImageRefused]:
+        """Yield the grey values of each job's frame, in the order of jobs; otherwise as `decode`."""
+        return cast(Iterator[GreyValues | ImageRefused], self._outcomes("grey", jobs, ahead))
 
     def process_ids(self) -> tuple[int, ...]:
         """Return the ids of the processes that are ready, for monitoring."""

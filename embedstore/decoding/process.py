@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.decoding.decode import DecodeJob, DecodeLimits, EncoderInput
+from embedstore.decoding.grey_values import LONGEST_PX, GreyValues
 from embedstore.decoding.worker import SLOTS, slot_bytes
 from embedstore.errors import ImageRefused, Note, Reason
 from embedstore.images.preprocess import PreprocessSpec
 from embedstore.images.series_range import MAX_DISTINCT_VALUES, ValueCounts
 
-Outcome = EncoderInput | ValueCounts | ImageRefused
+Outcome = EncoderInput | ValueCounts | GreyValues | ImageRefused
 
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]);"
@@ -153,6 +154,8 @@ class DecodingProcess:
                 return ImageRefused(Reason(reply["reason"]), str(reply["message"])[:500])
             if "values" in reply:
                 return self._counts(int(reply["values"]), str(reply["kind"])[:64], slot)
+            if "grid" in reply:
+                return self._grey(reply, slot)
             notes = frozenset(Note(code) for code in reply["notes"])
             return self._pixels(tuple(reply["shape"]), bytes.fromhex(reply["sha256"]), notes, slot)
         except (KeyError, TypeError, ValueError) as error:
@@ -194,6 +197,16 @@ class DecodingProcess:
         if not (np.isfinite(values).all() and (np.diff(values) > 0).all() and (counts > 0).all()):
             raise BrokenProcess("a reply has values out of order")
         return ValueCounts(values, counts, kind)
+
+    def _grey(self, reply: dict[str, Any], slot: int) -> GreyValues:
+        height, width = (int(side) for side in reply["grid"])
+        low, high = (float(limit) for limit in reply["window"])
+        if not (0 < height <= LONGEST_PX and 0 < width <= LONGEST_PX and -np.inf < low < high < np.inf):
+            raise BrokenProcess(f"a reply has a grid of {height} x {width} in a window from {low} to {high}")
+        values = self._copied(np.dtype(np.float32), height * width, slot, offset=0)
+        return GreyValues(
+            values.reshape(height, width), low, high, bool(reply["inverted"]), str(reply["unit"])[:64]
+        )
 
     def _copied(self, dtype: np.dtype[Any], n: int, slot: int, *, offset: int) -> npt.NDArray[Any]:
         start = slot * slot_bytes(self._spec) + offset

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from embedstore.decoding.decode import DecodeJob, DecodeLimits, LastPicture, count_values_of, decode
+from embedstore.decoding.grey_values import LONGEST_PX, grey_values_of
 from embedstore.errors import ImageRefused
 from embedstore.images.crop import CropBox
 from embedstore.images.preprocess import PreprocessSpec
@@ -31,8 +32,8 @@ _LOOK_FOR_PARENT_S = 2.0
 
 
 def slot_bytes(spec: PreprocessSpec) -> int:
-    """Return the size of one slot: an RGB picture, or values (float64) and counts (int64)."""
-    return max(spec.size_px**2 * 3, MAX_DISTINCT_VALUES * 16)
+    """Return the size of one slot: an RGB picture, values (float64) and counts (int64), or grey values (float32)."""
+    return max(spec.size_px**2 * 3, MAX_DISTINCT_VALUES * 16, LONGEST_PX**2 * 4)
 
 
 def main(settings_json: str) -> None:
@@ -98,6 +99,16 @@ def _carry_out(
             memory[start : start + size] = counted.values.tobytes()
             memory[start + size : start + 2 * size] = counted.counts.astype(np.int64).tobytes()
             return {"values": len(counted.values), "kind": counted.kind}
+        if request["operation"] == "grey":
+            grey = grey_values_of(job, limits)
+            memory[start : start + grey.values.nbytes] = grey.values.tobytes()
+            window = [grey.low, grey.high]
+            return {
+                "grid": grey.values.shape,
+                "window": window,
+                "inverted": grey.inverted,
+                "unit": grey.unit,
+            }
         decoded = decode(job, spec, limits, last)
         memory[start : start + decoded.pixels.nbytes] = decoded.pixels.tobytes()
         return {

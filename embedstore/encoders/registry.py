@@ -10,6 +10,8 @@ from typing import Any
 
 from embedstore.encoders.base import Encoder, EncoderDefaults, OfCrops
 from embedstore.errors import PluginError, UsageError, did_you_mean
+from embedstore.finetuned.encoder_folder import is_encoder_folder
+from embedstore.finetuned.trained_patients import FINETUNED
 from embedstore.identity import Identity
 from embedstore.plugins import ENCODERS, find_plugin, plugin_names, require_members, require_options
 from embedstore.tokens.grid import tokens_of
@@ -167,10 +169,15 @@ def encoder_of_identity(
     IdentityMismatch
         If that encoder makes vectors of another identity, or the vectors were imported.
     UsageError
-        If no encoder has that name.
+        If no encoder has that name, or it was fine-tuned and `name` is not its folder.
     """
     identity.require_computed(holder=holder)
     place = name or identity.encoder
+    if FINETUNED in identity.options and not is_encoder_folder(place):
+        raise UsageError(
+            f"{holder} holds vectors of an encoder that was fine-tuned, {identity.encoder!r}: name its folder with "
+            f"`encoder`; found {place!r}"
+        )
     revision = _commit_of(identity, place)
     offered = encoder_options(place, revision=revision)
     # An encoder with one way of pooling, or without a hub, has no such option.

@@ -39,7 +39,7 @@ def load_pretrained(class_name: str, checkpoint: Checkpoint, dtype: torch.dtype,
     """
     transformers = import_transformers()
     try:
-        with _quiet(transformers):
+        with quiet_transformers(transformers):
             model, found = getattr(transformers, class_name).from_pretrained(
                 checkpoint.folder,
                 config=_tower_config(transformers, class_name, checkpoint),
@@ -77,7 +77,7 @@ def load_image_text_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Modu
     """
     transformers = import_transformers()
     try:
-        with _quiet(transformers):
+        with quiet_transformers(transformers):
             model, found = transformers.AutoModelForImageTextToText.from_pretrained(
                 checkpoint.folder,
                 dtype=dtype,
@@ -107,7 +107,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     """
     transformers = import_transformers()
     try:
-        with _quiet(transformers):
+        with quiet_transformers(transformers):
             return transformers.AutoProcessor.from_pretrained(
                 checkpoint.folder, local_files_only=True, trust_remote_code=False
             )
@@ -118,7 +118,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
 def headless_vision_model(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     """Build an image tower without a pooling head and without weights (on torch's ``meta`` device)."""
     transformers = import_transformers()
-    with _quiet(transformers), torch.device("meta"):
+    with quiet_transformers(transformers), torch.device("meta"):
         shape = transformers.SiglipVisionConfig(**{**config, "vision_use_head": False})
         shape._attn_implementation = "sdpa"
         model: nn.Module = transformers.SiglipVisionModel(shape).to(dtype)
@@ -172,7 +172,7 @@ def _tower_config(transformers: ModuleType, class_name: str, checkpoint: Checkpo
 
 
 @contextmanager
-def _quiet(transformers: ModuleType) -> Iterator[None]:
+def quiet_transformers(transformers: ModuleType) -> Iterator[None]:
     """Silence reports and progress bars; what matters in them is checked and raised as an error.
 
     Loading one tower of two reports every weight of the other as unexpected, a hundred lines each time.

@@ -232,7 +232,7 @@ def speed_finding(
         _speed_of(name),
         State.FINE,
         f"{per_s:.1f} images/s on {encoder.device}; MURA would take {_duration(hours)}",
-        values={"images_per_s": per_s, "mura_hours": hours},
+        values={"images_per_s": per_s, "mura_hours": hours, "device": encoder.device},
     )
 
 

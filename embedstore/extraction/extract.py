@@ -35,6 +35,7 @@ from embedstore.extraction.same_key import keep_key
 from embedstore.extraction.shard import WHOLE, Shard
 from embedstore.extraction.worker import ChunkLoop
 from embedstore.files import StrPath
+from embedstore.finetuned.trained_patients import keep_list, patients_digest_of
 from embedstore.identity import Identity
 from embedstore.lumbar.level_points import LevelPoints
 from embedstore.manifest import Manifest
@@ -243,6 +244,8 @@ class Extraction:
         before = revision_numbers(self.store_path)
         store = executor.execute(extraction, choose, total)
         say_rows_left_over(store, self.collection, self.observer.say)
+        if patients_digest_of(store.identity) is not None:
+            keep_list(store.path, store.identity, Path(self.build(device="cpu").origin))
         return replace(
             total.summary(store, self.wanted, self.shard), revised=revised_columns(store, since=before)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ NO_IMAGE = "image not in the store"
 OUTSIDE = "outside the image"
 NO_PLACE = "image without usable geometry"
 TWICE = "given twice"
+_MEND = "Mend the line in the data set's table and extract again"
 
 
 class HoldsCoordinates(Protocol):
@@ -65,8 +67,8 @@ def oracle_points(store: HoldsCoordinates) -> LevelPoints:
     planes = planes_of_table(manifest, source="the store")
     row_of = {image_id: row for row, image_id in enumerate(manifest.column("image_id").to_pylist())}
     cells = {name: table.column(name).to_pylist() for name in table.column_names}
-    structures = [_structure(cell) for cell in cells["condition"]]
-    levels = [_level(cell) for cell in cells["level"]]
+    structures = [_structure(cell, at, cells) for at, cell in enumerate(cells["condition"])]
+    levels = [_level(cell, at, cells) for at, cell in enumerate(cells["level"])]
     images = np.array([row_of.get(image_id, -1) for image_id in cells["image_id"]], np.int64)
     pixels = np.array([cells["x"], cells["y"]], np.float64).T.reshape(-1, 2)
     why, xyz_mm = _placed(images, pixels, planes)
@@ -115,19 +117,23 @@ def _placed(images: Any, pixels: Any, planes: SlicePlanes) -> tuple[list[str], A
     return why.tolist(), xyz_mm
 
 
-def _structure(condition: str | None) -> str:
+def _structure(condition: str | None, at: int, cells: Mapping[str, Sequence[Any]]) -> str:
     name = (condition or "").strip().lower().replace(" ", "_")
     if name not in _STRUCTURE_OF:
         raise DataError(
-            f"table {COORDINATES!r}: condition must be one of {', '.join(_STRUCTURE_OF)}; found {condition!r}"
+            f"{_where(at, cells)}: condition must be one of {', '.join(_STRUCTURE_OF)}; found {condition!r}. {_MEND}"
         )
     return _STRUCTURE_OF[name]
 
 
-def _level(level: str | None) -> str:
+def _level(level: str | None, at: int, cells: Mapping[str, Sequence[Any]]) -> str:
     name = (level or "").strip().lower().replace("/", "_")
     if name not in LEVELS:
         raise DataError(
-            f"table {COORDINATES!r}: level must be one of L1/L2, L2/L3, L3/L4, L4/L5, L5/S1; found {level!r}"
+            f"{_where(at, cells)}: level must be one of L1/L2, L2/L3, L3/L4, L4/L5, L5/S1; found {level!r}. {_MEND}"
         )
     return name
+
+
+def _where(at: int, cells: Mapping[str, Sequence[Any]]) -> str:
+    return f"table {COORDINATES!r}, line {at + 2}, image {cells['image_id'][at]!r}"

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from embedstore.errors import DataError
 from embedstore.files import StrPath
+from embedstore.finetuned.trained_patients import patients_of_store
 from embedstore.queries.conditions import Where, parse_conditions
 from embedstore.queries.manifest_columns import (
     chosen_rows,
@@ -148,6 +149,7 @@ def load_views(
     unit_ids, first, unit_of_image = _in_order(images.units)
     for what, cells in (("patient", images.patients), ("split", images.columns["split"])):
         _require_constant(cells, unit_of_image, first, unit_ids, name=what, unit=task.unit)
+    patients = images.patients[first]
     y, lost = _answerable(_codes(task, images.label_rows[first]), images.image_of_target, unit_of_image)
     return View(
         task=task,
@@ -160,7 +162,7 @@ def load_views(
         metadata={column: images.columns[column] for column in with_columns},
         image_of_target=images.image_of_target,
         y=y,
-        patients=images.patients[first],
+        patients=patients,
         splits=images.columns["split"][first],
         subgroups={
             column: cells_of_units(images.columns[column], unit_of_image, first) for column in split_by
@@ -177,6 +179,7 @@ def load_views(
         sources=tuple(source for store in opened for source in store.sources),
         store_dtype=str(np.result_type(*(store.dtype for store in opened))),
         image_kinds={column: images.columns[column] for column in KINDS},
+        trained=_trained(opened[0], patients),
     )
 
 
@@ -338,6 +341,12 @@ def _join(pieces: Sequence[_LabelledImages]) -> _LabelledImages:
 
 def _no_label(task: Task) -> str:
     return f"no label in task {task.name}"
+
+
+def _trained(store: Store, patients: npt.NDArray[np.str_]) -> npt.NDArray[np.str_] | None:
+    """Return what part the units' patients had in the fine-tuning of the stores' encoder; of one identity, one list."""
+    found = patients_of_store(store.path, store.identity)
+    return None if found is None else found.parts_of(patients.tolist())
 
 
 def _answerable(

@@ -22,8 +22,8 @@ from heads.solvers.mlp_network import normaliser
 _EPSILON = 1e-5
 # Images that the axes are found from; more change nothing that matters.
 _AXES_ROWS = 1 << 13
-# Rows whose features are held at once.
-ROWS = 4096
+# Rows whose features are held at once: of 4,096, ten folds left 1.4 times the vectors in the allocator.
+ROWS = 1024
 # Axes with less of the largest axis's variance are rounding.
 _LEAST_VARIANCE = 1e-9
 

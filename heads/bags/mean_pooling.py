@@ -18,7 +18,7 @@ _ITERATIONS = 200
 _TOLERANCE = 1e-7
 # Weight of a class that no unit has, as a share of a unit.
 _PSEUDO_COUNT = 1e-3
-_ROWS = 4096
+_ROWS = 512
 # Axes with less of the largest axis's variance are rounding.
 _LEAST_VALUE = 1e-10
 

@@ -24,8 +24,9 @@ from heads.solvers.imbalance import FOCUS, case_weights, focal_to_natural, shift
 from heads.stages import counted
 from heads.torch_threads import one_thread
 
-# Features of folds that are trained side by side: as many cells as the vectors have, and 64 MB at least.
+# Features of folds that are trained side by side: half as many cells as the vectors have, and 64 MB at least.
 _LEAST_CELLS = 1 << 24
+_SHARE = 0.5
 # Cells of the projected images of a part of a batch: few enough to stay in a core's cache.
 _PART_CELLS = 1 << 21
 
@@ -52,7 +53,7 @@ def train(training: Training, folds: Sequence[Fold]) -> list[list[Trained]]:
     recipe = folds[0].members[0].recipe
     width = min(recipe.components, training.X.shape[1] - recipe.positions) + recipe.positions
     width += len(folds[0].members) * training.columns
-    held = max(_LEAST_CELLS, training.X.size)
+    held = max(_LEAST_CELLS, int(_SHARE * training.X.size))
     step = max(1, held // max(1, len(training.X) * width))
     # A step is short whatever the number of rows: threads would wait for each other.
     with one_thread():

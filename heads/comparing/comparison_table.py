@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from embedstore.brief import Brief
-from embedstore.errors import UsageError, did_you_mean, require_whole_number
+from embedstore.errors import DataError, UsageError, did_you_mean, require_whole_number
 from embedstore.files import StrPath
 from heads.comparing.compared_cells import ComparedCell, cell_parts, compared_cells, kept_columns
 from heads.comparing.compared_names import compared_names, encoder_differences, encoder_names, head_name
@@ -19,6 +19,8 @@ from heads.lumbar.rsna_score import RUN_SCORES, draw_run_score, is_of_the_compet
 from heads.runs.comparison import leading_metric
 from heads.runs.run import Run
 from heads.runs.run_files import load_run
+from heads.runs.run_warnings import TRAINED
+from heads.stages import counted
 from heads.statistics.bootstrap import Difference, Estimate, draw_patients, holm, paired_difference
 from heads.statistics.evaluation import Drawn, Scored, draw_metrics
 from heads.statistics.metrics import computed_in, metric, shown_in
@@ -146,6 +148,7 @@ def comparison_table(
     subgroups: Sequence[str] | None = None,
     draws: int | None = None,
     seed: int | None = None,
+    trained_patients: Literal["refuse", "use"] = "refuse",
 ) -> ComparisonTable:
     """Compare runs of one task, of the same store or of stores of different encoders, with one of them.
 
@@ -162,6 +165,8 @@ def comparison_table(
         Columns by which the leading metric is split; all that the baseline keeps by default.
     draws, seed
         Of the bootstrap; those of the baseline by default.
+    trained_patients
+        Whether a run counts that was evaluated on patients whom its encoder has seen in its own training.
 
     Raises
     ------
@@ -177,6 +182,8 @@ def comparison_table(
     ('logistic', ['auroc', 'brier', 'kappa', 'log_loss'])
     """
     loaded, position = _loaded(runs, baseline)
+    if trained_patients != "use":
+        _require_untrained(loaded)
     settings = loaded[position].document["settings"]
     draws, seed = settings["draws"] if draws is None else draws, settings["seed"] if seed is None else seed
     require_whole_number("draws", draws)
@@ -191,7 +198,9 @@ def comparison_table(
     wanted = tuple(
         dict.fromkeys((leading, *shown_in("heads"), *shown_in("tiles"), *computed_in("comparison")))
     )
-    drawn: list[Mapping[str, Drawn]] = [draw_metrics(of_run, wanted) for of_run in scored]
+    drawn: list[Mapping[str, Drawn]] = [
+        draw_metrics(of_run, wanted) for of_run in counted("metrics of run", scored)
+    ]
     if is_of_the_competition(matched.targets, loaded[0].classes):
         drawn = [
             {**of_run, **draw_run_score(of, matched.targets)}
@@ -323,3 +332,13 @@ def _run_json(entry: ComparedRun) -> dict[str, Any]:
             for name, found in entry.differences.items()
         },
     }
+
+
+def _require_untrained(runs: Sequence[Run]) -> None:
+    for run in runs:
+        for entry in run.document["warnings"]:
+            if entry["kind"] == TRAINED:
+                raise DataError(
+                    f"run {run.folder}: {entry['text']}. Probe with `trained_patients='leave-out'`, or compare "
+                    "all the same with `trained_patients='use'`"
+                )

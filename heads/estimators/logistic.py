@@ -16,7 +16,7 @@ from heads.estimators.logistic_path import Path
 from heads.exact_products import reproducible_norms, reproducible_product
 from heads.scores import Floats, columns_of
 from heads.solvers.logistic_grid import MAX_ITERATIONS, NOTHING_HELD_OUT, solve
-from heads.solvers.logistic_rows import Normalisation, Precision, working_copy
+from heads.solvers.logistic_rows import Normalisation, Precision, is_few, is_small, working_copy
 
 # 1e-6 to 1e5 as in the linear probes of DINOv2 (arXiv 2304.07193), 16 in place of 45 values.
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
@@ -25,6 +25,8 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 16))
 _DOUBT = 3.0
 # Standard errors of fewer patients say too little; so few rows are solved at every strength in no time.
 _DOUBTED_PATIENTS = 100
+# Scores that are held of parts solved together: 64 MB.
+_NESTED_SCORES = 1 << 24
 
 
 class LogisticHead(EmbeddingClassifier):
@@ -185,11 +187,21 @@ class LogisticFamily(FamilyDefaults):
         """Return the same grid, to be fitted there."""
         return replace(self, device=device)
 
+    def nests(self, training: Training, parts: int) -> bool:
+        """Return whether parts of these rows are solved together quicker (`heads.inputs.nested.Nests`)."""
+        scores = len(self.points) * parts * training.y.size * training.columns
+        return is_small(training.X) and not is_few(training.X) and scores <= _NESTED_SCORES
+
     def out_of_fold(self, training: Training, folds: npt.NDArray[np.int64], *, seed: int) -> OutOfFold:
-        """Score every row by models that never saw its fold; `seed` has no part in it."""
+        """Score every row by models that never saw its fold; `seed` has no part in it.
+
+        Folds may be of shape (n, targets), of each target its own.
+        """
         scores = np.empty((len(self.points), *training.y.shape, training.columns), np.float32)
         order = np.argsort(self.strengths, kind="stable")
-        sure = len(np.unique(training.groups)) >= _DOUBTED_PATIENTS
+        own_folds = folds.ndim > 1
+        patients = _patients_of_fewest(training) if own_folds else len(np.unique(training.groups))
+        sure = patients >= _DOUBTED_PATIENTS
         doubt = self.doubt if sure else np.inf
         for index, normalisation in enumerate(self.normalisations):
             own = scores[index * len(order) :][: len(order)]
@@ -222,26 +234,31 @@ class LogisticFamily(FamilyDefaults):
         return [heads[target] for target in range(len(params_of_target))]
 
     def _refit_normalised(
-        self, normalisation: Normalisation, strengths: Mapping[int, float], training: Training
+        self, normalisation: Normalisation, strength_of: Mapping[int, float], training: Training
     ) -> dict[int, Head]:
         """Fit targets by their strengths on one working copy of the vectors."""
-        working = working_copy(training.X, normalisation, self.device)
+        targets, strengths = list(strength_of), sorted(set(strength_of.values()))
+        solution = solve(
+            replace(training, y=training.y[:, targets], sample_weight=training.sample_weight[:, targets]),
+            np.zeros(len(training.X), np.int64),
+            held_out=[NOTHING_HELD_OUT],
+            strengths=strengths,
+            strength_of_target=[strengths.index(strength) for strength in strength_of.values()],
+            normalisation=normalisation,
+            device=self.device,
+        )
         heads: dict[int, Head] = {}
-        for strength in sorted(set(strengths.values())):
-            targets = [target for target, own in strengths.items() if own == strength]
-            solution = solve(
-                replace(training, y=training.y[:, targets], sample_weight=training.sample_weight[:, targets]),
-                np.zeros(len(training.X), np.int64),
-                held_out=[NOTHING_HELD_OUT],
-                strengths=[strength],
-                normalisation=normalisation,
-                device=self.device,
-                working=working,
+        for index, (target, strength) in enumerate(strength_of.items()):
+            where = strengths.index(strength), 0, index
+            head = LogisticHead(strength, normalisation=normalisation)._set_learned(
+                solution.coef[where], solution.intercept[where], np.arange(training.n_classes)
             )
-            for index, target in enumerate(targets):
-                head = LogisticHead(strength, normalisation=normalisation)._set_learned(
-                    solution.coef[0, 0, index], solution.intercept[0, 0, index], np.arange(training.n_classes)
-                )
-                head.converged_ = bool(solution.converged[0, 0, index])
-                heads[target] = head
+            head.converged_ = bool(solution.converged[where])
+            heads[target] = head
         return heads
+
+
+def _patients_of_fewest(training: Training) -> int:
+    """Return how many patients the target has that has the fewest with a label."""
+    known = (training.y >= 0).T
+    return min(len(np.unique(training.groups[rows])) for rows in known)

@@ -4,7 +4,8 @@ Each wave of strengths starts from the solution of the weakest before. A strengt
 exceeds the least by several standard errors over the patients is not solved: with few rows the classes can be parted,
 and most of the time would go into problems that nobody chooses. With many rows the strengths are first tried on some
 of the patients; only the best there and its neighbours are solved on all, and more while the best is at an end of
-what was solved.
+what was solved. A neighbour of stronger regularisation that the fewer patients reject beyond doubt is left out: with
+more patients the best regularisation is weaker, if it is another.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy.typing as npt
 
 from heads.base import Training
 from heads.scores import probabilities_from_scores
-from heads.solvers.logistic_grid import Grid, Solution, blocks
-from heads.solvers.logistic_rows import SMALL_CELLS, Normalisation, WorkingCopy
+from heads.solvers.logistic_grid import Grid, blocks
+from heads.solvers.logistic_rows import Normalisation, WorkingCopy, is_small
+from heads.solvers.logistic_solution import Solution
 from heads.torch_threads import one_thread
 
 # Half the mean square by which scores may be wrong: of a strength that may be chosen less than the fifth digit of a log
@@ -50,7 +52,7 @@ class Path:
     Parameters
     ----------
     training, folds
-        The rows and the fold of each.
+        The rows and the fold of each, (n,) or, where targets are parted in different ways, (n, targets).
     strengths
         Values of C, ascending.
     normalisation
@@ -76,7 +78,7 @@ class Path:
         scores
             Where to write.
         """
-        with one_thread(only_if=self.training.X.size <= SMALL_CELLS):
+        with one_thread(only_if=is_small(self.training.X)):
             found = None
             for rows in self._levels():
                 some = replace(self, training=_rows_of(self.training, rows), folds=self.folds[rows])
@@ -115,11 +117,12 @@ class Path:
 
 @dataclass(frozen=True)
 class _Found:
-    """What some patients say: solutions to start from, which of them were reached, and each target's best strength."""
+    """What some patients say: solutions to start from, which of them were reached, and which strength is best."""
 
     solution: Solution
     solved: npt.NDArray[np.bool_]  # (strengths, targets)
-    best: list[int]
+    best: list[int]  # of each target
+    beaten: npt.NDArray[np.bool_]  # (strengths, targets) whose loss exceeds the best's beyond doubt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,27 +135,33 @@ class _Walk:
     tried: npt.NDArray[np.bool_]  # (strengths, targets)
     solved: npt.NDArray[np.bool_]  # of these, to the end in every fold
     losses: npt.NDArray[np.float64]  # (strengths, targets, patients) summed over a patient's units
+    present: npt.NDArray[np.bool_]  # (targets, patients) who has a label
 
     @classmethod
     def begin(cls, path: Path, working: WorkingCopy, scores: npt.NDArray[np.float32] | None) -> _Walk:
         training = path.training
         _, patient = np.unique(training.groups, return_inverse=True)
         shape = (len(path.strengths), training.y.shape[1])
+        grid = Grid.create(
+            working,
+            training,
+            path.folds,
+            held_out=np.unique(path.folds).tolist(),
+            strengths=path.strengths,
+            standardised=path.normalisation == "standardise",
+            scores=scores,
+        )
+        present = np.zeros((shape[1], int(patient.max()) + 1), np.bool_)
+        for target, of_target in enumerate(grid.weights.T):
+            present[target, patient[of_target > 0]] = True
         return cls(
-            grid=Grid.create(
-                working,
-                training,
-                path.folds,
-                held_out=np.unique(path.folds).tolist(),
-                strengths=path.strengths,
-                standardised=path.normalisation == "standardise",
-                scores=scores,
-            ),
+            grid=grid,
             path=path,
             patient=patient,
             tried=np.zeros(shape, np.bool_),
             solved=np.zeros(shape, np.bool_),
-            losses=np.full((*shape, int(patient.max()) + 1), np.inf),
+            losses=np.full((*shape, present.shape[1]), np.inf),
+            present=present,
         )
 
     def to_best(self, found: _Found | None, tolerance: float) -> _Found:
@@ -161,7 +170,11 @@ class _Walk:
             self.descend(self.path.doubt)
         else:
             self.finish(found, tolerance)
-        return _Found(self.grid.solution, self.solved, [self.best(t) for t in range(self.solved.shape[1])])
+        best = [self.best(target) for target in range(self.solved.shape[1])]
+        beaten = np.zeros_like(self.solved)
+        for strength, target in zip(*np.nonzero(self.solved), strict=True):
+            beaten[strength, target] = self._exceeds(int(strength), int(target), self.path.doubt)
+        return _Found(self.grid.solution, self.solved, best, beaten)
 
     def descend(self, doubt: float) -> None:
         """Solve waves of strengths, the strongest regularisation first, until the loss of every target rises."""
@@ -200,7 +213,13 @@ class _Walk:
             begin = {(s, t): _nearest(solved[:, t], s) for s, t in wanted}
             self.solve(wanted, start, begin, tolerance=tolerance)
             start, solved = self.grid.solution, self.solved
-            wanted = [pair for target in range(n_targets) for pair in self._beyond(target)]
+            # Stronger regularisation that fewer patients reject is no better with more of them.
+            wanted = [
+                (strength, target)
+                for target in range(n_targets)
+                for strength, _ in self._beyond(target)
+                if strength > self.best(target) or not found.beaten[strength, target]
+            ]
 
     def _beyond(self, target: int) -> list[tuple[int, int]]:
         """Return the neighbour of the best strength that was not tried, where the loss still falls towards it."""
@@ -252,7 +271,7 @@ class _Walk:
         tolerance
             As `heads.solvers.lbfgs.minimise`.
         """
-        small = self.path.training.X.size <= SMALL_CELLS
+        small = is_small(self.path.training.X)
         few_products = _SMALL_PRODUCTS if np.isfinite(self.path.doubt) else _ALL_PRODUCTS
         n_held = len(self.grid.held)
         every = [(held, target, strength) for strength, target in wanted for held in range(n_held)]
@@ -290,7 +309,12 @@ class _Walk:
         totals = self.losses[known, target].sum(axis=1)
         if totals[-1] < totals[-2]:
             return False
-        excess = self.losses[known[-1], target] - self.losses[self.best(target), target]
+        return self._exceeds(int(known[-1]), target, doubt)
+
+    def _exceeds(self, strength: int, target: int, doubt: float) -> bool:
+        """Return whether the loss of a strength exceeds the least by so many standard errors over the patients."""
+        losses = self.losses[:, target, self.present[target]]
+        excess = losses[strength] - losses[self.best(target)]
         spread = excess.std() * np.sqrt(len(excess))
         return bool(spread > 0 and excess.sum() > doubt * spread)
 

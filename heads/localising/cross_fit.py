@@ -153,7 +153,8 @@ def _folds_by_patient(patients: Sequence[str], *, folds: int, seed: int) -> npt.
     if len(names) < max(folds, FEWEST_PATIENTS):
         raise DataError(
             f"a localiser needs points of at least {max(folds, FEWEST_PATIENTS)} patients with sagittal slices, by "
-            f"which {folds} folds are made; found {len(names)}"
+            f"which {folds} folds are made; found {len(names)}. Bring more labelled studies"
+            + (f", or ask for {len(names)} folds or fewer" if len(names) >= FEWEST_PATIENTS else "")
         )
     nothing = np.zeros((len(patients), 1), np.int64)
     return assign_folds(nothing, groups.ravel().astype(np.int64), folds=folds, n_classes=1, seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ _WARM_UP = 0.1
 _WEIGHT_DECAY = 1e-2
 _LARGEST_GRADIENT = 1.0
 _MOMENTS_STUDIES = 64
+_TARGETS_AT_ONCE = 32
 
 
 def learn_folds(
@@ -45,15 +47,41 @@ def learn_folds(
             torch.manual_seed(seed)
             networks.append(MapNetwork(samples.tokens.shape[-1], recipe.hidden))
     with one_thread(), ThreadPoolExecutor(workers) as pool:
+        targets = _targets_of_all(samples, recipe)
         jobs = [
-            pool.submit(_learn, network, samples, own, recipe, seed=seed)
+            pool.submit(_learn, network, samples, targets, own, recipe, seed=seed)
             for network, own, seed in zip(networks, chosen, seeds, strict=True)
         ]
         return [job.result() for job in jobs]
 
 
+def _targets_of_all(samples: Samples, recipe: Recipe) -> Targets:
+    """Return the targets of all samples.
+
+    Each is asked for by every fold, some hundred times where studies are few: a sixth of the time of learning, if they
+    were made anew. Beside float16 tokens of 64 numbers they take a quarter of the memory.
+    """
+    rows = np.arange(len(samples))
+    pieces = [
+        targets_of(samples, rows[start : start + _TARGETS_AT_ONCE], recipe)
+        for start in range(0, len(rows), _TARGETS_AT_ONCE)
+    ]
+    return Targets(
+        **{
+            entry.name: torch.cat([getattr(piece, entry.name) for piece in pieces])
+            for entry in fields(Targets)
+        }
+    )
+
+
 def _learn(
-    network: MapNetwork, samples: Samples, chosen: npt.NDArray[np.int64], recipe: Recipe, *, seed: int
+    network: MapNetwork,
+    samples: Samples,
+    targets: Targets,
+    chosen: npt.NDArray[np.int64],
+    recipe: Recipe,
+    *,
+    seed: int,
 ) -> MapNetwork:
     shuffle = np.random.default_rng(seed)
     _set_moments(network, samples, shuffle.permutation(chosen)[:_MOMENTS_STUDIES])
@@ -64,7 +92,7 @@ def _learn(
         if len(order) < recipe.batch:
             order = np.concatenate([order, shuffle.permutation(chosen)])
         batch, order = order[: recipe.batch], order[recipe.batch :]
-        loss = _loss(network, samples, batch, targets_of(samples, batch, recipe))
+        loss = _loss(network, samples, batch, targets.of(batch))
         gradients = torch.autograd.grad(loss, weights)
         _update(weights, gradients, moments, recipe.learning_rate * _pace(step, recipe.steps), step + 1)
     return network.eval()

@@ -45,7 +45,8 @@ LOCALISER_FILE = "localiser.json"
 NETWORKS_FILE = "localiser.safetensors"
 TIMING_FILE = "timing.json"
 FILES = (NETWORKS_FILE, LEVELS_FILE, TIMING_FILE)
-FORMAT_VERSION = 1
+# 2: points are made of tokens that agree with the path's own; the weights of before find other ones.
+FORMAT_VERSION = 2
 NOTICE = "research software, not a medical device"
 
 

@@ -35,9 +35,9 @@ class Recipe:
     """
 
     hidden: int = 24
-    steps: int = 600
+    steps: int = 400
     batch: int = 8
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     sigma_tokens: float = 0.8
     sigma_slices_mm: float = 4.0
     slices_t2: int = 5

@@ -66,6 +66,10 @@ class Targets:
     named: Tensor
     ways: Tensor
 
+    def of(self, rows: npt.NDArray[np.int64]) -> Targets:
+        """Return those of some samples."""
+        return Targets(self.disc[rows], self.names[rows], self.named[rows], self.ways[rows])
+
 
 class SampleCollector:
     """Takes the slices to learn from, one study after the other.

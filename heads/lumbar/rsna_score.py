@@ -29,6 +29,15 @@ ANY_SEVERE = "any_severe_spinal"
 PARTS = (*SCORED_CONDITIONS, ANY_SEVERE)
 # Of a run: the score of its probabilities times (1, 2, 4) with its parts, and that of its probabilities as they are.
 RUN_SCORES = (SCORE, *(f"rsna_{part}" for part in PARTS), AS_GIVEN)
+# What pages call them.
+SCORE_LABELS = {
+    SCORE: "RSNA score",
+    "rsna_spinal": "spinal canal",
+    "rsna_foraminal": "foraminal",
+    "rsna_subarticular": "subarticular",
+    "rsna_any_severe_spinal": "any severe canal",
+    AS_GIVEN: "RSNA score without (1, 2, 4)",
+}
 # scikit-learn's `log_loss`, by which the competition scores, cuts probabilities there.
 _FLOOR = float(np.finfo(np.float64).eps)
 _SPINAL, _SEVERE = "spinal", CLASSES.index("Severe")

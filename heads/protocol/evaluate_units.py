@@ -19,7 +19,7 @@ from heads.statistics.abstention import Answered, abstention_curve
 from heads.statistics.bootstrap import Draws, Estimate
 from heads.statistics.conformal import evaluate_sets
 from heads.statistics.decision_curve import DecisionCurve, decision_curve
-from heads.statistics.evaluation import Scored, evaluate
+from heads.statistics.evaluation import Scored, draw_target, estimates, evaluate, mean_of_targets
 from heads.statistics.metrics import computed_in
 from heads.statistics.prevalence import shares_outside
 from heads.statistics.subgroups import subgroups_of
@@ -76,15 +76,8 @@ def _evaluate(
     task, targets = view.task, view.task.targets
     scored = evaluated.scored(draws=draws, seed=seed, class_weights=task.class_weights, ordered=task.ordered)
     uncalibrated = replace(scored, probabilities=evaluated.uncalibrated)
-    overall = evaluate(scored)
-    by_target = (
-        {targets[0]: overall}
-        if len(targets) == 1
-        else {
-            targets[index]: evaluate(scored.take_target(index))
-            for index in counted("target", range(len(targets)))
-        }
-    )
+    # Drawn once: the metrics of all targets are the means of theirs.
+    drawn = [draw_target(scored, target) for target in counted("target", range(len(targets)))]
     by_subgroup: dict[str, dict[str, Mapping[str, Estimate]]] = {}
     cells = list(subgroups_of(task.subgroups, view.subgroups, units))
     for column, cell, members in counted("subgroup", cells):
@@ -110,10 +103,10 @@ def _evaluate(
     grades = _grade_thresholds(task, fitted, learned, shared)
     curves, answered = _curves(scored, targets, task.positive_class)
     return Evaluation(
-        overall=overall,
+        overall=estimates(mean_of_targets(drawn)),
         without_image=evaluate(constant, computed_in("without image")),
         before_calibration=evaluate(uncalibrated),
-        by_target=by_target,
+        by_target={name: estimates(of_target) for name, of_target in zip(targets, drawn, strict=True)},
         by_subgroup=by_subgroup,
         at_threshold=at_threshold,
         sets=sets,

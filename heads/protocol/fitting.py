@@ -21,8 +21,8 @@ from embedstore.task import Task
 from embedstore.view import MISSING
 from heads.base import FittedHead, HeadFamily
 from heads.ensemble import EnsembleHead
-from heads.folds import assign_folds, partitions, repeat_seed, require_classes
-from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
+from heads.folds import assign_folds, partitions, repeat_seed
+from heads.inputs.class_weights import ClassWeights, class_weight_shift
 from heads.inputs.input_ways import HeadInputs, Trial
 from heads.inputs.shared_heads import (
     Groups,
@@ -209,14 +209,8 @@ def _fit(rows: UnitImages, task: Task, how: _How, dealt: npt.NDArray[np.int64] |
     """Fit a head for each target (`fit`)."""
     n_classes = len(task.classes)
     grid, folds, seed = how.grid, how.folds, how.seed
-    require_classes(rows.y, rows.groups, folds=folds, task=task)
-    fold_of_unit = (
-        assign_folds(rows.y, rows.groups, folds=folds, n_classes=n_classes, seed=seed)
-        if dealt is None
-        else dealt
-    )
-    weights = training_weights(rows.y, task, how.class_weights)
-    labelled = Labelled(images=rows, weights=weights, folds=fold_of_unit, n_classes=n_classes)
+    labelled = Labelled.of(rows, task, folds=folds, class_weights=how.class_weights, seed=seed, dealt=dealt)
+    weights, fold_of_unit = labelled.weights, labelled.folds
     with stage("selection"):
         tried = select_inputs(
             _for_selection(labelled, folds, seed) if how.is_ensemble else labelled,

@@ -3,6 +3,13 @@
 For 64, 128, ... patients the whole protocol (selection, calibration, refit) is run on patients drawn at random,
 several times, and every head is evaluated on the same units. The interval of a size is that of the bootstrap
 draws of all its repeats together: it holds both who was evaluated and who happened to be learned from.
+
+What two and four times the patients would bring is extrapolated (`heads.intervals.power_law`): in every draw of the
+evaluated patients the repeats of each size are drawn as well, and a law is fitted to their means. Who happens to be
+among the patients that there are is drawn, too, as that moves all sizes alike and no repeat shows it: a gain has the
+variance of two heads, of the patients there are and of those to come (`heads.intervals.power_law.sampling_variance`).
+What this cannot know: whether the law holds beyond them (a head that is still at chance shows no law), and whether new
+patients will be like them.
 """
 
 from __future__ import annotations
@@ -20,16 +27,19 @@ from heads.base import HeadFamily
 from heads.folds import assign_folds
 from heads.inputs.leakage import leakage_groups
 from heads.inputs.unit_images import UnitImages
+from heads.intervals.power_law import LEAST_SIZES, fit_power_law, sampling_variance
 from heads.protocol.fitting import Fitted, fit
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.splits import split_units
 from heads.stages import counted
 from heads.statistics.bootstrap import Estimate, draw_patients, estimate, estimates_to_json
 from heads.statistics.evaluation import Drawn, Scored, draw_metrics
-from heads.statistics.metrics import METRICS, computed_in
+from heads.statistics.metrics import METRICS, computed_in, metric
 
 SMALLEST = 64
 REPEATS = 5
+# As many times the patients that there are.
+EXTRAPOLATED_TIMES = (2, 4)
 # Where no split is given, one patient in so many is kept for evaluation.
 _EVALUATION_FOLDS = 5
 
@@ -54,6 +64,29 @@ class LearningPoint:
 
 
 @dataclass(frozen=True)
+class Extrapolation:
+    """What more patients would bring.
+
+    Parameters
+    ----------
+    times
+        As many times the patients of the last point.
+    patients
+        How many that is.
+    metrics
+        Metric -> its value by the law, with the interval of all draws.
+    gains
+        Metric -> how much better that is than the law's value for the patients that there are: 0 or more, the ends of
+        its interval may lie below.
+    """
+
+    times: int
+    patients: int
+    metrics: Mapping[str, Estimate]
+    gains: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
 class LearningCurve:
     """Metrics by number of patients.
 
@@ -63,10 +96,13 @@ class LearningCurve:
         From few patients to all.
     skipped
         Patients -> why nothing could be learned from so few.
+    extrapolated
+        For two and four times the patients; empty where there are fewer than three points.
     """
 
     points: tuple[LearningPoint, ...]
     skipped: Mapping[int, str] = field(default_factory=dict)
+    extrapolated: tuple[Extrapolation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -80,6 +116,15 @@ class LearningCurve:
                 for point in self.points
             ],
             "skipped": {str(size): reason for size, reason in self.skipped.items()},
+            "extrapolated": [
+                {
+                    "times": beyond.times,
+                    "patients": beyond.patients,
+                    "metrics": estimates_to_json(beyond.metrics),
+                    "gains": estimates_to_json(beyond.gains),
+                }
+                for beyond in self.extrapolated
+            ],
         }
 
 
@@ -90,6 +135,7 @@ def learning_curve(
     sizes: Sequence[int] | None = None,
     repeats: int = REPEATS,
     family: HeadFamily | None = None,
+    metrics: Sequence[str] = (),
 ) -> LearningCurve:
     """Run the protocol on fewer patients.
 
@@ -103,11 +149,13 @@ def learning_curve(
         Numbers of patients; by default 64, 128, ... and all. More than there are is all.
     repeats
         Random draws of patients for each size.
+    metrics
+        Names of further metrics, beside the task's primary one and those that every curve has.
 
     Raises
     ------
     UsageError
-        If a size or `repeats` is below 1.
+        If a size or `repeats` is below 1, or there is no such metric.
 
     Examples
     --------
@@ -117,6 +165,7 @@ def learning_curve(
     """
     if repeats < 1 or (sizes is not None and min(sizes, default=0) < 1):
         raise UsageError(f"repeats and sizes must be 1 or more; found repeats={repeats}, sizes={sizes}")
+    names = _metrics(view, metrics)
     asked = options_of(options)
     grid = asked.grid(family)
     view = asked.take(view)
@@ -128,7 +177,7 @@ def learning_curve(
     from_patients = draw_patients(view.patients[evaluated], draws=asked.draws, seed=asked.seed)
     generator = np.random.default_rng(asked.seed)
     present = np.unique(groups[learned])
-    points, skipped = [], {}
+    points, skipped, kept = [], {}, []
     for size in _sizes(len(present), sizes):
         times = repeats if size < len(present) else 1
         drawn = []
@@ -153,12 +202,14 @@ def learning_curve(
                     from_patients,
                     ordered=view.task.ordered,
                 )
-                drawn.append(draw_metrics(scored, _metrics(view)))
+                drawn.append(draw_metrics(scored, names))
         except DataError as error:
             skipped[size] = str(error)
             continue
         points.append(LearningPoint(size, times, _joined(drawn)))
-    return LearningCurve(tuple(points), skipped)
+        kept.append(drawn)
+    sizes_kept = np.array([point.patients for point in points], np.int64)
+    return LearningCurve(tuple(points), skipped, _extrapolated(sizes_kept, kept, seed=asked.seed))
 
 
 def _parts(
@@ -184,9 +235,10 @@ def _sizes(patients: int, wanted: Sequence[int] | None) -> list[int]:
     return [*doubled, patients]
 
 
-def _metrics(view: View) -> tuple[str, ...]:
+def _metrics(view: View, further: Sequence[str]) -> tuple[str, ...]:
     names = (view.task.primary_metric, *computed_in("learning curve"))
-    return tuple(dict.fromkeys(name for name in names if name in METRICS))
+    known = (name for name in names if name in METRICS)
+    return tuple(dict.fromkeys([*known, *(metric(name).name for name in further)]))
 
 
 def _probabilities(fitted: Fitted, rows: UnitImages) -> npt.NDArray[np.float64]:
@@ -211,3 +263,53 @@ def _joined(repeats: Sequence[Mapping[str, Drawn]]) -> dict[str, Estimate]:
         )
         for name in repeats[0]
     }
+
+
+def _extrapolated(
+    patients: npt.NDArray[np.int64], kept: Sequence[Sequence[Mapping[str, Drawn]]], *, seed: int
+) -> tuple[Extrapolation, ...]:
+    """Return what more patients would bring; nothing where there are too few sizes to fit a law."""
+    if len(patients) < LEAST_SIZES:
+        return ()
+    weights = np.asarray(patients * [len(repeats) for repeats in kept], np.float64)
+    found: dict[int, tuple[dict[str, Estimate], dict[str, Estimate]]] = {
+        times: ({}, {}) for times in EXTRAPOLATED_TIMES
+    }
+    for name in kept[0][0]:
+        better = METRICS[name].better
+        if better not in ("larger", "smaller"):
+            continue
+        values = [[of[name].value for of in repeats] for repeats in kept]
+        of_all = np.array([[np.mean(of_size) for of_size in values]])
+        of_draws = _drawn_means([[of[name] for of in repeats] for repeats in kept], seed=seed)
+        of_draws = of_draws[np.isfinite(of_draws).all(axis=1)]
+        if not np.isfinite(of_all).all() or not len(of_draws):
+            continue
+        # The best that a metric can be is 1 where larger is better, and 0 where smaller is.
+        sign = -1.0 if better == "larger" else 1.0
+        errors = [1 - each if better == "larger" else each for each in (of_all, of_draws)]
+        laws = [fit_power_law(patients, each, weights) for each in errors]
+        now, variance = int(patients[-1]), sampling_variance(patients, values)
+        generator = np.random.default_rng(seed)
+        n = kept[-1][0][name].n
+        for times, (metrics, gains) in found.items():
+            chance = generator.normal(0, np.sqrt(variance * (1 / now + 1 / (now * times))), len(of_draws))
+            gained = [law.error(now) - law.error(now * times) for law in laws]
+            ends = [law.error(now * times) for law in laws]
+            best = 1.0 if better == "larger" else 0.0
+            metrics[name] = estimate(float(best + sign * ends[0][0]), best + sign * (ends[1] - chance), n=n)
+            gains[name] = estimate(float(gained[0][0]), gained[1] + chance, n=n)
+    return tuple(
+        Extrapolation(times, int(patients[-1]) * times, *of_times) for times, of_times in found.items()
+    )
+
+
+def _drawn_means(sizes: Sequence[Sequence[Drawn]], *, seed: int) -> npt.NDArray[np.float64]:
+    """Return (draws, sizes) means over the repeats of each size, which are drawn as the evaluated patients are."""
+    generator = np.random.default_rng(seed)
+    columns = []
+    for repeats in sizes:
+        drawn = np.stack([repeat.drawn for repeat in repeats])
+        taken = generator.integers(0, len(repeats), drawn.shape)
+        columns.append(np.take_along_axis(drawn, taken, axis=0).mean(axis=0))
+    return np.stack(columns, axis=1)

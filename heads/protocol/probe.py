@@ -16,6 +16,7 @@ from embedstore.view import MISSING, View
 from heads.base import HeadFamily
 from heads.inputs.input_ways import HeadInputs
 from heads.inputs.leakage import leakage_groups, require_disjoint_splits
+from heads.inputs.nested import Nests
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.decided_by import decided_by
 from heads.protocol.evaluate_units import evaluate_units
@@ -25,7 +26,8 @@ from heads.protocol.learning_curve import learning_curve
 from heads.protocol.options import ProbeOptions, options_of
 from heads.protocol.predictions import NO_FOLD, Evidence, InnerFolds, Predictions
 from heads.protocol.probe_result import ProbeResult, Settings
-from heads.protocol.splits import Split, split_units
+from heads.protocol.select_inputs import Labelled, solve_nested
+from heads.protocol.splits import Split, require_untrained, split_units
 from heads.scores import log_odds_of
 from heads.stages import counted, stage
 from heads.statistics.conformal import UNKNOWN, ConformalSets, conformal_sets
@@ -72,7 +74,8 @@ def probe(
         view, asked, split = plan.view, plan.asked, plan.split
         rows = plan.everyone.take(split.fitted)
         dealt = None if view.folds is None else view.folds[split.fitted]
-        fitted = _fit(rows, plan, seed=asked.seed, dealt=dealt)
+        grids = _grids(rows, plan, dealt)
+        fitted = _fit(rows, plan, seed=asked.seed, dealt=dealt, grid=grids[0])
         sets = _sets(view, rows, fitted, asked.coverage)
     with _timed(seconds, "outliers"), stage("distances between patients"):
         learned = (rows.X, rows.unit_of_row, rows.groups)
@@ -81,7 +84,7 @@ def probe(
         evaluated, evidence = (
             (_predict(plan, fitted, sets, split.evaluated), Evidence(cut=_cut(fitted)))
             if split.mode != "outer cross-validation"
-            else _cross_validate(plan, fitted)
+            else _cross_validate(plan, fitted, grids[1:])
         )
     with _timed(seconds, "evaluate"):
         evaluation = evaluate_units(
@@ -136,6 +139,7 @@ def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
     asked.ways(view)
     _require_usable(view)
     split = split_units(view)
+    require_untrained(view, split)
     if split.mode != "outer cross-validation":
         require_disjoint_splits(view, split.fitted, split.evaluated)
     grid = asked.grid(family)
@@ -168,10 +172,44 @@ def _plan(view: View, asked: ProbeOptions, family: HeadFamily | None) -> _Plan:
     )
 
 
-def _fit(rows: UnitImages, plan: _Plan, *, seed: int, dealt: npt.NDArray[np.int64] | None = None) -> Fitted:
+def _grids(rows: UnitImages, plan: _Plan, dealt: npt.NDArray[np.int64] | None) -> list[HeadFamily]:
+    """Return the grid for all units and for those outside of each outer fold, solved together where that is quicker."""
+    asked, grid = plan.asked, plan.grid
+    folds = asked.folds if plan.split.mode == "outer cross-validation" else 0
+    apart = [grid] * (1 + folds)
+    if not folds or not isinstance(grid, Nests) or asked.final == "ensemble" or asked.shared_heads:
+        return apart
+
+    def labelled(part: UnitImages, index: int, dealt: npt.NDArray[np.int64] | None) -> Labelled:
+        return Labelled.of(
+            part,
+            plan.view.task,
+            folds=folds,
+            class_weights=asked.class_weights,
+            seed=asked.seed + index,
+            dealt=dealt,
+        )
+
+    everyone = labelled(rows, 0, dealt)
+    parts = [(np.ones(rows.n_units, np.bool_), everyone)]
+    for fold in range(folds):
+        inside = everyone.folds != fold
+        parts.append((inside, labelled(rows.take(inside), 1 + fold, None)))
+    with stage("selection"):
+        return solve_nested(parts, plan.ways, grid, seed=asked.seed)
+
+
+def _fit(
+    rows: UnitImages,
+    plan: _Plan,
+    *,
+    seed: int,
+    grid: HeadFamily,
+    dealt: npt.NDArray[np.int64] | None = None,
+) -> Fitted:
     return fit(
         rows,
-        plan.grid,
+        grid,
         plan.view.task,
         inputs=plan.ways,
         folds=plan.asked.folds,
@@ -299,7 +337,7 @@ def _cut(fitted: Fitted) -> npt.NDArray[np.float32] | None:
     return log_odds_of(fitted.cut_probabilities).astype(np.float32)
 
 
-def _cross_validate(plan: _Plan, fitted: Fitted) -> tuple[Predictions, Evidence]:
+def _cross_validate(plan: _Plan, fitted: Fitted, grids: Sequence[HeadFamily]) -> tuple[Predictions, Evidence]:
     """Score every unit by a head made without its patient: inputs, grid point, calibrator and fit."""
     units, folds = plan.split.fitted, plan.asked.folds
     indices = np.flatnonzero(units)
@@ -311,7 +349,7 @@ def _cross_validate(plan: _Plan, fitted: Fitted) -> tuple[Predictions, Evidence]
         inside[indices[fitted.folds != fold]] = True
         left_out[indices[fitted.folds == fold]] = True
         inner = plan.everyone.take(inside)
-        outer = _fit(inner, plan, seed=plan.asked.seed + 1 + fold)
+        outer = _fit(inner, plan, seed=plan.asked.seed + 1 + fold, grid=grids[fold])
         part = _predict(plan, outer, _sets(plan.view, inner, outer, plan.asked.coverage), left_out)
         parts.append((np.flatnonzero(left_out), replace(part, fold=np.full(int(left_out.sum()), fold))))
         inner_folds[fold, fitted.folds != fold] = outer.folds

@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
+from embedstore.task import Task
 from heads.base import HeadFamily, Training
+from heads.folds import assign_folds, require_classes
 from heads.inputs.binned import Bins
-from heads.inputs.class_weights import class_weight_shift
+from heads.inputs.class_weights import ClassWeights, class_weight_shift, training_weights
 from heads.inputs.input_ways import HeadInputs, Trial, head_rows
 from heads.inputs.metadata import MetadataBlocks
+from heads.inputs.nested import NestedParts, Nests, Part, SolvedGrid
 from heads.inputs.pooling import BINNED
 from heads.inputs.unit_images import UnitImages
 from heads.protocol.select_point import best_points, point_losses, pooled_scores
@@ -23,7 +26,8 @@ from heads.stages import counted
 
 # Scores of a grid that are held at once: as many as the vectors have numbers, and 64 MB at least.
 _LEAST_CELLS = 1 << 24
-# Of a family whose targets share no work, this share of them: a few targets at a time are solved as quickly.
+# Of a family whose targets share no work but the copies of the vectors, this share of them: a few targets at a time
+# are solved as quickly.
 _FEW = 0.2
 
 
@@ -69,6 +73,25 @@ class Labelled:
     folds: npt.NDArray[np.int64]
     n_classes: int
     targets: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        images: UnitImages,
+        task: Task,
+        *,
+        folds: int,
+        class_weights: ClassWeights,
+        seed: int,
+        dealt: npt.NDArray[np.int64] | None = None,
+    ) -> Labelled:
+        """Deal the folds, if they are not dealt, and weigh the classes; raises as `heads.folds.require_classes`."""
+        n_classes = len(task.classes)
+        require_classes(images.y, images.groups, folds=folds, task=task)
+        if dealt is None:
+            dealt = assign_folds(images.y, images.groups, folds=folds, n_classes=n_classes, seed=seed)
+        weights = training_weights(images.y, task, class_weights)
+        return cls(images=images, weights=weights, folds=dealt, n_classes=n_classes)
 
     def choice(self, inputs: HeadInputs) -> InputChoice:
         """Learn levels and scale of the metadata, and places; raises UsageError where there are too many of these."""
@@ -174,6 +197,61 @@ def select_inputs(
     return [_select(labelled, choice, grid, seed) for choice in counted("inputs", choices)]
 
 
+def solve_nested(
+    parts: Sequence[tuple[npt.NDArray[np.bool_], Labelled]],
+    inputs: Sequence[HeadInputs],
+    grid: HeadFamily,
+    *,
+    seed: int,
+) -> list[HeadFamily]:
+    """Solve the grid for parts of the same units at once; where that saves nothing, return the grid for each.
+
+    Parameters
+    ----------
+    parts
+        Which units each part has, and these as labelled units with folds of their own; the first has all units.
+    inputs, grid, seed
+        As `select_inputs`.
+    """
+    everyone = parts[0][1]
+    apart: list[HeadFamily] = [grid] * len(parts)
+    if not isinstance(grid, Nests) or len(inputs) > 1 or everyone.images.image_of_target is not None:
+        return apart
+    choice = everyone.choice(inputs[0])
+    # What is learned of metadata or places is learned of each part's own units.
+    if choice.blocks or choice.bins:
+        return apart
+    training = everyone.training(choice)
+    if not grid.nests(training, len(parts)):
+        return apart
+    own = [part.training(choice) for _, part in parts]
+    nested = NestedParts.of(
+        training,
+        [
+            Part(units=units, folds=part.folds, sample_weight=learned.sample_weight)
+            for (units, part), learned in zip(parts, own, strict=True)
+        ],
+    )
+    scores = grid.out_of_fold(nested.training, nested.folds, seed=seed).scores
+    params: list[Mapping[str, Any]] = []
+    for index, ((_, part), learned) in enumerate(zip(parts, own, strict=True)):
+        shifted = _without_shift(nested.of_part(index, scores), part.weights)
+        params += [
+            grid.points[point]
+            for point in best_points(point_losses(shifted, part.images.y, learned.unit_of_row))
+        ]
+    heads = grid.refit(nested.training, params, seed=seed)
+    return [
+        SolvedGrid(
+            grid=grid,
+            scores=nested.of_part(index, scores),
+            params=params[nested.targets(index)],
+            heads=heads[nested.targets(index)],
+        )
+        for index in range(len(parts))
+    ]
+
+
 def _select(labelled: Labelled, choice: InputChoice, grid: HeadFamily, seed: int) -> Selected:
     """Choose a point for each target, together for the targets that have the same images."""
     found = [
@@ -211,12 +289,8 @@ def _select_together(labelled: Labelled, choice: InputChoice, grid: HeadFamily, 
     for start in range(0, n_targets, step):
         some = slice(start, min(start + step, n_targets))
         found = grid.out_of_fold(_of_targets(training, some), folds, seed=seed)
-        scores = found.scores
-        _require_shape(scores, grid, (len(unit_of_score), some.stop - some.start, training.columns))
-        for target, of_target in enumerate(labelled.weights[some]):
-            if set(of_target) != {1.0}:
-                # In place: the scores of a whole grid are not held twice.
-                scores[:, :, target] -= class_weight_shift(of_target).astype(np.float32)
+        _require_shape(found.scores, grid, (len(unit_of_score), some.stop - some.start, training.columns))
+        scores = _without_shift(found.scores, labelled.weights[some])
         losses[:, some] = point_losses(scores, y[:, some], unit_of_score)
         best = best_points(losses[:, some])
         at_best = np.stack([scores[point, :, target] for target, point in enumerate(best)], axis=1)
@@ -224,6 +298,16 @@ def _select_together(labelled: Labelled, choice: InputChoice, grid: HeadFamily, 
         points += best
         params += [found.params(grid.points[point], point, target) for target, point in enumerate(best)]
     return Selected(choice=choice, points=points, params=params, losses=losses, scores=chosen)
+
+
+def _without_shift(
+    scores: npt.NDArray[np.float32], weights: Sequence[Sequence[float]]
+) -> npt.NDArray[np.float32]:
+    """Take away what class weights added, in place: the scores of a whole grid are not held twice."""
+    for target, of_target in enumerate(weights):
+        if set(of_target) != {1.0}:
+            scores[:, :, target] -= class_weight_shift(of_target).astype(np.float32)
+    return scores
 
 
 def _require_shape(scores: npt.NDArray[np.float32], grid: HeadFamily, shape: tuple[int, int, int]) -> None:

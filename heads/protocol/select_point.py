@@ -45,16 +45,17 @@ def point_losses(
         (points, targets) float64; infinite where a point could not be fitted.
     """
     losses = np.empty((len(scores), y.shape[1]))
-    for point, of_point in enumerate(scores):
-        pooled = pooled_scores(of_point, unit_of_row, n_units=len(y))
-        for target in range(y.shape[1]):
-            labelled = y[:, target] != MISSING
-            known = pooled[labelled, target]
-            losses[point, target] = (
-                log_loss(y[labelled, target], probabilities_from_scores(known))[0]
-                if np.isfinite(known).all()
-                else np.inf
-            )
+    for target in range(y.shape[1]):
+        labelled = y[:, target] != MISSING
+        rows = labelled[unit_of_row]
+        for point, of_point in enumerate(scores):
+            of_target = of_point[:, target]
+            # Most points of a long grid may not have been fitted: they are passed over before they are pooled.
+            if not np.isfinite(of_target[rows]).all():
+                losses[point, target] = np.inf
+                continue
+            known = pool_scores(of_target, unit_of_row, n_units=len(y))[labelled]
+            losses[point, target] = log_loss(y[labelled, target], probabilities_from_scores(known))[0]
     return losses
 
 

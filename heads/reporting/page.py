@@ -14,12 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from embedstore.errors import UsageError
 from embedstore.files import StrPath, write_durable
 from embedstore.view import MISSING
+from heads.lumbar.rsna_score import SCORE_LABELS
 from heads.lumbar.severity_results import LABELS
 from heads.reporting.charts import forest_chart, precision_recall_chart, reliability_chart, roc_chart
 from heads.reporting.run_charts import abstention_chart, decision_chart, interval_of, learning_chart
 from heads.reporting.words import (
     PHANTOM,
     binned_text,
+    bins_text,
     counted_text,
     data_in_words,
     estimate_text,
@@ -36,6 +38,7 @@ from heads.runs.patient_vectors import vectors_in_words
 from heads.runs.run import Run
 from heads.runs.run_warnings import warnings_in_words
 from heads.scores import Floats, probabilities_from_scores
+from heads.stages import counted
 from heads.statistics.evaluation import decide
 from heads.statistics.metric_functions import confusion
 from heads.statistics.metrics import METRICS, computed_in, ece_bins, in_order, metric_label, shown_in
@@ -80,6 +83,7 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
     )
     environment.filters |= {
         "binned": binned_text,
+        "bins": bins_text,
         "counted": counted_text,
         "estimate": estimate_text,
         "interval": interval_text,
@@ -89,7 +93,10 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
     }
     names = run_names(runs)
     page = environment.get_template("report.html").render(
-        runs=[_of_run(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))],
+        runs=[
+            _of_run(run, name, index)
+            for index, (run, name) in enumerate(counted("drawing run", list(zip(runs, names, strict=True))))
+        ],
         comparisons=compare_runs(runs, draws=settings["draws"], seed=settings["seed"]),
         p_value=p_value_in_words,
         data=list(dict.fromkeys(data_in_words(run.document["sources"]) for run in runs)),
@@ -106,6 +113,7 @@ def render_report(runs: Sequence[Run], *, thumbnails: Mapping[str, bytes] | None
         cell_columns=shown_in("cells"),
         decision_columns=shown_in("decisions"),
         severity_labels=LABELS,
+        score_labels=SCORE_LABELS,
     )
     return str(page)
 
@@ -131,7 +139,8 @@ def _of_run(run: Run, name: str, index: int) -> dict[str, Any]:
         "primary": primary,
         "data": data_in_words(document["sources"]),
         "patient_vectors": vectors_in_words(document),
-        "metrics": _tabled(run),
+        "metrics": [name for name in _tabled(run) if name not in _without_mean(run)],
+        "without_mean": _without_mean(run),
         "warnings": warnings_in_words(document),
         "chance": _chance(run),
         "by_subgroup": by_subgroup,
@@ -233,6 +242,22 @@ def _tabled(run: Run) -> list[str]:
     """Return the metrics of the full table: all but those that say nothing of their own about these classes."""
     names = in_order(run.document["metrics"])
     return [name for name in names if name not in METRICS or METRICS[name].speaks(len(run.classes))]
+
+
+def _without_mean(run: Run) -> list[str]:
+    """Return the metrics that a target lacks, so that there is no mean over targets; none of a task of one target."""
+    if len(run.targets) == 1:
+        return []
+    stated = (
+        run.document["metrics"],
+        run.document["before_calibration"],
+        run.document["without_image"] or {},
+    )
+    return [
+        name
+        for name in _tabled(run)
+        if all((entries.get(name) or {"value": None})["value"] is None for entries in stated)
+    ]
 
 
 def _chance(run: Run) -> dict[str, float]:

@@ -8,13 +8,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from embedstore.files import StrPath, write_durable
 from heads.comparing.ways_table import WayRow, WaysTable
-from heads.lumbar.rsna_score import AS_GIVEN, PARTS, SCORE
+from heads.lumbar.rsna_score import SCORE, SCORE_LABELS
 from heads.lumbar.severity_results import LABELS
 from heads.reporting.charts import forest_chart
 from heads.reporting.words import PHANTOM, data_in_words, estimate_text
 from heads.runs.comparison import p_value_in_words
 
-_SCORES = (SCORE, *(f"rsna_{part}" for part in PARTS), AS_GIVEN, "kappa")
+_SCORES = SCORE_LABELS | {"kappa": "kappa"}
 
 
 def render_ways(table: WaysTable) -> str:

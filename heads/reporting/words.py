@@ -48,6 +48,14 @@ def counted_text(entry: Mapping[str, Any] | None) -> str:
     return f"rule of three, {patients:,} patient{'' if patients == 1 else 's'}" if patients else ""
 
 
+def bins_text(bins_of_target: Mapping[str, int | None]) -> str:
+    """Return ``5 bins``, or of several targets ``2 bins (12 targets), too few units (13 targets)``."""
+    often = Counter(f"{bins} bins" if bins else "too few units" for bins in bins_of_target.values())
+    if len(bins_of_target) == 1:
+        return next(iter(often))
+    return ", ".join(f"{words} ({count} target{'' if count == 1 else 's'})" for words, count in often.items())
+
+
 def setting_text(value: object) -> str:
     """Return a chosen setting with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ predictions.parquet  every unit out of fold and of the evaluation set (`heads.pr
 units.parquet        what the units are, whatever encoder saw them (`heads.runs.unit_table`)
 label_noise.parquet  labels that deserve a second look (`heads.statistics.label_noise`)
 report.html          written by `heads.reporting.page`; can be made again from the others, so it has no digest
+escalation.json      what ``embed escalate`` said of this run; about it and no part of it, so it has no digest
 ```
 """
 
@@ -58,6 +59,7 @@ PREDICTIONS_FILE = "predictions.parquet"
 LEARNED_FILE = "learned.safetensors"
 LABEL_NOISE_FILE = "label_noise.parquet"
 UNITS_FILE = "units.parquet"
+ESCALATION_FILE = "escalation.json"
 EVIDENCE_FILE = "evidence.safetensors"  # only of an outer cross-validation or an ensemble
 FILES = (
     HEAD_FILE,
@@ -86,7 +88,8 @@ def save_run(folder: StrPath, result: ProbeResult) -> Run:
         )
     folder = Path(folder)
     make_folder_durable(folder)
-    for name in (RUN_FILE, OUTLIERS_FILE, EVIDENCE_FILE):  # the latter may not be written anew
+    # The latter may not be written anew, and what was said of the old run does not hold for this one.
+    for name in (RUN_FILE, OUTLIERS_FILE, EVIDENCE_FILE, ESCALATION_FILE):
         (folder / name).unlink(missing_ok=True)
     predictions = predictions_table(result)
     label_noise = label_noise_table(result)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from embedstore.view import MISSING
 from heads.protocol.probe_result import ProbeResult
+from heads.protocol.splits import seen_units
 from heads.runs.severity_document import ORACLE as ORACLE_POINTS
 from heads.runs.severity_document import points_of
 from heads.scores import Floats
@@ -29,6 +30,7 @@ NEVER_SAID = "class never said"
 CONSTANT = "constant kappa"
 FEW = "few patients of a class"
 ORACLE = "oracle coordinates"
+TRAINED = "trained patients"
 _ORACLE_TEXT = (
     "oracle coordinates: crops are cut around points that readers drew, which no new study has; a run on localised "
     "points says what to expect of one"
@@ -43,8 +45,8 @@ def warnings_of(result: ProbeResult) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``kind`` (`ORACLE`, `SLOPE`, `NEVER_SAID`, `CONSTANT` or `FEW`), ``target`` (``""`` of all) and ``text``; by
-        kind, then by target.
+        ``kind`` (`TRAINED`, `ORACLE`, `SLOPE`, `NEVER_SAID`, `CONSTANT` or `FEW`), ``target`` (``""`` of all) and
+        ``text``; by kind, then by target.
     """
     found: list[dict[str, Any]] = []
     evaluated, classes = result.evaluated, result.view.task.classes
@@ -61,10 +63,24 @@ def warnings_of(result: ProbeResult) -> list[dict[str, Any]]:
             FEW: _few(y, evaluated.patients[labelled], classes),
         }
         found += [{"kind": kind, "target": target, "text": text} for kind, text in lines.items() if text]
+    if (of_trained := _trained(result)) is not None:
+        found.append({"kind": TRAINED, "target": "", "text": of_trained})
     if points_of(result.view.identity.to_json()) == ORACLE_POINTS:
         found.append({"kind": ORACLE, "target": "", "text": _ORACLE_TEXT})
-    kinds = (ORACLE, SLOPE, NEVER_SAID, CONSTANT, FEW)
+    kinds = (TRAINED, ORACLE, SLOPE, NEVER_SAID, CONSTANT, FEW)
     return sorted(found, key=lambda entry: kinds.index(entry["kind"]))
+
+
+def _trained(result: ProbeResult) -> str | None:
+    """Return what is wrong with a probe that was asked to count patients whom the encoder has seen before."""
+    view = result.view
+    seen = seen_units(view, np.isin(view.unit_ids, result.evaluated.unit_ids))
+    if not seen.any():
+        return None
+    return (
+        f"{int(seen.sum()):,} of {len(result.evaluated.unit_ids):,} evaluated units are of patients on whom the "
+        "encoder was fine-tuned: every number here is too good"
+    )
 
 
 def warnings_in_words(document: Mapping[str, Any]) -> list[str]:

@@ -20,17 +20,18 @@ from heads.solvers.lbfgs import Minimum, minimise
 from heads.solvers.logistic_problems import Preconditioner, Problems
 from heads.solvers.logistic_rows import (
     NORMALISATIONS,
-    SMALL_CELLS,
     Basis,
     Normalisation,
     RowSpace,
     WorkingCopy,
     as_tensor,
     eigenbasis,
+    is_small,
     row_space,
     spreads,
     working_copy,
 )
+from heads.solvers.logistic_solution import Solution, by_group, empty_solution, one_hot
 from heads.stages import counted
 from heads.torch_threads import one_thread
 
@@ -43,33 +44,7 @@ _NEWTON_PRODUCTS = 300
 _SMALL_NEWTON_PRODUCTS = 20_000
 # Cells of one (rows x columns) work array, of which there are six: more columns are solved block by block.
 _BLOCK_CELLS = 1 << 21
-_BLOCK_COLUMNS = 48
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Solved problems, in terms of the vectors as they were given (l2: of their unit vectors).
-
-    Parameters
-    ----------
-    coef
-        (strengths, held out, targets, columns, dim) float64.
-    intercept
-        (strengths, held out, targets, columns) float64.
-    converged
-        (strengths, held out, targets) bool.
-    iterations
-        (strengths, held out, targets) int64.
-    held_out_scores
-        (strengths, n, targets, columns) float32: each row scored by the problem that held its fold out;
-        NaN for a row whose fold nobody held out.
-    """
-
-    coef: npt.NDArray[np.float64]
-    intercept: npt.NDArray[np.float64]
-    converged: npt.NDArray[np.bool_]
-    iterations: npt.NDArray[np.int64]
-    held_out_scores: npt.NDArray[np.float32]
+_BLOCK_COLUMNS = 60
 
 
 def solve(
@@ -78,6 +53,7 @@ def solve(
     *,
     held_out: Sequence[int],
     strengths: Sequence[float],
+    strength_of_target: Sequence[int] | None = None,
     normalisation: Normalisation = "none",
     tolerance: float | None = None,
     max_iterations: int = MAX_ITERATIONS,
@@ -93,11 +69,13 @@ def solve(
     training
         The rows; a missing label (-1) or a weight of 0 leaves the row out of that target.
     folds
-        (n,) int64: the fold of each row.
+        (n,) int64: the fold of each row; or (n, targets), where targets are parted into folds in different ways.
     held_out
         Folds to hold out, one after the other; `NOTHING_HELD_OUT` for all rows.
     strengths
         Values of C, positive; the larger, the weaker the regularisation.
+    strength_of_target
+        The one strength of each target that is solved, as its place in `strengths`; all by default.
     normalisation
         ``standardise`` takes mean and deviation from the rows that are not held out, by their weights;
         ``l2`` makes every vector a unit vector.
@@ -124,7 +102,7 @@ def solve(
         raise UsageError(f"normalisation must be one of {', '.join(NORMALISATIONS)}; found {normalisation!r}")
     if len(strengths) == 0 or min(strengths) <= 0:
         raise UsageError(f"strengths must be one or more positive numbers; found {list(strengths)}")
-    small = training.X.size <= SMALL_CELLS
+    small = is_small(training.X)
     if tolerance is None:
         tolerance = 1e-18 if small else 1e-10
     if working is None:
@@ -144,6 +122,7 @@ def solve(
             for target in range(training.y.shape[1])
             for held in range(len(held_out))
             for strength in range(len(strengths))
+            if strength_of_target is None or strength_of_target[target] == strength
         ]
         for block in counted("block of folds and strengths", blocks(training, every)):
             grid.solve(
@@ -153,26 +132,6 @@ def solve(
                 newton_products=_SMALL_NEWTON_PRODUCTS if small else newton_products,
             )
     return grid.solution
-
-
-def _empty_solution(
-    training: Training,
-    held_out: Sequence[int],
-    strengths: Sequence[float],
-    scores: npt.NDArray[np.float32] | None,
-) -> Solution:
-    n, dim = training.X.shape
-    shape = (len(strengths), len(held_out), training.y.shape[1])
-    if scores is None:
-        scores = np.empty((shape[0], n, shape[2], training.columns), np.float32)
-    scores[:] = np.nan
-    return Solution(
-        coef=np.zeros((*shape, training.columns, dim)),
-        intercept=np.zeros((*shape, training.columns)),
-        converged=np.zeros(shape, np.bool_),
-        iterations=np.zeros(shape, np.int64),
-        held_out_scores=scores,
-    )
 
 
 def blocks(training: Training, problems: Sequence[tuple[int, int, int]]) -> list[Block]:
@@ -195,7 +154,7 @@ class Grid:
     weights
         (n, targets), 0 for a missing label.
     held
-        (held out, n): which rows are held out.
+        (held out, targets or 1, n): which rows are held out.
     total
         (held out, targets): weight of the others.
     strengths
@@ -236,9 +195,14 @@ class Grid:
     ) -> Grid:
         """Prepare the problems; the parameters are those of `solve`."""
         weights = training.sample_weight * (training.y >= 0)
-        held = folds == np.asarray(held_out)[:, None]
-        total = np.stack([weights.sum(0, dtype=np.float64, where=~rows[:, None]) for rows in held])
-        variance, constant = spreads(working, weights, held)
+        held = np.atleast_2d(folds.T) == np.asarray(held_out)[:, None, None]
+        total = np.stack([weights.sum(0, dtype=np.float64, where=~rows.T) for rows in held])
+        # With every label and one weight all targets see the same rows, and their columns spread alike.
+        alike = held.shape[1] == 1 and bool((weights == weights[:, :1]).all())
+        variance, constant = spreads(working, weights[:, :1] if alike else weights, held)
+        variance, constant = (
+            of_target.expand(-1, weights.shape[1], -1) for of_target in (variance, constant)
+        )
         coordinates: RowSpace | Basis | None = working.basis
         if coordinates is None:
             space = row_space(working, variance if standardised else None, constant[:, :, :-1])
@@ -254,7 +218,7 @@ class Grid:
             constant=constant,
             standardised=standardised,
             coordinates=coordinates,
-            solution=_empty_solution(training, held_out, strengths, scores),
+            solution=empty_solution(training, held_out, strengths, scores),
         )
 
     def solve(
@@ -309,7 +273,7 @@ class Grid:
         intercept = solution.intercept[where] + coef @ self.working.shift
         coef = coef * self.working.scale
         if self._space is not None:
-            coef = _by_group(coef, group, self._space.into)
+            coef = by_group(coef, group, self._space.into)
         both = np.concatenate([coef, intercept[:, :, None]], axis=2)
         return as_tensor(both.reshape(-1, both.shape[2]), self.working.rows)
 
@@ -328,8 +292,8 @@ class Grid:
             penalty[:, :-1] *= self.variance[held, target].repeat_interleave(columns, dim=0)
         problems = Problems(
             rows=rows if space is None else space.rows,
-            weights=as_tensor(self.weights.T[target] * ~self.held[held] / total[:, None], rows),
-            truth=as_tensor(_one_hot(self.training.y.T[target], self.training.n_classes), rows),
+            weights=as_tensor(self.weights.T[target] * ~self._held(held, target) / total[:, None], rows),
+            truth=as_tensor(one_hot(self.training.y.T[target], self.training.n_classes), rows),
             penalty=penalty,
             columns=columns,
             sizes=() if space is None else tuple(np.bincount(group, minlength=len(space.rows)).tolist()),
@@ -364,7 +328,7 @@ class Grid:
         solved = minimum.coefficients.cpu().numpy().astype(np.float64).reshape(len(target), columns, -1)
         coef = solved[:, :, :-1]
         if self._space is not None:
-            coef = _by_group(coef, group, self._space.out_of)
+            coef = by_group(coef, group, self._space.out_of)
         coef = coef / self.working.scale
         where = (strength, held, target)
         self.solution.coef[where] = coef
@@ -376,25 +340,13 @@ class Grid:
         if self.held.any():
             scores = problems.scores(minimum.coefficients).cpu().numpy().reshape(len(target), columns, -1)
             answers = self.solution.held_out_scores
-            for problem, rows in enumerate(self.held[held]):
+            for problem, rows in enumerate(self._held(held, target)):
                 answers[strength[problem], rows, target[problem]] = scores[problem][:, rows].T
+
+    def _held(self, held: list[int], target: list[int]) -> npt.NDArray[np.bool_]:
+        """Return (problems, n): the rows that each problem does not see."""
+        return self.held[held, np.minimum(target, self.held.shape[1] - 1)]
 
     @property
     def _space(self) -> RowSpace | None:
         return self.coordinates if isinstance(self.coordinates, RowSpace) else None
-
-
-def _by_group(
-    coef: npt.NDArray[np.float64], group: npt.NDArray[np.int64], factors: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Multiply (problems, columns, k) coefficients by their group's matrix."""
-    found = np.empty((*coef.shape[:2], factors.shape[2]))
-    for own in np.unique(group):
-        found[group == own] = coef[group == own] @ factors[own]
-    return found
-
-
-def _one_hot(y: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
-    """Return (problems, columns, n); a missing label is a column of zeros, whose weight is zero too."""
-    classes = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
-    return np.asarray(y[:, None] == classes[:, None], np.float32)

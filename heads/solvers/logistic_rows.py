@@ -73,8 +73,8 @@ def working_copy(
         ``single``, or by size: double where the vectors are few, else single. Rows few enough for `RowSpace` are
         always in double precision.
     """
-    small = X.size <= SMALL_CELLS
-    double = (small and precision == "by size") or _few(*X.shape)
+    small = is_small(X)
+    double = (small and precision == "by size") or is_few(X)
     dtype = torch.float64 if double else torch.float32
     with one_thread(only_if=small):
         return _working_copy(X, normalisation, dtype, torch_device(device))
@@ -100,13 +100,19 @@ def _working_copy(
         # Rounding leaves a constant column a spread of its last digit; dividing by that would make noise.
         scale[scale <= 10 * torch.finfo(dtype).eps * shift.abs()] = 1
         vectors /= scale.to(dtype)
-    basis = None if _few(n, dim) else eigenbasis(vectors[:: max(1, n // _GRAM_ROWS)])
+    basis = None if is_few(X) else eigenbasis(vectors[:: max(1, n // _GRAM_ROWS)])
     return WorkingCopy(rows, shift.cpu().numpy(), scale.cpu().numpy(), basis)
 
 
-def _few(n: int, dim: int) -> bool:
+def is_small(X: npt.NDArray[Any]) -> bool:
+    """Return whether the vectors are so few that steps are short, and double precision costs next to nothing."""
+    return X.size <= SMALL_CELLS
+
+
+def is_few(X: npt.NDArray[Any]) -> bool:
     """Return whether the coordinates of `RowSpace` are cheaper than those of the vectors."""
-    return 2 * n <= dim and n <= _ROW_SPACE
+    n, dim = X.shape
+    return bool(2 * n <= dim and n <= _ROW_SPACE)
 
 
 def eigenbasis(vectors: torch.Tensor) -> Basis:
@@ -238,7 +244,7 @@ def spreads(
     weights
         (n, targets), 0 for a missing label.
     held
-        (held out, n): the rows that are held out.
+        (held out, targets or 1, n): the rows that are held out.
     """
     dim = working.rows.shape[1] - 1
     shape = (len(held), weights.shape[1])
@@ -248,7 +254,7 @@ def spreads(
         some = slice(start, start + _SPREAD_ROWS)
         # In double precision: sums of a thousand numbers would hide what is constant.
         rows = working.rows[some, :dim].double()
-        shares = as_tensor((weights[some] * ~held[:, some, None]).swapaxes(1, 2), rows)
+        shares = as_tensor(weights[some].T * ~held[:, :, some], rows)
         total += shares.sum(2, keepdim=True)
         mean += shares @ rows
         square += shares @ rows.square()

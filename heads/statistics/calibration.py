@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 
 from embedstore.errors import DataError, UsageError
@@ -20,6 +19,12 @@ Labels = npt.NDArray[np.int64]
 # Off-diagonal and intercept regularisation of Dirichlet calibration (Kull et al. 2019, arXiv 1910.12656).
 _DIRICHLET_PENALTY = 1e-3
 _NO_BETTER = 1e-6
+# Of the Newton steps to a linear calibrator: at most, the loss that the last may gain, the share of the greatest
+# curvature below which there is none, and the log odds at which they start at most.
+_NEWTON_STEPS = 100
+_LAST_STEP = 1e-13
+_FLAT = 1e-13
+_SURE = 10.0
 
 
 class Calibrator(Protocol):
@@ -68,10 +73,7 @@ class LinearCalibrator:
 class IsotonicCalibrator:
     """A monotone curve per class (of the second class of two), scaled to sum 1.
 
-    Parameters
-    ----------
-    knots, levels
-        For each curve the log odds at its knots and the probabilities there.
+    For each curve it has the log odds at its knots, and the levels (probabilities) there.
     """
 
     knots: tuple[tuple[float, ...], ...]
@@ -198,10 +200,7 @@ def cross_fitted(
 def fit_calibrator(kind: str, scores: Floats, y: Labels) -> Calibrator:
     """Fit one kind of calibrator on (n, columns) scores and (n,) labels.
 
-    Raises
-    ------
-    UsageError
-        If the kind is unknown or does not suit the number of classes.
+    Raises UsageError if the kind is unknown or does not suit the number of classes.
     """
     suitable = [row.name for row in KINDS.values() if row.suits(_count_classes(scores))]
     if kind not in suitable:
@@ -272,42 +271,88 @@ def _identity(scores: Floats, y: Labels) -> LinearCalibrator:
 
 def _fit_linear(kind: str, scores: Floats, y: Labels) -> LinearCalibrator:
     n_classes = _count_classes(scores)
-    logs, targets = log_probabilities(scores), _smoothed(y, n_classes)
+    inputs = np.column_stack([log_probabilities(scores), np.ones(len(y))])
+    free = _free(kind, n_classes)
     full = kind == "dirichlet" and n_classes > 2
-    n_factors = {"temperature": 1, "platt": 1}.get(kind, n_classes * n_classes if full else n_classes)
-    n_offsets = 0 if kind == "temperature" else n_classes
-    off_diagonal = 1 - np.eye(n_classes)
+    penalty = np.zeros((n_classes, n_classes + 1))
+    if full:
+        penalty[:] = _DIRICHLET_PENALTY
+        np.fill_diagonal(penalty, 0)
+    loss = _LinearLoss(inputs, _smoothed(y, n_classes), penalty)
+    # Where all is certain the loss hardly bends: the way begins where the widest scores are not.
+    widest = float(np.abs(inputs).max(initial=1.0))
+    start = np.eye(n_classes, n_classes + 1) * min(1.0, _SURE / widest)
+    found = loss.minimise(start, free)
+    while not full and (np.diag(found) < 0).any():
+        # A negative factor would turn the order of the cases around; then the score says nothing and 0 is right.
+        lowest = np.diag(found) == np.diag(found).min()
+        free = free[~np.einsum("mkk->mk", free[:, :, :-1])[:, lowest].any(axis=1)]
+        start = start * ~lowest[:, None]
+        found = loss.minimise(start, free)
+    return LinearCalibrator(kind, _rows(found[:, :-1]), tuple(float(number) for number in found[:, -1]))
 
-    def unpack(parameters: Floats) -> tuple[Floats, Floats]:
-        factors = parameters[:n_factors]
-        matrix = (
-            factors.reshape(n_classes, n_classes) if full else np.diag(np.broadcast_to(factors, n_classes))
-        )
-        return matrix, parameters[n_factors:] if n_offsets else np.zeros(n_classes)
 
-    def objective(parameters: Floats) -> tuple[float, Floats]:
-        matrix, offset = unpack(parameters)
-        mapped = logs @ matrix.T + offset
+def _free(kind: str, n_classes: int) -> Floats:
+    """Return the parameters of a kind as (parameters, n_classes, n_classes + 1) changes of matrix and offset."""
+    cells = np.eye(n_classes * (n_classes + 1)).reshape(-1, n_classes, n_classes + 1)
+    on_diagonal = np.arange(n_classes) * (n_classes + 2)
+    offsets = cells[np.arange(n_classes) * (n_classes + 1) + n_classes]
+    if kind in ("temperature", "platt"):
+        factor = cells[on_diagonal].sum(0, keepdims=True)
+        return factor if kind == "temperature" else np.concatenate([factor, offsets])
+    if kind == "dirichlet" and n_classes > 2:
+        return cells
+    return np.concatenate([cells[on_diagonal], offsets])
+
+
+@dataclass(frozen=True)
+class _LinearLoss:
+    """The log loss of linear maps of (n, k + 1) inputs, the last of them ones, to (n, k) logits."""
+
+    inputs: Floats
+    targets: Floats  # (n, k) shares that sum to 1
+    penalty: Floats  # (k, k + 1) of the squared map
+
+    def minimise(self, start: Floats, free: Floats) -> Floats:
+        """Return the best map that `free` changes lead to, by Newton steps; (k, k + 1)."""
+        found, changes = start, free.reshape(len(free), start.size)
+        value, slope, curvature = self._at(found, changes)
+        for _ in range(_NEWTON_STEPS if len(free) else 0):
+            values, vectors = np.linalg.eigh(curvature)
+            # A common shift of all classes changes nothing: there is no step along it.
+            bent = values > _FLAT * values[-1]
+            step = -(vectors[:, bent] / values[bent]) @ (slope @ vectors[:, bent])
+            decrement, move = -float(step @ slope), (step @ changes).reshape(start.shape)
+            if decrement <= _LAST_STEP:
+                return np.asarray(found + move, np.float64)
+            for length in 0.5 ** np.arange(20):
+                moved = found + length * move
+                reached, *bends = self._at(moved, changes)
+                if reached <= value - 1e-4 * length * decrement:
+                    break
+            found, value, (slope, curvature) = moved, reached, bends
+        return found
+
+    def _at(self, weights: Floats, changes: Floats) -> tuple[float, Floats, Floats]:
+        """Return the loss of a map, with its slope and curvature by the changes, (m, k * (k + 1))."""
+        n, n_classes = self.targets.shape
+        mapped = self.inputs @ weights.T
         mapped -= mapped.max(1, keepdims=True)
-        total = np.log(np.exp(mapped).sum(1, keepdims=True))
-        residual = (np.exp(mapped - total) - targets) / len(y)
-        slope = residual.T @ logs
-        loss = float((targets * (total - mapped)).sum() / len(y))
-        if full:
-            loss += _DIRICHLET_PENALTY * float((matrix**2 * off_diagonal).sum() + (offset**2).sum())
-            slope = slope + 2 * _DIRICHLET_PENALTY * matrix * off_diagonal
-        by_factor = slope.ravel() if full else np.diag(slope)
-        by_factor = by_factor if len(by_factor) == n_factors else by_factor.sum(keepdims=True)
-        by_offset = residual.sum(0) + (2 * _DIRICHLET_PENALTY * offset if full else 0)
-        return loss, np.concatenate([by_factor, by_offset[:n_offsets]])
-
-    start = np.concatenate([(np.eye(n_classes).ravel() if full else np.ones(n_factors)), np.zeros(n_offsets)])
-    # A negative factor would turn the order of the cases around; then the score says nothing and 0 is right.
-    lowest = None if full else 0.0
-    bounds = [(lowest, None)] * n_factors + [(None, None)] * n_offsets
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})
-    matrix, offset = unpack(found.x)
-    return LinearCalibrator(kind, _rows(matrix), tuple(float(number) for number in offset))
+        expected = np.exp(mapped)
+        total = expected.sum(1, keepdims=True)
+        expected /= total
+        value = float((np.log(total).sum() - np.vdot(self.targets, mapped)) / n)
+        value += float(np.vdot(self.penalty, weights**2))
+        slope = (expected - self.targets).T @ self.inputs / n + 2 * self.penalty * weights
+        width = self.inputs.shape[1]
+        shares = (expected[:, :, None] * self.inputs[:, None, :]).reshape(n, n_classes * width)
+        curvature = shares.T @ shares / -n
+        own = (shares.T @ self.inputs / n).reshape(n_classes, width, width)
+        for k in range(n_classes):
+            block = slice(k * width, (k + 1) * width)
+            curvature[block, block] += own[k]
+        curvature += np.diag(2 * self.penalty.ravel())
+        return value, changes @ slope.ravel(), changes @ curvature @ changes.T
 
 
 def _fit_isotonic(scores: Floats, y: Labels) -> IsotonicCalibrator:

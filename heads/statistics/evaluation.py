@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,6 +142,15 @@ def draw_metrics(
     UsageError
         If there is no metric of a name.
     """
+    n_targets = scored.y.shape[1]
+    cuts = [0.5] * n_targets if thresholds is None else thresholds
+    return mean_of_targets([draw_target(scored, target, names, cuts[target]) for target in range(n_targets)])
+
+
+def draw_target(
+    scored: Scored, target: int, names: Sequence[str] | None = None, threshold: float = 0.5
+) -> dict[str, Drawn]:
+    """Compute a target's metrics as `draw_metrics`; without a label it has none."""
     rows = [metric(name) for name in (METRICS if names is None else names)]
     rows = [
         row
@@ -149,21 +158,28 @@ def draw_metrics(
         if (scored.class_weights is not None or not row.needs_class_weights)
         and (scored.ordered or not row.needs_order)
     ]
-    n_targets = scored.y.shape[1]
-    cuts = [0.5] * n_targets if thresholds is None else thresholds
-    labelled = [target for target in range(n_targets) if (scored.y[:, target] != MISSING).any()]
-    by_target = [_of_target(scored, target, rows, cuts[target]) for target in labelled]
-    if len(by_target) == 1:
-        return by_target[0]
-    return {name: _mean([of[name] for of in by_target]) for name in (by_target[0] if by_target else ())}
+    known = (scored.y[:, target] != MISSING).any()
+    return _of_target(scored, target, rows, threshold) if known else {}
+
+
+def mean_of_targets(by_target: Sequence[dict[str, Drawn]]) -> dict[str, Drawn]:
+    """Return the unweighted mean of every metric over the targets that have any."""
+    known = [of_target for of_target in by_target if of_target]
+    if len(known) == 1:
+        return known[0]
+    return {name: _mean([of_target[name] for of_target in known]) for name in (known[0] if known else ())}
+
+
+def estimates(drawn: Mapping[str, Drawn]) -> dict[str, Estimate]:
+    """Return metrics with their 95 % intervals."""
+    return {name: entry.estimate() for name, entry in drawn.items()}
 
 
 def evaluate(
     scored: Scored, names: Sequence[str] | None = None, *, thresholds: Sequence[float] | None = None
 ) -> dict[str, Estimate]:
     """Return `draw_metrics` with 95 % intervals."""
-    drawn = draw_metrics(scored, names, thresholds=thresholds)
-    return {name: entry.estimate() for name, entry in drawn.items()}
+    return estimates(draw_metrics(scored, names, thresholds=thresholds))
 
 
 def _mean(targets: Sequence[Drawn]) -> Drawn:

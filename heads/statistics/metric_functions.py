@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from heads.intervals.calibration_error import equal_mass_bins
+from heads.intervals.drawn_regression import DrawnRegression
 from heads.statistics.bootstrap import blocks, ratio, weighted_mean, weighted_sums
 
 Array = npt.NDArray[Any]
@@ -27,9 +28,9 @@ Flags = npt.NDArray[np.bool_]
 
 ECE_BINS = 15  # Guo et al. 2017 (arXiv 1706.04599), here with equal mass in place of equal width
 PROBABILITY_FLOOR = 1e-15  # as in the customary log loss: log(0) is no number
-_NEWTON_STEPS = 30
 # Logits that differ by less are one score and rounding.
 _SAME_LOGIT = 1e-9
+_FEW = 32
 
 
 def confusion(y: Array, decisions: Array, *, n_classes: int, weights: Array | None = None) -> Floats:
@@ -325,21 +326,37 @@ def _binary_slope(positive: Flags, probability: Floats, weights: Array) -> Float
     logit = _logit(probability)
     design = np.column_stack([np.ones(len(positive)), logit])
     slopes = _newton(design, positive, np.zeros(len(positive)), weights, start=np.array([[0.0, 1.0]]))[:, 1]
-    overlap = np.concatenate([_classes_overlap(positive, logit, block > 0) for block in blocks(weights)])
-    return np.where(overlap, slopes, np.nan)
+    return np.where(_classes_overlap(positive, logit, weights), slopes, np.nan)
 
 
-def _classes_overlap(positive: Flags, logit: Floats, drawn: Flags) -> Flags:
+def _classes_overlap(positive: Flags, logit: Floats, weights: Array) -> Flags:
     """Return whether each class of a draw has a case beyond the other class's last one, (draws,)."""
-    ends = [
-        (np.where(drawn & of_class, logit, np.inf).min(1), np.where(drawn & of_class, logit, -np.inf).max(1))
-        for of_class in (positive, ~positive)
-    ]
-    (lowest_positive, highest_positive), (lowest_negative, highest_negative) = ends
+    order = np.argsort(logit, kind="stable")
+    lowest_positive, lowest_negative = (
+        _first_drawn(order[positive[order] == of_class], logit, weights) for of_class in (True, False)
+    )
+    highest_positive, highest_negative = (
+        _first_drawn(order[::-1][positive[order[::-1]] == of_class], logit, weights)
+        for of_class in (True, False)
+    )
     return np.asarray(
         (highest_negative - lowest_positive > _SAME_LOGIT)
         & (highest_positive - lowest_negative > _SAME_LOGIT)
     )
+
+
+def _first_drawn(order: Array, logit: Floats, weights: Array) -> Floats:
+    """Return the logit of the first case in an order that each draw has, (draws,); NaN where it has none of them."""
+    found = np.full(len(weights), np.nan)
+    # A case is drawn two times in three: of the first few one nearly always is.
+    few = np.take(weights, order[:_FEW], axis=1) > 0
+    there = few.any(1)
+    found[there] = logit[order[few.argmax(1)[there]]]
+    for draw in np.flatnonzero(~there) if len(order) > _FEW else ():
+        drawn = weights[draw, order] > 0
+        if drawn.any():
+            found[draw] = logit[order[drawn.argmax()]]
+    return found
 
 
 def _binary_intercept(positive: Flags, probability: Floats, weights: Array) -> Floats:
@@ -350,45 +367,8 @@ def _binary_intercept(positive: Flags, probability: Floats, weights: Array) -> F
 
 def _newton(design: Floats, positive: Flags, offset: Floats, weights: Array, *, start: Floats) -> Floats:
     """Solve the small logistic regression of every draw; (draws, m), NaN where there is no solution."""
-    whole = _newton_block(design, positive, offset, np.ones((1, len(positive))), start)
-    # A draw's solution lies near that of all cases, which saves half of the steps.
+    case = DrawnRegression(design, positive, offset)
+    whole = case.solve(np.ones((1, len(positive))), start)
+    # A draw's solution lies near that of all cases, and the first step from there costs a draw no exponential.
     first = np.where(np.isfinite(whole).all(), whole, start)
-    solved = [
-        _newton_block(design, positive, offset, block, np.repeat(first, len(block), 0))
-        for block in blocks(weights)
-    ]
-    return np.concatenate(solved)
-
-
-def _newton_block(
-    design: Floats, positive: Flags, offset: Floats, weights: Array, solution: Floats
-) -> Floats:
-    # The arithmetic has the weights' precision: with float32 intervals are good to 1e-5, at half the cost.
-    narrow = weights.dtype
-    m = design.shape[1]
-    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), m * m).astype(narrow)
-    of_positives = weighted_sums(np.where(positive[:, None], design, 0.0), weights)
-    both_drawn = (weighted_sums(np.column_stack([positive, ~positive]).astype(np.float32), weights) > 0).all(
-        1
-    )
-    wide, design_t = offset.astype(narrow), design.T.astype(narrow)
-    expected, weighted = np.empty(weights.shape, narrow), np.empty(weights.shape, narrow)
-    step = np.full_like(solution, np.inf)
-    for _ in range(_NEWTON_STEPS):
-        np.matmul(-solution.astype(narrow), design_t, out=expected)
-        expected -= wide
-        np.clip(expected, -80, 80, out=expected)
-        np.exp(expected, out=expected)
-        expected += 1
-        np.reciprocal(expected, out=expected)
-        np.multiply(expected, weights, out=weighted)
-        gradient = of_positives - weighted @ design_t.T
-        np.multiply(weighted, 1 - expected, out=weighted)
-        curvature = (weighted @ products).reshape(-1, m, m).astype(np.float64) + 1e-9 * np.eye(m)
-        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
-        # A step beyond 2 logits means that the quadratic no longer describes the curve.
-        solution = solution + step * np.minimum(1, 2 / np.maximum(np.abs(step).max(1, keepdims=True), 1e-9))
-        # Newton squares its error: what is left after a step of 1e-4 is beyond float32.
-        if np.abs(step).max(initial=0) < 1e-4:
-            break
-    return np.where(((np.abs(step).max(1) < 1e-2) & both_drawn)[:, None], solution, np.nan)
+    return np.concatenate([case.solve(block, first) for block in blocks(weights)])

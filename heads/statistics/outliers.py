@@ -294,11 +294,12 @@ class _Spread:
 
 
 def _spread(X: npt.NDArray[np.float32]) -> _Spread:
-    """Measure all images; with fewer than dimensions there are only the axes along which they vary."""
+    """Measure all images; with far fewer than dimensions there are only the axes along which they vary."""
     n, dim = X.shape
     lengths, squares = _lengths(X), np.empty(n)
     center = np.sum([vectors.sum(0) for _, vectors in _blocks(X, lengths)], axis=0) / n
-    if n < dim:
+    # Singular vectors of 1,126 x 1,152 take 2.5 times as long as the eigenvectors of their 1,152 x 1,152 products.
+    if 3 * n < 2 * dim:
         centered = unit_vectors(X) - center
         squares[:] = np.einsum("ij,ij->i", centered, centered)
         _, singular, axes = np.linalg.svd(centered, full_matrices=False)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from cli.jobs import probe_store
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.predict_inputs import predict_inputs
-from cli.jobs.probe_store import ProbeJob
 from cli.main import run
+from cli.page.catalog import Catalog
+from cli.page.memory_files import MemoryFiles
+from cli.page.routes import new_page
 from cli.printing.prediction_file import open_predictions
 from cli.studying import find_localiser
 from embedstore.encoders.registry import image_encoder
@@ -192,3 +198,42 @@ def test_levels_are_only_for_runs_over_crops_and_have_to_be_a_localiser(
         assert json.loads(line)["study_id"] == WHOLE
     finally:
         (tmp_path / "localiser.json").rename(world.run.parent / "levels" / "localiser.json")
+
+
+def test_a_study_that_is_sent_to_the_page_is_answered_as_its_store_beside_the_crops_that_spoke(
+    world: World, lines: dict[str, Any]
+) -> None:
+    """One archive of a study, in which a file's name says nothing, becomes the table of its levels."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writing:
+        for path in sorted((world.images / WHOLE).rglob("*.dcm")):
+            image, buffer = pydicom.dcmread(path), io.BytesIO()
+            # What a scanner says itself; the data set's own table is not sent.
+            image.SeriesDescription = {"101": "Sagittal T1", "102": "Sagittal T2", "103": "Axial T2"}[
+                path.parent.name
+            ]
+            image.save_as(buffer)
+            writing.writestr(str(path.relative_to(world.images)), buffer.getvalue())
+    catalog = Catalog(stores={"crops": world.store}, runs={"crops": world.run})
+    page = new_page(catalog, limit_bytes=10**8)
+    try:
+        with MemoryFiles(10**8) as files:
+            files.begin()
+            files.write(archive.getvalue())
+            sent = page.desk.answer(files, {"store": "crops", "run": "crops"})
+    finally:
+        page.pictures.close()
+        page.workshop.close()
+    (answer,), expected = sent["answers"], lines[WHOLE]
+    assert [line.split(":")[0] for line in sent["notices"]] == ["note, pixels-made-square"]
+    assert answer["images"] == expected["images"]
+    assert sent["table"]["rows"][0]["level"] == "L1/L2"
+    shown = {target["name"]: target for target in answer["targets"]}
+    assert list(shown) == list(TARGETS)
+    for name, of in expected["targets"].items():
+        shares = {bar["name"]: bar["share"] for bar in shown[name]["bars"]}
+        assert shares == pytest.approx(of["probabilities"] or {}, abs=1e-6)
+        # The nearest crops of each target have a picture; those of levels that were not found have none.
+        assert len(shown[name]["pictures"]) == min(3, len(of["crops"]))
+    assert json.loads(answer["codes"])["L1L2"]["canal"] in ("N", "M", "S")
+    assert len(sent["pictures"]) > 10

@@ -1,21 +1,36 @@
-"""The demo's lumbar studies are enough for the README's command: the whole job is run in test_docs.py."""
+"""The demo's lumbar steps: all the way from 12 studies on, named so that each finds what the one before left."""
 
-from __future__ import annotations
+from pathlib import Path
 
-import numpy as np
+import pytest
 
-from cli.commands.demo import _LUMBAR_STUDIES
-from embedstore.phantoms.lumbar import _plan_study
-from embedstore.view import MISSING
-from heads.protocol.learnable_targets import learnable_targets
-from tests.heads.protocol.test_learnable_targets import view_of
+from cli.commands.demo import _FEWEST_LUMBAR_STUDIES, _LUMBAR_RUN, _lumbar_steps
+from heads.localising.cross_fit import FEWEST_PATIENTS
 
 
-def test_a_lumbar_target_can_be_learned_from_the_demos_studies() -> None:
-    plans = [_plan_study(index, 0, "train") for index in range(_LUMBAR_STUDIES)]
-    labels = np.stack([np.where(plan.missing, MISSING, plan.labels).ravel() for plan in plans])
-    columns = {f"target {column}": labels[:, column].tolist() for column in range(labels.shape[1])}
-    view = view_of(columns, classes=("Normal/Mild", "Moderate", "Severe"))
-    found = learnable_targets(view, np.arange(len(labels)), folds=5, seed=0)
-    assert len(found.view.task.targets) >= 1
-    assert len(found.left_out) + len(found.view.task.targets) == 25
+@pytest.fixture
+def lumbar(tmp_path):
+    (tmp_path / "test_images" / "77").mkdir(parents=True)
+    return tmp_path
+
+
+def words(lumbar: Path, studies: int) -> list[str]:
+    return [line.split()[1] for line in _lumbar_steps(lumbar, studies=studies)]
+
+
+def test_few_studies_are_extracted_only(lumbar):
+    assert words(lumbar, _FEWEST_LUMBAR_STUDIES - 1) == ["extract"]
+    assert _FEWEST_LUMBAR_STUDIES >= FEWEST_PATIENTS
+
+
+def test_more_go_from_slices_to_a_comparison(lumbar):
+    steps = list(_lumbar_steps(lumbar, studies=_FEWEST_LUMBAR_STUDIES))
+    assert [line.split()[1] for line in steps] == [
+        "extract",
+        "localise",
+        "extract",
+        "probe",
+        "predict",
+        "compare",
+    ]
+    assert all(_LUMBAR_RUN in line.split() for line in steps[-2:])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.predict_inputs import NEAREST, PredictOptions, predict_inputs
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_store import probe_store
 from embedstore.errors import UsageError
 from embedstore.store.reader import open_store
 from heads.protocol.options import ProbeOptions
@@ -61,7 +62,7 @@ def test_a_store_that_is_answered_for_and_searched_is_opened_once(
         opened.append(path)
         return open_store(path)
 
-    monkeypatch.setattr("cli.jobs.predict_inputs.open_store", opens)
+    monkeypatch.setattr("cli.studying.openings.open_store", opens)
     quiet = predict_inputs(probed, [store], PredictOptions(cases=store))
     asked = predict_inputs(probed, [store], PredictOptions(cases=store, neighbors=1))
     assert len(opened) == 2

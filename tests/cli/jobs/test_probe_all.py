@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.probe_all import probe_all
-from cli.jobs.probe_store import ProbeJob
 from embedstore.errors import UsageError
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import open_store
@@ -34,8 +34,8 @@ def test_heads_are_compared_on_vectors_that_are_loaded_once(
         counts["loaded"] += 1
         return load_views(*stores, **options)
 
-    monkeypatch.setattr("cli.jobs.probe_store.open_store", opens)
-    monkeypatch.setattr("cli.jobs.probe_store.load_views", loads)
+    monkeypatch.setattr("cli.jobs.open_probe.open_store", opens)
+    monkeypatch.setattr("cli.jobs.open_probe.load_views", loads)
     heads(monkeypatch, ["knn", "logistic", "nothing"])
     compared = probe_all(ProbeJob(stores=[store], options=ProbeOptions(draws=20, folds=3), out="heads"))
     assert counts == {"opened": 1, "loaded": 1}

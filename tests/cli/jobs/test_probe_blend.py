@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.probe_all import probe_all
 from cli.jobs.probe_blend import probe_blend
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.probe_store import probe_store
 from cli.main import run
 from embedstore.errors import UsageError
 from embedstore.queries.load_view import load_view

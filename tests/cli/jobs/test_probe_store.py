@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cli.jobs.probe_store import ProbeJob, open_probe, probe_store
+from cli.jobs.open_probe import ProbeJob, open_probe
+from cli.jobs.probe_store import probe_store
 from embedstore.errors import UsageError
 from embedstore.queries.load_view import load_view
 from embedstore.store.reader import open_store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from cli.jobs import probe_store
+from cli.jobs.open_probe import ProbeJob
 from cli.jobs.predict_inputs import predict_inputs
-from cli.jobs.probe_store import ProbeJob
 from cli.jobs.probe_ways import ComparedWays, WaysJob, probe_ways
 from cli.main import cli
 from cli.printing.head_table import ways_document
 from embedstore.errors import UsageError
 from embedstore.lumbar.levels import TARGETS
-from heads.lumbar.rsna_score import for_rsna_score, rsna_score
+from heads.lumbar.rsna_score import SCORE, for_rsna_score, rsna_score
 from heads.protocol.options import ProbeOptions
 from heads.reporting.page import save_report
 from tests.lumbar_stores import make_crops, make_slices, severities
@@ -119,7 +120,13 @@ def test_oracle_is_said_in_the_table_the_run_and_its_page(compared) -> None:
     assert row.is_oracle
     assert row.run.document["points"] == "oracle"
     assert row.run.document["warnings"][0]["kind"] == "oracle coordinates"
-    assert "oracle coordinates" in (row.run.folder / "report.html").read_text()
+    page = (row.run.folder / "report.html").read_text()
+    assert "oracle coordinates" in page
+    # The competition's score comes first, and no tile says nothing.
+    tiles = re.findall(r'<div class="tile">(.*?)<b>(.*?)</b>', page)
+    assert tiles[0] == ("RSNA score", f"{row.metrics[SCORE].value:.3f}")
+    assert all(value != "–" for _, value in tiles)
+    assert page.index("By condition, level and side") < page.index("All metrics")
     assert "(oracle)" in compared.report.read_text()
 
 

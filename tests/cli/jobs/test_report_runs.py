@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from cli.jobs.probe_store import ProbeJob, probe_store
+from cli.jobs.open_probe import ProbeJob
+from cli.jobs.probe_store import probe_store
 from cli.jobs.report_runs import _default_page, report_runs
 from cli.project import shown
 from embedstore.errors import DataError, UsageError
 from heads.estimators.logistic import LogisticFamily
 from heads.protocol.options import ProbeOptions
 from heads.runs.run_files import save_run
+from heads.stages import watched
 from tests.views import make_view, probed
 
 GRID = LogisticFamily(strengths=(0.1,), normalisations=("none",))
@@ -26,7 +28,10 @@ def run_in(folder: Path, seed: int = 0) -> Path:
 def test_one_run_has_its_page_inside_and_several_beside_them(tmp_path: Path) -> None:
     one, other = run_in(tmp_path / "runs/one"), run_in(tmp_path / "runs/other", seed=1)
     assert report_runs([str(one)]) == (one / "report.html",)
-    assert report_runs([one, other]) == (tmp_path / "runs/comparison.html",)
+    said: list[str] = []
+    with watched(lambda stages: said.append(str(stages[-1]))):
+        assert report_runs([one, other]) == (tmp_path / "runs/comparison.html",)
+    assert said == [f"{what} run {n} of 2" for what in ("reading", "drawing") for n in (1, 2)]
     assert report_runs([one, other], out="both.html") == (Path("both.html"),)
     for page in (one / "report.html", tmp_path / "runs/comparison.html", Path("both.html")):
         assert page.is_file()

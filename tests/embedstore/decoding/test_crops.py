@@ -41,9 +41,11 @@ def crops_of(paths):
 
 def test_crops_of_one_picture_read_it_once(pictures, monkeypatch):
     reads = []
-    read = decode_module._read
+    read = decode_module.read_frame
     monkeypatch.setattr(
-        decode_module, "_read", lambda file, job, limits: reads.append(job.path) or read(file, job, limits)
+        decode_module,
+        "read_frame",
+        lambda file, job, limits: reads.append(job.path) or read(file, job, limits),
     )
     outcomes = list(SerialDecoder(SPEC).decode(crops_of(pictures[:3])))
     assert reads == [str(path) for path in pictures[:3]]

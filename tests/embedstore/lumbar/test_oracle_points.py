@@ -132,8 +132,11 @@ def test_a_structure_that_is_given_twice_counts_once(holder):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"condition": "Scoliosis"}, "condition must be one of .* found 'Scoliosis'"),
-        ({"level": "L6/S1"}, "level must be one of .* found 'L6/S1'"),
+        (
+            {"condition": "Scoliosis"},
+            r"line 2, image '.+': condition must be one of .* found 'Scoliosis'. Mend",
+        ),
+        ({"level": "L6/S1"}, r"line 2, image '.+': level must be one of .* found 'L6/S1'. Mend"),
         ({"level": None}, "found None"),
     ],
 )

@@ -176,7 +176,7 @@ def test_few_rows_are_solved_in_their_space_as_scikit_learn_does(normalisation: 
 def test_the_space_of_rows_keeps_products_and_lengths() -> None:
     training, folds = _training(40, 100)
     working = working_copy(training.X, "standardise", "cpu")
-    held = folds == np.arange(5)[:, None]
+    held = folds == np.arange(5)[:, None, None]
     penalty, constant = spreads(working, training.sample_weight, held)
     space = row_space(working, penalty, constant[:, :, :-1])
     assert isinstance(space, RowSpace)

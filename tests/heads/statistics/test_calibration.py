@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 
 from embedstore.errors import DataError, UsageError
@@ -212,3 +213,52 @@ def test_the_protocol_page_has_a_line_for_each_kind() -> None:
     ]
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     assert [line for line in lines if line.split("`")[1] in KINDS] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_classes"), [("platt", 2), ("dirichlet", 2), ("vector", 3), ("dirichlet", 3)]
+)
+def test_a_linear_map_is_the_minimum_that_scipy_finds(kind: str, n_classes: int) -> None:
+    generator = np.random.default_rng(1)
+    logits = generator.normal(size=(300, n_classes))
+    y = (logits + generator.gumbel(size=logits.shape) + np.arange(n_classes)).argmax(1)
+    scores = 2 * (logits[:, 1:] - logits[:, :1] if n_classes == 2 else logits)
+    logs = np.log(probabilities_from_scores(scores))
+    counts = np.bincount(y, minlength=n_classes)[y][:, None]
+    targets = (np.eye(n_classes)[y] * counts + 1) / (counts + n_classes)
+    full = kind == "dirichlet" and n_classes == 3
+
+    def loss(matrix: np.ndarray, offset: np.ndarray) -> float:
+        mapped = logs @ matrix.T + offset
+        value = (targets * (np.log(np.exp(mapped).sum(1, keepdims=True)) - mapped)).sum() / len(y)
+        off_diagonal = matrix - np.diag(np.diag(matrix))
+        return float(value + (1e-3 * ((off_diagonal**2).sum() + (offset**2).sum()) if full else 0))
+
+    def unpacked(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        factors, offset = numbers[:-n_classes], numbers[-n_classes:]
+        return factors.reshape(n_classes, -1) if full else np.diag(factors * np.ones(n_classes)), offset
+
+    count = n_classes**2 if full else 1 if kind == "platt" else n_classes
+    start = np.concatenate([np.eye(n_classes).ravel() if full else np.ones(count), np.zeros(n_classes)])
+    least = minimize(lambda numbers: loss(*unpacked(numbers)), start, tol=1e-10).fun
+    found = fit_calibrator(kind, scores, y)
+    assert isinstance(found, LinearCalibrator)
+    assert loss(np.array(found.matrix), np.array(found.offset)) == pytest.approx(least, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["temperature", "platt", "dirichlet"])
+def test_scores_that_point_the_wrong_way_are_not_turned_around(kind: str) -> None:
+    scores, y, _ = _binary(n=500, factor=-2.0)
+    found = fit_calibrator(kind, scores, y)
+    assert isinstance(found, LinearCalibrator)
+    assert np.array(found.matrix) == pytest.approx(0, abs=1e-12)
+    prevalence = 0.5 if kind == "temperature" else y.mean()
+    assert found(scores)[:, 1] == pytest.approx(prevalence, abs=5e-3)
+
+
+def test_certain_scores_of_parted_classes_end_finite() -> None:
+    scores = np.array([-1e3] * 5 + [1e3] * 5)[:, None]
+    y = np.repeat([0, 1], 5)
+    # Platt's targets are 6/7 and 1/7: a logit of log(6) at a score of 1,000.
+    matrix = fit_calibrator("temperature", scores, y).to_json()["matrix"]
+    assert matrix[1][1] * 1e3 == pytest.approx(np.log(6), rel=1e-4)

@@ -1,0 +1,1 @@
+"""``embed escalate``: whether a run is worth fine-tuning its encoder, asked, answered and printed."""

@@ -1,0 +1,228 @@
+// The page: what is chosen, what is asked, and what is shown of it.
+
+import { answerOf } from "./answer.js";
+import { absent, complain, counted, find, get, make, percent, picture, post, say, send } from "./dom.js";
+import { openMap } from "./map.js";
+import { showAudit, showRun } from "./documents.js";
+import { show } from "./viewer.js";
+
+const state = { stores: [], store: null, run: "", query: null, asked: 0 };
+const VIEWS = ["cases", "map", "runs", "audit"];
+
+const storeNamed = (name) => state.stores.find((store) => store.name === name);
+const runNamed = (name) => state.store.runs.find((run) => run.name === name);
+const address = (row, size) => `/stores/${encodeURIComponent(state.store.name)}/rows/${row}/${size}`;
+
+async function guarded(work) {
+  complain("");
+  try {
+    await work();
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+async function begin() {
+  const contents = await (await get("/contents")).json();
+  state.stores = contents.stores;
+  state.limit = contents.limit_bytes;
+  find("store").replaceChildren(...state.stores.map((store) => make("option", { value: store.name }, `${store.name} (${store.images.toLocaleString("en")})`)));
+  find("store").addEventListener("change", () => guarded(() => chooseStore(find("store").value)));
+  find("run").addEventListener("change", () => guarded(() => chooseRun(find("run").value)));
+  for (const view of VIEWS) find(`to-${view}`).addEventListener("click", () => guarded(() => openView(view)));
+  wireDrop();
+  find("words").addEventListener("submit", (event) => { event.preventDefault(); const text = find("text").value.trim(); if (text) guarded(() => ask({ text })); });
+  window.addEventListener("popstate", (event) => guarded(async () => { if (event.state) await ask(event.state.query, { again: true }); }));
+  await chooseStore(state.stores[0].name);
+}
+
+async function chooseStore(name) {
+  state.store = storeNamed(name);
+  find("phantom").hidden = !state.store.phantom;
+  find("words").hidden = true;
+  get(`/stores/${encodeURIComponent(name)}/words`).then((answer) => answer.json()).then((found) => { if (state.store.name === name) find("words").hidden = !found.words; }, () => {});
+  const runs = state.store.runs;
+  find("run").replaceChildren(...runs.map((run) => make("option", { value: run.name }, run.own ? run.name : `${run.name} (of another store)`)), make("option", { value: "" }, "none"));
+  drawFilters();
+  state.query = null;
+  find("query").hidden = find("answer").hidden = true;
+  document.body.classList.remove("wide");
+  await chooseRun(runs.length && runs[0].own ? runs[0].name : "");
+  const shown = VIEWS.find((view) => find(`to-${view}`).hasAttribute("aria-current"));
+  await openView(shown);
+}
+
+async function chooseRun(name) {
+  state.run = name;
+  find("run").value = name;
+  const columns = name ? runNamed(name).columns : {};
+  find("metadata").replaceChildren(...Object.entries(columns).map(([column, values]) =>
+    make("label", {}, `${column} `, make("select", { name: column }, make("option", { value: "" }, "as the file says"), ...values.map((value) => make("option", { value }, value))))));
+  if (state.query && state.query.sent === undefined) await ask(state.query, { again: true });
+  if (!find("map-view").hidden) await openView("map");
+  if (!find("runs-view").hidden) await openView("runs");
+}
+
+async function openView(view) {
+  for (const other of VIEWS) {
+    find(`${other}-view`).hidden = other !== view;
+    if (other === view) find(`to-${other}`).setAttribute("aria-current", "page");
+    else find(`to-${other}`).removeAttribute("aria-current");
+  }
+  if (view === "cases" && !state.query) await ask({ rows: [firstRow()] }, { again: true, quiet: true });
+  if (view === "map") await openMap({ store: state.store, run: state.run, address, search: (row) => guarded(async () => { await openView("cases"); await ask({ rows: [row] }); find("query-title").scrollIntoView({ block: "nearest" }); }) });
+  if (view === "runs") await showRun(state.store, state.run);
+  if (view === "audit") await showAudit(state.store.name, address, (row) => guarded(async () => { await openView("cases"); await ask({ rows: [row] }); }));
+}
+
+const firstRow = () => state.store.first_row;
+
+// What is sent.
+
+function wireDrop() {
+  const drop = find("drop"), input = find("file");
+  for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (event) => { if (event.dataTransfer.types.includes("Files")) { event.preventDefault(); drop.classList.add("over"); } });
+  document.addEventListener("dragleave", (event) => { if (event.relatedTarget === null) drop.classList.remove("over"); });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    guarded(async () => { await openView("cases"); await sendFiles(await dropped(event.dataTransfer)); });
+  });
+  input.addEventListener("change", () => { const files = [...input.files]; input.value = ""; guarded(() => sendFiles(files)); });
+}
+
+async function dropped(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry()).filter(Boolean);
+  const files = [];
+  async function walk(entry) {
+    if (entry.isFile) files.push(await new Promise((done, failed) => entry.file(done, failed)));
+    else {
+      const reader = entry.createReader();
+      for (;;) {
+        const some = await new Promise((done, failed) => reader.readEntries(done, failed));
+        if (!some.length) break;
+        for (const inside of some) await walk(inside);
+      }
+    }
+  }
+  if (!entries.length) return [...transfer.files];
+  for (const entry of entries) await walk(entry);
+  return files.filter((file) => !file.name.startsWith("."));
+}
+
+async function sendFiles(files) {
+  if (!files.length) return;
+  const size = files.reduce((sum, file) => sum + file.size, 0);
+  if (size > state.limit) throw new Error(`These files have ${Math.ceil(size / 1e6)} MB; at most ${Math.floor(state.limit / 1e6)} MB are taken at once (embed serve --max-upload-mb).`);
+  const form = new FormData();
+  const metadata = Object.fromEntries([...find("metadata").querySelectorAll("select")].map((choice) => [choice.name, choice.value]));
+  form.append("options", JSON.stringify({ store: state.store.name, run: state.run, metadata }));
+  // The page is not told what files are called: names of archives are often those of patients.
+  for (const file of files) form.append("file", file, "file");
+  find("drop").classList.add("busy");
+  say(`Sending ${counted(files.length, "file")}`);
+  let sent;
+  try {
+    sent = await send(form);
+  } finally {
+    find("drop").classList.remove("busy");
+  }
+  showAnswers(sent);
+  await ask({ sent: sent.id }, { sent });
+}
+
+function showAnswers(sent) {
+  document.body.classList.add("slim");
+  const enlarge = (number) => showSent(sent, number);
+  const lumbar = sent.answers.some((answer) => answer.lumbar);
+  document.body.classList.toggle("wide", lumbar);
+  const notices = sent.notices.map((line) => make("p", { className: "note" }, line));
+  find("answer-body").replaceChildren(...notices, ...sent.answers.map((answer) => answerOf(answer, sent.table, sent, enlarge)));
+  find("answer").hidden = !sent.answers.length && !notices.length;
+  find("query").hidden = false;
+  find("query-title").textContent = sent.images === 1 ? "What you sent" : `What you sent: ${counted(sent.images, "image")}`;
+  find("query-facts").replaceChildren(sent.pictures.length > 1 ? make("div", { className: "strip", tabIndex: 0, role: "group", "aria-label": "Images that were sent" },
+    ...sent.pictures.map((_, number) => make("button", { type: "button", onclick: () => enlarge(number) }, picture(`/sent/${sent.id}/${number}/small`, `Sent image ${number + 1}`, "thumb")))) : "");
+  if (sent.pictures.length) showSent(sent, 0);
+  else find("viewer").replaceChildren();
+}
+
+function showSent(sent, number) {
+  const base = `/sent/${sent.id}/${number}`;
+  show(find("viewer"), { image: `${base}/large`, grey: sent.pictures[number].windowed ? `${base}/grey` : "", alt: `Sent image ${number + 1}` });
+}
+
+// What is asked.
+
+async function ask(query, { again = false, sent = null, quiet = false } = {}) {
+  const turn = ++state.asked;
+  state.query = query;
+  const choices = find("filters").elements;
+  const question = { store: state.store.name, run: state.run, k: Number(choices.k.value), where: choices.where.value.split(";").map((text) => text.trim()).filter(Boolean), equals: {}, group: choices.images.checked ? "image" : "study", same_patient: choices.patient.checked, ...query };
+  for (const choice of find("filters").querySelectorAll("select[data-column]")) if (choice.value) question.equals[choice.dataset.column] = choice.value;
+  const found = await post("/search", question);
+  if (turn !== state.asked) return;
+  if (!again) history.pushState({ query }, "", query.rows ? `#row-${query.rows[0]}` : "#");
+  else history.replaceState({ query }, "");
+  if (query.rows) showRow(found.query[0]);
+  if (query.text) { find("query").hidden = find("answer").hidden = true; document.body.classList.remove("wide"); }
+  showCases(found, query);
+  if (!quiet) say(`${counted(found.cases.length, "similar case")}`);
+}
+
+function showRow(facts) {
+  document.body.classList.add("slim");
+  find("query").hidden = false;
+  find("answer").hidden = true;
+  document.body.classList.remove("wide");
+  find("query-title").textContent = "Asked: an image of the store";
+  show(find("viewer"), { image: facts.pictured ? address(facts.row, "large") : "", grey: facts.pictured && facts.windowed ? address(facts.row, "grey") : "", alt: describe(facts) });
+  const terms = [["labels", facts.labels.join(", ") || "none"], ["image", facts.image_id], ["patient", facts.patient || "unknown"], ...Object.entries(facts.facts)];
+  find("query-facts").replaceChildren(make("dl", { className: "facts" }, ...terms.flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))])));
+}
+
+const describe = (facts) => [facts.labels.join(", ") || "no label", facts.facts.anatomy || facts.facts.plane || facts.facts.modality || ""].filter(Boolean).join(", ");
+
+function showCases(found, query) {
+  const list = find("found");
+  list.replaceChildren(...found.cases.map((one) => make("li", {}, caseOf(one))));
+  const among = `among ${counted(found.compared, "image")}`;
+  find("found-count").textContent = found.cases.length ? `${counted(found.cases.length, "case")} ${among}` : found.why_none || `none ${among}`;
+  find("found-title").textContent = query.text ? `Cases like "${query.text}"` : "Similar cases";
+  for (const line of found.notices) list.before(make("p", { className: "note" }, line));
+}
+
+// The end of an id tells neighbours apart.
+const short = (id) => (id.length > 30 ? id.split("/").slice(-2).join("/") : id);
+
+function caseOf(one) {
+  const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `run: ${target.class} ${percent(target.share)}${one.run.of > 1 ? `, ${target.target.replaceAll("_", " ")}` : ""}`)) : [];
+  const facts = [...Object.entries(one.facts).slice(0, 4).map(([, value]) => value), ...(one.images > 1 ? [`${one.images} images`] : [])].join(", ");
+  return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => ask({ rows: [one.row] })) },
+    one.pictured ? picture(address(one.row, "small"), "") : absent("case"),
+    make("span", { className: "words" },
+      make("span", { className: "top" }, make("span", {}, one.labels.join(", ") || "no label"), make("span", { title: "cosine" }, one.cosine.toFixed(2))),
+      ...said, make("span", { className: "id" }, facts), make("span", { className: "id line", title: one.study }, short(one.study))));
+}
+
+function drawFilters() {
+  const place = find("filters");
+  const choices = Object.entries(state.store.choices).slice(0, 5).map(([column, values]) => {
+    const choice = make("select", {}, make("option", { value: "" }, "all"), ...values.map((value) => make("option", { value }, value)));
+    choice.dataset.column = column;
+    return make("label", {}, column.replaceAll("_", " "), choice);
+  });
+  place.replaceChildren(...choices,
+    make("label", {}, "Further conditions", make("input", { type: "text", name: "where", placeholder: "age>=65; site!=A", autocomplete: "off" })),
+    make("label", {}, "Cases", make("select", { name: "k" }, ...[12, 24, 48, 96].map((count) => make("option", { value: count }, count)))),
+    make("label", { className: "check" }, make("input", { type: "checkbox", name: "images" }), "every image of a study"),
+    make("label", { className: "check" }, make("input", { type: "checkbox", name: "patient" }), "same patient too"));
+  // A text is asked with Enter, or when one goes on to something else.
+  let asked = "";
+  const now = () => { asked = place.elements.where.value; if (state.query) guarded(() => ask(state.query, { again: true })); };
+  place.onchange = (event) => { if (event.target.name !== "where") now(); };
+  place.onsubmit = (event) => { event.preventDefault(); now(); };
+  place.elements.where.onblur = () => { if (place.elements.where.value !== asked) now(); };
+}
+
+guarded(begin);

@@ -1,0 +1,1 @@
+"""How it learns: losses, steps, averages of weights, validation by study, and a state that a kill does not lose."""

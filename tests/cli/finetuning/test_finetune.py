@@ -1,0 +1,95 @@
+"""From a store to an encoder to a store again, by the commands as they are printed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cli.main import run
+from tests.finetune.lessons import TASK, write_lesson
+
+SMALL = [
+    *("--store", "pictures.store", "--encoder", "base", "--yes", "--workers", "0", "--dtype", "float32"),
+    *("--epochs", "1", "--batch", "16", "--head-shape", "8", "--lr", "1e-3"),
+]
+
+
+@pytest.fixture
+def lesson(tmp_path, monkeypatch):
+    write_lesson(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("lesson")
+def test_a_table_of_several_numbers_of_blocks_and_what_to_type_next(capsys):
+    assert run(["finetune", *SMALL, "--blocks", "1,2"]) == 0
+    printed, said = capsys.readouterr()
+    assert [line.split()[0] for line in printed.splitlines()[1:3]] == ["1", "2"]
+    assert "encoders/task-unfreeze-1-k1" in printed or "encoders/task-unfreeze-1-k2" in printed
+    assert "not yet evidence: these patients chose the epoch" in printed
+    assert "Next: the same command with --resume --then-probe" in printed
+    assert "epoch 1: validation loss" in said
+    assert run(["finetune", *SMALL, "--out", "one", "--method", "lora", "--lora-r", "2", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["recipe"]["lora"]["r"] == 2
+    assert document["history"][-1]["epoch"] == 1
+    assert run(["finetune", *SMALL, "--out", "one"]) == 2
+    assert "--out must be a new folder; one is a finished encoder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lesson")
+def test_the_encoder_is_judged_by_patients_whom_it_never_saw(capsys):
+    arguments = [*SMALL, "--out", "tuned", "--head", "knn", "--then-probe", "--hold-out", "0.4"]
+    arguments += ["--validation-share", "0.25"]
+    assert run(["finetune", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "tuned.store: its own store; judged on patients whom it has never seen" in printed
+    assert "finding: 12 studies of 12 patients, evaluated in every run" in printed
+    # Finished, it is judged again without another training.
+    assert run(["finetune", *arguments, "--resume", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["judged"]["comparison"]["units"] == 12
+    assert run(["info", "tuned.store"]) == 0
+    assert "fine-tuned  unfreeze of base" in capsys.readouterr().out
+    assert run(["verify", "tuned.store"]) == 0
+    assert run(["probe", "--store", "tuned.store", "--task", TASK, "--head", "knn"]) == 1
+    assert "--trained-patients leave-out leaves them out" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lesson")
+def test_every_study_is_answered_by_an_encoder_that_never_saw_its_patient(capsys):
+    assert run(["finetune", *SMALL, "--out", "crossed", "--folds", "2", "--validation-share", "0.25"]) == 0
+    printed, said = capsys.readouterr()
+    assert "crossed/out_of_fold.parquet: 24 units out of fold" in printed
+    assert "sign: auroc" in printed
+    assert "fold 2 of 2" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--blocks", "2,two"],
+            "--blocks must be a number, several with commas between, or all; found '2,two'",
+        ),
+        (["--head-shape", "512;128"], "--head-shape must be widths with commas between, or linear"),
+        (
+            ["--method", "lora", "--lora-targets", "q,w"],
+            "--lora-targets must be some of q, k, v, out, fc1, fc2",
+        ),
+        (["--rotate", "45"], "--rotate must be from 0 to 30"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_read(capsys, arguments, message):
+    assert run(["finetune", "--store", "gone", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lesson")
+def test_without_a_gpu_somebody_has_to_say_so(capsys):
+    arguments = [word for word in SMALL if word != "--yes"]
+    assert run(["finetune", *arguments, "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no GPU: a picture takes " in said
+    assert "and 1 epoch about " in said
