@@ -17,7 +17,19 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_phantom_mura(folder, patients=24, seed=0)
     arguments = ["extract", "--dataset", "mura", "--root", str(folder / "MURA-v1.1"), "--encoder", "hog"]
     assert run([*arguments, "--store", str(folder / "mura.store")]) == 0
-    probe = ["probe", "--head", "mlp", "--draws", "20", "--folds", "2", "--out", str(folder / "run")]
+    probe = [
+        "probe",
+        "--head",
+        "mlp",
+        "--draws",
+        "20",
+        "--folds",
+        "2",
+        "--final",
+        "refit",
+        "--out",
+        str(folder / "run"),
+    ]
     assert run([*probe, "--store", str(folder / "mura.store")]) == 0
     return folder
 

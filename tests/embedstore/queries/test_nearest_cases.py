@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.queries.nearest_cases import Asked, unit_index
+from embedstore.queries.nearest_cases import Asked, UnitIndex, unit_index
 from embedstore.queries.search import Index
 
 # Vectors along the axes and along the diagonals, whose lengths are whole: equal cosines are frequent, and exact.
@@ -73,7 +74,10 @@ def test_whatever_is_asked_the_units_are_those_of_brute_force(data: st.DataObjec
     ]
     k = data.draw(st.integers(1, 5))
     everything = data.draw(st.booleans())
-    found = grouped.nearest(asked, k=k, findable=None if everything else findable)
+    # However few images are looked at first.
+    first = data.draw(st.integers(1, 6))
+    with mock.patch.object(UnitIndex, "_first_width", return_value=first):
+        found = grouped.nearest(asked, k=k, findable=None if everything else findable)
     for one, hits in zip(asked, found, strict=True):
         expected = brute_force(index, units, one, k, findable | everything)
         assert [(hit.unit_id, f"i{hit.position}") for hit in hits] == [pair[:2] for pair in expected]
