@@ -49,7 +49,7 @@ def exported(tmp_path_factory):
         es.write_phantom_mura(".", patients=20)
         es.extract("mura", "mura.store", root="MURA-v1.1")
         commands = re.findall(r"^\$ embed (export .+)$", PAGE, re.MULTILINE)
-        assert len(commands) == 3
+        assert len(commands) == 5
         for command in commands:
             assert run(shlex.split(command)) == 0, command
     finally:

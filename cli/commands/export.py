@@ -96,6 +96,7 @@ def command(
     summary = export_store(open_store(source), paths[-1], options)
     if as_json:
         left_out = {"failed": summary.failed, "pending": summary.pending, "zero": summary.zero}
+        left_out |= {"without_file": summary.without_file} if summary.without_file else {}
         print_json(
             {"store": str(source), "target": str(paths[-1]), "rows": summary.rows, "left_out": left_out}
         )
@@ -111,6 +112,8 @@ def _print(summary: ExportSummary) -> None:
         )
     if summary.pending:
         click.echo(f"  left out: {plural(summary.pending, 'image')} not extracted yet")
+    if summary.without_file:
+        click.echo(f"  left out: {plural(summary.without_file, 'image')} whose file is not where it lay")
     if summary.zero:
         click.echo(
             f"  left out: {plural(summary.zero, 'image')} whose vector is zero and has no direction; "

@@ -70,6 +70,8 @@ class ExportSummary(Brief):
         Rows written.
     failed, pending, zero
         Rows of the store that were left out: without a vector, not extracted yet, and with a vector that is zero.
+    without_file
+        Rows that were left out of a table of files, because theirs is not where it lay.
     """
 
     target: Path
@@ -77,6 +79,7 @@ class ExportSummary(Brief):
     failed: int
     pending: int
     zero: int
+    without_file: int = 0
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -85,6 +88,7 @@ class ExportSummary(Brief):
             "failed": self.failed,
             "pending": self.pending,
             "zero": self.zero,
+            "without_file": self.without_file,
         }
 
 
@@ -145,6 +149,7 @@ def export_store(
         normalise=asked.normalise,
         with_labels=asked.with_labels or asked.viewer is not None,
     )
+    chosen = len(rows.rows)
     rows = _for_viewer(rows, asked)
     # An HDF5 file being written is unreadable after a kill: only a finished one gets the name.
     partial = target.with_name(target.name + ".partial")
@@ -159,6 +164,7 @@ def export_store(
         int(np.sum(store.status == FAILED)),
         int(np.sum(store.status == PENDING)),
         rows.zero,
+        chosen - len(rows.rows),
     )
 
 

@@ -41,6 +41,8 @@ class ExportRows:
         Whether each target of each task becomes a column.
     beside
         Further columns of the file -> their cells; a user's column of such a name gets a ``_`` behind it.
+    reserved
+        Names that a reader keeps for itself: a user's column of such a name gets a ``_``, too.
     """
 
     store: Store
@@ -50,6 +52,7 @@ class ExportRows:
     normalise: bool
     with_labels: bool
     beside: Mapping[str, pa.Array] = field(default_factory=dict)
+    reserved: frozenset[str] = frozenset()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,7 +84,8 @@ class ExportRows:
             labelled = with_labels(bare, task, manifest)
             for target in task.targets:
                 columns[label_name(name, target)] = labelled.column(target).cast(pa.string())
-        names = {name: f"{name}_" if name.rstrip("_") in self.beside else name for name in columns}
+        ours = {*self.beside, *self.reserved}
+        names = {name: f"{name}_" if name.rstrip("_") in ours else name for name in columns}
         return pa.table({names[name]: column for name, column in columns.items()} | dict(self.beside))
 
     @property

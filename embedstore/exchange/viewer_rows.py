@@ -17,6 +17,8 @@ from embedstore.similarity.exact_search import ExactSearch
 
 NEIGHBORS = 15
 _SAMPLE_ROWS = 20_000
+# Fields that every sample of FiftyOne has.
+_OF_FIFTYONE = frozenset({"id", "tags", "metadata", "created_at", "last_modified_at"})
 _NEIGHBORS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -60,11 +62,13 @@ def with_places(rows: ExportRows, options: ViewerOptions) -> ExportRows:
 
 
 def with_files(rows: ExportRows, key: Key | None = None) -> ExportRows:
-    """Return the rows of an export with ``filepath``: where each file lies, null where that is not known."""
+    """Return the rows whose files lie where they lay, with ``filepath``; of the others a viewer shows nothing."""
     places = ImageFiles(key).paths(rows.store)
     known = [places.get(name) for name in rows.manifest.column("image_id").to_pylist()]
     paths = [str(place.absolute()) if place is not None and place.is_file() else None for place in known]
-    return replace(rows, beside={"filepath": pa.array(paths, pa.string())})
+    there = np.array([path is not None for path in paths], np.bool_)
+    found = pa.array([path for path in paths if path is not None], pa.string())
+    return replace(rows, rows=rows.rows[there], beside={"filepath": found}, reserved=_OF_FIFTYONE)
 
 
 def plane_of(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

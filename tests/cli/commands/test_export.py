@@ -47,7 +47,7 @@ def test_a_vector_without_a_direction_is_no_query_and_is_not_found(capsys):
     assert "Error: the query's vector is zero" in capsys.readouterr().err
     assert run(["search", "i11.png", "--store", "s"]) == 1
     assert run(["search", "--id", "i0.png", "--store", "s", "-k", "20", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["neighbors"]
+    found = json.loads(capsys.readouterr().out)["hits"]
     # The query and the other image of its patient are left out, as is the black image.
     assert {entry["image_id"] for entry in found} == {f"i{number}.png" for number in range(2, 11)}
 

@@ -93,10 +93,9 @@ def test_a_file_for_atlas_holds_places_neighbours_and_pictures_and_leaves_the_us
 
 
 def test_a_table_for_fiftyone_holds_where_each_file_lies(store: Store, tmp_path: Path) -> None:
-    export_store(store, tmp_path / "f.csv", ExportOptions(viewer="fiftyone"))
-    paths = pa.csv.read_csv(
-        tmp_path / "f.csv", convert_options=pa.csv.ConvertOptions(strings_can_be_null=True)
-    )["filepath"].to_pylist()
-    assert paths == [*(str(tmp_path / f"{row}.png") for row in range(ROWS - 1)), None]
+    summary = export_store(store, tmp_path / "f.csv", ExportOptions(viewer="fiftyone"))
+    assert (summary.rows, summary.without_file) == (ROWS - 1, 1)
+    paths = pa.csv.read_csv(tmp_path / "f.csv")["filepath"].to_pylist()
+    assert paths == [str(tmp_path / f"{row}.png") for row in range(ROWS - 1)]
     with pytest.raises(UsageError, match=r"`viewer` and the suffix must fit: atlas \(.parquet\); fiftyone"):
         export_store(store, tmp_path / "f.h5", ExportOptions(viewer="fiftyone"))
