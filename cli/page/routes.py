@@ -233,7 +233,7 @@ def build_app(page: Page) -> Starlette:
     store = "/stores/{store}"
     routes = [
         Route("/", page.look),
-        Route("/contents", page.contents),
+        Route("/contents", _answered(page.contents)),
         Route("/search", _answered(page.search), methods=["POST"]),
         Route("/send", _answered(page.send), methods=["POST"]),
         Route("/rows", _answered(page.rows), methods=["POST"]),

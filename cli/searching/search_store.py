@@ -219,6 +219,7 @@ class StoreSearch:
         beside: RunBeside | None,
     ) -> list[SearchHit]:
         positions = [hit.position for hit in hits]
+        counts = units.images_of(positions, findable)
         records = self.index.table.take(pa.array(positions, pa.int64())).to_pylist()
         labels = self.labels.of_images(positions, options.task)
         said = [None] * len(hits) if beside is None else beside.of_images(positions)
@@ -231,12 +232,12 @@ class StoreSearch:
                 query=queries[hit.asked].name,
                 patient_id=record["patient_id"],
                 study_id=record["study_id"],
-                images=int(np.count_nonzero((units.units == hit.unit_id) & findable)),
+                images=int(images),
                 record={name: cell for name, cell in record.items() if cell is not None},
                 labels=of_tasks,
                 beside=of_run,
             )
-            for hit, record, of_tasks, of_run in zip(hits, records, labels, said, strict=True)
+            for hit, images, record, of_tasks, of_run in zip(hits, counts, records, labels, said, strict=True)
         ]
 
     def _units(self, group: str) -> UnitIndex:

@@ -121,6 +121,11 @@ class UnitIndex:
             pending, width = np.array(unfinished, np.int64), min(total, width * _WIDER)
         return found
 
+    def images_of(self, positions: Sequence[int], findable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Return (k,) how many images that may be found the unit of each of `positions` has."""
+        counts = np.bincount(self._codes[findable], minlength=self._unit_count)
+        return counts[self._codes[np.asarray(positions, np.int64)]]
+
     def _first_width(self, asked: Sequence[Asked], k: int, total: int) -> int:
         """Return how many images to look at first: those of `k` units and what is left out, with some room."""
         own = max((len(one.image_ids) for one in asked), default=0)

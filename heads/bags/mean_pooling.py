@@ -131,7 +131,7 @@ def _eigenbasis(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         products = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
         for start in range(0, len(rows), _ROWS):
             some = rows[start : start + _ROWS].double() * root[start : start + _ROWS]
-            products += some.T @ some
+            products.addmm_(some.T, some)
     values, vectors = torch.linalg.eigh(products)
     kept = values > _LEAST_VALUE * values[-1].clamp_min(torch.finfo(torch.float64).tiny)
     values, vectors = values[kept], vectors[:, kept]

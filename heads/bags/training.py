@@ -24,9 +24,9 @@ from heads.solvers.imbalance import FOCUS, case_weights, focal_to_natural, shift
 from heads.stages import counted
 from heads.torch_threads import one_thread
 
-# Features of folds that are trained side by side: half as many cells as the vectors have, and 64 MB at least.
+# Features of folds that are trained side by side: a third as many cells as the vectors have, and 64 MB at least.
 _LEAST_CELLS = 1 << 24
-_SHARE = 0.5
+_SHARE = 0.33
 # Cells of the projected images of a part of a batch: few enough to stay in a core's cache.
 _PART_CELLS = 1 << 21
 

@@ -14,14 +14,15 @@ from embedstore.view import MISSING
 from heads.comparing.calibration_curves import CalibrationCurve, calibration_curves
 from heads.lumbar.grades import GRADE_METRICS, draw_grades
 from heads.lumbar.rsna_score import AS_GIVEN, SCORE, draw_run_score, is_of_the_competition
+from heads.lumbar.severity_results import draw_cells
 from heads.scores import Floats
 from heads.statistics.bootstrap import Difference, Draws, Estimate, holm, paired_difference
 from heads.statistics.evaluation import Drawn, Scored, decide, draw_metrics
 
-CALIBRATION = ("log_loss", "ece")
 SCORES = (SCORE, AS_GIVEN)
+CALIBRATION = ("log_loss", "ece")
 # With differences to the baseline. An ECE is a sum that noise only adds to, so its differences say little.
-DIFFERENCES = (*GRADE_METRICS, SCORE, CALIBRATION[0])
+DIFFERENCES = (*GRADE_METRICS, SCORE, "log_loss")
 OF_CONDITION = ("kappa", "accuracy")
 RUN, RESPONSES, PRIOR = "run", "responses", "prior"
 
@@ -59,7 +60,8 @@ class ComparedAnswers:
     cells
         Labelled cells that it answered.
     metrics
-        `GRADE_METRICS` of all cells, and with probabilities the RSNA score (of all 25 targets) and `CALIBRATION`.
+        `GRADE_METRICS` of all cells, and with probabilities the RSNA score (of all 25 targets), the log loss (mean over
+        targets) and the ECE (of all cells).
     conditions
         Condition -> `OF_CONDITION`.
     calibration
@@ -167,7 +169,8 @@ def _drawn(
     if of_competition:
         scores = draw_run_score(scored, of_competition)
         found |= {name: scores[name] for name in SCORES}
-    return found | draw_metrics(scored, CALIBRATION)
+    # The studies in common are often too few for the bins of a target, so an ECE is that of all cells together.
+    return found | draw_metrics(scored, ("log_loss",)) | draw_cells(scored, ("ece",))
 
 
 def _on_cells_of(

@@ -98,6 +98,14 @@ def draw_all_cells(scored: Scored) -> dict[str, Drawn]:
     }
 
 
+def draw_cells(scored: Scored, names: Sequence[str]) -> dict[str, Drawn]:
+    """Return metrics of the labelled cells of all targets together, each of which counts as a unit."""
+    y = _truth(scored)
+    unit, column = np.nonzero(y != MISSING)
+    draws = Draws(scored.draws.counts, scored.draws.patient_of_unit[unit])
+    return draw_metrics(_cells(y[unit, column], scored.probabilities[unit, column], draws), names)
+
+
 def _of_cells(scored: Scored, positions: Sequence[int]) -> dict[str, Drawn]:
     of_part = Scored(scored.y[:, positions], scored.probabilities[:, positions], scored.draws)
     found = draw_all_cells(of_part)
@@ -111,7 +119,7 @@ def _of_cells(scored: Scored, positions: Sequence[int]) -> dict[str, Drawn]:
     # Without a single labelled cell there is nothing to state.
     if "auroc" in of_severe:
         found[AUROC_OF_SEVERE] = of_severe["auroc"]
-    return found | draw_metrics(_cells(known, probabilities, draws), _OF_PROBABILITIES)
+    return found | draw_cells(of_part, _OF_PROBABILITIES)
 
 
 def _cells(y: npt.NDArray[np.int64], probabilities: Floats, draws: Draws) -> Scored:

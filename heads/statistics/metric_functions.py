@@ -348,6 +348,8 @@ def _classes_overlap(positive: Flags, logit: Floats, weights: Array) -> Flags:
 def _first_drawn(order: Array, logit: Floats, weights: Array) -> Floats:
     """Return the logit of the first case in an order that each draw has, (draws,); NaN where it has none of them."""
     found = np.full(len(weights), np.nan)
+    if not len(order):  # no case at all has the class
+        return found
     # A case is drawn two times in three: of the first few one nearly always is.
     few = np.take(weights, order[:_FEW], axis=1) > 0
     there = few.any(1)

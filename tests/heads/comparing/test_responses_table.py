@@ -23,6 +23,8 @@ from heads.lumbar.rsna_score import for_rsna_score, rsna_score
 from heads.reporting.responses_page import render_responses
 from heads.runs.run import Run
 from heads.scores import Floats
+from heads.statistics.metric_functions import ece
+from heads.statistics.metrics import ece_bins
 from tests.heads.comparing.encoder_runs import documented, run_of
 from tests.views import make_view
 
@@ -117,6 +119,9 @@ def test_probabilities_of_a_file_have_a_score_a_log_loss_and_a_curve(lumbar: Run
     y = lumbar.evaluated.y[:, _order(lumbar)]
     expected = np.mean([log_loss(y[:, at], slots[:, at], labels=[0, 1, 2]) for at in range(25)])
     assert generated.metrics["log_loss"].value == pytest.approx(expected, abs=1e-6)
+    # All cells together: a target alone has too few studies for bins.
+    of_cells = ece(y.ravel(), slots.reshape(-1, 3), bins=ece_bins(y.size))[0]
+    assert generated.metrics["ece"].value == pytest.approx(of_cells, abs=1e-3)
     for name, submitted in (("rsna_score", for_rsna_score(slots)), ("rsna_score_as_given", slots)):
         assert generated.metrics[name].value == pytest.approx(
             rsna_score(y, submitted, draws=2)["rsna_score"].value, abs=1e-6

@@ -144,6 +144,13 @@ def test_classwise_ece_is_the_mean_over_classes() -> None:
     assert metrics.ece(y, probabilities)[0] == pytest.approx(np.mean(each))
 
 
+def test_a_class_without_a_case_has_no_calibration_slope() -> None:
+    """Of three classes one never occurs: nothing says how steep its probabilities should be."""
+    y = np.array([0, 1, 0, 1, 0, 1])
+    probabilities = np.random.default_rng(0).dirichlet((1, 1, 1), 6)
+    assert np.isnan(metrics.calibration_slope(y, probabilities)[0])
+
+
 def test_calibration_slope_and_intercept_are_the_logistic_regression_on_the_logit() -> None:
     y, probabilities = _cases(2)
     logit = np.log(probabilities[:, 1] / probabilities[:, 0])
