@@ -18,6 +18,7 @@ _OPTIONS = {
     "rotate_deg": "--rotate",
     "head_widths": "--head-shape",
     "views": "--cache-views",
+    "viewer": "--for",
 }
 ADVICE = {
     Advice.REPAIR: "Run: embed verify --repair",

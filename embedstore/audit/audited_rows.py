@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedstore.queries.manifest_columns import column_text, patient_names
+from embedstore.queries.manifest_columns import column_text, own_unit_names, patient_names
 from embedstore.queries.search import zero_rows
 from embedstore.similarity.exact_search import ExactSearch
 from embedstore.similarity.scan import Floats, Rows
@@ -51,6 +51,11 @@ class AuditedRows:
     def splits(self) -> npt.NDArray[np.str_]:
         """(n,) splits, ``""`` where there is none."""
         return column_text(self.table, "split")
+
+    @cached_property
+    def studies(self) -> npt.NDArray[np.str_]:
+        """(n,) studies; an image without one is one of its own."""
+        return own_unit_names(self.table, "study")
 
     @cached_property
     def named_patients(self) -> npt.NDArray[np.str_]:

@@ -51,10 +51,14 @@ def near_duplicates(
     measure
         What that number is, for people.
     """
+    groups = list(_joined(len(rows), [(one, other) for one, other, _ in pairs]))
+    group_of = {int(row): number for number, group in enumerate(groups) for row in group}
+    least: dict[int, float] = {}
+    for one, _, score in pairs:
+        least[group_of[one]] = min(score, least.get(group_of[one], score))
     found = []
-    for group in _joined(len(rows), [(one, other) for one, other, _ in pairs]):
-        inside = set(group)
-        alike = min(score for one, other, score in pairs if one in inside and other in inside)
+    for number, group in enumerate(groups):
+        alike = least[number]
         found.append(
             Finding(
                 kind=NEAR,
@@ -140,8 +144,7 @@ def _learned(rows: AuditedRows, group: Sequence[int] | Rows) -> tuple[str, ...]:
 
 def _matters(rows: AuditedRows, group: Rows) -> bool:
     """Return whether copies lie in several studies or splits; two views that look alike do not."""
-    studies = rows.table.column("study_id").to_pylist()
-    return len({studies[row] or row for row in group}) > 1 or len(set(rows.splits[group].tolist())) > 1
+    return len(set(rows.studies[group].tolist())) > 1 or len(set(rows.splits[group].tolist())) > 1
 
 
 def _where(rows: AuditedRows, group: Rows) -> str:

@@ -118,8 +118,11 @@ def alike_pairs(pictures: Pictures, content: Rows) -> npt.NDArray[np.int64]:
         some = np.arange(start, min(start + _AT_ONCE, len(rows)))
         cosines = units[some] @ units.T
         cosines[np.arange(len(some)), some] = -2
-        best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
-        near[some], away[some] = rows[best], 1 - np.take_along_axis(cosines, best, 1)
+        best = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        of_best = np.take_along_axis(cosines, best, 1)
+        order = np.argsort(-of_best, axis=1, kind="stable")
+        near[some] = rows[np.take_along_axis(best, order, 1)]
+        away[some] = 1 - np.take_along_axis(of_best, order, 1)
     typical = float(np.quantile(away[:, 0], _ALIKE))
     mutual = _mutual([(rows, near, np.where(away <= typical, away, np.inf))], below=0.0)
     return np.array(sorted(mutual), np.int64).reshape(-1, 2)

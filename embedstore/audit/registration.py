@@ -7,7 +7,7 @@ fine detail (a difference of Gaussians), by the peak of their cross-correlation:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,9 @@ class Detail:
 
     pixels: npt.NDArray[np.uint8]
 
-    @cached_property
+    @property
     def plain(self) -> Spectra:
-        """Its spectrum as it is, (1, rows, columns)."""
+        """Its spectrum as it is, (1, rows, columns); not kept, for it is four times as large as the picture."""
         return _spectra(self.pixels.astype(np.float32)[None])
 
     def moved(self) -> Spectra:

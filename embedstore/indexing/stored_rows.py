@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedstore.errors import UsageError
 from embedstore.similarity.mapped_rows import MappedRows, RowFile
 from embedstore.similarity.scan import Rows
 from embedstore.store.layout import VECTORS
@@ -65,8 +66,25 @@ def states_from_json(document: Mapping[str, list[object]]) -> dict[str, ChunkSta
     return states
 
 
+def can_be_mapped(store: Store) -> bool:
+    """Whether all parts of a store are of one dtype."""
+    return len({part.plan.arrays[VECTORS].numpy_dtype for part in store.parts}) <= 1
+
+
 def mapped_vectors(store: Store) -> MappedRows:
-    """Return the vectors of a store by its rows; those of a chunk that is not finished must not be asked for."""
+    """Return the vectors of a store by its rows; those of a chunk that is not finished must not be asked for.
+
+    Raises
+    ------
+    UsageError
+        If parts are of several dtypes.
+    """
+    kinds = {part.plan.arrays[VECTORS].numpy_dtype for part in store.parts} or {np.dtype(np.float16)}
+    if len(kinds) > 1:
+        raise UsageError(
+            f"store {store.path} has parts of {' and '.join(sorted(map(str, kinds)))}, which lists do not join: it can "
+            "only be searched exactly"
+        )
     files = []
     for part in store.parts:
         plan = part.plan
@@ -74,7 +92,4 @@ def mapped_vectors(store: Store) -> MappedRows:
         for chunk in range(plan.chunks):
             rows = min(plan.chunk_rows, plan.rows - chunk * plan.chunk_rows)
             files.append(RowFile(part.layout.chunk_name(VECTORS, array, chunk), rows))
-    # Parts of one store may differ in width; FAISS and the products widen either.
-    kinds = {part.plan.arrays[VECTORS].numpy_dtype for part in store.parts}
-    (kind,) = kinds or {np.dtype(np.float16)}
-    return MappedRows(files, store.identity.dim, kind)
+    return MappedRows(files, store.identity.dim, kinds.pop())

@@ -16,6 +16,7 @@ from embedstore.brief import Brief
 from embedstore.errors import DataError
 from embedstore.files import StrPath
 from embedstore.indexing.list_index import LISTS_FROM, RECALL, stored_lists
+from embedstore.indexing.stored_rows import can_be_mapped
 from embedstore.queries.conditions import Where, parse_conditions, rows_where
 from embedstore.similarity.exact_search import ExactSearch
 from embedstore.similarity.list_search import ListSearch
@@ -265,7 +266,7 @@ def build_index(
     ['XR_WRIST', 'XR_WRIST']
     """
     store = as_store(store)
-    if lists or (lists is None and store.rows >= LISTS_FROM):
+    if lists or (lists is None and store.rows >= LISTS_FROM and can_be_mapped(store)):
         return _index_of_lists(store, where, recall, say)
     embeddings = store.embeddings()
     table = store.table.take(pa.array(embeddings.rows))
