@@ -84,7 +84,7 @@ def test_slides_are_imported_labelled_probed_and_predicted(capsys):
     assert json.loads((run_folder / "run.json").read_text())["identity"]["declared"]["encoder"] == "uni2"
     capsys.readouterr()
     assert run(["search", "--id", "S01/0000", "--store", "s", "-k", "3", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["neighbors"]
+    found = json.loads(capsys.readouterr().out)["hits"]
     assert sum(int(entry["image_id"][1:3]) % 2 for entry in found) >= 2
 
 
