@@ -120,7 +120,7 @@ def test_each_target_is_learned_and_said_as_if_it_were_alone_with_its_images(
     masked = replace(view, image_of_target=mask)
     # The same folds for all: they are stratified by the labels of every target.
     fold_of_unit = np.random.default_rng(0).permutation(np.arange(len(view.unit_ids)) % MASKED_FOLDS)
-    monkeypatch.setattr(fitting, "assign_folds", lambda *_, **__: fold_of_unit)
+    monkeypatch.setattr(select_inputs, "assign_folds", lambda *_, **__: fold_of_unit)
     groups = np.arange(len(view.unit_ids))
 
     def fitted(some: View) -> Fitted:

@@ -16,7 +16,7 @@ from heads.protocol.options import ProbeOptions
 from heads.protocol.predictions import schema
 from heads.reporting.page import REPORT_FILE, save_report
 from heads.runs.run import Run
-from heads.runs.run_files import save_run
+from heads.runs.run_files import ESCALATION_FILE, save_run
 from tests.paths import PROJECT
 from tests.views import make_view, probed
 
@@ -61,7 +61,8 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_every_file_of_a_run_is_listed(run: Run, blended: Run) -> None:
     of_part = {path.name for path in (blended.folder.parent / "part").iterdir()}
-    assert set(named("# A run folder")) == {path.name for path in run.folder.iterdir()} | of_part
+    later = {ESCALATION_FILE}
+    assert set(named("# A run folder")) == {path.name for path in run.folder.iterdir()} | of_part | later
 
 
 def test_every_key_of_a_part_is_listed(blended: Run) -> None:
