@@ -61,8 +61,12 @@ def test_the_demo_ends_with_what_it_made_numbers_with_intervals_and_commands_to_
     assert "phantom" in printed
     # A demo's folder may hold tasks of its user.
     assert "$ embed probe --task abnormal --head logistic" in printed
-    commands = [line.strip() for line in printed.splitlines()[-4:] if line.strip().startswith("embed ")]
+    closing = printed.partition("these need no options:")[2]
+    *commands, of_the_tower = [line.strip() for line in closing.splitlines() if line.startswith("  embed ")]
     assert len(commands) == 3
+    assert of_the_tower.startswith(
+        "embed finetune --encoder siglip-random"
+    )  # the command is tested in tests/cli/finetuning
     for line in commands:
         done = subprocess.run(
             [*EMBED, *line.split()[1:]], cwd=folder, capture_output=True, text=True, check=False
