@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,14 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.files import canonical_json, content_sha256, sealed, sha256_bytes, write_durable
+from embedstore.files import (
+    TEMPORARY_SUFFIX,
+    canonical_json,
+    content_sha256,
+    sealed,
+    sha256_bytes,
+    write_durable,
+)
 from embedstore.indexing.stored_rows import ChunkState, chunk_states, mapped_vectors, states_from_json
 from embedstore.similarity.list_search import (
     ListSearch,
@@ -227,10 +233,10 @@ def _write(
     name = _file_name(store, states)
     try:
         folder.mkdir(exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        os.close(descriptor)
-        write_lists(lists.index, Path(temporary))
-        os.replace(temporary, folder / name)
+        # By FAISS itself, so that whoever may read the store may read this.
+        temporary = folder / f"{name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+        write_lists(lists.index, temporary)
+        temporary.replace(folder / name)
         sums = (folder / name).with_suffix(".crc")
         write_durable(sums, lists.checksums.astype("<u4").tobytes(), label="index")
         document = {
