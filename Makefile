@@ -15,9 +15,10 @@ EXTRAS := dev
 demo: $(READY)
 	$(BIN)/embed demo --out demo
 
-# Two files at a time, and one thread for each: threads of two processes on two cores wait for each other.
+# Three files at a time on two cores, since tests of processes wait for these, and one thread for each: threads of several
+# processes on few cores wait for each other.
 test: $(DEV_READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint types floors test
 

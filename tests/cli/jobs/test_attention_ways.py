@@ -42,8 +42,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words += ["--head", "attention", "--folds", "2", "--draws", "10", "--out", str(folder / "runs")]
     words += ["--final", "refit"]
     with pytest.MonkeyPatch.context() as patch:
-        # One point of the grid: that the best one is chosen is tested with the head.
-        one = AttentionFamily(points=({"l2": 1e-2},))
+        # One point of the grid and fewer steps: how heads are chosen and trained is tested with the head.
+        one = AttentionFamily(points=({"l2": 1e-2, "minimum_steps": 80},))
         patch.setattr(AttentionHead, "family", staticmethod(lambda: one))
         patch.setattr(probe_store, "save_report", lambda path, runs, **given: None)
         assert run(words) == 0
