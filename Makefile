@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # What has been set up: to use it, and to work on it.
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
-# Modules are compiled when they are first imported: of all that is installed, few are.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP_FLAGS :=
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 EXTRAS := dev
 
 .PHONY: demo test check lint types floors bench clean
