@@ -134,6 +134,14 @@ def patients_of_store(store: Path, identity: Identity) -> TrainedPatients | None
     return found
 
 
+def parts_in_training(
+    store: Path, identity: Identity, patients: Iterable[str]
+) -> npt.NDArray[np.str_] | None:
+    """Return what part each patient had in the fine-tuning of a store's encoder; raises as `patients_of_store`."""
+    found = patients_of_store(store, identity)
+    return None if found is None else found.parts_of(patients)
+
+
 def _read(path: Path) -> TrainedPatients:
     try:
         document = json.loads(path.read_bytes())

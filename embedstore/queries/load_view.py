@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from embedstore.errors import DataError
 from embedstore.files import StrPath
-from embedstore.finetuned.trained_patients import patients_of_store
+from embedstore.finetuned.trained_patients import parts_in_training
 from embedstore.queries.conditions import Where, parse_conditions
 from embedstore.queries.manifest_columns import (
     chosen_rows,
@@ -179,7 +179,7 @@ def load_views(
         sources=tuple(source for store in opened for source in store.sources),
         store_dtype=str(np.result_type(*(store.dtype for store in opened))),
         image_kinds={column: images.columns[column] for column in KINDS},
-        trained=_trained(opened[0], patients),
+        trained=parts_in_training(opened[0].path, opened[0].identity, patients.tolist()),
     )
 
 
@@ -341,12 +341,6 @@ def _join(pieces: Sequence[_LabelledImages]) -> _LabelledImages:
 
 def _no_label(task: Task) -> str:
     return f"no label in task {task.name}"
-
-
-def _trained(store: Store, patients: npt.NDArray[np.str_]) -> npt.NDArray[np.str_] | None:
-    """Return what part the units' patients had in the fine-tuning of the stores' encoder; of one identity, one list."""
-    found = patients_of_store(store.path, store.identity)
-    return None if found is None else found.parts_of(patients.tolist())
 
 
 def _answerable(
