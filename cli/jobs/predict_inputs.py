@@ -20,7 +20,7 @@ from embedstore.errors import EmbedError, UsageError
 from embedstore.files import StrPath
 from embedstore.inputs.file_units import FileUnits, WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
-from embedstore.inputs.study_crops import HEADER_COLUMNS, StudyCrops, crops_of_files
+from embedstore.inputs.study_crops import HEADER_COLUMNS, LookAgain, StudyCrops, crops_of_files
 from embedstore.inputs.unit_chunks import FileUnitsChunk
 from embedstore.inputs.user_files import find_files
 from embedstore.keys.key_file import read_key
@@ -232,8 +232,10 @@ def _open_files(
     if localiser is None:
         files = units_of_files(found.files, sources, wanted)
     else:
+        second = localiser.second
+        again = None if second is None else LookAgain(rule=second.rule, refine=second.refine)
         rule, held = crop_rule_of(run), levels_of(localiser)
-        files = crops_of_files(found.files, sources, wanted, rule, localiser.locate, found=held)
+        files = crops_of_files(found.files, sources, wanted, rule, localiser.locate, again=again, found=held)
     if sources.key is not None and asked.with_paths:
         notify(
             "ids are keyed, and answers name their files beside them (path), in folders that may be named after "

@@ -17,7 +17,7 @@ _COLUMNS = {
     "level_accuracy": "level right",
     "all_levels_right": "all five right",
 }
-_ROWS = {"localised": "", "mean_position": "  mean position"}
+_ROWS = {"localised": "", "mean_position": "  mean position", "first_look": "  first look"}
 
 
 def print_level_errors(document: Mapping[str, Any]) -> None:
@@ -30,6 +30,8 @@ def print_level_errors(document: Mapping[str, Any]) -> None:
     click.echo(f"{'out of fold':<17}{'points':>7}" + "".join(f"  {title:<19}" for title in _COLUMNS.values()))
     for group in document["errors"]["localised"]:
         for row, label in _ROWS.items():
+            if row not in document["errors"]:
+                continue
             metrics = document["errors"][row].get(group, {})
             cells = "".join(f"  {_cell(name, metrics.get(name)):<19}" for name in _COLUMNS)
             click.echo(f"{label or group:<17}{metrics['median_mm']['n']:>7,}{cells}".rstrip())

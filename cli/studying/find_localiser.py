@@ -71,7 +71,7 @@ def localiser_of_run(run: Run, *, named: StrPath | None = None, places: Sequence
             )
     else:
         looked = [run.folder.absolute().parent, *(Path(place) for place in places)]
-        folder = next((place for place in _runs_in(looked) if digest_of_localiser(place) == digest), None)
+        folder = folder_of_localiser(digest, looked)
         if folder is None:
             raise UsageError(
                 f"run {shown(run.folder)} learned from crops of localiser {digest[:_SHOWN]}, which is not in "
@@ -83,6 +83,11 @@ def localiser_of_run(run: Run, *, named: StrPath | None = None, places: Sequence
         holder=f"run {shown(run.folder)}, by its localiser {shown(_folder(found))},",
     )
     return found
+
+
+def folder_of_localiser(digest: str, places: Sequence[Path]) -> Path | None:
+    """Return the run of a localiser: one of `places`, or in one of them; None if it is not there."""
+    return next((place for place in _runs_in(places) if digest_of_localiser(place) == digest), None)
 
 
 def levels_of(localiser: Localiser) -> LevelPoints | None:

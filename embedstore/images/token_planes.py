@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import DataError
-from embedstore.geometry import FloatArray, pixel_to_patient_mm
+from embedstore.geometry import FloatArray, directions, pixel_to_patient_mm
+from embedstore.images.crop import CropBox
 from embedstore.images.preprocess import PRESETS, PreprocessSpec, aspect_to_mend, padded_shape
 from embedstore.slices.planes import SlicePlanes
 
@@ -55,6 +56,48 @@ def token_planes(
         spacings[known] = chosen.spacings_mm * token_px
         shapes[known] = np.array(grid_shape, float)
     return SlicePlanes(orientations, positions, spacings, shapes)
+
+
+def crop_token_planes(
+    planes: SlicePlanes, boxes: Sequence[CropBox], grid_shape: tuple[int, int]
+) -> SlicePlanes:
+    """Return the planes of the token grids of crops, whatever the preset: each fills the square with its whole box.
+
+    Columns and rows of tokens follow those of the crop: of a mirrored crop they grow against the image's, and of one
+    whose axes are exchanged they change places.
+
+    Parameters
+    ----------
+    planes
+        Of the images that were cut, all known.
+    boxes
+        Of each image its crop.
+    grid_shape
+        Rows and columns of tokens.
+    """
+    along_columns, along_rows = directions(planes.orientations)
+    sides = np.array([(box.left_px, box.top_px, box.width_px, box.height_px) for box in boxes]).reshape(-1, 4)
+    across = along_columns * (planes.spacings_mm[:, 1] * sides[:, 2])[:, None]  # from edge to edge
+    down = along_rows * (planes.spacings_mm[:, 0] * sides[:, 3])[:, None]
+    # Edges are counted from the outer edge of the first pixel, places from its middle.
+    corner = pixel_to_patient_mm(
+        sides[:, :2] - 0.5, planes.orientations, planes.positions_mm, planes.spacings_mm
+    )
+    exchanged = np.array([box.axes[1] == "r" for box in boxes], bool)[:, None]
+    across, down = np.where(exchanged, down, across), np.where(exchanged, across, down)
+    leftwards, upwards = (
+        np.array([box.axes[place] == "-" for box in boxes], bool)[:, None] for place in (0, 2)
+    )
+    corner = corner + np.where(leftwards, across, 0.0) + np.where(upwards, down, 0.0)
+    across, down = np.where(leftwards, -across, across), np.where(upwards, -down, down)
+    rows, columns = grid_shape
+    lengths = np.stack([np.linalg.norm(down, axis=1), np.linalg.norm(across, axis=1)], axis=1)
+    return SlicePlanes(
+        np.concatenate([across / lengths[:, 1:], down / lengths[:, :1]], axis=1),
+        corner + across / (2 * columns) + down / (2 * rows),
+        lengths / np.array(grid_shape, float),
+        np.tile(np.array(grid_shape, float), (len(boxes), 1)),
+    )
 
 
 def _squares(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from embedstore.crops.crop_collection import COLUMNS as CROP_COLUMNS
 from embedstore.crops.crop_collection import crops_of_slices
+from embedstore.crops.crop_tokens import looks_of_table
 from embedstore.encoders.base import Encoder, OfCrops
 from embedstore.identity import Identity
 from embedstore.inputs.file_units import UnitImages, WantedUnits, records_of, units_of_rows
@@ -24,6 +26,7 @@ from embedstore.inputs.unit_chunks import FileUnitsChunk
 from embedstore.inputs.user_files import UserFile
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.level_points import LevelPoints
+from embedstore.lumbar.looks import Looks
 from embedstore.lumbar.series_grid import StudyGrids
 from embedstore.manifest import Manifest, Record, path_from_manifest
 from embedstore.pipeline.embed_images import Embedded, Embedding, EmbedOptions, open_embedding
@@ -41,6 +44,24 @@ HEADER_COLUMNS = frozenset(
 NO_CROP = "no level of the spine found: no sagittal T1 or T2 series that shows it and lies in the patient"
 # The token grids of a study, and what its tokens are -> its level points.
 Locate = Callable[[StudyGrids, Identity], LevelPoints]
+# Level points, crops around them, the crops' tokens, and what those are -> better points.
+Refine = Callable[[LevelPoints, Looks, npt.NDArray[Any], Identity], LevelPoints]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookAgain:
+    """How level points are mended before the crops of a head are cut.
+
+    Parameters
+    ----------
+    rule
+        How the crops are cut that are looked at.
+    refine
+        Moves the points.
+    """
+
+    rule: CropRule
+    refine: Refine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +82,8 @@ class StudyCrops:
         How they are cut.
     locate
         Finds the levels of a study.
+    again
+        A second look at the levels that were found; None without one.
     found
         Levels of studies that the localiser learned from, by networks that never saw them; None without any.
     store
@@ -73,6 +96,7 @@ class StudyCrops:
     wanted: WantedUnits
     rule: CropRule
     locate: Locate
+    again: LookAgain | None = None
     found: LevelPoints | None = None
     store: Store | None = None
 
@@ -137,6 +161,11 @@ class StudyCrops:
             if located is None:
                 return None
             points, passes = located
+            if self.again is not None:
+                mended = self._mended(points, slices, members, embedding, encoder, self.again, source=source)
+                if mended is None:
+                    return None
+                points, passes = mended[0], [*passes, *mended[1]]
         crops, absent = crops_of_slices(slices, points, self.rule, source=source)
         embedded = None
         if len(crops):
@@ -179,6 +208,30 @@ class StudyCrops:
         if len(good):
             grids = grids_of_study(study.name, found, good, encoded.further[TOKENS][good])
         return self.locate(grids, encoder.identity), [encoded]
+
+    def _mended(
+        self,
+        points: LevelPoints,
+        slices: Manifest,
+        members: Sequence[Record],
+        embedding: Embedding,
+        encoder: Encoder,
+        again: LookAgain,
+        *,
+        source: str,
+    ) -> tuple[LevelPoints, list[Embedded]] | None:
+        """Return the points after a second look, and what it looked at; None if the study was abandoned."""
+        crops, _ = crops_of_slices(slices, points, replace(again.rule, neighbours=0), source=source)
+        if not len(crops):
+            return points, []
+        of_crops = OfCrops(encoder, again.rule.to_json())
+        records = list(crops.records())
+        seen = next(embedding.embed([records], of_crops, members=members, arrays=[TOKENS]), None)
+        if seen is None:
+            return None
+        usable = np.array([row not in seen.failures for row in range(len(records))], np.bool_)
+        looks, rows = looks_of_table(crops.table, usable, points, of_crops.identity, source=source)
+        return again.refine(points, looks, seen.further[TOKENS][rows], of_crops.identity), [seen]
 
     def _slices(self, study: UnitImages) -> tuple[Manifest, list[Record]]:
         """Return the slices of a study, and their records; of two files of one name the first."""
@@ -261,6 +314,7 @@ def crops_of_files(
     rule: CropRule,
     locate: Locate,
     *,
+    again: LookAgain | None = None,
     found: LevelPoints | None = None,
 ) -> StudyCrops:
     """Group files into studies whose crops are to be encoded; no pixel is decoded.
@@ -278,6 +332,8 @@ def crops_of_files(
         How they are cut, as the identity of the head's vectors states it.
     locate
         Finds the levels of a study; points of the origin and localiser that the rule names.
+    again
+        As `StudyCrops.again`.
     found
         As `StudyCrops.found`: a study of this name and with these series has its crops there, as in a store.
 
@@ -295,6 +351,7 @@ def crops_of_files(
         wanted=wanted,
         rule=rule,
         locate=locate,
+        again=again,
         found=found,
         store=sources.store,
     )

@@ -141,6 +141,30 @@ class LevelPoints:
         """Return the points of one study; none if it is unknown."""
         return self.take(self.study_ids == study_id)
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one mapping per point, for `points_from_rows`."""
+        return [
+            {
+                "study_id": study,
+                "structure": structure,
+                "level": level,
+                "xyz_mm": xyz,
+                "series_id": series,
+                "confidence": confidence,
+                "unsure": unsure,
+            }
+            for study, structure, level, xyz, series, confidence, unsure in zip(
+                self.study_ids.tolist(),
+                self.structures.tolist(),
+                self.levels.tolist(),
+                self.xyz_mm,
+                self.series_ids.tolist(),
+                self.confidence.tolist(),
+                self.unsure.tolist(),
+                strict=True,
+            )
+        ]
+
     def to_table(self) -> pa.Table:
         """Return the points as an Arrow table, with origin and digest in the schema's metadata."""
         said = {"origin": self.origin, "digest": self.digest, "left_out": dict(self.left_out)}

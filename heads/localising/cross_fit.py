@@ -118,12 +118,8 @@ def cross_fit_localiser(
     """
     recipe = recipe or Recipe()
     patients = source.patients
-    labelled = [study for study in points.studies if study in patients]
-    true = point_array(points, labelled)
-    usable = np.flatnonzero(np.isfinite(true[:, :3]).any(axis=(1, 2, 3)))
-    labelled = [labelled[row] for row in usable]
-    true = true[usable]
-    fold_of = _folds_by_patient([patients[study] for study in labelled], folds=folds, seed=seed)
+    labelled, true = labelled_studies(points, patients)
+    fold_of = folds_by_patient([patients[study] for study in labelled], folds=folds, seed=seed)
     with stage("reading the slices to learn from"):
         samples, middles = _collect(source, labelled, true, recipe)
     learned = _learn(samples, true, middles, fold_of, recipe, seed=seed)
@@ -146,7 +142,16 @@ def cross_fit_localiser(
     )
 
 
-def _folds_by_patient(patients: Sequence[str], *, folds: int, seed: int) -> npt.NDArray[np.int64]:
+def labelled_studies(points: LevelPoints, patients: Mapping[str, str]) -> tuple[list[str], Floats]:
+    """Return the studies that can be learned from, and their points (studies, 5 structures, 5 levels, 3)."""
+    labelled = [study for study in points.studies if study in patients]
+    true = point_array(points, labelled)
+    usable = np.flatnonzero(np.isfinite(true[:, :3]).any(axis=(1, 2, 3)))
+    return [labelled[row] for row in usable], true[usable]
+
+
+def folds_by_patient(patients: Sequence[str], *, folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the fold of each study, (n,); raises as `cross_fit_localiser`."""
     names, groups = np.unique(np.array(patients, str), return_inverse=True)
     if folds < 2:
         raise UsageError(f"`folds` must be 2 or more; found {folds}")

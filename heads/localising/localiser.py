@@ -17,6 +17,7 @@ from heads.localising.confidence import VARIANT_CONFIDENCE, Confidence, variant_
 from heads.localising.find_levels import Found, find_levels
 from heads.localising.network import MapNetwork
 from heads.localising.recipe import Recipe
+from heads.localising.second_look import SecondLook
 from heads.localising.spine_prior import Floats, SpinePrior
 
 _NAMES = {4: FOUR_LEVELS, 6: SIX_LEVELS}
@@ -40,6 +41,8 @@ class Localiser:
         Margin -> probability that the names are right.
     limits
         Number of discs -> from which gap on a spine seems to have so many.
+    second
+        What moves its points by crops around them; None where nobody looks twice.
     digest
         SHA-256 of the run; ``""`` before it is saved.
     document
@@ -52,12 +55,13 @@ class Localiser:
     prior: SpinePrior
     confidence: Confidence
     limits: Mapping[int, float]
+    second: SecondLook | None = None
     digest: str = ""
     document: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
     def locate(self, study: StudyGrids, identity: Identity) -> LevelPoints:
-        """Return the levels of a new study.
+        """Return the levels of a new study; with a second look, those that it is to move (`SecondLook.refine`).
 
         Parameters
         ----------

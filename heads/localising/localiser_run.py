@@ -3,6 +3,7 @@
 ```
 localiser.json         format version, identity, recipe, prior, confidence, errors out of fold, digests of all
 localiser.safetensors  the networks: <kind>.<fold>.<weight>
+second.safetensors     those of a second look, if there is one: <kind of crop>.<fold>.<weight>
 levels.parquet         the points of all studies, those learned from out of fold (`embedstore.lumbar.level_points`)
 timing.json            when it was made and how long it took; decides nothing, so it has no digest
 ```
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -33,20 +35,25 @@ from embedstore.files import (
     write_durable,
 )
 from embedstore.identity import identity_from_json
+from embedstore.lumbar.crop_rule import rule_from_json
 from embedstore.lumbar.level_points import LEVELS_FILE, LevelPoints, points_from_rows
 from heads.localising.confidence import Confidence
 from heads.localising.cross_fit import CrossFit
 from heads.localising.localiser import Localiser
 from heads.localising.network import MapNetwork, network_from_arrays
 from heads.localising.recipe import Recipe
+from heads.localising.second_look import SecondLook, View
 from heads.localising.spine_prior import SpinePrior
 
 LOCALISER_FILE = "localiser.json"
 NETWORKS_FILE = "localiser.safetensors"
+SECOND_FILE = "second.safetensors"
 TIMING_FILE = "timing.json"
-FILES = (NETWORKS_FILE, LEVELS_FILE, TIMING_FILE)
+FILES = (NETWORKS_FILE, SECOND_FILE, LEVELS_FILE, TIMING_FILE)
 # 2: points are made of tokens that agree with the path's own; the weights of before find other ones.
+# 3: the same with a second look, which readers of 2 would leave out.
 FORMAT_VERSION = 2
+FORMAT_OF_TWO_LOOKS = 3
 NOTICE = "research software, not a medical device"
 
 
@@ -70,10 +77,12 @@ def save_localiser(
     """
     folder = Path(folder)
     make_folder_durable(folder)
-    (folder / LOCALISER_FILE).unlink(missing_ok=True)
+    for name in (LOCALISER_FILE, SECOND_FILE):
+        (folder / name).unlink(missing_ok=True)
+    second = fit.localiser.second
     networks = _networks_to_bytes(fit.localiser.networks)
     decides = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if second is None else FORMAT_OF_TWO_LOOKS,
         "identity": fit.localiser.identity.to_json(),
         "recipe": fit.localiser.recipe.to_json(),
         "prior": fit.localiser.prior.to_json(),
@@ -81,9 +90,13 @@ def save_localiser(
         "limits": {str(discs): _finite(limit) for discs, limit in fit.localiser.limits.items()},
         "networks_sha256": sha256_bytes(networks),
     }
+    files = {NETWORKS_FILE: networks}
+    if second is not None:
+        files[SECOND_FILE] = _networks_to_bytes({kind: view.networks for kind, view in second.views.items()})
+        decides["second_look"] = _second_to_json(second, files[SECOND_FILE])
     digest = sha256_bytes(canonical_json({**decides, "settings": report.get("settings")}))
     levels = points_from_rows(fit.rows, origin="localised", digest=digest, left_out={})
-    files = {NETWORKS_FILE: networks, LEVELS_FILE: parquet_bytes(levels.to_table())}
+    files[LEVELS_FILE] = parquet_bytes(levels.to_table())
     for name, payload in files.items():
         write_durable(folder / name, payload, label=f"localiser-{name.split('.')[0]}")
     made = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(seconds, 3)}
@@ -126,6 +139,7 @@ def read_localiser(folder: StrPath) -> Localiser:
                 int(discs): float("inf") if limit is None else float(limit)
                 for discs, limit in document["limits"].items()
             },
+            second=_second_from_json(document, payloads, source=str(folder / LOCALISER_FILE)),
             digest=str(document["digest"]),
             document=document,
             folder=folder,
@@ -163,9 +177,10 @@ def _read_document(folder: Path) -> Mapping[str, Any]:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not the document of a localiser ({error})") from error
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, FORMAT_OF_TWO_LOOKS):
         raise DataError(
-            f"{path}: format version must be {FORMAT_VERSION}; found {version!r}", advice=Advice.LOCALISE
+            f"{path}: format version must be {FORMAT_VERSION} or {FORMAT_OF_TWO_LOOKS}; found {version!r}",
+            advice=Advice.LOCALISE,
         )
     if not intact:
         raise DataError(f"{path} was changed after it was written", advice=Advice.LOCALISE)
@@ -182,6 +197,37 @@ def _read_files(folder: Path, document: Mapping[str, Any]) -> dict[str, bytes]:
         if sha256_bytes(found[name]) != digest:
             raise DataError(f"{folder / name} was changed after it was written", advice=Advice.LOCALISE)
     return found
+
+
+def _second_to_json(second: SecondLook, networks: bytes) -> dict[str, Any]:
+    return {
+        "identity": second.identity.to_json(),
+        "recipe": second.recipe.to_json(),
+        "views": {
+            kind: {"spread_mm": view.spread_mm.tolist(), "share": view.share}
+            for kind, view in second.views.items()
+        },
+        "networks_sha256": sha256_bytes(networks),
+    }
+
+
+def _second_from_json(
+    document: Mapping[str, Any], payloads: Mapping[str, bytes], *, source: str
+) -> SecondLook | None:
+    said = document.get("second_look")
+    if said is None:
+        return None
+    identity = identity_from_json(said["identity"], source=source)
+    networks = _networks_from_bytes(payloads[SECOND_FILE])
+    return SecondLook(
+        identity=identity,
+        rule=rule_from_json(identity.crop or {}, source=source),
+        recipe=Recipe.from_json(said["recipe"]),
+        views={
+            kind: View(networks[kind], np.array(view["spread_mm"], float), float(view["share"]))
+            for kind, view in said["views"].items()
+        },
+    )
 
 
 def _networks_to_bytes(networks: Mapping[str, Any]) -> bytes:
