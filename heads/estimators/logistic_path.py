@@ -28,7 +28,6 @@ from heads.torch_threads import one_thread
 # loss; of the others, which are only compared, the third.
 TOLERANCE = 1e-8
 _ROUGH = 1e-5
-_CLOSE = 1e-6
 # Strengths whose mean loss exceeds the least by no more may be chosen.
 _MARGIN = 0.005
 # A fall of the mean loss from one strength to the next that is worth another one.
@@ -82,9 +81,11 @@ class Path:
             found = None
             for rows in self._levels():
                 some = replace(self, training=_rows_of(self.training, rows), folds=self.folds[rows])
-                found = _Walk.begin(some, working.take(rows), None).to_best(found, _CLOSE)
+                fewer, found = found, _Walk.begin(some, working.take(rows), None).to_best(found, _ROUGH)
+                if fewer is not None:
+                    found = found.beyond(fewer)
             walk = _Walk.begin(self, working, scores)
-            walk.to_best(found, _CLOSE)
+            walk.to_best(found, _ROUGH)
             if np.isfinite(self.doubt):
                 walk.refine(_MARGIN if found is None else 0.0)
         # The scores of an unsolved problem are no estimate of its strength.
@@ -123,6 +124,14 @@ class _Found:
     solved: npt.NDArray[np.bool_]  # (strengths, targets)
     best: list[int]  # of each target
     beaten: npt.NDArray[np.bool_]  # (strengths, targets) whose loss exceeds the best's beyond doubt
+
+    def beyond(self, fewer: _Found) -> _Found:
+        """Return what four times as many patients may say: regularisation weaker by as much as it was from `fewer`."""
+        last = len(self.solved) - 1
+        best = [
+            min(own + max(0, own - before), last) for own, before in zip(self.best, fewer.best, strict=True)
+        ]
+        return replace(self, best=best)
 
 
 @dataclass(frozen=True, kw_only=True)

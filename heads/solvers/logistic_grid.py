@@ -17,7 +17,7 @@ import torch
 from embedstore.errors import UsageError
 from heads.base import Training
 from heads.solvers.lbfgs import Minimum, minimise
-from heads.solvers.logistic_problems import Preconditioner, Problems
+from heads.solvers.logistic_problems import Preconditioner, Problems, contrasts
 from heads.solvers.logistic_rows import (
     NORMALISATIONS,
     Basis,
@@ -132,6 +132,11 @@ def solve(
                 newton_products=_SMALL_NEWTON_PRODUCTS if small else newton_products,
             )
     return grid.solution
+
+
+def _columns(training: Training) -> int:
+    """Return how many scores a problem has while it is solved (`heads.solvers.logistic_problems`)."""
+    return max(1, training.columns - 1)
 
 
 def blocks(training: Training, problems: Sequence[tuple[int, int, int]]) -> list[Block]:
@@ -275,6 +280,8 @@ class Grid:
         if self._space is not None:
             coef = by_group(coef, group, self._space.into)
         both = np.concatenate([coef, intercept[:, :, None]], axis=2)
+        if self.training.columns > 1:
+            both = contrasts(self.training.columns).numpy().T @ both
         return as_tensor(both.reshape(-1, both.shape[2]), self.working.rows)
 
     def _problems(
@@ -282,7 +289,7 @@ class Grid:
     ) -> tuple[Problems, Preconditioner, torch.Tensor]:
         """Return the block's problems, their preconditioner, and the coefficients to start from."""
         held, target, strength = block
-        rows, columns, space = self.working.rows, self.training.columns, self._space
+        rows, columns, space = self.working.rows, _columns(self.training), self._space
         total = self.total[held, target]
         ridge = 1 / (self.strengths[strength] * total)
         width = rows.shape[1] if space is None else space.rows.shape[2]
@@ -292,10 +299,12 @@ class Grid:
             penalty[:, :-1] *= self.variance[held, target].repeat_interleave(columns, dim=0)
         problems = Problems(
             rows=rows if space is None else space.rows,
-            weights=as_tensor(self.weights.T[target] * ~self._held(held, target) / total[:, None], rows),
-            truth=as_tensor(one_hot(self.training.y.T[target], self.training.n_classes), rows),
+            weights=as_tensor(self.weights.T[target] * ~self._held(held, target), rows)
+            / as_tensor(total[:, None], rows),
+            truth=torch.from_numpy(one_hot(self.training.y.T[target], self.training.n_classes)).to(
+                rows.device
+            ),
             penalty=penalty,
-            columns=columns,
             sizes=() if space is None else tuple(np.bincount(group, minlength=len(space.rows)).tolist()),
         )
         start, curvature = problems.prior()
@@ -309,7 +318,7 @@ class Grid:
             return Preconditioner(None, self.coordinates.eigenvalues[group][:, None], ridge, curvature)
         held, target, _ = block
         constant = self.constant[held, target]
-        columns = self.training.columns
+        columns = _columns(self.training)
         return Preconditioner(
             eigenvectors=self.coordinates.eigenvectors,
             eigenvalues=self.coordinates.eigenvalues,
@@ -325,7 +334,10 @@ class Grid:
         """Write a block's solutions, in terms of the vectors as they were given."""
         held, target, strength = block
         columns = self.training.columns
-        solved = minimum.coefficients.cpu().numpy().astype(np.float64).reshape(len(target), columns, -1)
+        solved = minimum.coefficients.cpu().numpy().astype(np.float64)
+        solved = solved.reshape(len(target), _columns(self.training), -1)
+        if columns > 1:
+            solved = contrasts(columns).numpy() @ solved
         coef = solved[:, :, :-1]
         if self._space is not None:
             coef = by_group(coef, group, self._space.out_of)
@@ -338,10 +350,11 @@ class Grid:
         self.solution.converged[where] = minimum.converged.cpu().numpy()
         self.solution.iterations[where] = minimum.iterations.cpu().numpy()
         if self.held.any():
-            scores = problems.scores(minimum.coefficients).cpu().numpy().reshape(len(target), columns, -1)
+            scores = problems.scores(minimum.coefficients).unflatten(0, (len(target), -1))
             answers = self.solution.held_out_scores
             for problem, rows in enumerate(self._held(held, target)):
-                answers[strength[problem], rows, target[problem]] = scores[problem][:, rows].T
+                own = scores[problem][:, torch.from_numpy(rows).to(scores.device)]
+                answers[strength[problem], rows, target[problem]] = problems.of_classes(own)[0].cpu().numpy().T
 
     def _held(self, held: list[int], target: list[int]) -> npt.NDArray[np.bool_]:
         """Return (problems, n): the rows that each problem does not see."""

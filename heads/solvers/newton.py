@@ -85,12 +85,12 @@ def _bend(problems: Problems, scores: Tensor) -> Callable[[Tensor], Tensor]:
     weighted = expected * problems.weights[:, None]
 
     def bend(direction: Tensor) -> Tensor:
-        along = problems.scores(direction).view_as(expected)
+        along = problems.of_classes(problems.scores(direction))
         bent = along * weighted
-        if problems.columns == 1:
+        if len(expected[0]) == 1:
             bent -= bent * expected
         else:
             bent -= weighted * (expected * along).sum(1, keepdim=True)
-        return problems.gradient(bent.view_as(scores), direction)
+        return problems.gradient(problems.of_columns(bent), direction)
 
     return bend

@@ -21,7 +21,7 @@ from heads.registry import head_class, head_names
 from heads.scores import probabilities_from_scores
 from heads.solvers import logistic_rows
 from heads.solvers.logistic_grid import NOTHING_HELD_OUT, Grid, solve
-from heads.solvers.logistic_problems import Preconditioner, Problems
+from heads.solvers.logistic_problems import Preconditioner, Problems, contrasts
 from heads.solvers.newton import newton_step
 
 STRENGTHS = (1e-6, 1e-3, 1.0, 1e2, 1e5)
@@ -289,23 +289,21 @@ def test_a_strength_that_was_not_solved_is_not_chosen(monkeypatch: pytest.Monkey
         best_points(losses[1:2])
 
 
-@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("classes", [1, 3, 5])
 def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(
-    columns: int, monkeypatch: pytest.MonkeyPatch
+    classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    columns = max(1, classes - 1)
     generator = torch.Generator().manual_seed(0)
     n, dim, count = 40, 5, 2
     rows = torch.cat([torch.randn(n, dim, generator=generator), torch.ones(n, 1)], dim=1).double()
     weights = torch.rand(count, n, generator=generator).double()
     weights /= weights.sum(1, keepdim=True)
-    truth = torch.zeros(count, columns, n).double()
+    truth = torch.zeros(count, classes, n, dtype=torch.uint8)
     truth[:, 0] = 1
     penalty = torch.full((count * columns, dim + 1), 0.01).double()
-    problems = Problems(rows, weights, truth, penalty, columns)
-    by_class = torch.randn(count, columns, dim + 1, generator=generator).double()
-    if columns > 1:  # as in every descent: what all classes have in common stays zero
-        by_class -= by_class.mean(1, keepdim=True)
-    coefficients = by_class.flatten(0, 1)
+    problems = Problems(rows, weights, truth, penalty)
+    coefficients = torch.randn(count * columns, dim + 1, generator=generator).double()
     gram = rows[:, :dim].T @ rows[:, :dim] / n
     values, vectors = torch.linalg.eigh(gram)
     preconditioner = Preconditioner(
@@ -315,7 +313,8 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(
         torch.eye(columns).double().expand(count, -1, -1),
     )
     scores = coefficients @ rows.T
-    bends = problems.curvature(scores).diagonal(dim1=1, dim2=2).mean(1)
+    # The curvature of what all classes have in common is zero.
+    bends = problems.curvature(scores).diagonal(dim1=1, dim2=2).sum(1) / classes
     assert torch.allclose(problems.mean_curvature(scores), bends)
     gradient = problems.residuals(scores) @ rows + penalty * coefficients
     rough = newton_step(problems, preconditioner, scores, gradient, products=50)[1]
@@ -330,7 +329,8 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(
         def objective(flat: torch.Tensor, problem: int = problem, own: slice = own) -> torch.Tensor:
             scored = rows @ flat.view(columns, dim + 1).T
             # Without the term of the truth, which does not bend.
-            loss = torch.logsumexp(torch.cat([scored, 0 * scored], 1) if columns == 1 else scored, 1)
+            of_classes = torch.cat([scored, 0 * scored], 1) if classes == 1 else scored @ contrasts(classes).T
+            loss = torch.logsumexp(of_classes, 1)
             return (weights[problem] * loss).sum() + (penalty[own].flatten() * flat**2).sum() / 2
 
         at = coefficients[own].flatten()
