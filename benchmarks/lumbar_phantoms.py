@@ -1,8 +1,9 @@
 """What the whole lumbar way is worth on phantoms: levels, crops around them, and whole slices, on equal folds.
 
-Draws the studies, extracts them with ``hog``, localises out of fold, cuts crops around the localised and the true
-levels, probes each way, and prints the localiser's errors and each way's score beside crops of localised levels, paired
-on the same draws of patients. With ``--folder`` what is finished is kept. Numbers are of drawings, not of patients.
+Draws the studies, extracts them with ``hog``, localises out of fold and looks again in crops around these levels, cuts
+crops around the localised and the true levels, probes each way, and prints the localiser's errors and each way's score
+beside crops of localised levels, paired on the same draws of patients. With ``--folder`` what is finished is kept.
+Numbers are of drawings, not of patients.
 
 Examples
 --------
@@ -55,6 +56,9 @@ def main() -> None:
     parser.add_argument(
         "--without-attention", action="store_true", help="leave out attention over whole slices"
     )
+    parser.add_argument(
+        "--one-look", action="store_true", help="cut crops around the levels of the first look"
+    )
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--folder", type=Path, help="kept; a temporary one by default")
@@ -62,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         seconds = make(folder, options)
-        levels = json.loads((folder / "runs/levels/localiser.json").read_text())
+        levels = json.loads((folder / _levels(options) / "localiser.json").read_text())
         show(f"levels of {options.studies} phantom studies, out of fold", level_rows(levels), json_path=None)
         names = levels["names"]
         print(
@@ -87,15 +91,20 @@ def make(folder: Path, options: Namespace) -> dict[str, float]:
     steps = {
         "slices and tokens": f"extract {data} --tokens 64 --store lumbar.store",
         "levels": "localise --store lumbar.store --out runs/levels",
-        "crops": f"extract {data} --crops runs/levels --store crops.store",
+        "crops to look at": f"extract {data} --crops runs/levels --crop-neighbours 0 --tokens 64 --store near.store",
+        "second look": "localise --store lumbar.store --near near.store --out runs/levels-near",
+        "crops": f"extract {data} --crops {_levels(options)} --store crops.store",
         "oracle crops": f"extract {data} --crops oracle --store oracle.store",
         "probes": f"{probe} --crops crops.store --crops oracle.store --head {options.head} --ways slices-binned,crops",
         "attention": f"{probe} --head attention --ways slices-attention",
     }
     if options.without_attention:
         del steps["attention"]
-    if (folder / "runs/levels/levels.parquet").is_file():
-        del steps["levels"]
+    if options.one_look:
+        del steps["crops to look at"], steps["second look"]
+    for step, run in (("levels", "runs/levels"), ("second look", "runs/levels-near")):
+        if (folder / run / "levels.parquet").is_file():
+            steps.pop(step, None)
     seconds = {}
     for step, words in steps.items():
         started = time.perf_counter()
@@ -109,18 +118,27 @@ def make(folder: Path, options: Namespace) -> dict[str, float]:
     return seconds
 
 
+def _levels(options: Namespace) -> str:
+    return "runs/levels" if options.one_look else "runs/levels-near"
+
+
 def level_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the localiser's errors, with intervals by patient."""
     return [
         {
-            "points": group,
+            "points": group + label,
             "n": metrics["median_mm"]["n"],
             "median mm": _text(metrics["median_mm"], 1),
             "95th mm": _text(metrics["p95_mm"], 1),
             "level right": _text(metrics["level_accuracy"]),
             "all five right": _text(metrics.get("all_levels_right")),
         }
-        for group, metrics in document["errors"]["localised"].items()
+        for row, label in (
+            ("localised", ""),
+            ("first_look", ", first look"),
+            ("mean_position", ", mean position"),
+        )
+        for group, metrics in document["errors"].get(row, {}).items()
     ]
 
 

@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from embedstore.crops.crop_collection import crops_of_slices
+from embedstore.crops.crop_tokens import looks_of_table
 from embedstore.geometry import patient_mm_to_pixel
-from embedstore.manifest import manifest_from_columns
+from embedstore.lumbar.crop_rule import CropRule
+from embedstore.lumbar.level_points import LevelPoints
+from embedstore.manifest import Manifest, manifest_from_columns
 from embedstore.slices.planes import SlicePlanes, numbers_as_text
 from embedstore.store.commit import ChunkResult
+from embedstore.store.reader import open_store
 from embedstore.store.writer import open_writer
 from embedstore.tokens.grid import TOKENS
+from tests.heads.localising.near_crops import CELLS, SIZE_MM, tokens_that_show
 from tests.heads.localising.spines import FEATURES, GRID, IDENTITY, SpineSource
 from tests.stores import content_of
 
@@ -93,6 +99,34 @@ def write_spine_store(
                 further={TOKENS: values[start:stop]},
             )
             writer.commit(plan, chunk, result)
+
+
+def write_near_store(path: Path, slices: Path, levels: LevelPoints, source: SpineSource) -> None:
+    """Write a store of crops around levels, cut of a store by `write_spine_store`, whose tokens show the points.
+
+    The points are those of `source`; where it has none, crops show the levels themselves.
+    """
+    rule = CropRule(SIZE_MM, 0, levels.origin, levels.digest)
+    whole = Manifest(open_store(slices).table)
+    manifest, _ = crops_of_slices(whole, levels, rule, source="synthetic spines")
+    identity = IDENTITY.with_crop(rule.to_json())
+    usable = np.ones(len(manifest), bool)
+    looks, rows = looks_of_table(manifest.table, usable, levels, identity, source="synthetic spines")
+    true = {(row["study_id"], row["structure"], row["level"]): row["xyz_mm"] for row in source.points}
+    keys = zip(levels.study_ids, levels.structures, levels.levels, strict=True)
+    offsets = np.array([true.get(key, at) for key, at in zip(keys, levels.xyz_mm, strict=True)])
+    shown = looks.in_plane_mm((offsets - levels.xyz_mm)[looks.points])
+    values = np.zeros((len(manifest), CELLS, CELLS, FEATURES), np.float32)
+    values[rows] = tokens_that_show(shown, noise=0.05, seed=0)
+    with open_writer(path, identity, say=lambda line: None) as writer:
+        plan = writer.plan_part(
+            manifest, dataset="rsna-lumbar", data_root="spines", dtype="float16", chunk_rows=256
+        )
+        for chunk in range(plan.chunks):
+            start, stop = plan.bounds(chunk)
+            vectors = np.ones((stop - start, IDENTITY.dim), np.float32)
+            further = {TOKENS: values[start:stop]}
+            writer.commit(plan, chunk, ChunkResult(vectors, content_of(start, stop), {}, further=further))
 
 
 def _row(study, source, series, description, plane, planes, at):

@@ -20,6 +20,7 @@ from heads.statistics.bootstrap import estimates_to_json
 
 if TYPE_CHECKING:
     from cli.finetuning.judging import Judged
+    from cli.finetuning.predicted import Predicted
     from finetune.cross_fitting import CrossFitted
     from finetune.job import FineTuned, FineTuning
     from finetune.training.lesson import Reached
@@ -132,7 +133,26 @@ def print_judged(judged: Judged) -> None:
     """Print the comparison of the probes before and after, on patients whom the encoder has never seen."""
     click.echo(f"  {shown(judged.store)}: its own store; judged on patients whom it has never seen")
     print_comparison(judged.table)
+    for line in predicted_in_words(judged.predicted):
+        click.echo(line)
     click.echo(f"wrote {shown(judged.page)}")
+
+
+def predicted_in_words(predicted: Predicted | None) -> list[str]:
+    """Return what `embed escalate` had said beside what was obtained."""
+    if predicted is None:
+        return ["embed escalate was not asked about these vectors: no prediction to hold this against"]
+    name = predicted.goal.metric
+    said = f"predicted for {predicted.goal} ({shown(predicted.run)}): {predicted.decision}"
+    if predicted.gain is not None:
+        low, middle, high = predicted.gain
+        said += f"; {name} better by {middle:.3f} [{low:.3f}, {high:.3f}]"
+    if predicted.hours is not None:
+        said += f"; {predicted.hours:.2g} hours"
+    if predicted.obtained_gain is None:
+        return [said, f"obtained: the comparison has no {name} of that target"]
+    value, low, high = predicted.obtained_gain
+    return [said, f"obtained: {name} better by {value:.3f} [{low:.3f}, {high:.3f}]"]
 
 
 def judged_document(judged: Judged) -> dict[str, Any]:
@@ -142,6 +162,7 @@ def judged_document(judged: Judged) -> dict[str, Any]:
         "before": str(judged.before.folder),
         "after": str(judged.after.folder),
         "comparison": judged.table.to_json(),
+        "predicted": judged.predicted and judged.predicted.to_json(),
         "page": str(judged.page),
     }
 

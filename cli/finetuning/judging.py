@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.finetuning.predicted import Predicted, predicted_of
 from cli.jobs.open_probe import ProbeJob
 from cli.jobs.probe_store import probe_store
 from cli.jobs.report_runs import compare_runs
@@ -41,6 +42,8 @@ class Judged:
         Both, paired on the units that both evaluated: those of patients whom the encoder has never seen.
     page
         The comparison as a page.
+    predicted
+        What `embed escalate` had said of it; None where nobody asked.
     """
 
     store: Path
@@ -48,6 +51,7 @@ class Judged:
     after: Run
     table: ComparisonTable
     page: Path
+    predicted: Predicted | None
 
 
 def require_judgeable(job: FineTuning) -> None:
@@ -106,7 +110,8 @@ def judge(job: FineTuning, tuned: FineTuned, *, head: str, runs: Path, say: Call
     )
     page = folder / "comparison.html"
     table = compare_runs([before.folder, after.folder], out=page, notify=say)
-    return Judged(store=place, before=before, after=after, table=table, page=page)
+    predicted = predicted_of(table, before.identity.sha256, [runs])
+    return Judged(store=place, before=before, after=after, table=table, page=page, predicted=predicted)
 
 
 def _probed(job: ProbeJob, name: str, runs: Path, say: Callable[[str], None]) -> Run:

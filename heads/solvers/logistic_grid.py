@@ -354,7 +354,9 @@ class Grid:
             answers = self.solution.held_out_scores
             for problem, rows in enumerate(self._held(held, target)):
                 own = scores[problem][:, torch.from_numpy(rows).to(scores.device)]
-                answers[strength[problem], rows, target[problem]] = problems.of_classes(own)[0].cpu().numpy().T
+                answers[strength[problem], rows, target[problem]] = (
+                    problems.of_classes(own)[0].cpu().numpy().T
+                )
 
     def _held(self, held: list[int], target: list[int]) -> npt.NDArray[np.bool_]:
         """Return (problems, n): the rows that each problem does not see."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -46,10 +47,29 @@ def test_the_encoder_is_judged_by_patients_whom_it_never_saw(capsys):
     printed = capsys.readouterr().out
     assert "tuned.store: its own store; judged on patients whom it has never seen" in printed
     assert "finding: 12 studies of 12 patients, evaluated in every run" in printed
-    # Finished, it is judged again without another training.
+    assert "embed escalate was not asked about these vectors" in printed
+    # Finished, it is judged again without another training, and held against what was predicted of the same vectors.
+    assert (
+        run(["probe", "--store", "pictures.store", "--task", TASK, "--head", "knn", "--out", "runs/asked"])
+        == 0
+    )
+    assert run(["escalate", "--probe", "runs/asked", "--goal", "auroc>=0.99"]) >= 10
+    capsys.readouterr()
     assert run(["finetune", *arguments, "--resume", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["judged"]["comparison"]["units"] == 12
+    predicted = document["judged"]["predicted"]
+    asked = json.loads(Path("runs/asked/escalation.json").read_text())
+    assert predicted["goal"] == "auroc>=0.99"
+    assert predicted["decision"] == asked["decision"]
+    before, after = document["judged"]["comparison"]["runs"]
+    assert predicted["obtained_gain"][0] == pytest.approx(
+        after["metrics"]["auroc"]["value"] - before["metrics"]["auroc"]["value"]
+    )
+    assert run(["finetune", *arguments, "--resume"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("predicted for auroc>=0.99 (runs/asked): ") for line in lines)
+    assert any(line.startswith("obtained: auroc better by ") for line in lines)
     assert run(["info", "tuned.store"]) == 0
     assert "fine-tuned  unfreeze of base" in capsys.readouterr().out
     assert run(["verify", "tuned.store"]) == 0

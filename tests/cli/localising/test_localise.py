@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from embedstore.queries.store_grids import StoreGrids
 from embedstore.store.reader import open_store
 from heads.localising.localiser_run import read_localiser
 from tests.heads.localising.spines import source_of, spine
-from tests.spine_stores import write_spine_store
+from tests.spine_stores import write_near_store, write_spine_store
 from tests.stores import make_store
 
 QUICK = ["--folds", "2", "--steps", "20", "--draws", "50"]
@@ -112,6 +113,56 @@ def test_what_is_left_out_is_said(source, tmp_path, capsys):
     assert "7 slices without usable geometry play no part" in said
     assert "10 points left out: image without usable geometry" in said
     assert "s4" in LevelPoints.load("runs/levels/levels.parquet").studies
+
+
+@pytest.fixture(scope="module")
+def near(source, store, done, tmp_path_factory):
+    """A store of crops around the levels of the first look, whose tokens show the readers' points."""
+    path = tmp_path_factory.mktemp("near") / "near.store"
+    write_near_store(path, store, LevelPoints.load(done[1] / "levels.parquet"), source)
+    return path
+
+
+def test_a_second_look_is_nearer_and_takes_its_folds_from_the_first(done, store, near, capsys):
+    out = done[1].parent / "levels-near"
+    line = ["localise", "--store", str(store), "--near", str(near), "--out", str(out), "--draws", "50"]
+    assert run(line) == 0  # the first look is found beside it, by what the crops say
+    printed = capsys.readouterr().out
+    assert re.search(r"^  first look +50  ", printed, re.MULTILINE)
+    assert f"extract --crops {out}" in printed.splitlines()[-1]
+    document = json.loads((out / "localiser.json").read_text())
+    assert document["settings"]["folds"] == done[0]["settings"]["folds"]
+    assert document["settings"]["first_look"] == done[0]["digest"]
+    assert document["errors"]["first_look"] == done[0]["errors"]["localised"]
+    canal = {row: of["canal"]["median_mm"]["value"] for row, of in document["errors"].items()}
+    assert canal["localised"] < 0.7 * canal["first_look"]
+    assert document["names"] == done[0]["names"]
+    studies = [LevelPoints.load(folder / "levels.parquet").studies for folder in (done[1], out)]
+    assert studies[0] == studies[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--near near.store --out runs/near", "not beside runs/near; name its folder with --first"),
+        ("--near near.store --first levels --out levels", "holds the first look, which stays needed"),
+        ("--near near.store --first levels --folds 3", "--folds is that of the first look"),
+        ("--first levels", "--first is the run whose levels are looked at again; it needs --near"),
+        ("--near spines.store --first levels", "must hold crops around a localiser's levels; it holds whole"),
+        ("--near other.store --first levels", "was cut around .*, not around the levels of localiser"),
+    ],
+)
+def test_what_is_wrong_with_a_second_look_is_one_line(
+    line, message, source, store, near, done, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name, target in (("spines.store", store), ("near.store", near), ("levels", done[1])):
+        (tmp_path / name).symlink_to(target)
+    if "other" in line:
+        levels = LevelPoints.load(done[1] / "levels.parquet")
+        write_near_store(tmp_path / "other.store", store, replace(levels, digest="cd" * 32), source)
+    assert run(["localise", "--store", "spines.store", *line.split()]) == 2
+    assert re.search(message, capsys.readouterr().err.replace("\n", " "))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 from embedstore.errors import DataError
 from embedstore.geometry import patient_mm_to_pixel, pixel_to_patient_mm
 from embedstore.images.preprocess import PreprocessSpec, preprocess
-from embedstore.images.token_planes import token_planes
+from embedstore.images.crop import AXES, CropBox, crop_to_square
+from embedstore.images.token_planes import crop_token_planes, token_planes
 from embedstore.slices.planes import SlicePlanes
 
 SAGITTAL, TILTED_AXIAL = (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0.9510565, -0.309017)
@@ -48,6 +49,36 @@ def test_a_marker_in_the_image_is_found_by_its_tokens_within_a_pixel(preset, ori
     back, off = patient_mm_to_pixel(found, planes.orientations, planes.positions_mm, planes.spacings_mm)
     assert np.abs(back[0] - (column, row)).max() < 0.6
     assert abs(off[0]) < 1e-6
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("preset", ["pad", "eval", "hf"])
+def test_a_marker_in_a_crop_is_found_by_its_tokens_however_the_crop_is_turned(preset, axes):
+    spec, spacing, shape = PreprocessSpec(preset, size_px=224), (0.9, 0.6), (210, 330)
+    planes = planes_of(TILTED_AXIAL, spacing, shape)
+    row, column = 120, 205
+    image = np.zeros(shape, np.uint8)
+    image[row - 2 : row + 3, column - 3 : column + 4] = 255
+    box = CropBox(170.25, 95.5, 83.0, 55.0, axes)
+    picture = crop_to_square(image, box, spec).astype(float)
+    rows, columns = np.indices(picture.shape)
+    weight = picture / picture.sum()
+    tokens = crop_token_planes(planes, [box], picture.shape)
+    at = [[(columns * weight).sum(), (rows * weight).sum()]]
+    found = pixel_to_patient_mm(at, tokens.orientations, tokens.positions_mm, tokens.spacings_mm)
+    back, off = patient_mm_to_pixel(found, planes.orientations, planes.positions_mm, planes.spacings_mm)
+    assert np.abs(back[0] - (column, row)).max() < 0.3
+    assert abs(off[0]) < 1e-6
+
+
+def test_middles_of_a_crops_tokens_by_hand():
+    """Pixels 10 to 29 of 1 mm, in four tokens of 5: the first one's middle is pixel 12; mirrored, pixel 27."""
+    planes = planes_of(SAGITTAL, (1, 1), (100, 50))
+    for axes, first in (("+c+r", 12), ("-c+r", 27)):
+        tokens = crop_token_planes(planes, [CropBox(10, 40, 20, 20, axes)], (4, 4))
+        np.testing.assert_allclose(tokens.positions_mm, [[12.0, -90.0 + first, 110.0 - 42]])
+        np.testing.assert_allclose(tokens.spacings_mm, [[5, 5]])
+        assert tokens.orientations[0, 1] == (1 if axes[0] == "+" else -1)
 
 
 def test_middles_of_tokens_by_hand():

@@ -16,7 +16,7 @@ from embedstore.encoders.registry import image_encoder
 from embedstore.extraction.extract import ExtractOptions, extract
 from embedstore.inputs.file_units import WantedUnits, units_of_files
 from embedstore.inputs.input_rows import InputSources
-from embedstore.inputs.study_crops import HEADER_COLUMNS, NO_CROP, StudyCrops, crops_of_files
+from embedstore.inputs.study_crops import HEADER_COLUMNS, NO_CROP, LookAgain, StudyCrops, crops_of_files
 from embedstore.inputs.unit_chunks import FileUnitsChunk
 from embedstore.inputs.user_files import find_files
 from embedstore.lumbar.crop_rule import rule_from_json
@@ -79,6 +79,7 @@ def studies(
     locate: Localiser,
     *,
     found: LevelPoints | None = None,
+    again: LookAgain | None = None,
     known: bool = True,
 ) -> StudyCrops:
     sources = InputSources(
@@ -88,7 +89,7 @@ def studies(
     )
     rule = rule_from_json(open_store(store).identity.crop or {}, source="the store")
     wanted = WantedUnits(unit="study", columns=["crop,level,side"])
-    return crops_of_files(find_files(inputs).files, sources, wanted, rule, locate, found=found)
+    return crops_of_files(find_files(inputs).files, sources, wanted, rule, locate, again=again, found=found)
 
 
 def embedded(crops: StudyCrops, stopping: object = lambda: False) -> list[FileUnitsChunk]:
@@ -181,6 +182,34 @@ def test_levels_that_the_localiser_knows_of_these_series_are_taken(root, store):
         assert chunk.known[0] > len(chunk.units.X)  # the other series were not given
     tops = {name: chunk.table.column("crop_left_px")[0].as_py() for name, chunk in got.items()}
     assert tops["101"] == pytest.approx(tops["other"] + 3.0 / 1.25)
+
+
+def test_crops_are_cut_around_the_points_of_a_second_look(root, store):
+    shown = []
+
+    def refine(points, looks, tokens, identity):
+        shown.append((points, looks, tokens, identity))
+        return replace(points, xyz_mm=points.xyz_mm + np.array([0.0, 2.5, 0.0]))
+
+    rule = replace(rule_from_json(open_store(store).identity.crop or {}, source="the store"), size_mm=40.0)
+    usual = embedded(studies([root / "train_images" / AS_USUAL], store, Localiser()))[0]
+    again = LookAgain(rule=rule, refine=refine)
+    (chunk,) = embedded(studies([root / "train_images" / AS_USUAL], store, Localiser(), again=again))
+    ((points, looks, tokens, identity),) = shown
+    assert identity.crop == rule.to_json()
+    # A look at each point in each series that shows it, through the nearest slice alone; T2 recesses on axial slices.
+    seen = {(kind, points.structures[at]) for kind, at in zip(looks.kinds, looks.points, strict=True)}
+    assert ("canal_sagittal_t2", "canal") in seen
+    assert ("foramen_sagittal_t1", "left_foramen") in seen
+    assert tokens.shape == (len(looks), 12, 12, 8)
+    # The middle of a look is its point, but for what lies across the slice.
+    middle = looks.planes.positions_mm + looks.in_patient_mm(looks.planes.spacings_mm[:, ::-1] * 5.5)
+    off = looks.in_plane_mm(points.xyz_mm[looks.points] - middle)
+    assert np.abs(off).max() < 1e-3
+    first = {
+        name: chunk.table.column("crop_left_px")[0].as_py() for name, chunk in (("1", usual), ("2", chunk))
+    }
+    assert first["2"] == pytest.approx(first["1"] + 2.5 / 1.25)
 
 
 def test_a_study_is_over_before_the_next_begins_and_a_stop_abandons_the_one_at_hand(root, store):

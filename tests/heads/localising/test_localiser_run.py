@@ -91,7 +91,7 @@ def test_folders_and_documents_of_something_else_are_refused(saved, tmp_path):
     document = json.loads(path.read_text())
     for changed, message in (
         (document | {"limits": {"4": 9.0, "6": 9.0}}, "was changed after"),
-        (sealed(document | {"format_version": 1}), "format version must be 2; found 1"),
+        (sealed(document | {"format_version": 1}), "format version must be 2 or 3; found 1"),
         (sealed(document | {"recipe": {"steps": 0}}), "steps"),
         (
             sealed({key: entry for key, entry in document.items() if key != "prior"}),
