@@ -78,7 +78,7 @@ class Path:
             Where to write.
         """
         with one_thread(only_if=is_small(self.training.X)):
-            found = None
+            found: _Found | None = None
             for rows in self._levels():
                 some = replace(self, training=_rows_of(self.training, rows), folds=self.folds[rows])
                 fewer, found = found, _Walk.begin(some, working.take(rows), None).to_best(found, _ROUGH)

@@ -350,7 +350,8 @@ class Grid:
         self.solution.converged[where] = minimum.converged.cpu().numpy()
         self.solution.iterations[where] = minimum.iterations.cpu().numpy()
         if self.held.any():
-            scores = problems.scores(minimum.coefficients).unflatten(0, (len(target), -1))
+            scores = problems.scores(minimum.coefficients)
+            scores = scores.view(len(target), -1, scores.shape[1])
             answers = self.solution.held_out_scores
             for problem, rows in enumerate(self._held(held, target)):
                 own = scores[problem][:, torch.from_numpy(rows).to(scores.device)]

@@ -71,4 +71,4 @@ def by_group(
 def one_hot(y: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.uint8]:
     """Return (problems, columns, n); a missing label is a column of zeros, whose weight is zero too."""
     classes = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
-    return (y[:, None] == classes[:, None]).view(np.uint8)
+    return np.asarray(y[:, None] == classes[:, None], np.uint8)

@@ -5,8 +5,8 @@ import pytest
 
 from embedstore.errors import DataError
 from embedstore.geometry import patient_mm_to_pixel, pixel_to_patient_mm
-from embedstore.images.preprocess import PreprocessSpec, preprocess
 from embedstore.images.crop import AXES, CropBox, crop_to_square
+from embedstore.images.preprocess import PreprocessSpec, preprocess
 from embedstore.images.token_planes import crop_token_planes, token_planes
 from embedstore.slices.planes import SlicePlanes
 
