@@ -31,7 +31,7 @@ from heads.localising.localiser_run import (
     save_localiser,
 )
 from heads.localising.localising_errors import summarise
-from heads.localising.look_again import look_again
+from heads.localising.look_again import SECOND, look_again
 from heads.localising.recipe import Recipe
 from heads.stages import Watch, watched
 from heads.statistics.bootstrap import DRAWS, estimates_to_json
@@ -61,6 +61,7 @@ class LookAgainJob:
     folder: Path
     first: Path | None = None
     draws: int = DRAWS
+    recipe: Recipe = SECOND
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +129,9 @@ def look_again_in_store(
         notify(f"{count:,} points left out: {reason}")
     settings = first.document["settings"]
     with watched(watch):
-        fit = look_again(first, levels, source, points, grids.patients, seed=settings["seed"])
+        fit = look_again(
+            first, levels, source, points, grids.patients, seed=settings["seed"], recipe=job.recipe
+        )
     told = LocaliseJob(
         store=job.store,
         folder=job.folder,

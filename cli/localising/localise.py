@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from cli.project import shown
 from embedstore.errors import UsageError
 from embedstore.lumbar.level_points import LEVELS_FILE
 from heads.localising.localiser_run import NOTICE
+from heads.localising.look_again import SECOND
 from heads.localising.recipe import Recipe
 from heads.statistics.bootstrap import DRAWS
 
@@ -46,9 +48,8 @@ _DEFAULT = Recipe()
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    default=_DEFAULT.steps,
-    show_default=True,
-    help="Steps of learning for each fold and kind of series, of eight studies each.",
+    help=f"Steps of learning for each fold and kind of series, of eight studies each, or with --near for each kind of "
+    f"crop, of {SECOND.batch} crops.  [default: {_DEFAULT.steps}; with --near {SECOND.steps}]",
 )
 @click.option(
     "--draws", type=click.IntRange(1), default=DRAWS, show_default=True, help="Bootstrap draws of patients."
@@ -64,7 +65,7 @@ def command(
     first: Path | None,
     folds: int,
     seed: int,
-    steps: int,
+    steps: int | None,
     draws: int,
     verbose: bool,
     as_json: bool,
@@ -87,15 +88,15 @@ def command(
         if first is not None:
             raise UsageError("--first is the run whose levels are looked at again; it needs --near")
         out = out or Path("runs/levels")
-        job = LocaliseJob(
-            store=source, folder=out, folds=folds, seed=seed, draws=draws, recipe=Recipe(steps=steps)
-        )
+        recipe = replace(_DEFAULT, steps=steps or _DEFAULT.steps)
+        job = LocaliseJob(store=source, folder=out, folds=folds, seed=seed, draws=draws, recipe=recipe)
         with shown_stages(verbose=verbose) as watch:
             done = localise_store(job, watch=watch, notify=print_notice)
     else:
         _require_own(context)
         out = out or Path("runs/levels-near")
-        again = LookAgainJob(store=source, near=near, folder=out, first=first, draws=draws)
+        recipe = replace(SECOND, steps=steps or SECOND.steps)
+        again = LookAgainJob(store=source, near=near, folder=out, first=first, draws=draws, recipe=recipe)
         with shown_stages(verbose=verbose) as watch:
             done = look_again_in_store(again, watch=watch, notify=print_notice)
     if as_json:
@@ -105,11 +106,19 @@ def command(
     click.echo(
         f"{shown(out)}: {LEVELS_FILE} has {len(done.levels):,} points. {NOTICE[0].upper()}{NOTICE[1:]}."
     )
-    click.echo(f"Next: {command_on(source.with_name('crops.store'), 'extract', '--crops', shown(out))}")
+    crops = command_on(source.with_name("crops.store"), "extract", "--crops", shown(out))
+    if near is not None:
+        click.echo(f"Next: {crops}")
+        return
+    looked = command_on(
+        source.with_name("near.store"), "extract", "--crops", shown(out), "--crop-neighbours", "0"
+    )
+    click.echo(f"Next: {looked} --tokens 64, for a second look (embed localise --near)")
+    click.echo(f"  or: {crops}")
 
 
 def _require_own(context: click.Context) -> None:
     """Refuse options of a first look, which a second one takes from its run."""
-    for name in ("folds", "seed", "steps"):
+    for name in ("folds", "seed"):
         if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             raise UsageError(f"--{name} is that of the first look, which --near goes on from; leave it out")

@@ -90,7 +90,11 @@ def test_what_is_printed(store, tmp_path, capsys):
     assert re.search(r"^  mean position +50  ", printed, re.MULTILINE)
     assert "within 20 mm" in printed
     assert "not a medical device" in printed
-    assert printed.splitlines()[-1].startswith("Next: embed ")
+    following = printed.splitlines()[-2:]
+    assert re.match(
+        r"Next: embed extract .* --crop-neighbours 0 .* --tokens 64, for a second look", following[0]
+    )
+    assert re.match(r"  or: embed extract --crops .* --store .*crops\.store$", following[1])
 
 
 def test_json_names_the_run_and_the_levels(store, tmp_path, capsys):
