@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import DataError
+from embedstore.errors import DataError, first_few
 from embedstore.identity import Identity
 from embedstore.lumbar.crop_rule import CropRule
 from embedstore.lumbar.level_points import LevelPoints
@@ -95,6 +95,11 @@ def look_again(
     first.identity.with_crop(source.rule.to_json()).require_same(
         source.identity, holder=str(first.folder or "the localiser")
     )
+    if unknown := [study for study in found.studies if study not in patients]:
+        raise DataError(
+            f"levels are of studies whose patients are not known: {first_few(unknown)}. Name the store in which they "
+            "were found"
+        )
     labelled, true = labelled_studies(points, patients)
     folds = len(next(iter(first.networks.values())))
     fold_of = folds_by_patient([patients[study] for study in labelled], folds=folds, seed=seed)
