@@ -288,6 +288,7 @@ def _trained(
 ) -> Trained:
     images, base = prepared.images, prepared.base
     task = images.view.task
+    quantised = adapters is not None and adapters.is_quantised
     files = dict(further) if adapters is None else {**further, **adapters.files()}
     weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if adapters is None:
@@ -313,5 +314,6 @@ def _trained(
         patients=patients_of(images, base),
         training=facts,
         arithmetic=prepared.arithmetic,
+        weights="nf4 in the blocks, float32 elsewhere" if quantised else "float32",
         files=files,
     )

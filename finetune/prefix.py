@@ -17,7 +17,7 @@ from finetune.pictures.cached_inputs import CachedInputs, cache_format, fill_cac
 from finetune.pictures.inputs import PictureInputs, TowerInputs
 from finetune.pictures.prefix_cache import PLAIN_VIEW, CacheSpec, open_cache
 from finetune.pictures.training_images import TrainingImages
-from finetune.recipe import Recipe
+from finetune.recipe import QUANTISED_BITS, Recipe
 from finetune.towers.tunable import TunableTower
 from finetune.training.lesson import Reached, Stopped
 
@@ -152,6 +152,7 @@ def _spec(
 ) -> CacheSpec:
     view, recipe = images.view, training.recipe
     plain = recipe.augmentation.changes_nothing
+    quantised = recipe.lora is not None and recipe.lora.is_quantised
     ids = view.image_ids
     return CacheSpec(
         question={
@@ -161,6 +162,7 @@ def _spec(
             "frozen_blocks": model.frozen_blocks,
             "augmentation": None if plain else asdict(recipe.augmentation),
             "seed": None if plain else recipe.seed,
+            **({"base_bits": QUANTISED_BITS} if quantised else {}),
         },
         image_ids={at: [str(ids[number]) for number in own] for at, own in numbers.items()},
         content_sha256=sha256_bytes(np.ascontiguousarray(view.content_sha256).tobytes()),

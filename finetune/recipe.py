@@ -20,6 +20,9 @@ from finetune.pictures.augment import Augmentation
 METHODS = ("unfreeze", "lora")
 TARGETS = ("q", "k", "v", "out", "fc1", "fc2")
 INITIALISATIONS = ("default", "gaussian", "orthogonal", "pissa", "olora")
+# Those that take their start out of the base's weights.
+FROM_BASE = ("pissa", "olora")
+FULL_BITS, QUANTISED_BITS = 32, 4
 CLASS_WEIGHTS = ("none", "balanced")
 PUBLISHED_HEAD = (512, 128)
 
@@ -40,6 +43,9 @@ class LoraRecipe:
         Scale by alpha / sqrt(r) (arXiv 2312.03732).
     init
         How the two factors start, of `INITIALISATIONS`; each starts at the base's answers.
+    base_bits
+        Bits of a weight of the blocks while adapters are trained: 32, or 4 (NF4 by bitsandbytes). The encoder that
+        comes out has the weights that four bits stand for, with the adapters, in float32.
     """
 
     r: int = 16
@@ -49,6 +55,7 @@ class LoraRecipe:
     dora: bool = False
     rslora: bool = False
     init: str = "default"
+    base_bits: int = FULL_BITS
 
     def __post_init__(self) -> None:
         _require(self.r >= 1, "lora_r", self.r, "1 or more")
@@ -61,6 +68,23 @@ class LoraRecipe:
             f"some of {', '.join(TARGETS)}",
         )
         _require(self.init in INITIALISATIONS, "lora_init", self.init, f"one of {', '.join(INITIALISATIONS)}")
+        _require(
+            self.base_bits in (QUANTISED_BITS, FULL_BITS),
+            "base_bits",
+            self.base_bits,
+            f"{QUANTISED_BITS} or {FULL_BITS}",
+        )
+        _require(
+            not (self.is_quantised and self.init in FROM_BASE),
+            "lora_init",
+            self.init,
+            "default, gaussian or orthogonal with `base_bits=4`, because others change the base's weights",
+        )
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the blocks' weights are held in four bits."""
+        return self.base_bits == QUANTISED_BITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +195,9 @@ class Recipe:
         """Return plain JSON values: what decides the result. How much is computed at once does not."""
         document = asdict(self)
         del document["micro_batch"]
+        if self.lora is not None and not self.lora.is_quantised:
+            # As recipes of before have it: their digests stay the same.
+            del document["lora"]["base_bits"]
         return document
 
     @property

@@ -120,7 +120,9 @@ def print_tuned(job: FineTuning, tuned: FineTuned, *, judged: Judged | None = No
         f"  validation loss {before['loss']:.4f} with the head alone, {best['loss']:.4f} after epoch {best['epoch']}"
     )
     if not best["epoch"]:
-        click.echo("  no epoch was better than the frozen base: this encoder's tower is its base's")
+        quantised = job.recipe.lora is not None and job.recipe.lora.is_quantised
+        rounded = ", rounded to four bits" if quantised else ""
+        click.echo(f"  no epoch was better than the frozen base: this encoder's tower is its base's{rounded}")
     if judged is not None:
         print_judged(judged)
         return

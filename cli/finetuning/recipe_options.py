@@ -68,7 +68,10 @@ def recipe_of(given: dict[str, Any], blocks: int | None) -> Any:
         dora=given["dora"],
         rslora=given["rslora"],
         init=given["lora_init"],
+        base_bits=given["base_bits"],
     )
+    if lora.is_quantised and given["method"] != "lora":
+        raise UsageError(f"--base-bits 4 needs --method lora; found --method {given['method']}")
     return Recipe(
         blocks=blocks,
         lora=lora if given["method"] == "lora" else None,
@@ -168,6 +171,7 @@ _LORA = (
         show_default=True,
         help="How adapters start: default, gaussian, orthogonal, pissa or olora.",
     ),
+    _number("--base-bits", 32, "Bits of a weight of the blocks in training: 4 saves memory (bitsandbytes)."),
 )
 _CACHE = (
     click.option(

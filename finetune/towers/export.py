@@ -45,7 +45,9 @@ class Trained:
     training
         Further facts: task, targets, classes, units, images.
     arithmetic
-        Of the passes in training; weights were float32.
+        Of the passes in training.
+    weights
+        Of the base in training.
     files
         Further files, name -> content: PEFT's own where adapters were trained, a fold's answers.
     """
@@ -59,6 +61,7 @@ class Trained:
     training: Mapping[str, Any]
     arithmetic: str
     files: Mapping[str, bytes]
+    weights: str = "float32"
 
 
 def require_free(folder: Path) -> None:
@@ -105,7 +108,7 @@ def _document(folder: Path, trained: Trained) -> dict[str, Any]:
         "preset": base.preset,
         "square_pixels": base.square_pixels,
         "pooling": check_pooling(base.pooling, base.shape, origin=base.origin),
-        "arithmetic": {"weights": "float32", "passes": trained.arithmetic, "changed": "float32"},
+        "arithmetic": {"weights": trained.weights, "passes": trained.arithmetic, "changed": "float32"},
         "training": {
             **trained.training,
             "patients": len(trained.patients.taught),

@@ -7,6 +7,7 @@ answers when it is merged. So the targets are one pattern within ``encoder.layer
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from torch import nn
 
 from embedstore.errors import MissingDependency, UsageError
 from embedstore.finetuned.encoder_folder import ADAPTER_FOLDER
-from finetune.recipe import LoraRecipe
+from finetune.recipe import FROM_BASE, LoraRecipe
+from finetune.towers.quantised import dequantise_blocks, quantise_blocks
 from finetune.towers.tunable import TunableTower
 from finetune.training.devices import INSTALL_LINE
 
@@ -36,7 +38,6 @@ _MODULES = {
 # Largest difference, in relation to the largest number of a vector, between base and base with fresh adapters.
 START_TOLERANCE = 1e-5
 _WEIGHT_FILES = ("adapter_config.json", "adapter_model.safetensors")
-_FROM_BASE = ("pissa", "olora")
 _INITIALISATIONS: dict[str, Any] = {"default": True}
 
 
@@ -51,18 +52,21 @@ class Adapters:
     peft
         PEFT's wrapper around the tower.
     changes_base
-        Whether their start was taken out of the base's weights.
+        Whether they stand on other weights than the base's: their start was taken out of these, or they are quantised.
+    is_quantised
+        Whether the blocks' weights are held in four bits.
     """
 
     model: TunableTower
     peft: Any
     changes_base: bool
+    is_quantised: bool = False
 
     def files(self) -> dict[str, bytes]:
         """Return PEFT's two files by their names in an encoder's folder, before anything is merged.
 
-        None for adapters that took their start out of the base's weights (PiSSA, OLoRA): on the base as it is they
-        would mean something else.
+        None for adapters that took their start out of the base's weights (PiSSA, OLoRA), or learned on quantised
+        ones: on the base as it is they would mean something else.
         """
         if self.changes_base:
             return {}
@@ -71,32 +75,49 @@ class Adapters:
             return {f"{ADAPTER_FOLDER}/{name}": (Path(folder) / name).read_bytes() for name in _WEIGHT_FILES}
 
     def merged(self) -> tuple[nn.Module, list[str]]:
-        """Merge the adapters into the tower's weights, in float32.
+        """Merge the adapters into the tower's weights, in float32; quantised ones are made plain before.
 
         Returns
         -------
         The tower without adapters, and the names of the weights that changed.
         """
-        names = [
+        wrapped, names = self._on_plain_layers() if self.is_quantised else (self.peft, [])
+        names += [
             name.removeprefix("base_model.model.").removesuffix(".lora_A") + ".weight"
-            for name, _ in self.peft.named_modules()
+            for name, _ in wrapped.named_modules()
             if name.endswith(".lora_A")
         ]
-        self.model.tower = self.peft.merge_and_unload(safe_merge=True)
-        return self.model.tower, names
+        self.model.tower = wrapped.merge_and_unload(safe_merge=True)
+        return self.model.tower, sorted(set(names))
+
+    def _on_plain_layers(self) -> tuple[Any, list[str]]:
+        """Return the same adapters on dequantised layers, and the names of these: merged as they are, PEFT rounds."""
+        peft = require_peft()
+        learned = peft.get_peft_model_state_dict(self.peft)
+        config = self.peft.peft_config["default"]
+        tower = self.peft.unload()
+        names = dequantise_blocks(tower)
+        with quiet_peft():
+            wrapped = peft.get_peft_model(tower, config, autocast_adapter_dtype=False)
+        peft.set_peft_model_state_dict(wrapped, learned)
+        return wrapped, names
 
 
 def add_adapters(model: TunableTower, recipe: LoraRecipe) -> Adapters:
     """Put adapters into the blocks above `model.frozen_blocks`; only they and the head learn then.
 
+    With `recipe.base_bits` 4 all blocks are quantised first, and the base is what they answer then.
+
     Raises
     ------
     MissingDependency
-        If PEFT is not installed.
+        If PEFT, or for four bits bitsandbytes, is not installed.
     UsageError
         If the adapters change the base's answers before they have learned anything.
     """
     peft = require_peft()
+    if recipe.is_quantised:
+        quantise_blocks(model.tower)
     before = _answers(model)
     config = peft.LoraConfig(
         r=recipe.r,
@@ -113,7 +134,8 @@ def add_adapters(model: TunableTower, recipe: LoraRecipe) -> Adapters:
         wrapped = peft.get_peft_model(model.tower, config, autocast_adapter_dtype=False)
     model.head.requires_grad_(requires_grad=True)
     require_same_start(before, _answers(model), recipe.init)
-    return Adapters(model, wrapped, recipe.init in _FROM_BASE)
+    changes_base = recipe.is_quantised or recipe.init in FROM_BASE
+    return Adapters(model, wrapped, changes_base, recipe.is_quantised)
 
 
 def targets_pattern(targets: tuple[str, ...], *, first: int, blocks: int) -> str:
@@ -144,6 +166,8 @@ def require_same_start(before: torch.Tensor, after: torch.Tensor, init: str) -> 
 
 def require_peft() -> Any:
     """Return the module peft; raises MissingDependency with the line that installs it."""
+    # With bitsandbytes installed, PEFT imports it, and 0.50 says on some CPUs that it lacks a package for them.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import peft
     except ImportError as error:

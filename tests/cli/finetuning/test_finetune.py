@@ -99,6 +99,11 @@ def test_every_study_is_answered_by_an_encoder_that_never_saw_its_patient(capsys
             "--lora-targets must be some of q, k, v, out, fc1, fc2",
         ),
         (["--rotate", "45"], "--rotate must be from 0 to 30"),
+        (["--base-bits", "4"], "--base-bits 4 needs --method lora; found --method unfreeze"),
+        (
+            ["--method", "lora", "--base-bits", "4", "--lora-init", "olora"],
+            "--lora-init must be default, gaussian or orthogonal with --base-bits 4, because",
+        ),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_read(capsys, arguments, message):
