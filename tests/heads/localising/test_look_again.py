@@ -201,8 +201,8 @@ def test_tokens_of_other_crops_or_another_encoder_and_too_few_points_are_refused
             source.patients,
             recipe=QUICK,
         )
+    fewer = {study: patient for study, patient in source.patients.items() if study != "s3"}
     with pytest.raises(DataError, match="whose patients are not known: s3"):
-        fewer = {study: patient for study, patient in source.patients.items() if study != "s3"}
         look_again(first[0], first[1], crops, known, fewer, recipe=QUICK)
     far = replace(known, xyz_mm=known.xyz_mm + 200.0)
     with pytest.raises(DataError, match="needs 40 crops of a kind with a reader's point in them"):
