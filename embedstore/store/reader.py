@@ -67,10 +67,9 @@ class Store(Brief):
     @cached_property
     def image_ids(self) -> npt.NDArray[np.object_]:
         """(rows,) object array of str."""
-        columns = [part.image_id_table().column("image_id") for part in self.parts]
-        return np.concatenate(
-            [np.array([], object), *(ids.to_numpy(zero_copy_only=False) for ids in columns)]
-        )
+        # Arrow's `to_numpy` is no faster, and imports pandas: a third of a second before a search's first answer.
+        columns = [part.image_id_table().column("image_id").to_pylist() for part in self.parts]
+        return np.concatenate([np.array([], object), *(np.array(ids, object) for ids in columns)])
 
     @cached_property
     def status(self) -> npt.NDArray[np.uint8]:
