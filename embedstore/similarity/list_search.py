@@ -153,14 +153,22 @@ class ListSearch:
     def _proposed(
         self, queries: npt.NDArray[np.floating], k: int, allowed: npt.NDArray[np.bool_] | None
     ) -> Rows:
-        """Return (m, more than k) rows; -1 where there are no more."""
+        """Return (m, more than k) rows; -1 where there are no more.
+
+        Where rows are left out, the nearest of the others lie in lists farther away: with half of a million left out
+        32 of 1,000 lists found .960 of the ten nearest in place of .992. So many times more lists are looked at.
+        """
         faiss = _faiss()
+        share = (
+            1.0 if allowed is None else max(np.count_nonzero(allowed) / len(allowed), 1 / self.index.nlist)
+        )
+        probes = min(self.index.nlist, round(self.probes / share))
         selector = (
             {}
             if allowed is None
             else {"sel": faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))}
         )
-        parameters = faiss.SearchParametersIVF(nprobe=self.probes, **selector)
+        parameters = faiss.SearchParametersIVF(nprobe=probes, **selector)
         with _faiss_threads():
             _, rows = self.index.search(
                 _units(queries), max(_FEWEST_REFINED, _REFINED * k), params=parameters

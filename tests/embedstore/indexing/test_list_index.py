@@ -133,6 +133,24 @@ def test_the_recall_that_is_stated_is_the_one_that_there_is(store: Store) -> Non
     assert np.mean(shares) == pytest.approx(kept.facts.recall, abs=1e-9)
 
 
+def test_where_rows_are_left_out_more_lists_are_looked_at_so_that_recall_stays(store: Store) -> None:
+    search = stored_lists(store, recall=0.8).search(np.full(1000, -1))
+    vectors = store.embeddings(dtype=np.float32).vectors
+    some = np.setdiff1d(np.arange(0, 1000, 9), [7])
+    odd = np.arange(1, 1000, 2)
+
+    def recall(among: npt.NDArray[np.int64] | None, allowed: npt.NDArray[np.bool_]) -> float:
+        rows, _ = search.proposed_and_refined(vectors[some], 10, among=among, without=some)
+        shares = [
+            len({*rows[at].tolist()} & {*best(vectors, vectors[row], allowed & (np.arange(1000) != row))})
+            for at, row in enumerate(some)
+        ]
+        return float(np.mean(shares)) / 10
+
+    every = np.ones(1000, bool)
+    assert recall(odd, np.arange(1000) % 2 == 1) > recall(None, every) - 0.005
+
+
 def test_lists_are_kept_and_new_parts_put_in_and_what_is_gone_taken_out(store: Store, tmp_path: Path) -> None:
     said: list[str] = []
     stored_lists(store, say=said.append)
