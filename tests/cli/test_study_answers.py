@@ -50,6 +50,7 @@ class Localiser:
     identity: Identity
     digest: str
     folder: Path
+    second: None = None
 
     def locate(self, grids: StudyGrids, identity: Identity) -> LevelPoints:
         self.identity.require_same(identity, holder="the localiser")
