@@ -78,7 +78,7 @@ def command(
     folds. Research software, not a medical device.
 
     \b
-    Examples:
+    Example:
       embed localise --store lumbar.store --out runs/levels
       embed extract --crops runs/levels --crop-neighbours 0 --tokens 64 --store near.store
       embed localise --store lumbar.store --near near.store --out runs/levels-near

@@ -28,6 +28,7 @@ from heads.torch_threads import one_thread
 # loss; of the others, which are only compared, the third.
 TOLERANCE = 1e-8
 _ROUGH = 1e-5
+_CLOSE = 1e-6
 # Strengths whose mean loss exceeds the least by no more may be chosen.
 _MARGIN = 0.005
 # A fall of the mean loss from one strength to the next that is worth another one.
@@ -85,7 +86,7 @@ class Path:
                 if fewer is not None:
                     found = found.beyond(fewer)
             walk = _Walk.begin(self, working, scores)
-            walk.to_best(found, _ROUGH)
+            walk.to_best(found, _CLOSE)
             if np.isfinite(self.doubt):
                 walk.refine(_MARGIN if found is None else 0.0)
         # The scores of an unsolved problem are no estimate of its strength.

@@ -29,6 +29,8 @@ def test_more_go_from_slices_to_a_comparison(lumbar):
         "extract",
         "localise",
         "extract",
+        "localise",
+        "extract",
         "probe",
         "predict",
         "compare",
