@@ -144,7 +144,7 @@ def main() -> None:
     A process of one command makes no cycles worth looking for while it imports, nor among what torch holds when it
     ends: that took 0.4 of the 2.5 seconds of a search.
     """
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 50, 50)
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     code = run(sys.argv[1:])
     gc.freeze()
     sys.exit(code)

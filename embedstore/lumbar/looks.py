@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,16 +60,3 @@ class Looks:
         axes = np.stack(directions(self.planes.orientations), axis=1)
         offsets: FloatArray = np.einsum("nij,ni->nj", axes, shifts_mm)
         return offsets
-
-
-@dataclass(frozen=True, eq=False)
-class SeenLooks:
-    """Looks with the tokens of all of them, (n, rows, columns, features)."""
-
-    looks: Looks
-    tokens: npt.NDArray[Any]
-
-    def read(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
-        """Yield row numbers and their tokens."""
-        if len(rows):
-            yield rows, self.tokens[rows]

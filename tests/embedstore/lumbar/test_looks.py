@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedstore.errors import DataError
-from embedstore.lumbar.looks import Looks, SeenLooks
+from embedstore.lumbar.looks import Looks
 from embedstore.slices.planes import SlicePlanes
 
 
@@ -30,11 +30,3 @@ def test_parts_of_other_lengths_and_unknown_planes_are_refused():
         Looks(np.arange(2), looks.kinds, looks.series_ids, looks.planes)
     with pytest.raises(DataError, match="known plane"):
         looks_of((0, 0, 0, 0, 0, 0))
-
-
-def test_tokens_in_memory_are_read_as_those_of_a_store():
-    seen = SeenLooks(looks_of((0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, 1, 0)), np.arange(2).reshape(2, 1, 1, 1))
-    ((rows, tokens),) = seen.read(np.array([1]))
-    assert rows.tolist() == [1]
-    assert tokens.ravel().tolist() == [1]
-    assert list(seen.read(np.array([], np.int64))) == []

@@ -343,6 +343,27 @@ def test_newtons_step_and_decrement_are_those_of_the_whole_second_derivative(
         assert 0.75 * distance < rough[problem] <= 1.001 * distance
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_rows_some_at_a_time_and_newtons_steps_by_every_so_many_lead_to_the_same_solution(
+    monkeypatch: pytest.MonkeyPatch, n_classes: int
+) -> None:
+    monkeypatch.setattr(logistic_rows, "SMALL_CELLS", 0)  # single precision, as with many rows
+    generator = np.random.default_rng(2)
+    X = generator.normal(size=(900, 8)).astype(np.float32)
+    scores = X @ generator.normal(size=(8, n_classes)) + generator.gumbel(size=(900, n_classes))
+    training = _training(X, scores.argmax(axis=1)[:, None], n_classes)
+    folds = np.arange(900) % 3
+    asked = {"held_out": [0, 1], "strengths": [0.1, 10.0]}
+    whole = solve(training, folds, **asked)
+    monkeypatch.setattr("heads.solvers.logistic_problems._SCORED_ROWS", 128)
+    monkeypatch.setattr("heads.solvers.logistic_problems._HELD_ROWS", 200)
+    monkeypatch.setattr("heads.solvers.newton._BENT_ROWS", 225)
+    found = solve(training, folds, **asked)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.coef, whole.coef, atol=2e-4)
+    np.testing.assert_allclose(found.held_out_scores, whole.held_out_scores, atol=1e-3)
+
+
 @pytest.mark.parametrize("normalisation", ["none", "standardise"])
 def test_a_column_that_only_the_held_out_fold_moves_has_no_part_in_its_scores(
     monkeypatch: pytest.MonkeyPatch, normalisation: str
