@@ -1,7 +1,7 @@
 """Epochs of a fine-tuning with and without a prefix cache, and trainings that are killed at random moments.
 
 python benchmarks/finetune_epochs.py                            27 blocks of width 192, top 1, 2 and 4, in minutes
-python benchmarks/finetune_epochs.py --size full --images 16    MedSigLIP's 428 million parameters, random
+python benchmarks/finetune_epochs.py --size full --images 20    MedSigLIP's 428 million parameters, random
 python benchmarks/finetune_epochs.py --kills 20                 SIGKILL at random moments: equal weights in the end
 
 Weights are random: the time of a step does not depend on them. Ways take turns within a round, so that a machine that

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from cli.project import Project, find_project
 from embedstore.errors import UsageError
@@ -49,6 +50,11 @@ def project_of(context: click.Context) -> Project:
     """Return the project that the command runs in."""
     found: Project = context.obj
     return found
+
+
+def is_typed(context: click.Context, name: str) -> bool:
+    """Say whether an option stands on the command line itself, and not in ``embed.toml``."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def store_option(function: F) -> F:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from cli.completion import complete_encoders, complete_preprocess
 from cli.dataset_options import dataset_options, reader_options, without_foreign_key
@@ -16,6 +15,7 @@ from cli.jobs.describe_store import described_task
 from cli.jobs.extract_store import EncoderChoice, ExtractJob, default_workers, dry_run_store, extract_store
 from cli.options import (
     ProjectCommand,
+    is_typed,
     json_option,
     keep_option,
     print_facts,
@@ -212,7 +212,7 @@ def _collection(context: click.Context, given: Mapping[str, Any], store: Path) -
     crops = _crops(given)
     # Options in embed.toml belong to the reader there, and to no other.
     own = settings.get("options", {}) if settings.get("dataset", name) == name else {}
-    typed = context.get_parameter_source("key_file") is ParameterSource.COMMANDLINE
+    typed = is_typed(context, "key_file")
     reader = dataset_reader(name, without_foreign_key(reader_options(given, own), name, typed=typed))
     collection = reader.read(Path(require(root, "--root")))
     if crops is not None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from cli.completion import complete_runs
 from cli.exit_codes import DONE, IMAGES_FAILED, STOPPED
@@ -15,7 +14,15 @@ from cli.jobs.extract_store import default_workers
 from cli.jobs.metadata_values import metadata_pairs
 from cli.jobs.predict_inputs import Answering, open_answers
 from cli.key_options import by_option
-from cli.options import ProjectCommand, plural, print_notice, project_of, store_option, where_option
+from cli.options import (
+    ProjectCommand,
+    is_typed,
+    plural,
+    print_notice,
+    project_of,
+    store_option,
+    where_option,
+)
 from cli.printing.answer_progress import shown_answers
 from cli.printing.prediction_file import (
     CODES,
@@ -160,16 +167,16 @@ def _write(answering: Answering, out: Path, form: str) -> int:
 
 
 def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions:
-    project, named = project_of(context), _is_named(context, "levels")
+    project, named = project_of(context), is_typed(context, "levels")
     runs = project.settings.get("runs", project.folder / "runs")
     return PredictOptions(
         threshold=given["threshold"],
         prevalence=given["prevalence"],
         metadata=metadata_pairs(given["with_values"]),
-        neighbors=given["neighbors"] if _is_named(context, "neighbors") else None,
+        neighbors=given["neighbors"] if is_typed(context, "neighbors") else None,
         cases=given["store"],
         # A store that only embed.toml names may be of another kind.
-        cases_must_fit=_is_named(context, "store") or bool(given["ids"] or given["where"]),
+        cases_must_fit=is_typed(context, "store") or bool(given["ids"] or given["where"]),
         ids=given["ids"],
         where=given["where"],
         project=_data_of(project),
@@ -193,8 +200,3 @@ def _data_of(project: Project) -> ProjectData:
         root=None if root is None else Path(root),
         options=settings.get("options", {}),
     )
-
-
-def _is_named(context: click.Context, name: str) -> bool:
-    """Say whether an option stands on the command line itself."""
-    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -26,6 +26,7 @@ from cli.jobs.extract_store import default_workers
 from cli.key_options import key_option
 from cli.options import (
     ProjectCommand,
+    is_typed,
     json_option,
     plural,
     print_json,
@@ -42,6 +43,8 @@ from embedstore.errors import UsageError
 if TYPE_CHECKING:
     from cli.finetuning.judging import Judged
     from finetune.job import FineTuned, FineTuning
+
+_OF_ADAPTERS = {"adapter", "encoder", "revision", "preset", "pooling", "out", "yes", "device", "as_json"}
 
 
 @click.command(name="finetune", cls=ProjectCommand)
@@ -130,6 +133,7 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
     from finetune.training.lesson import Stopped
 
     if given["adapter"] is not None:
+        _require_untrained(context)
         return _adopted(given, as_json=as_json)
     numbers = blocks_of(given["blocks"], given["method"])
     _require_one_way(given, numbers)
@@ -159,6 +163,16 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
         print_ablation(finished)
     print_tuned(*best, judged=judged)
     return DONE
+
+
+def _require_untrained(context: click.Context) -> None:
+    """Refuse what would change a training, because with ``--adapter`` there is none."""
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if is_typed(context, name) and name not in _OF_ADAPTERS:
+            raise UsageError(
+                f"{parameter.opts[0]} says how to train, and --adapter trains nothing; leave it out"
+            )
 
 
 def _adopted(given: dict[str, Any], *, as_json: bool) -> int:

@@ -6,11 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from cli.localising.level_errors import print_level_errors
 from cli.localising.levels_job import LocaliseJob, LookAgainJob, localise_store, look_again_in_store
-from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_option
+from cli.options import (
+    ProjectCommand,
+    is_typed,
+    json_option,
+    print_json,
+    print_notice,
+    require,
+    store_option,
+)
 from cli.printing.next_command import command_on
 from cli.printing.probe_progress import shown_stages
 from cli.project import shown
@@ -120,5 +127,5 @@ def command(
 def _require_own(context: click.Context) -> None:
     """Refuse options of a first look, which a second one takes from its run."""
     for name in ("folds", "seed"):
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+        if is_typed(context, name):
             raise UsageError(f"--{name} is that of the first look, which --near goes on from; leave it out")

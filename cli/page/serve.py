@@ -8,12 +8,11 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from click.core import ParameterSource
 
 from cli.completion import complete_runs
 from cli.jobs.extract_store import default_workers
 from cli.key_options import key_option
-from cli.options import ProjectCommand, plural, print_notice, project_of
+from cli.options import ProjectCommand, is_typed, plural, print_notice, project_of
 from cli.page.catalog import Catalog, find_runs, find_stores
 from cli.project import Project, shown
 from cli.studying.predict_options import ProjectData
@@ -115,11 +114,11 @@ def command(
         runs=find_runs(run_places or runs),
         project=_data_of(project),
         key_file=key_file or _key_of(project),
-        levels=levels if _is_named(context, "levels") else None,
-        level_places=runs if levels is None or _is_named(context, "levels") else [levels, *runs],
+        levels=levels if is_typed(context, "levels") else None,
+        level_places=runs if levels is None or is_typed(context, "levels") else [levels, *runs],
         device=device,
         # That of embed.toml is one store's; each store knows its own.
-        encoder=encoder if _is_named(context, "encoder") else None,
+        encoder=encoder if is_typed(context, "encoder") else None,
         workers=min(_MOST_WORKERS, default_workers()),
     )
     _serve(catalog, host=host, port=port, names=names, tsne=tsne, limit_bytes=max_upload_mb * 1_000_000)
@@ -160,11 +159,6 @@ def _serve(
             serve(page, [listening], door, names=names, ready=ready)
         finally:
             signal.signal(signal.SIGTERM, before)
-
-
-def _is_named(context: click.Context, name: str) -> bool:
-    """Say whether an option stands on the command line itself."""
-    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -99,6 +99,7 @@ def test_every_study_is_answered_by_an_encoder_that_never_saw_its_patient(capsys
             "--lora-targets must be some of q, k, v, out, fc1, fc2",
         ),
         (["--rotate", "45"], "--rotate must be from 0 to 30"),
+        (["--adapter", "peft"], "--store says how to train, and --adapter trains nothing; leave it out"),
         (["--base-bits", "4"], "--base-bits 4 needs --method lora; found --method unfreeze"),
         (
             ["--method", "lora", "--base-bits", "4", "--lora-init", "olora"],
