@@ -106,10 +106,15 @@ def test_every_command_stands_in_the_readme():
 
 
 def test_the_tree_in_the_readme_names_what_is_there():
-    text = (ROOT / "README.md").read_text()
-    for folder in ("embedstore", "heads", "finetune", "cli", "tests", "docs", "benchmarks"):
-        assert f"{folder}/" in text
+    tree = (ROOT / "README.md").read_text().partition("## Inside")[2]
+    for folder in ("embedstore", "heads", "finetune", "cli", "tests", "docs", "benchmarks", "examples"):
+        assert f"\n{folder}/" in tree
         assert (ROOT / folder).is_dir()
+    for room in ("embedstore", "heads", "finetune", "cli"):
+        for init in sorted((ROOT / room).glob("*/__init__.py")):
+            assert f" {init.parent.name}/" in tree, init
+    for name in re.findall(r"^  (\w+\.py|\w+/) ", tree, flags=re.MULTILINE):
+        assert any((ROOT / room / name).exists() for room in ("embedstore", "heads", "finetune", "cli")), name
 
 
 def test_links_between_pages_lead_somewhere():

@@ -16,12 +16,19 @@ _SHOWN_ENTRIES = 5
 
 
 def count_records(manifest: Manifest) -> dict[str, str | int]:
-    """Count images, and patients, studies and series where the manifest knows them; then images per split."""
+    """Count images, and patients, studies and series where the manifest knows them; then images per split.
+
+    Images of no known patient are counted too: a split by patients cannot keep them apart.
+    """
     counts: dict[str, str | int] = {"images": len(manifest)}
     for column, name in (("patient_id", "patients"), ("study_id", "studies"), ("series_id", "series")):
         distinct = count_distinct(manifest.table.column(column))
         if distinct:
             counts[name] = int(distinct)
+    if unknown := manifest.table.column("patient_id").null_count:
+        counts["of unknown patient"] = (
+            f"{unknown:,} image{'' if unknown == 1 else 's'}, each taken for another patient"
+        )
     for entry in manifest.table.column("split").value_counts().to_pylist():
         if entry["values"] is not None:
             counts[f"images in {entry['values']}"] = int(entry["counts"])
