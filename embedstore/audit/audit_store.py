@@ -25,7 +25,7 @@ from embedstore.audit.near_copies import (
     near_candidates,
 )
 from embedstore.audit.picture_faults import blank_pictures, pictures_with_text, turned_and_negative
-from embedstore.audit.pictures import Pictures, details_of, jobs_of, look_at_pictures
+from embedstore.audit.pictures import KeptDetails, Pictures, add_details, jobs_of, look_at_pictures
 from embedstore.files import StrPath
 from embedstore.keys.key_file import Key
 from embedstore.queries.manifest_columns import column_text
@@ -75,7 +75,13 @@ def audit_store(
     CorruptStore
         If the store's bytes are not the committed ones.
     """
-    opened, asked = as_store(store), options or AuditOptions()
+    with KeptDetails() as details:
+        return _audit(as_store(store), options or AuditOptions(), details, progress)
+
+
+def _audit(
+    opened: Store, asked: AuditOptions, details: KeptDetails, progress: Callable[[int, int], None] | None
+) -> Audit:
     rows = audited_rows(opened)
     notices: list[str] = []
     thresholds: dict[str, float] = {}
@@ -91,6 +97,7 @@ def audit_store(
             opened,
             rows.image_ids,
             detailed={int(row) for row in wanted},
+            details=details,
             key=asked.key,
             workers=asked.workers,
             progress=progress,
@@ -104,7 +111,7 @@ def audit_store(
     if candidates is not None:
         thresholds |= {"distance of a copy": candidates.below, "distance looked at": candidates.typical}
         if pictures is not None and len(pictures.rows):
-            by_pixels = _copies_by_pixels(opened, rows, candidates, pictures, asked)
+            by_pixels = _copies_by_pixels(opened, rows, candidates, pictures, details, asked)
             thresholds |= {
                 "likeness of a copy": by_pixels.as_they_are,
                 "likeness of a turned copy": by_pixels.moved,
@@ -141,16 +148,19 @@ def audit_store(
 
 
 def _copies_by_pixels(
-    store: Store, rows: AuditedRows, candidates: NearCandidates, pictures: Pictures, asked: AuditOptions
+    store: Store,
+    rows: AuditedRows,
+    candidates: NearCandidates,
+    pictures: Pictures,
+    details: KeptDetails,
+    asked: AuditOptions,
 ) -> PixelCopies:
     """Compare the pairs that vectors propose, and those that are alike when very small."""
     known = {(one, other) for one, other in candidates.pairs.tolist()}
     alike = [pair for pair in alike_pairs(pictures, rows.content).tolist() if tuple(pair) not in known]
-    lacking = {row for pair in alike for row in pair} - pictures.details.keys()
+    lacking = {row for pair in alike for row in pair} - details.keys()
     jobs = jobs_of(store, rows.image_ids, asked.key) if lacking else {}
-    details = pictures.details | details_of(
-        {row: job for row, job in jobs.items() if row in lacking}, workers=asked.workers
-    )
+    add_details(details, {row: job for row, job in jobs.items() if row in lacking}, workers=asked.workers)
     # Those that are alike come first: they are fewer, and likelier.
     pairs = np.concatenate([np.array(alike, np.int64).reshape(-1, 2), candidates.pairs])
     return copies_by_pixels(pairs, candidates.usual, details)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from embedstore.audit.audited_rows import AuditedRows
 from embedstore.audit.pictures import Pictures, units_of
 from embedstore.audit.registration import Detail, likeness, moved_likeness
+from embedstore.similarity.exact_search import ExactSearch
 from embedstore.similarity.scan import Rows
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,7 +29,6 @@ _AT_75 = 0.6745  # standard deviations to the third quartile
 _LEAST, _LEAST_MOVED, _MOST = 0.82, 0.86, 0.98
 _FEWEST = 8
 _MOST_PAIRS = 20_000
-_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +114,10 @@ def alike_pairs(pictures: Pictures, content: Rows) -> npt.NDArray[np.int64]:
     count = min(_CLOSE, len(rows) - 1)
     if count < 1:
         return np.zeros((0, 2), np.int64)
-    near, away = np.empty((len(rows), count), np.int64), np.empty((len(rows), count))
-    for start in range(0, len(rows), _AT_ONCE):
-        some = np.arange(start, min(start + _AT_ONCE, len(rows)))
-        cosines = units[some] @ units.T
-        cosines[np.arange(len(some)), some] = -2
-        best = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        of_best = np.take_along_axis(cosines, best, 1)
-        order = np.argsort(-of_best, axis=1, kind="stable")
-        near[some] = rows[np.take_along_axis(best, order, 1)]
-        away[some] = 1 - np.take_along_axis(of_best, order, 1)
+    near, cosines = ExactSearch(units, unit=True).search(units, count, without=np.arange(len(units)))
+    away = 1 - cosines
     typical = float(np.quantile(away[:, 0], _ALIKE))
-    mutual = _mutual([(rows, near, np.where(away <= typical, away, np.inf))], below=0.0)
+    mutual = _mutual([(rows, rows[near], np.where(away <= typical, away, np.inf))], below=0.0)
     return np.array(sorted(mutual), np.int64).reshape(-1, 2)
 
 
@@ -164,30 +156,31 @@ def copies_by_pixels(
     pictures
         Row -> (`registration.SIDE_PX`, `SIDE_PX`) uint8; a pair without its pictures is none.
     """
-    details = {row: Detail(pixels) for row, pixels in pictures.items()}
-    likenesses = [
-        (likeness(details[one], details[other]), moved_likeness(details[one], details[other]))
-        for one, other in usual.tolist()
-        if one in details and other in details
-    ]
+    likenesses = []
+    for one, other in _seen(usual, pictures):
+        details = Detail(pictures[one]), Detail(pictures[other])
+        likenesses.append((likeness(*details), moved_likeness(*details)))
     others = [pair for pair in likenesses if pair[0] < _EVIDENT]
     plain = _threshold([pair[0] for pair in others], least=_LEAST)
     moved = _threshold([pair[1] for pair in others], least=_LEAST_MOVED)
     found, undecided, turned = [], 0, 0
-    for one, other in pairs.tolist():
-        if one not in details or other not in details:
-            continue
-        score = likeness(details[one], details[other])
+    for one, other in _seen(pairs, pictures):
+        details = Detail(pictures[one]), Detail(pictures[other])
+        score = likeness(*details)
         if score >= plain:
             found.append((one, other, score))
         elif turned >= _MOST_PAIRS:
             undecided += 1
         else:
             turned += 1
-            score = moved_likeness(details[one], details[other])
+            score = moved_likeness(*details)
             if score >= moved:
                 found.append((one, other, score))
     return PixelCopies(pairs=found, as_they_are=plain, moved=moved, undecided=undecided)
+
+
+def _seen(pairs: npt.NDArray[np.int64], pictures: Mapping[int, Pixels]) -> Iterator[tuple[int, int]]:
+    return ((one, other) for one, other in pairs.tolist() if one in pictures and other in pictures)
 
 
 def _mutual(

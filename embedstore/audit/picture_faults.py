@@ -17,6 +17,7 @@ _FEWEST_NEIGHBORS, _NEIGHBORS_SHARE = 5, 0.1
 _FEWEST = 20  # of a kind, for what is usual in it
 _LETTERS = 4
 _GALLERY = 4000
+_AT_ONCE = 4096
 _TURNS = {"90 degrees": 1, "180 degrees": 2, "270 degrees": 3}
 
 Gists = npt.NDArray[np.float32]
@@ -94,11 +95,15 @@ def _turned(
 
     def fit(turned: Gists) -> Floats:
         """Return the mean correlation with the nearest pictures of other patients."""
-        of_pictures = units_of(turned[usual]) @ units.T
-        of_pictures[patients[usual][:, None] == patients[gallery]] = -1
+        asked, theirs = units_of(turned[usual]), patients[usual]
         count = max(_FEWEST_NEIGHBORS, int(_NEIGHBORS_SHARE * len(gallery)))
-        nearest: Floats = np.partition(of_pictures, -count, axis=1)[:, -count:].mean(axis=1)
-        return nearest
+        found = np.empty(len(asked), np.float32)
+        for start in range(0, len(asked), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            of_pictures = asked[some] @ units.T
+            of_pictures[theirs[some, None] == patients[gallery]] = -1
+            found[some] = np.partition(of_pictures, -count, axis=1)[:, -count:].mean(axis=1)
+        return found
 
     as_it_is = fit(gists)
     # What fits badly either way is of another kind, and not turned.

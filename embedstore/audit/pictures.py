@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,15 +44,46 @@ class Pictures:
         (m, `GIST_PX`, `GIST_PX`) float32: the picture, very small.
     letters
         (m,) the longest line of what looks like letters.
-    details
-        Row -> (`SIDE_PX`, `SIDE_PX`) uint8 of the rows that were asked for.
     """
 
     rows: npt.NDArray[np.int64]
     range_grey: npt.NDArray[np.float64]
     gists: npt.NDArray[np.float32]
     letters: npt.NDArray[np.int64]
-    details: dict[int, npt.NDArray[np.uint8]] = field(repr=False)
+
+
+class KeptDetails(Mapping[int, npt.NDArray[np.uint8]]):
+    """Row -> (`SIDE_PX`, `SIDE_PX`) uint8, in a temporary file: of a hundred thousand images it takes 3.7 GB.
+
+    Closed, or left as a context, the file is gone.
+    """
+
+    _BYTES = SIDE_PX * SIDE_PX
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by __exit__
+        self._places: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._file.close()
+
+    def add(self, row: int, pixels: npt.NDArray[np.uint8]) -> None:
+        """Keep one more, or one anew; raises OSError if the disk is full."""
+        self._file.seek(self._places.setdefault(row, len(self._places)) * self._BYTES)
+        self._file.write(pixels.tobytes())
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
+        self._file.seek(self._places[row] * self._BYTES)
+        return np.frombuffer(self._file.read(self._BYTES), np.uint8).reshape(SIDE_PX, SIDE_PX)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def look_at_pictures(
@@ -58,6 +91,7 @@ def look_at_pictures(
     image_ids: Sequence[str],
     *,
     detailed: Collection[int],
+    details: KeptDetails,
     key: Key | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -72,6 +106,8 @@ def look_at_pictures(
         (n,) its images; rows count these.
     detailed
         Rows of which a larger picture is kept.
+    details
+        Where these go.
     key
         Key of stores whose paths are hidden; without it nothing is seen of these.
     workers
@@ -81,7 +117,6 @@ def look_at_pictures(
     """
     jobs = jobs_of(store, image_ids, key)
     rows, ranges, gists, letters = [], [], [], []
-    details: dict[int, npt.NDArray[np.uint8]] = {}
     wanted = set(detailed)
     spec = PreprocessSpec(preset="hf", size_px=_DECODED_PX)
     with DecoderPool(spec, workers=workers) as decoder:
@@ -98,25 +133,22 @@ def look_at_pictures(
             gists.append(_smaller(grey, GIST_PX))
             letters.append(letters_in_line(grey))
             if row in wanted:
-                details[row] = _smaller(grey, SIDE_PX)
+                details.add(row, _smaller(grey, SIDE_PX))
     return Pictures(
         rows=np.array(rows, np.int64),
         range_grey=np.array(ranges),
         gists=np.array(gists, np.float32).reshape(-1, GIST_PX, GIST_PX),
         letters=np.array(letters, np.int64),
-        details=details,
     )
 
 
-def details_of(jobs: Mapping[int, DecodeJob], *, workers: int = 1) -> dict[int, npt.NDArray[np.uint8]]:
-    """Return row -> (`SIDE_PX`, `SIDE_PX`) uint8 of what can be decoded, as `Pictures.details`."""
-    found = {}
+def add_details(details: KeptDetails, jobs: Mapping[int, DecodeJob], *, workers: int = 1) -> None:
+    """Keep the larger picture of every row that can be decoded."""
     with DecoderPool(PreprocessSpec(preset="hf", size_px=_DECODED_PX), workers=workers) as decoder:
         outcomes = decoder.decode(iter(jobs.values()), ahead=2 * workers)
         for row, outcome in zip(jobs, outcomes, strict=True):
             if not isinstance(outcome, ImageRefused):
-                found[row] = _smaller(_grey(outcome.pixels), SIDE_PX)
-    return found
+                details.add(row, _smaller(_grey(outcome.pixels), SIDE_PX))
 
 
 def units_of(gists: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
