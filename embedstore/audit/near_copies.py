@@ -14,8 +14,6 @@ from embedstore.audit.registration import Detail, likeness, moved_likeness
 from embedstore.similarity.exact_search import ExactSearch
 from embedstore.similarity.scan import Rows
 
-Pixels = npt.NDArray[np.uint8]
-
 # Standard deviations of a normal distribution, beyond which one of 2,000 lies, and one of 30,000: the likeness of two
 # pictures that are moved until they fit has a longer tail than that.
 _RARE, _VERY_RARE = 3.29, 4.0
@@ -143,7 +141,7 @@ class PixelCopies:
 
 
 def copies_by_pixels(
-    pairs: npt.NDArray[np.int64], usual: npt.NDArray[np.int64], pictures: Mapping[int, Pixels]
+    pairs: npt.NDArray[np.int64], usual: npt.NDArray[np.int64], details: Mapping[int, Detail]
 ) -> PixelCopies:
     """Decide by pixels which pairs are near duplicates.
 
@@ -153,34 +151,34 @@ def copies_by_pixels(
         (p, 2) rows, the likeliest first.
     usual
         (q, 2) rows: nearest pairs of different patients, of which hardly one is a copy.
-    pictures
-        Row -> (`registration.SIDE_PX`, `SIDE_PX`) uint8; a pair without its pictures is none.
+    details
+        Row -> the fine structure of its picture; a pair without its pictures is none.
     """
     likenesses = []
-    for one, other in _seen(usual, pictures):
-        details = Detail(pictures[one]), Detail(pictures[other])
-        likenesses.append((likeness(*details), moved_likeness(*details)))
+    for one, other in _seen(usual, details):
+        pair = details[one], details[other]
+        likenesses.append((likeness(*pair), moved_likeness(*pair)))
     others = [pair for pair in likenesses if pair[0] < _EVIDENT]
     plain = _threshold([pair[0] for pair in others], least=_LEAST)
     moved = _threshold([pair[1] for pair in others], least=_LEAST_MOVED)
     found, undecided, turned = [], 0, 0
-    for one, other in _seen(pairs, pictures):
-        details = Detail(pictures[one]), Detail(pictures[other])
-        score = likeness(*details)
+    for one, other in _seen(pairs, details):
+        pair = details[one], details[other]
+        score = likeness(*pair)
         if score >= plain:
             found.append((one, other, score))
         elif turned >= _MOST_PAIRS:
             undecided += 1
         else:
             turned += 1
-            score = moved_likeness(*details)
+            score = moved_likeness(*pair)
             if score >= moved:
                 found.append((one, other, score))
     return PixelCopies(pairs=found, as_they_are=plain, moved=moved, undecided=undecided)
 
 
-def _seen(pairs: npt.NDArray[np.int64], pictures: Mapping[int, Pixels]) -> Iterator[tuple[int, int]]:
-    return ((one, other) for one, other in pairs.tolist() if one in pictures and other in pictures)
+def _seen(pairs: npt.NDArray[np.int64], details: Mapping[int, Detail]) -> Iterator[tuple[int, int]]:
+    return ((one, other) for one, other in pairs.tolist() if one in details and other in details)
 
 
 def _mutual(

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from embedstore.audit.registration import SIDE_PX
+from embedstore.audit.registration import SIDE_PX, Detail
 from embedstore.audit.text_lines import letters_in_line
-from embedstore.decoding.decode import DecodeJob
+from embedstore.decoding.decode import DecodeJob, EncoderInput
 from embedstore.decoding.pool import DecoderPool
 from embedstore.errors import ImageRefused
 from embedstore.images.preprocess import PreprocessSpec
@@ -52,8 +52,8 @@ class Pictures:
     letters: npt.NDArray[np.int64]
 
 
-class KeptDetails(Mapping[int, npt.NDArray[np.uint8]]):
-    """Row -> (`SIDE_PX`, `SIDE_PX`) uint8, in a temporary file: of a hundred thousand images it takes 3.7 GB.
+class KeptDetails(Mapping[int, Detail]):
+    """Row -> fine structure, in a temporary file: of a hundred thousand images it takes 3.7 GB.
 
     Closed, or left as a context, the file is gone.
     """
@@ -62,6 +62,7 @@ class KeptDetails(Mapping[int, npt.NDArray[np.uint8]]):
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by __exit__
+        self._aspects: dict[int, float] = {}
         self._places: dict[int, int] = {}
 
     def __enter__(self) -> Self:
@@ -70,14 +71,16 @@ class KeptDetails(Mapping[int, npt.NDArray[np.uint8]]):
     def __exit__(self, *raised: object) -> None:
         self._file.close()
 
-    def add(self, row: int, pixels: npt.NDArray[np.uint8]) -> None:
+    def add(self, row: int, picture: EncoderInput) -> None:
         """Keep one more, or one anew; raises OSError if the disk is full."""
+        self._aspects[row] = picture.aspect
         self._file.seek(self._places.setdefault(row, len(self._places)) * self._BYTES)
-        self._file.write(pixels.tobytes())
+        self._file.write(_smaller(_grey(picture.pixels), SIDE_PX).tobytes())
 
-    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
+    def __getitem__(self, row: int) -> Detail:
         self._file.seek(self._places[row] * self._BYTES)
-        return np.frombuffer(self._file.read(self._BYTES), np.uint8).reshape(SIDE_PX, SIDE_PX)
+        pixels = np.frombuffer(self._file.read(self._BYTES), np.uint8).reshape(SIDE_PX, SIDE_PX)
+        return Detail(pixels, self._aspects[row])
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._places)
@@ -133,7 +136,7 @@ def look_at_pictures(
             gists.append(_smaller(grey, GIST_PX))
             letters.append(letters_in_line(grey))
             if row in wanted:
-                details.add(row, _smaller(grey, SIDE_PX))
+                details.add(row, outcome)
     return Pictures(
         rows=np.array(rows, np.int64),
         range_grey=np.array(ranges),
@@ -148,7 +151,7 @@ def add_details(details: KeptDetails, jobs: Mapping[int, DecodeJob], *, workers:
         outcomes = decoder.decode(iter(jobs.values()), ahead=2 * workers)
         for row, outcome in zip(jobs, outcomes, strict=True):
             if not isinstance(outcome, ImageRefused):
-                details.add(row, _smaller(_grey(outcome.pixels), SIDE_PX))
+                details.add(row, outcome)
 
 
 def units_of(gists: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

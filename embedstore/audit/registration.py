@@ -6,12 +6,13 @@ fine detail (a difference of Gaussians), by the peak of their cross-correlation:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
+from scipy import fft, ndimage
 
 SIDE_PX = 192
 # Standard deviations of the band's Gaussians. This one parted phantoms that were turned by 3 degrees or cut by 5 % (.82
@@ -20,6 +21,7 @@ _FINE_PX, _COARSE_PX = 0.7, 1.5
 _TURNS_DEG = (-4, -3, -2, -1, 1, 2, 3, 4)
 _SCALES = (0.94, 0.96, 0.98, 1.02, 1.04, 1.06)
 _FLAT = 1e-3
+_MIDDLE = np.full(2, (SIDE_PX - 1) / 2)
 
 Spectra = npt.NDArray[np.complex64]
 Floats = npt.NDArray[np.float32]
@@ -32,10 +34,13 @@ class Detail:
     Parameters
     ----------
     pixels
-        (`SIDE_PX`, `SIDE_PX`) uint8.
+        (`SIDE_PX`, `SIDE_PX`) uint8: the whole picture, squashed.
+    aspect
+        Columns of the picture for each of its rows: a turn of a high picture is no turn of its square.
     """
 
     pixels: npt.NDArray[np.uint8]
+    aspect: float = 1.0
 
     @property
     def plain(self) -> Spectra:
@@ -44,10 +49,13 @@ class Detail:
 
     def moved(self) -> Spectra:
         """Return its spectra at small turns and scales, (moves, rows, columns)."""
-        places, weights = _moves()
-        grey = self.pixels.ravel().astype(np.float32)
-        moved = np.einsum("mcp,mcp->mp", grey[places], weights)
-        return _spectra(moved.reshape(-1, SIDE_PX, SIDE_PX))
+        grey = self.pixels.astype(np.float32)
+        # What lies outside has the nearest pixel's grey; the window fades it.
+        moved = [
+            ndimage.affine_transform(grey, matrix, _MIDDLE - matrix @ _MIDDLE, order=1, mode="nearest")
+            for matrix in _moves(self.aspect)
+        ]
+        return _spectra(np.array(moved))
 
 
 def likeness(one: Detail, other: Detail) -> float:
@@ -94,21 +102,8 @@ def _band() -> Floats:
     return band
 
 
-@cache
-def _moves() -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return, of each turn and scale, the four pixels that each pixel comes from, and their weights (bilinear)."""
-    middle = (SIDE_PX - 1) / 2
-    rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX].reshape(2, -1) - middle
-    places, weights = [], []
+def _moves(aspect: float) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield for each turn and scale the (2, 2) matrix from a pixel of the square to where it comes from."""
     for turn, scale in [*((turn, 1.0) for turn in _TURNS_DEG), *((0.0, scale) for scale in _SCALES)]:
-        angle = np.deg2rad(turn)
-        y = (np.cos(angle) * rows - np.sin(angle) * columns) / scale + middle
-        x = (np.sin(angle) * rows + np.cos(angle) * columns) / scale + middle
-        # What lies outside has the nearest pixel's grey; the window fades it.
-        y, x = np.clip(y, 0, SIDE_PX - 1), np.clip(x, 0, SIDE_PX - 1)
-        top, left = np.minimum(y, SIDE_PX - 2).astype(np.int64), np.minimum(x, SIDE_PX - 2).astype(np.int64)
-        down, right = y - top, x - left
-        corner = top * SIDE_PX + left
-        places.append([corner, corner + 1, corner + SIDE_PX, corner + SIDE_PX + 1])
-        weights.append([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
-    return np.array(places), np.array(weights, np.float32)
+        cosine, sine = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
+        yield np.array([[cosine, -sine * aspect], [sine / aspect, cosine]]) / scale

@@ -114,11 +114,14 @@ class EncoderInput:
         digest of that and its place (`CropBox.sha256`).
     notes
         What was mended, guessed or left out on the way.
+    aspect
+        Columns of the picture for each of its rows, before it became a square; 1 of a crop, which is one.
     """
 
     pixels: npt.NDArray[np.uint8]
     content_sha256: bytes
     notes: frozenset[Note] = frozenset()
+    aspect: float = 1.0
 
 
 class Decoder(Protocol):
@@ -224,7 +227,8 @@ def decode(
                 picture = _picture_of(file, job, spec, limits)
                 pixels = preprocess(picture.pixels, spec, picture.pixel_aspect)
                 notes = picture.notes | _aspect_notes(picture.pixel_aspect, spec)
-                return EncoderInput(pixels, picture.content_sha256, notes)
+                rows, columns = picture.pixels.shape[:2]
+                return EncoderInput(pixels, picture.content_sha256, notes, columns / rows)
             key = _key_of(file, job)
             picture = (last or LastPicture()).of(key, lambda: _picture_of(file, job, spec, limits))
         pixels = crop_to_square(picture.pixels, job.crop, spec)

@@ -157,7 +157,11 @@ class DecodingProcess:
             if "grid" in reply:
                 return self._grey(reply, slot)
             notes = frozenset(Note(code) for code in reply["notes"])
-            return self._pixels(tuple(reply["shape"]), bytes.fromhex(reply["sha256"]), notes, slot)
+            pixels, aspect = self._pixels(tuple(reply["shape"]), slot), float(reply["aspect"])
+            sha256 = bytes.fromhex(reply["sha256"])
+            if len(sha256) != 32 or not 0 < aspect < np.inf:
+                raise BrokenProcess(f"a reply has an aspect of {aspect} and a digest of {len(sha256)} bytes")
+            return EncoderInput(pixels, sha256, notes, aspect)
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenProcess(f"a reply is malformed: {error}") from error
 
@@ -180,14 +184,12 @@ class DecodingProcess:
         except ValueError:  # a real-time signal has no name
             return f"was killed by signal {-code}"
 
-    def _pixels(
-        self, shape: tuple[int, ...], sha256: bytes, notes: frozenset[Note], slot: int
-    ) -> EncoderInput:
+    def _pixels(self, shape: tuple[int, ...], slot: int) -> npt.NDArray[np.uint8]:
         size = self._spec.size_px
-        if shape not in {(size, size), (size, size, 3)} or len(sha256) != 32:
-            raise BrokenProcess(f"a reply has shape {shape} and a digest of {len(sha256)} bytes")
+        if shape not in {(size, size), (size, size, 3)}:
+            raise BrokenProcess(f"a reply has shape {shape}")
         pixels = self._copied(np.dtype(np.uint8), int(np.prod(shape)), slot, offset=0)
-        return EncoderInput(pixels.reshape(shape), sha256, notes)
+        return pixels.reshape(shape)
 
     def _counts(self, n: int, kind: str, slot: int) -> ValueCounts:
         if not 0 <= n <= MAX_DISTINCT_VALUES:

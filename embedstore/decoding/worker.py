@@ -115,6 +115,7 @@ def _carry_out(
             "shape": decoded.pixels.shape,
             "sha256": decoded.content_sha256.hex(),
             "notes": sorted(decoded.notes),
+            "aspect": decoded.aspect,
         }
     except ImageRefused as refusal:
         return {"reason": refusal.reason.value, "message": refusal.message}

@@ -26,6 +26,17 @@ def test_a_turn_is_undone(turn: float) -> None:
     assert likeness(detail(film(2)), turned) < 0.5
 
 
+@pytest.mark.parametrize("upright", [True, False])
+def test_a_turn_of_a_picture_that_is_no_square_is_undone(upright: bool) -> None:
+    edge = SIDE_PX // 4
+    box = (edge, 0, SIDE_PX - edge, SIDE_PX) if upright else (0, edge, SIDE_PX, SIDE_PX - edge)
+    high = film(2).crop(box)
+    turned = high.rotate(3, Image.Resampling.BILINEAR)
+    aspect = high.width / high.height
+    assert moved_likeness(Detail(grey(high, SIDE_PX), aspect), Detail(grey(turned, SIDE_PX), aspect)) > 0.8
+    assert moved_likeness(detail(high), detail(turned)) < 0.8
+
+
 def test_a_cut_is_undone_and_another_grain_stays_another() -> None:
     cut = film(2).crop((4, 4, SIDE_PX - 4, SIDE_PX - 4))
     assert moved_likeness(detail(film(2)), detail(cut)) > 0.8

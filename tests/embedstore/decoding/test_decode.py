@@ -67,13 +67,13 @@ def assert_same(ours, theirs):
             assert (one.reason, one.message) == (other.reason, other.message)
         else:
             np.testing.assert_array_equal(one.pixels, other.pixels)
-            assert one.content_sha256 == other.content_sha256
+            assert (one.content_sha256, one.aspect) == (other.content_sha256, other.aspect)
 
 
 def test_pool_gives_what_serial_decoding_gives_in_the_same_order(tmp_path, pictures):
     (tmp_path / "bad.png").write_bytes(pictures[0].read_bytes()[:99])
     (tmp_path / "colour.png").write_bytes(
-        picture_bytes(np.random.default_rng(1).integers(0, 256, (9, 9, 3), dtype=np.uint8))
+        picture_bytes(np.random.default_rng(1).integers(0, 256, (12, 9, 3), dtype=np.uint8))
     )
     (tmp_path / "file.dcm").write_bytes(dicom_bytes(dataset(np.arange(64, dtype=np.uint16).reshape(8, 8))))
     paths = [
@@ -85,6 +85,7 @@ def test_pool_gives_what_serial_decoding_gives_in_the_same_order(tmp_path, pictu
     ]
     jobs = jobs_for(paths * 3)
     serial = list(SerialDecoder(SPEC).decode(jobs))
+    assert [outcome.aspect for outcome in serial[-2:]] == [0.75, 1]
     with DecoderPool(SPEC, workers=2) as pool:
         assert_same(list(pool.decode(jobs, ahead=7)), serial)
         assert_same(list(pool.decode(jobs[:3], ahead=0)), serial[:3])
