@@ -124,7 +124,7 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("stopped", err=True)
         return _failed(KeyboardInterrupt, "stopped", code=STOPPED, as_json=as_json)
     except EmbedError as error:
-        message = _say(for_command_line(str(error)))
+        message = _say(". ".join([for_command_line(str(error)), *getattr(error, "__notes__", [])]))
         code = WRONG_USAGE if isinstance(error, UsageError) else FAILED
         return _failed(type(error), message, code=code, as_json=as_json)
     except BrokenPipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from cli.project import Project, find_project
+from cli.project import FILE_NAME, Project, find_project
+from cli.wording import for_command_line
 from embedstore.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,6 +36,21 @@ class ProjectCommand(click.Command):
             }
             extra["obj"] = project
         return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; of a wrong option that nobody typed, say where it stands."""
+        try:
+            return super().invoke(context)
+        except UsageError as error:
+            said = for_command_line(str(error))
+            for parameter in self.params:
+                name = str(parameter.name)
+                if context.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
+                    continue
+                named, value = parameter.opts[0] in re.findall("--[a-z-]+", said), context.params[name]
+                if isinstance(value, str) and (named or repr(value) in said):
+                    error.add_note(f"{name} = {value!r} stands in {FILE_NAME}")
+            raise
 
 
 def _project(*, completing: bool) -> Project:

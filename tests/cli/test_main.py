@@ -271,6 +271,16 @@ def test_a_wrong_key_in_embed_toml_is_named_with_the_nearest_valid_one(tmp_path,
     assert run(["info", "--help"]) == 0
 
 
+def test_a_wrong_value_of_embed_toml_is_not_blamed_on_an_option(tree, capsys):
+    Path("embed.toml").write_text(f'dataset = "mura"\nroot = "{tree}"\nstore = "s"\nencoder = "hogg"\n')
+    assert run(["extract"]) == 2
+    said = capsys.readouterr().err
+    assert "--encoder must be one of" in said
+    assert said.endswith("encoder = 'hogg' stands in embed.toml\n")
+    assert run(["extract", "--encoder", "hogg"]) == 2
+    assert "embed.toml" not in capsys.readouterr().err
+
+
 def test_init_refuses_to_replace_settings_unless_forced(tree, tmp_path, capsys):
     arguments = ["init", "--dataset", "mura", "--root", str(tree)]
     assert run(arguments) == 0
