@@ -1,6 +1,7 @@
 """What `embed audit` finds of planted faults, and what it takes for faults.
 
-python benchmarks/audit.py             300 patients of phantom MURA, 12 faults of each kind; about 5 minutes on 2 cores
+python benchmarks/audit.py                  300 patients of phantom MURA, 12 faults of each kind; about 5 minutes
+python benchmarks/audit.py --rows 147218    what as many rows take beside decoding: synthetic vectors and small pictures
 
 Faults are put beside the images that they are made of, as images of new patients: an audit may use no name. A false
 cluster is one of near duplicates that holds pictures of different origins. Phantoms are born inverted or turned now and
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import os
+import resource
 import tempfile
 import time
 from argparse import ArgumentParser
@@ -19,12 +21,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from scipy import ndimage
 from table import parse, show
 
 from cli.main import run
 from embedstore.audit.audit_store import AuditOptions, audit_store
+from embedstore.audit.audited_rows import AuditedRows
 from embedstore.audit.findings import Audit
+from embedstore.audit.misplaced import outliers, strangers
+from embedstore.audit.near_copies import alike_pairs, near_candidates
+from embedstore.audit.picture_faults import turned_and_negative
+from embedstore.audit.pictures import GIST_PX, Pictures
+from embedstore.audit.registration import SIDE_PX, Detail, likeness, moved_likeness
 from embedstore.phantoms.mura import write_phantom_mura
 
 SWAPPED = "patient in both splits"
@@ -45,7 +55,12 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=12, help="of each kind")
     parser.add_argument("--encoder", default="hog")
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--rows", type=int, help="time so many synthetic rows instead")
     arguments = parse(parser)
+    if arguments.rows:
+        title = f"an audit of {arguments.rows:,} images, beside decoding"
+        show(title, timed(arguments.rows, arguments.seed), json_path=arguments.json)
+        return
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         rows = planted(Path(folder), arguments.patients, arguments.faults, arguments.seed)
@@ -62,6 +77,50 @@ def main() -> None:
             show(
                 title, results(audit, rows, pictures=pictures), json_path=arguments.json if pictures else None
             )
+
+
+def timed(count: int, seed: int) -> list[dict[str, object]]:
+    """Return the seconds of each step, and the peak of memory after it; rows are slices, 25 of a patient."""
+    generator = np.random.default_rng(seed)
+    patients = [f"p{number // 25}" for number in range(count)]
+    names = [f"i{number}" for number in range(count)]
+    planes = generator.choice(["axial", "sagittal"], count)
+    columns = {"image_id": names, "patient_id": patients, "study_id": patients, "plane": planes}
+    spread = np.arange(1, 1153) ** -0.5
+    vectors = np.empty((count, 1152), np.float16)
+    for start in range(0, count, 4096):
+        vectors[start : start + 4096] = generator.normal(size=vectors[start : start + 4096].shape) * spread
+    rows = AuditedRows(pa.table(columns), vectors, np.arange(count))
+    gists = ndimage.gaussian_filter(
+        generator.normal(size=(count, GIST_PX, GIST_PX)).astype(np.float32), (0, 2, 2)
+    )
+    pictures = Pictures(
+        rows=np.arange(count),
+        range_grey=np.full(count, 200.0),
+        gists=255 * (gists - gists.min()) / np.ptp(gists),
+        letters=np.zeros(count, np.int64),
+    )
+    grain = generator.integers(0, 256, (2, SIDE_PX, SIDE_PX), dtype=np.uint8)
+    one, other = Detail(grain[0], 0.8), Detail(grain[1], 0.8)
+    kinds = planes.astype(np.str_)
+    steps: dict[str, Callable[[], object]] = {
+        "nearest of anybody": lambda: rows.nearest,
+        "nearest of other patients": lambda: rows.nearest_others,
+        "pairs that are near": lambda: near_candidates(rows),
+        "among another kind, outliers": lambda: (strangers(rows), outliers(rows)),
+        "pairs that look alike when small": lambda: alike_pairs(pictures, rows.content),
+        "negatives and turned": lambda: turned_and_negative(pictures, names, kinds, rows.patients),
+        "likeness of 1,000 pairs": lambda: [likeness(one, other) for _ in range(1000)],
+        "likeness of 1,000 pairs, moved": lambda: [moved_likeness(one, other) for _ in range(1000)],
+    }
+    table = []
+    for name, step in steps.items():
+        started = time.perf_counter()
+        step()
+        seconds = time.perf_counter() - started
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        table.append({"step": name, "seconds": seconds, "peak so far (MB)": peak_mb})
+    return table
 
 
 def planted(root: Path, patients: int, count: int, seed: int) -> list[dict[str, str]]:

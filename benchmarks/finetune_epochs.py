@@ -62,7 +62,7 @@ def rows(place: Path, options: Namespace) -> list[dict[str, Any]]:
     tokens = (shape["image_size"] // shape["patch_size"]) ** 2
     count = shape["num_hidden_layers"]
     found = []
-    for blocks in BLOCKS:
+    for blocks in options.top:
         without, cached, filling = [], [], []
         for number in range(options.rounds):
             without.append(epoch(place, f"{blocks}-{number}-without", blocks, options, cache="none")[0])
@@ -190,6 +190,7 @@ def _options() -> Namespace:
     parser.add_argument("--size", choices=["small", "full"], default="small")
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--top", type=int, nargs="+", default=BLOCKS, help="numbers of blocks")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kills", type=int, default=0, help="kill a training so often instead")
     return parse(parser)
