@@ -16,6 +16,7 @@ from cli.key_options import key_option
 from cli.options import ProjectCommand, json_option, print_json, print_notice, require, store_argument
 from cli.searching.audit_job import AuditJob, kinds_of, run_audit
 from embedstore.audit.findings import GROUPS, KINDS
+from embedstore.errors import UsageError
 
 _EVERY_S = 10.0
 
@@ -39,8 +40,10 @@ _EVERY_S = 10.0
 @click.option(
     "--fail-on",
     metavar="KIND,...",
-    help=f"Exit with 1 if there is a finding of these kinds: {', '.join([*GROUPS, *KINDS])}.",
+    help=f"Exit with 1 if there is a finding of these kinds, or they were not looked at: "
+    f"{', '.join([*GROUPS, *KINDS])}.",
 )
+@click.option("--force", is_flag=True, help="Replace the list of --keep, which somebody may have edited.")
 @click.option(
     "--workers", type=click.IntRange(1), help="Decoding processes.  [default: one per core, at most 16]"
 )
@@ -53,6 +56,7 @@ def command(
     out: Path | None,
     keep_list: Path | None,
     fail_on: str | None,
+    force: bool,
     workers: int | None,
     key_file: Path | None,
     as_json: bool,
@@ -65,7 +69,9 @@ def command(
     Example:
       embed audit mura.store --out audit.html --keep keep.csv --fail-on leakage,duplicates
     """
-    failing = kinds_of([name.strip() for name in fail_on.split(",")]) if fail_on else ()
+    failing = () if fail_on is None else kinds_of([name.strip() for name in fail_on.split(",")])
+    if keep_list is not None and keep_list.exists() and not force:
+        raise UsageError(f"{keep_list} exists and may have been edited; --force replaces it")
     job = AuditJob(
         store=require(store_argument or store, "--store"),
         pictures=pictures,
@@ -83,7 +89,13 @@ def command(
         print_notice(f"wrote {out}")
     if keep_list is not None:
         print_notice(f"wrote {keep_list}: {found.left_out:,} images to leave out")
-    return FAILED if any(found.audit.counts[kind] for kind in failing) else DONE
+    unseen = [kind for kind in failing if kind in found.audit.unseen]
+    if unseen:
+        print_notice(
+            f"--fail-on {','.join(unseen)}: of {found.audit.images:,} images the pixels of {found.audit.pictures:,} "
+            "were looked at, so that nothing is known of the others"
+        )
+    return FAILED if unseen or any(found.audit.counts[kind] for kind in failing) else DONE
 
 
 def _progress() -> Callable[[int, int], None]:

@@ -17,7 +17,9 @@ def print_audit(audit: Audit) -> None:
     width = max(map(len, KINDS))
     click.echo(f"{audit.images:,} images with a vector; the pixels of {audit.pictures:,} were looked at")
     for kind, means in KINDS.items():
-        click.echo(f"  {kind:<{width}}  {counts[kind]:>6,}  {means}")
+        unseen = kind in audit.unseen and not counts[kind]
+        said = "" if not unseen else " (not looked at)" if not audit.pictures else " (not all were looked at)"
+        click.echo(f"  {kind:<{width}}  {'?' if unseen else f'{counts[kind]:,}':>6}  {means}{said}")
     if audit.thresholds:
         said = "; ".join(f"{name} {number:.4f}" for name, number in audit.thresholds.items())
         click.echo(f"fixed by this store's own distances: {said}")

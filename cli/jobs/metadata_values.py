@@ -65,7 +65,7 @@ def require_metadata(run: Run, present: Sequence[str], *, what: str) -> None:
     if PLACE in run.predictor.columns and PLACE not in present:
         raise UsageError(
             f"run {run.folder} was fitted with the place of every image ({PLACE}), and {what}; it follows from "
-            f"{', '.join(PLACE_SOURCES)}: extract from DICOM files, or give a store that was"
+            f"{', '.join(PLACE_SOURCES)}: extract from DICOM files, or give a store that was extracted from them"
         )
     blocks = run.predictor.blocks
     if blocks is None:

@@ -111,6 +111,7 @@ def audit_document(served: ServedStore, audit: Audit) -> dict[str, Any]:
     return {
         "images": audit.images,
         "pictures": audit.pictures,
+        "unseen": list(audit.unseen),
         "notices": list(audit.notices),
         "kinds": [
             {

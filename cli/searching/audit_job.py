@@ -89,6 +89,7 @@ def audit_page(store: Store, audit: Audit, key_file: StrPath | None = None) -> s
             kind=kind,
             means=KINDS[kind],
             count=audit.counts[kind],
+            unseen=kind in audit.unseen,
             findings=[
                 PicturedFinding(
                     why=found.why,

@@ -46,8 +46,11 @@ def answer_in_words(
             {
                 "name": name,
                 "title": name.replace("_", " "),
-                "words": probability_in_words(of, positive=positive, unit=unit),
-                "set_words": set_in_words(of, coverage),
+                # What is promised of cases like those that were learned from is not promised of others.
+                "words": ""
+                if answer["unlike_training"]
+                else probability_in_words(of, positive=positive, unit=unit),
+                "set_words": "" if answer["unlike_training"] else set_in_words(of, coverage),
                 "decision": of["decision"],
                 "bars": [
                     {

@@ -32,6 +32,8 @@ KINDS = {
     OUTLIER: "an image is far from all others",
     TEXT: "text seems to be burned into the pixels",
 }
+# What only pixels tell; of blank images, zero vectors tell some.
+OF_PIXELS = (BLANK, INVERTED, ROTATED, TEXT)
 # What may be asked for by one word.
 GROUPS = {
     "leakage": (PATIENTS_SPLIT, IMAGES_SPLIT),
@@ -104,6 +106,11 @@ class Audit:
         """Kind -> findings, also of those that nothing was found of."""
         return {kind: sum(found.kind == kind for found in self.findings) for kind in KINDS}
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The kinds of which nothing that was found means little: only pixels tell them, and not all were looked at."""
+        return OF_PIXELS if self.pictures < self.images else ()
+
     def of_kind(self, kind: str) -> list[Finding]:
         """Return the findings of a kind."""
         return [found for found in self.findings if found.kind == kind]
@@ -113,6 +120,7 @@ class Audit:
         return {
             "images": self.images,
             "pictures": self.pictures,
+            "unseen": list(self.unseen),
             "counts": self.counts,
             "thresholds": dict(self.thresholds),
             "notices": list(self.notices),

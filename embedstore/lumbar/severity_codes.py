@@ -87,17 +87,25 @@ def read_response(text: str) -> ReadResponse:
 def write_response(classes: Iterable[int]) -> str:
     """Return the answer as the schema has it, without a blank: 25 classes (0, 1, 2) in the order of `TARGETS`.
 
+    What is `MISSING` has no key, nor has a level of which all is.
+
     Examples
     --------
     >>> write_response([0] * 24 + [2]).partition('"L5S1":')[2]
     '{"canal":"N","lf":"N","rf":"N","ls":"N","rs":"S"}}'
+    >>> write_response([1] + [MISSING] * 24)
+    '{"L1L2":{"canal":"M"}}'
     """
-    codes = np.array([CODES[number] for number in classes]).reshape(len(CONDITIONS), len(LEVELS))
+    numbers = np.fromiter(classes, np.int64).reshape(len(CONDITIONS), len(LEVELS)).tolist()
     answer = {
-        level: dict(zip(CONDITION_KEYS, codes[:, column].tolist(), strict=True))
+        level: {
+            condition: CODES[row[column]]
+            for condition, row in zip(CONDITION_KEYS, numbers, strict=True)
+            if row[column] != MISSING
+        }
         for column, level in enumerate(LEVEL_KEYS)
     }
-    return json.dumps(answer, separators=(",", ":"))
+    return json.dumps({level: said for level, said in answer.items() if said}, separators=(",", ":"))
 
 
 def _class(code: object, flaws: Counter[str]) -> int:

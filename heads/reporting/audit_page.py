@@ -32,12 +32,16 @@ class PicturedFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSection:
-    """The findings of one kind: its name, what it means, how many there are, and the first of them."""
+    """The findings of one kind: its name, what it means, how many there are, and the first of them.
+
+    Of an `unseen` kind, images were left out of account.
+    """
 
     kind: str
     means: str
     count: int
     findings: Sequence[PicturedFinding]
+    unseen: bool = False
 
 
 def render_audit(

@@ -4,7 +4,7 @@ import { copied, counted, make, percent, picture } from "./dom.js";
 
 export function answerOf(answer, table, sent, enlarge) {
   const body = make("div", {});
-  body.append(make("p", { className: "small" }, `${answer.stored ? `Known to the store as ${answer.unit}. ` : ""}From ${counted(answer.images, "image")}.`));
+  body.append(make("p", { className: "small" }, `${answer.unit ? `Known to the store as ${answer.unit}. ` : answer.stored ? "The store holds its images. " : ""}From ${counted(answer.images, "image")}.`));
   for (const note of answer.notes) body.append(make("p", { className: `note ${note.kind}` }, note.text));
   if (answer.lumbar && table) body.append(spine(answer, table, sent, enlarge));
   else for (const target of answer.targets) body.append(targetOf(target, sent, enlarge));
@@ -15,7 +15,8 @@ export function answerOf(answer, table, sent, enlarge) {
 function targetOf(target, sent, enlarge) {
   const part = make("div", { className: "target" }, make("h3", {}, target.title));
   if (target.bars.length) part.append(bars(target));
-  part.append(make("p", {}, target.words), make("p", { className: "small" }, target.set_words));
+  if (target.words) part.append(make("p", {}, target.words));
+  if (target.set_words) part.append(make("p", { className: "small" }, target.set_words));
   const weighed = target.pictures.filter((one) => one.weight !== null);
   if (weighed.length > 1) part.append(make("p", { className: "small" }, "The images that counted most:"), strip(weighed, sent, enlarge, target.title));
   return part;

@@ -2,7 +2,7 @@
 
 import { counted, find, get, make, picture, post } from "./dom.js";
 
-export async function showRun(store, run) {
+export async function showRun(run) {
   const place = find("run-body");
   if (!run) {
     place.replaceChildren(make("h2", {}, "No run"), make("p", {}, "This store has no run that could answer. In the shell: embed probe"));
@@ -15,9 +15,16 @@ export async function showRun(store, run) {
   place.replaceChildren(
     make("h2", {}, found.name),
     make("p", { className: "small" }, `Run ${found.run_id}. Learned from ${found.fitted ?? "?"} units, evaluated on ${found.evaluated ?? "?"}.`),
-    ...found.warnings.map((line) => make("p", { className: "note warning" }, typeof line === "string" ? line : JSON.stringify(line))),
-    found.report ? make("p", {}, make("a", { href: `/runs/${encodeURIComponent(run)}/report` }, "The whole report: curves, subgroups, confident errors")) : make("p", { className: "small" }, "No report was drawn; in the shell: embed report RUN"),
+    ...warnings(found.warnings),
+    found.report ? make("p", {}, make("a", { target: "_blank", rel: "noopener", href: `/runs/${encodeURIComponent(run)}/report` }, "The whole report: curves, subgroups, confident errors")) : make("p", { className: "small" }, "No report was drawn; in the shell: embed report RUN"),
     make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Metrics" }, make("table", {}, make("caption", { className: "visually-hidden" }, "Metrics of the run"), make("thead", {}, head), make("tbody", {}, ...rows))));
+}
+
+// Of many targets many things are unusual: more than a few are folded away.
+function warnings(found) {
+  const lines = found.map((one) => make("p", { className: "note warning" }, `${one.target ? `${one.target.replaceAll("_", " ")}: ` : ""}${one.text}`));
+  if (lines.length <= 3) return lines;
+  return [make("details", {}, make("summary", {}, `${lines.length} warnings`), ...lines)];
 }
 
 let looked = 0;
@@ -43,7 +50,9 @@ function findings(found, address, search) {
     parts.push(make("ul", { className: "findings" }, ...kind.findings.map((one) => make("li", {}, make("p", {}, `${one.why}${one.more ? ` (${one.more} more images)` : ""}`),
       make("div", { className: "strip", tabIndex: 0, role: "group", "aria-label": `Images of: ${one.why}` }, ...one.images.map((image) => make("button", { type: "button", title: image.image_id, className: image.left_out ? "out" : "", onclick: () => search(image.row) }, picture(address(image.row, "small"), `${image.image_id}${image.left_out ? ", better left out" : ""}`, "thumb"))))))));
   }
-  const none = found.kinds.filter((kind) => !kind.count).map((kind) => kind.kind.replaceAll("-", " "));
-  if (none.length) parts.push(make("p", {}, `Nothing found: ${none.join(", ")}.`));
+  const absent = found.kinds.filter((kind) => !kind.count).map((kind) => kind.kind);
+  const said = (words, kinds) => { if (kinds.length) parts.push(make("p", {}, `${words}: ${kinds.join(", ").replaceAll("-", " ")}.`)); };
+  said("Nothing found", absent.filter((kind) => !found.unseen.includes(kind)));
+  said("Not looked at, or not in all images", absent.filter((kind) => found.unseen.includes(kind)));
   return parts;
 }

@@ -5,15 +5,27 @@ import { absent, counted, find, get, make, picture, post, saved, say } from "./d
 const CLASSES = ["#56b4e9", "#e69f00", "#2fbf8f", "#f0e442", "#cc79a7", "#d55e00", "#8f9bff", "#9be15d", "#ff8a80", "#b0bec5", "#7fd1c7", "#e1a6ff"];
 const UNKNOWN = 0xff5a5550; // as stored in memory, alpha first: a grey that leaves room for what is known
 const NOTHING = 255;
-const map = { key: "", rows: null, xy: null, codes: null, colouring: null, hidden: new Set(), scale: 1, x: 0, y: 0, cursor: -1, lasso: null, lassoing: false, chosen: [], frames: [], queued: false };
+const map = { key: "", rows: null, xy: null, codes: null, colouring: null, hidden: new Set(), scale: 1, x: 0, y: 0, way: "", cursor: -1, last: -1, lasso: null, lassoing: false, chosen: [], frames: [], queued: false };
 let asked = null;
 let wired = false;
 
 export async function openMap(options) {
   asked = options;
+  if (!wired) wire();
+  point(-1);
+  find("loading").hidden = false;
+  try {
+    await open(options);
+  } finally {
+    if (asked === options) find("loading").hidden = true;
+  }
+}
+
+async function open(options) {
   const base = `/stores/${encodeURIComponent(options.store.name)}/map`;
   const run = `?run=${encodeURIComponent(options.run)}`;
   const found = await (await get(base + run)).json();
+  if (asked !== options) return;
   const way = find("way"), colour = find("colour");
   const keptColour = colour.selectedOptions[0]?.textContent;
   way.replaceChildren(...found.ways.map((name) => make("option", { value: name }, { pca: "principal axes", tsne: "t-SNE" }[name] || name)));
@@ -23,28 +35,35 @@ export async function openMap(options) {
   colour.value = again >= 0 ? again : found.colours.length ? 0 : -1;
   way.onchange = () => points(base, way.value);
   colour.onchange = () => colours(base, run, found.colours);
-  if (!wired) wire();
-  if (map.key !== base) choose([]);
-  map.palette = null;
-  await points(base, way.value);
+  // Come back to, a map of the same store is as it was left.
+  if (map.key !== base || map.way !== way.value) {
+    choose([]);
+    map.palette = map.xy = null;
+    blank();
+    await points(base, way.value);
+  }
   await colours(base, run, found.colours);
 }
 
 async function points(base, way) {
-  const bytes = await (await get(`${base}/points/${way}`)).arrayBuffer();
+  const mine = asked, bytes = await (await get(`${base}/points/${way}`)).arrayBuffer();
+  if (asked !== mine) return;
   const count = bytes.byteLength / 12;
   map.rows = new Uint32Array(bytes, 0, count);
   map.xy = new Float32Array(bytes, 4 * count, 2 * count);
   map.key = base;
-  map.cursor = -1;
+  map.way = way;
+  map.cursor = map.last = -1;
   home();
 }
 
 async function colours(base, run, all) {
-  const number = Number(find("colour").value);
+  const number = Number(find("colour").value), mine = asked;
+  const codes = number < 0 ? null : new Uint8Array(await (await get(`${base}/colours/${number}${run}`)).arrayBuffer());
+  if (asked !== mine) return;
   map.hidden.clear();
   map.colouring = number < 0 ? null : all[number];
-  map.codes = number < 0 ? null : new Uint8Array(await (await get(`${base}/colours/${number}${run}`)).arrayBuffer());
+  map.codes = codes;
   map.palette = palette(map.colouring);
   legend();
   redraw();
@@ -113,6 +132,12 @@ function redraw() {
   if (map.queued) return;
   map.queued = true;
   requestAnimationFrame(() => { map.queued = false; draw(); });
+}
+
+function blank() {
+  for (const name of ["points", "over"]) { const canvas = find(name); canvas.width = canvas.width + 0; }
+  pixels = null;
+  find("legend").replaceChildren();
 }
 
 let pixels = null;
@@ -208,7 +233,8 @@ let tipped = -1;
 
 async function point(at, spoken = false) {
   map.cursor = at;
-  over();
+  if (at >= 0) map.last = at;
+  if (map.xy) over();
   const tip = find("tip");
   if (at < 0) { tip.hidden = true; tipped = -1; return; }
   const row = map.rows[at];
@@ -241,10 +267,13 @@ function enclosed(polygon) {
   return found;
 }
 
+// A mouse on its way to the button has left the image that it means.
 function around() {
-  if (map.cursor < 0) step(1, 0);
-  if (map.cursor < 0) return;
-  const x = map.xy[2 * map.cursor], y = map.xy[2 * map.cursor + 1];
+  if (!map.xy) return;
+  if (map.cursor < 0 && map.last < 0) step(1, 0);
+  const middle = map.cursor >= 0 ? map.cursor : map.last;
+  if (middle < 0) return;
+  const x = map.xy[2 * middle], y = map.xy[2 * middle + 1];
   const distance = (at) => (map.xy[2 * at] - x) ** 2 + (map.xy[2 * at + 1] - y) ** 2;
   choose([...map.rows.keys()].filter(visible).sort((one, other) => distance(one) - distance(other)).slice(0, 50));
 }
@@ -261,7 +290,7 @@ async function choose(points) {
   const found = await post("/rows", { store: asked.store.name, rows });
   find("chosen").replaceChildren(...found.images.map((facts) => {
     const label = facts.labels.join(", ") || "no label";
-    return make("li", {}, make("button", { type: "button", className: "case", "aria-label": `Search from this image: ${label}`, onclick: () => asked.search(facts.row) }, facts.pictured ? picture(asked.address(facts.row, "small"), "") : absent(label), make("span", { className: "words" }, label)));
+    return make("li", {}, make("button", { type: "button", className: "case", title: facts.image_id, "aria-label": `Search from this image: ${label}`, onclick: () => asked.search(facts.row) }, facts.pictured ? picture(asked.address(facts.row, "small"), "") : absent(label), make("span", { className: "words" }, label)));
   }));
 }
 

@@ -6,12 +6,16 @@ import { openMap } from "./map.js";
 import { showAudit, showRun } from "./documents.js";
 import { show } from "./viewer.js";
 
-const state = { stores: [], store: null, run: "", query: null, asked: 0 };
 const VIEWS = ["cases", "map", "runs", "audit"];
+const KEPT_SENT = 12;
+// What is looked at is an entry of the browser's history: a store, a run, a view, and what is asked.
+const state = { stores: [], now: { store: "", run: "", view: "cases", query: null }, turn: 0, sent: new Map() };
 
 const storeNamed = (name) => state.stores.find((store) => store.name === name);
-const runNamed = (name) => state.store.runs.find((run) => run.name === name);
-const address = (row, size) => `/stores/${encodeURIComponent(state.store.name)}/rows/${row}/${size}`;
+const here = () => storeNamed(state.now.store);
+const runNamed = (name) => here().runs.find((run) => run.name === name);
+const usualRun = (store) => (store.runs.length && store.runs[0].own ? store.runs[0].name : "");
+const address = (row, size) => `/stores/${encodeURIComponent(state.now.store)}/rows/${row}/${size}`;
 
 async function guarded(work) {
   complain("");
@@ -29,64 +33,90 @@ async function begin() {
   find("store").replaceChildren(...state.stores.map((store) => make("option", { value: store.name }, `${store.name} (${store.images.toLocaleString("en")})`)));
   find("store").addEventListener("change", () => guarded(() => chooseStore(find("store").value)));
   find("run").addEventListener("change", () => guarded(() => chooseRun(find("run").value)));
-  for (const view of VIEWS) find(`to-${view}`).addEventListener("click", () => guarded(() => openView(view)));
+  for (const view of VIEWS) find(`to-${view}`).addEventListener("click", () => guarded(() => go({ view })));
   wireDrop();
-  find("words").addEventListener("submit", (event) => { event.preventDefault(); const text = find("text").value.trim(); if (text) guarded(() => ask({ text })); });
-  window.addEventListener("popstate", (event) => guarded(async () => { if (event.state) await ask(event.state.query, { again: true }); }));
-  await chooseStore(state.stores[0].name);
+  find("words").addEventListener("submit", (event) => { event.preventDefault(); const text = find("text").value.trim(); if (text) guarded(() => go({ query: { text } })); });
+  window.addEventListener("popstate", (event) => { if (event.state) guarded(() => go(event.state, { again: true })); });
+  find("skip").addEventListener("click", (event) => { event.preventDefault(); find("main").focus(); });
+  // A page that is loaded anew, or come back to from a report, shows what it showed.
+  await go(history.state || named(location.hash), { again: true });
 }
 
-async function chooseStore(name) {
-  state.store = storeNamed(name);
-  find("phantom").hidden = !state.store.phantom;
+// What an address names: #STORE/row-12, #STORE/map.
+function named(hash) {
+  let store, place;
+  try {
+    [store, place] = hash.slice(1).split("/").map(decodeURIComponent);
+  } catch { /* no address of this page */ }
+  const row = /^row-(\d+)$/.exec(place || "");
+  return { store, query: row ? { rows: [Number(row[1])] } : null, view: VIEWS.includes(place) ? place : "cases" };
+}
+
+const nameOf = ({ store, view, query }) => `#${encodeURIComponent(store)}/${view === "cases" && query && query.rows ? `row-${query.rows[0]}` : view}`;
+
+async function chooseStore(store) {
+  await go({ store, run: usualRun(storeNamed(store)), query: null });
+}
+
+async function chooseRun(run) {
+  const { query } = state.now;
+  const kept = query && state.sent.get(query.sent);
+  if (!kept) return go({ run });
+  // An answer is a run's: what was sent is answered anew.
+  drawRun(state.now.run = run);
+  await sendFiles(kept.files);
+}
+
+// Go to another store, run, view or question; a turn that is overtaken by another one shows nothing.
+async function go(change, { again = false } = {}) {
+  const turn = ++state.turn, before = state.now, now = { ...before, ...change };
+  if (!storeNamed(now.store)) Object.assign(now, { store: state.stores[0].name, query: null });
+  if (now.query && now.query.sent !== undefined && !state.sent.has(now.query.sent)) now.query = null;
+  state.now = now;
+  if (now.store !== before.store) drawStore();
+  if (now.run === undefined || (now.run && !runNamed(now.run)) || (now.store !== before.store && change.run === undefined)) now.run = usualRun(here());
+  if (now.store !== before.store || now.run !== before.run) drawRun(now.run);
+  for (const view of VIEWS) {
+    find(`${view}-view`).hidden = view !== now.view;
+    if (view === now.view) find(`to-${view}`).setAttribute("aria-current", "page");
+    else find(`to-${view}`).removeAttribute("aria-current");
+  }
+  const reached = () => { if (turn === state.turn) history[again ? "replaceState" : "pushState"](now, "", nameOf(now)); };
+  if (now.view === "cases") return showAsked(now, { turn, reached, before });
+  reached();
+  const search = (row) => guarded(() => go({ view: "cases", query: { rows: [row] } }));
+  if (now.view === "map") await openMap({ store: here(), run: now.run, address, search });
+  if (now.view === "runs") await showRun(now.run);
+  if (now.view === "audit") await showAudit(now.store, address, search);
+}
+
+function drawStore() {
+  const store = here(), { name } = store;
+  find("store").value = name;
+  find("phantom").hidden = !store.phantom;
   find("words").hidden = true;
-  get(`/stores/${encodeURIComponent(name)}/words`).then((answer) => answer.json()).then((found) => { if (state.store.name === name) find("words").hidden = !found.words; }, () => {});
-  const runs = state.store.runs;
-  find("run").replaceChildren(...runs.map((run) => make("option", { value: run.name }, run.own ? run.name : `${run.name} (of another store)`)), make("option", { value: "" }, "none"));
+  get(`/stores/${encodeURIComponent(name)}/words`).then((answer) => answer.json()).then((found) => { if (state.now.store === name) find("words").hidden = !found.words; }, () => {});
+  find("run").replaceChildren(...store.runs.map((run) => make("option", { value: run.name }, run.own ? run.name : `${run.name} (of another store)`)), make("option", { value: "" }, "none"));
   drawFilters();
-  state.query = null;
-  find("query").hidden = find("answer").hidden = true;
-  document.body.classList.remove("wide");
-  await chooseRun(runs.length && runs[0].own ? runs[0].name : "");
-  const shown = VIEWS.find((view) => find(`to-${view}`).hasAttribute("aria-current"));
-  await openView(shown);
 }
 
-async function chooseRun(name) {
-  state.run = name;
-  find("run").value = name;
+function drawRun(name) {
+  find("run").value = find("run").title = name;
   const columns = name ? runNamed(name).columns : {};
   find("metadata").replaceChildren(...Object.entries(columns).map(([column, values]) =>
     make("label", {}, `${column} `, make("select", { name: column }, make("option", { value: "" }, "as the file says"), ...values.map((value) => make("option", { value }, value))))));
-  if (state.query && state.query.sent === undefined) await ask(state.query, { again: true });
-  if (!find("map-view").hidden) await openView("map");
-  if (!find("runs-view").hidden) await openView("runs");
 }
-
-async function openView(view) {
-  for (const other of VIEWS) {
-    find(`${other}-view`).hidden = other !== view;
-    if (other === view) find(`to-${other}`).setAttribute("aria-current", "page");
-    else find(`to-${other}`).removeAttribute("aria-current");
-  }
-  if (view === "cases" && !state.query) await ask({ rows: [firstRow()] }, { again: true, quiet: true });
-  if (view === "map") await openMap({ store: state.store, run: state.run, address, search: (row) => guarded(async () => { await openView("cases"); await ask({ rows: [row] }); find("query-title").scrollIntoView({ block: "nearest" }); }) });
-  if (view === "runs") await showRun(state.store, state.run);
-  if (view === "audit") await showAudit(state.store.name, address, (row) => guarded(async () => { await openView("cases"); await ask({ rows: [row] }); }));
-}
-
-const firstRow = () => state.store.first_row;
 
 // What is sent.
 
 function wireDrop() {
-  const drop = find("drop"), input = find("file");
-  for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (event) => { if (event.dataTransfer.types.includes("Files")) { event.preventDefault(); drop.classList.add("over"); } });
-  document.addEventListener("dragleave", (event) => { if (event.relatedTarget === null) drop.classList.remove("over"); });
+  const { classList } = document.body, input = find("file");
+  for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (event) => { if (event.dataTransfer.types.includes("Files")) { event.preventDefault(); classList.add("over"); } });
+  document.addEventListener("dragleave", (event) => { if (event.relatedTarget === null) classList.remove("over"); });
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    drop.classList.remove("over");
-    guarded(async () => { await openView("cases"); await sendFiles(await dropped(event.dataTransfer)); });
+    classList.remove("over");
+    guarded(async () => sendFiles(await dropped(event.dataTransfer)));
   });
   input.addEventListener("change", () => { const files = [...input.files]; input.value = ""; guarded(() => sendFiles(files)); });
 }
@@ -116,19 +146,25 @@ async function sendFiles(files) {
   if (size > state.limit) throw new Error(`These files have ${Math.ceil(size / 1e6)} MB; at most ${Math.floor(state.limit / 1e6)} MB are taken at once (embed serve --max-upload-mb).`);
   const form = new FormData();
   const metadata = Object.fromEntries([...find("metadata").querySelectorAll("select")].map((choice) => [choice.name, choice.value]));
-  form.append("options", JSON.stringify({ store: state.store.name, run: state.run, metadata }));
+  form.append("options", JSON.stringify({ store: state.now.store, run: state.now.run, metadata }));
   // The page is not told what files are called: names of archives are often those of patients.
   for (const file of files) form.append("file", file, "file");
   find("drop").classList.add("busy");
   say(`Sending ${counted(files.length, "file")}`);
+  // What was shown before is no answer to this.
+  find("query").hidden = find("answer").hidden = true;
+  find("found").replaceChildren();
+  find("found-count").textContent = "";
+  state.now.query = null;
   let sent;
   try {
     sent = await send(form);
   } finally {
     find("drop").classList.remove("busy");
   }
-  showAnswers(sent);
-  await ask({ sent: sent.id }, { sent });
+  state.sent.set(sent.id, { sent, files });
+  while (state.sent.size > KEPT_SENT) state.sent.delete(state.sent.keys().next().value);
+  await go({ view: "cases", query: { sent: sent.id } });
 }
 
 function showAnswers(sent) {
@@ -154,28 +190,43 @@ function showSent(sent, number) {
 
 // What is asked.
 
-async function ask(query, { again = false, sent = null, quiet = false } = {}) {
-  const turn = ++state.asked;
-  state.query = query;
+async function showAsked(now, { turn, reached, before }) {
+  const query = now.query || { rows: [here().first_row] };
+  if (query.sent !== undefined) showAnswers(state.sent.get(query.sent).sent);
+  if (here().first_row === null) { reached(); return showNone(query); }
   const choices = find("filters").elements;
-  const question = { store: state.store.name, run: state.run, k: Number(choices.k.value), where: choices.where.value.split(";").map((text) => text.trim()).filter(Boolean), equals: {}, group: choices.images.checked ? "image" : "study", same_patient: choices.patient.checked, ...query };
+  const question = { store: now.store, run: now.run, k: Number(choices.k.value), where: choices.where.value.split(";").map((text) => text.trim()).filter(Boolean), equals: {}, group: choices.images.checked ? "image" : "study", same_patient: choices.patient.checked, ...query };
   for (const choice of find("filters").querySelectorAll("select[data-column]")) if (choice.value) question.equals[choice.dataset.column] = choice.value;
-  const found = await post("/search", question);
-  if (turn !== state.asked) return;
-  if (!again) history.pushState({ query }, "", query.rows ? `#row-${query.rows[0]}` : "#");
-  else history.replaceState({ query }, "");
-  if (query.rows) showRow(found.query[0]);
+  let found;
+  try {
+    found = await post("/search", question);
+  } catch (error) {
+    if (turn === state.turn) now.query = before.query;
+    throw error;
+  }
+  if (turn !== state.turn) return;
+  reached();
+  if (query.rows) showRow(found.query[0], now.query ? "Asked: an image of the store" : "To begin with: the store's first image");
   if (query.text) { find("query").hidden = find("answer").hidden = true; document.body.classList.remove("wide"); }
   showCases(found, query);
-  if (!quiet) say(`${counted(found.cases.length, "similar case")}`);
+  if (!before.store) return;
+  say(`${counted(found.cases.length, "similar case")}`);
+  // The case that was chosen is gone: go on from the new ones, and not from the top.
+  if (document.activeElement === document.body) find("found").focus({ preventScroll: true });
 }
 
-function showRow(facts) {
+function showNone(query) {
+  if (query.sent === undefined) find("query").hidden = find("answer").hidden = true;
+  find("found").replaceChildren();
+  find("found-count").textContent = "This store has no image with a vector yet; in the shell: embed extract";
+}
+
+function showRow(facts, title) {
   document.body.classList.add("slim");
   find("query").hidden = false;
   find("answer").hidden = true;
   document.body.classList.remove("wide");
-  find("query-title").textContent = "Asked: an image of the store";
+  find("query-title").textContent = title;
   show(find("viewer"), { image: facts.pictured ? address(facts.row, "large") : "", grey: facts.pictured && facts.windowed ? address(facts.row, "grey") : "", alt: describe(facts) });
   const terms = [["labels", facts.labels.join(", ") || "none"], ["image", facts.image_id], ["patient", facts.patient || "unknown"], ...Object.entries(facts.facts)];
   find("query-facts").replaceChildren(make("dl", { className: "facts" }, ...terms.flatMap(([name, value]) => [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))])));
@@ -189,7 +240,7 @@ function showCases(found, query) {
   const among = `among ${counted(found.compared, "image")}`;
   find("found-count").textContent = found.cases.length ? `${counted(found.cases.length, "case")} ${among}` : found.why_none || `none ${among}`;
   find("found-title").textContent = query.text ? `Cases like "${query.text}"` : "Similar cases";
-  for (const line of found.notices) list.before(make("p", { className: "note" }, line));
+  find("found-notes").replaceChildren(...found.notices.map((line) => make("p", { className: "note" }, line)));
 }
 
 // The end of an id tells neighbours apart.
@@ -198,7 +249,7 @@ const short = (id) => (id.length > 30 ? id.split("/").slice(-2).join("/") : id);
 function caseOf(one) {
   const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `run: ${target.class} ${percent(target.share)}${one.run.of > 1 ? `, ${target.target.replaceAll("_", " ")}` : ""}`)) : [];
   const facts = [...Object.entries(one.facts).slice(0, 4).map(([, value]) => value), ...(one.images > 1 ? [`${one.images} images`] : [])].join(", ");
-  return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => ask({ rows: [one.row] })) },
+  return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => go({ query: { rows: [one.row] } })) },
     one.pictured ? picture(address(one.row, "small"), "") : absent("case"),
     make("span", { className: "words" },
       make("span", { className: "top" }, make("span", {}, one.labels.join(", ") || "no label"), make("span", { title: "cosine" }, one.cosine.toFixed(2))),
@@ -207,7 +258,7 @@ function caseOf(one) {
 
 function drawFilters() {
   const place = find("filters");
-  const choices = Object.entries(state.store.choices).slice(0, 5).map(([column, values]) => {
+  const choices = Object.entries(here().choices).slice(0, 5).map(([column, values]) => {
     const choice = make("select", {}, make("option", { value: "" }, "all"), ...values.map((value) => make("option", { value }, value)));
     choice.dataset.column = column;
     return make("label", {}, column.replaceAll("_", " "), choice);
@@ -219,7 +270,7 @@ function drawFilters() {
     make("label", { className: "check" }, make("input", { type: "checkbox", name: "patient" }), "same patient too"));
   // A text is asked with Enter, or when one goes on to something else.
   let asked = "";
-  const now = () => { asked = place.elements.where.value; if (state.query) guarded(() => ask(state.query, { again: true })); };
+  const now = () => { asked = place.elements.where.value; guarded(() => go({}, { again: true })); };
   place.onchange = (event) => { if (event.target.name !== "where") now(); };
   place.onsubmit = (event) => { event.preventDefault(); now(); };
   place.elements.where.onblur = () => { if (place.elements.where.value !== asked) now(); };

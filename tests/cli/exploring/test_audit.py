@@ -33,15 +33,22 @@ def test_an_audit_fails_on_what_it_is_told_and_leaves_a_page_and_a_list(
     assert page.count("data:image/jpeg;base64,") > 10
     assert 'id="identical-pixels"' in page
 
-    # Without pictures negatives are not seen, so nothing of that kind fails.
+    # Without pictures negatives are not seen: nothing is known of them, which is no "none".
     blind = ["audit", "s.store", "--no-pictures"]
-    assert run([*blind, "--fail-on", "inverted,rotated"]) == 0
-    assert run([*blind, "--json", "--fail-on", "identical-pixels"]) == 1
-    document = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
+    assert run([*blind, "--fail-on", "inverted,rotated"]) == 1
+    printed = capsys.readouterr()
+    assert "--fail-on inverted,rotated: of 63 images the pixels of 0 were looked at" in printed.err
+    assert "inverted                     ?  an image is the negative of its kind (not looked at)" in printed.out
+    assert run([*blind, "--json", "--fail-on", "two-patients"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["unseen"] == ["blank", "inverted", "rotated", "burned-in-text"]
     assert document["counts"]["identical-pixels"] == 1
     assert run([*blind, "--fail-on", "dupes"]) == 2
     assert "must be one of leakage, duplicates, all, " in capsys.readouterr().err
 
+    # A list that was edited stays.
+    assert run([*blind, "--keep", "keep.csv"]) == 2
+    assert "keep.csv exists and may have been edited; --force replaces it" in capsys.readouterr().err
     with Path("keep.csv").open(newline="") as file:
         left_out = {row["image_id"] for row in csv.DictReader(file) if row["keep"] == "no"}
     assert {"i0.png", "i16.png", "blank.png"} <= left_out

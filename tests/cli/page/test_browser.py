@@ -136,7 +136,7 @@ def test_an_image_is_dropped_answered_filtered_and_gone_on_from(page, shown, pic
     first = rows_of(page)
     # A click searches from the case, which is then not among those that are found; Back returns.
     page.click("#found li:nth-child(3) .case")
-    until(page, f"location.hash === '#row-{first[2]}'")
+    until(page, f"location.hash === '#mura/row-{first[2]}'")
     assert page.inner_text("#query-title") == "Asked: an image of the store"
     assert first[2] not in rows_of(page)
     assert "patient" in page.inner_text("#query-facts")
@@ -231,7 +231,7 @@ def test_the_map_is_hovered_clicked_and_lassoed(page, tmp_path):
     assert page.is_visible("#tip")
     page.mouse.down()
     page.mouse.up()
-    until(page, "location.hash.startsWith('#row-')")
+    until(page, "location.hash.includes('/row-')")
     assert page.is_visible("#cases-view")
 
 
@@ -251,7 +251,7 @@ def test_the_keyboard_alone_reaches_everything(page):
     }
     assert [name for name, visible in reached if not visible] == []
     page.keyboard.press("Enter")
-    until(page, "location.hash.startsWith('#row-')")
+    until(page, "location.hash.includes('/row-')")
     page.focus("#to-map")
     page.keyboard.press("Enter")
     until(page, "document.getElementById('stage').dataset.frameMs")
@@ -262,7 +262,7 @@ def test_the_keyboard_alone_reaches_everything(page):
     page.wait_for_selector("#chosen .case")
     assert page.inner_text("#chosen-count") == "50 images"
     page.keyboard.press("Enter")
-    until(page, f"location.hash.startsWith('#row-') && location.hash !== '{before}'")
+    until(page, f"location.hash.includes('/row-') && location.hash !== '{before}'")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

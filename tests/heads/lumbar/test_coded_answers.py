@@ -9,6 +9,7 @@ import pytest
 from embedstore.errors import UsageError
 from embedstore.lumbar.levels import CLASSES, TARGETS
 from embedstore.lumbar.severity_codes import read_response
+from embedstore.view import MISSING
 from heads.lumbar.coded_answers import coded_answer
 
 SHARES = dict(zip(CLASSES, (0.3, 0.6, 0.1), strict=True))
@@ -24,14 +25,14 @@ def answer(**decided: str | None) -> dict[str, Any]:
     }
 
 
-def test_decisions_are_codes_and_no_image_is_the_commonest_class() -> None:
+def test_decisions_are_codes_and_what_has_no_image_has_none() -> None:
     line = coded_answer(answer(spinal_canal_stenosis_l4_l5="Severe", right_subarticular_stenosis_l1_l2=None))
     assert line["study_id"] == "44036939"
-    assert line["response"].startswith('{"L1L2":{"canal":"N","lf":"N","rf":"N","ls":"N","rs":"M"},"L2L3"')
+    assert line["response"].startswith('{"L1L2":{"canal":"N","lf":"N","rf":"N","ls":"N"},"L2L3"')
     grades = dict(zip(TARGETS, read_response(line["response"]).classes.tolist(), strict=True))
     assert {name: grade for name, grade in grades.items() if grade} == {
         "spinal_canal_stenosis_l4_l5": 2,
-        "right_subarticular_stenosis_l1_l2": 1,
+        "right_subarticular_stenosis_l1_l2": MISSING,
     }
 
 
