@@ -11,7 +11,7 @@ from cli.jobs.answer_units import Answerer, FileAnswers, StoreAnswers
 from cli.jobs.metadata_values import require_metadata, require_wanted, with_metadata
 from cli.notify import Notify, ignore
 from cli.project import shown
-from cli.studying.find_localiser import crop_rule_of, levels_of, localiser_of_run
+from cli.studying.find_localiser import crop_rule_of, levels_of, localiser_of_run, slices_of
 from cli.studying.openings import Openings
 from cli.studying.predict_options import NEAREST, PredictOptions
 from embedstore.crops.weightings import DESCRIPTION
@@ -235,7 +235,17 @@ def _open_files(
         second = localiser.second
         again = None if second is None else LookAgain(rule=second.rule, refine=second.refine)
         rule, held = crop_rule_of(run), levels_of(localiser)
-        files = crops_of_files(found.files, sources, wanted, rule, localiser.locate, again=again, found=held)
+        places = [asked.project.folder, *([] if store is None else [store.path.absolute().parent])]
+        files = crops_of_files(
+            found.files,
+            sources,
+            wanted,
+            rule,
+            localiser.locate,
+            again=again,
+            found=held,
+            slices=slices_of(localiser, places, opened),
+        )
     if sources.key is not None and asked.with_paths:
         notify(
             "ids are keyed, and answers name their files beside them (path), in folders that may be named after "

@@ -75,6 +75,8 @@ class Sent:
         Of images that the store does not hold.
     image_ids
         The store's ids of those that it does.
+    patients
+        The store's patients whose studies were recognised.
     pictures
         The pictures.
     """
@@ -82,13 +84,16 @@ class Sent:
     store: str
     vectors: Sequence[npt.NDArray[np.float32]]
     image_ids: Sequence[str]
+    patients: Sequence[str]
     pictures: Sequence[SentPicture]
 
     @property
     def query(self) -> SearchQuery:
         """What is searched for with it."""
         return SearchQuery(
-            ids=self.image_ids, vectors=[(f"sent {number}", own) for number, own in enumerate(self.vectors)]
+            ids=self.image_ids,
+            vectors=[(f"sent {number}", own) for number, own in enumerate(self.vectors)],
+            patients=self.patients,
         )
 
     @property
@@ -179,6 +184,7 @@ class Desk:
                 :_MOST_VECTORS
             ],
             image_ids=list(dict.fromkeys(known))[:_MOST_VECTORS],
+            patients=served.patients_of([answer["unit"] for answer in answers if answer["unit"]]),
             pictures=[picture for picture in pictures if picture is not None],
         )
         shown = [place for place, picture in zip(wanted, pictures, strict=True) if picture is not None]
@@ -257,6 +263,7 @@ class Desk:
         return [
             {
                 **answer_in_words(answer, **words),
+                "unit": answer["unit_id"] if served.has_unit(answer["unit_id"]) else "",
                 "compact": {name: value for name, value in compact(answer).items() if name != "path"},
                 "images_of": _images_of(answer),
             }

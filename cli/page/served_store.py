@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +126,15 @@ class ServedStore:
     def tasks(self) -> dict[str, Task]:
         """The store's tasks by name."""
         return {name: read_task(self.store.path, name) for name in task_names(self.store.path)}
+
+    def has_unit(self, name: str) -> bool:
+        """Say whether an image or a study of the store is called so."""
+        return name in self.store.row_of or bool((self.studies == name).any())
+
+    def patients_of(self, units: Sequence[str]) -> list[str]:
+        """Return the patients of images and studies, as far as they are known."""
+        rows = np.isin(self.studies, units) | np.isin(self.store.image_ids, units)
+        return sorted(set(column_text(self.store.table, "patient_id")[rows].tolist()) - {""})
 
     @cached_property
     def labels(self) -> list[LabelColumn]:

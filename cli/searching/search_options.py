@@ -35,6 +35,8 @@ class SearchQuery:
         Names -> (dim,) vectors of the store's identity, for who has encoded images himself.
     text
         Words, alone; they need a store of a SigLIP checkpoint.
+    patients
+        Whose images they are, where somebody knows that otherwise: not found, but for `SearchOptions.same_patient`.
     by
         Which clinical id `ids` are, as `embedstore.queries.clinical_ids.ClinicalIds.unit_ids`.
     """
@@ -43,6 +45,7 @@ class SearchQuery:
     ids: Sequence[str] = ()
     vectors: Sequence[tuple[str, npt.NDArray[np.floating]]] = ()
     text: str | None = None
+    patients: Sequence[str] = ()
     by: str | None = None
 
 

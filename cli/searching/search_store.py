@@ -161,7 +161,7 @@ class StoreSearch:
         self._said.clear()
         queries = self._query_vectors.of(query, notify=tell)
         units = self._units(asked.group)
-        (hits,) = units.nearest([self._asked(queries, asked)], k=asked.k, findable=findable)
+        (hits,) = units.nearest([self._asked(queries, query, asked)], k=asked.k, findable=findable)
         columns = [column for part in self.store.parts for column in part.manifest.extra_columns]
         return SearchResult(
             hits=self._hits(hits, queries, units, findable, asked, beside),
@@ -185,7 +185,7 @@ class StoreSearch:
         """The labels of these images."""
         return StoreLabels(self.store, self.index)
 
-    def _asked(self, queries: Sequence[QueryImage], options: SearchOptions) -> Asked:
+    def _asked(self, queries: Sequence[QueryImage], query: SearchQuery, options: SearchOptions) -> Asked:
         vectors = np.stack([entry.vector for entry in queries])
         if not vectors.any():
             raise DataError(
@@ -196,7 +196,7 @@ class StoreSearch:
         own = [entry.image_id for entry in known if entry.by_id or not options.same_patient]
         if not options.same_patient:
             own += self._studies_of([entry.image_id for entry in known if not entry.patient_id])
-        patients = {entry.patient_id for entry in queries if entry.patient_id}
+        patients = {*query.patients, *(entry.patient_id for entry in queries if entry.patient_id)}
         return Asked(
             vectors=vectors, patients=() if options.same_patient else sorted(patients), image_ids=own
         )

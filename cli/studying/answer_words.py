@@ -38,7 +38,6 @@ def answer_in_words(
     coverage = answer["conformal_coverage"]
     return {
         "stored": answer["image_id"] is not None,
-        "unit": answer["unit_id"] if answer["image_id"] is not None else "",
         "images": answer["images"],
         "notes": notes_in_words(answer),
         "unlike": answer["unlike_training"],

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from cli.project import shown
-from embedstore.errors import IdentityMismatch, UsageError, first_few
+from cli.studying.openings import Openings
+from embedstore.errors import EmbedError, IdentityMismatch, UsageError, first_few
 from embedstore.files import StrPath
 from embedstore.identity import Identity
 from embedstore.lumbar.crop_rule import LOCALISED, CropRule, rule_from_json
 from embedstore.lumbar.level_points import LevelPoints
+from embedstore.store.layout import StoreLayout
+from embedstore.store.reader import Store
 from heads.localising.localiser import Localiser
 from heads.localising.localiser_run import digest_of_localiser, read_levels, read_localiser
 from heads.runs.run import Run
@@ -88,6 +92,18 @@ def localiser_of_run(run: Run, *, named: StrPath | None = None, places: Sequence
 def folder_of_localiser(digest: str, places: Sequence[Path]) -> Path | None:
     """Return the run of a localiser: one of `places`, or in one of them; None if it is not there."""
     return next((place for place in _runs_in(places) if digest_of_localiser(place) == digest), None)
+
+
+def slices_of(localiser: Localiser, places: Sequence[Path], opened: Openings) -> list[Store]:
+    """Return the stores whose tokens a localiser learned from, as far as they lie in some folders and can be read."""
+    names = [source["store"] for source in localiser.document.get("sources", ())]
+    found = []
+    for path in dict.fromkeys(place / name for place in places for name in names):
+        # Nobody asked for it: without it studies go by what their files are called.
+        with suppress(EmbedError):
+            if StoreLayout(path).store_file.is_file():
+                found.append(opened.store(path))
+    return [store for store in found if store.identity.sha256 == localiser.identity.sha256]
 
 
 def levels_of(localiser: Localiser) -> LevelPoints | None:

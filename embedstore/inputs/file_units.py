@@ -150,6 +150,7 @@ class FileUnits:
         stored_rows = np.array([self._row_of.get(name, len(self._row_of)) for name in stored_ids], np.int64)
         order = np.lexsort((kept, stored_rows, owners[kept]))
         kept, stored_ids = kept[order], [stored_ids[place] for place in order]
+        chunk, owners[kept] = self._parted(chunk, owners[kept], rows[kept], stored_ids)
         once = self._without_copies(owners[kept], rows[kept], stored_ids)
         kept, stored_ids = kept[once], [stored_ids[place] for place in once]
         answered, unit_of_image = np.unique(owners[kept], return_inverse=True)
@@ -181,6 +182,37 @@ class FileUnits:
             notes={code: len(places) for code, places in embedded.notes.items()},
             images=len(rows),
         )
+
+    def _parted(
+        self,
+        units: Sequence[UnitImages],
+        owners: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        stored_ids: Sequence[str],
+    ) -> tuple[list[UnitImages], npt.NDArray[np.int64]]:
+        """Part what only lay in one folder: a unit that nobody knew by its paths, of images of several of the store's.
+
+        Returns the units and the owner of each image anew. Where an image is not the store's, nothing is parted.
+        """
+        parted, owners = list(units), owners.copy()
+        named = {unit.name for unit in self.units} | self._taken
+        for number, unit in enumerate(units):
+            own = np.flatnonzero(owners == number)
+            names = [self._unit_of_stored.get(stored_ids[place]) for place in own.tolist()]
+            known = list(dict.fromkeys(name for name in names if name is not None))
+            if (
+                None in names
+                or len(known) < 2
+                or named & {*known}
+                or (self.rows.store_rows[rows[own]] >= 0).any()
+            ):
+                continue
+            for name in known:
+                owners[own[[other == name for other in names]]] = len(parted)
+                parted.append(replace(unit, name=name, known=len(self._stored_units[name])))
+            self._taken.update(known)
+            named |= {*known}
+        return parted, owners
 
     def _without_copies(
         self, owners: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], stored_ids: Sequence[str]

@@ -22,6 +22,7 @@ from embedstore.identity import Identity
 from embedstore.inputs.file_units import UnitImages, WantedUnits, records_of, units_of_rows
 from embedstore.inputs.input_rows import ANCHOR, InputRows, InputSources, rows_of_files
 from embedstore.inputs.known_images import KnownImages, known_images
+from embedstore.inputs.known_studies import KnownStudies, KnownStudy, renamed
 from embedstore.inputs.unit_chunks import FileUnitsChunk
 from embedstore.inputs.user_files import UserFile
 from embedstore.lumbar.crop_rule import CropRule
@@ -29,7 +30,13 @@ from embedstore.lumbar.level_points import LevelPoints
 from embedstore.lumbar.looks import Looks
 from embedstore.lumbar.series_grid import StudyGrids
 from embedstore.manifest import Manifest, Record, path_from_manifest
-from embedstore.pipeline.embed_images import Embedded, Embedding, EmbedOptions, open_embedding
+from embedstore.pipeline.embed_images import (
+    Embedded,
+    Embedding,
+    EmbedOptions,
+    files_of_notes,
+    open_embedding,
+)
 from embedstore.queries.manifest_columns import column_text, image_mask, own_unit_names
 from embedstore.queries.store_grids import grids_of_study, sagittal_rows
 from embedstore.slices.planes import COLUMNS as PLANE_COLUMNS
@@ -88,6 +95,8 @@ class StudyCrops:
         Levels of studies that the localiser learned from, by networks that never saw them; None without any.
     store
         A store of such crops, by which crops are known again; None without one.
+    slices
+        Stores of whole slices, by which studies are known again whose files are called otherwise.
     """
 
     rows: InputRows
@@ -99,6 +108,8 @@ class StudyCrops:
     again: LookAgain | None = None
     found: LevelPoints | None = None
     store: Store | None = None
+    slices: Sequence[KnownStudies] = ()
+    _taken: set[str] = field(default_factory=set, repr=False)
 
     @property
     def columns(self) -> frozenset[str]:
@@ -161,7 +172,16 @@ class StudyCrops:
             if located is None:
                 return None
             points, passes = located
-            if self.again is not None:
+            known = self._known_again(study, passes)
+            if known is not None:
+                study, source = replace(study, name=known.name), f"study {known.name}"
+                slices = Manifest(renamed(slices.table, known.name, known.series))
+                members = [replace(one, series_id=known.of(one.series_id)) for one in members]
+                points = known.named(points)
+            held = None if known is None else self._found_before(study, slices)
+            if held is not None:
+                points = held
+            elif self.again is not None:
                 mended = self._mended(points, slices, members, embedding, encoder, self.again, source=source)
                 if mended is None:
                     return None
@@ -183,6 +203,20 @@ class StudyCrops:
         points = self.found.of_study(study.name)
         series = {name for name in points.series_ids.tolist() if name}
         return points if series and series <= set(slices.column("series_id")) else None
+
+    def _known_again(self, study: UnitImages, passes: Sequence[Embedded]) -> KnownStudy | None:
+        """Return the study that the sagittal slices are of, by their pixels; None if nobody knows them."""
+        for embedded in passes:
+            good = [row for row in range(len(embedded.records)) if row not in embedded.failures]
+            series = [embedded.records[row].series_id for row in good]
+            for known in self.slices:
+                found = known.find(embedded.content_sha256[good], series)
+                # Of two copies of a study the second keeps the name of its files.
+                names = {unit.name for unit in self.units if unit is not study} | self._taken
+                if found is not None and found.name not in names:
+                    self._taken.add(found.name)
+                    return found
+        return None
 
     def _located(
         self,
@@ -238,9 +272,7 @@ class StudyCrops:
         ids = self.rows.table.column("image_id")
         first = {ids[row].as_py(): row for row in reversed(study.rows)}
         rows = [row for row in study.rows if first[ids[row].as_py()] == row]
-        table = self.rows.table.take(pa.array(rows, pa.int64()))
-        named = pa.array([study.name] * len(rows), pa.string())
-        table = table.set_column(table.column_names.index("study_id"), "study_id", named)
+        table = renamed(self.rows.table.take(pa.array(rows, pa.int64())), study.name, {})
         return Manifest(table.combine_chunks()), [self.records[row] for row in rows]
 
     def _answerable(
@@ -286,7 +318,7 @@ class StudyCrops:
             table=table,
             replaced=[],
             failed=told,
-            notes=_notes(passes),
+            notes=files_of_notes(passes),
             images=len(study.rows),
             lacking=lacking,
         )
@@ -316,6 +348,7 @@ def crops_of_files(
     *,
     again: LookAgain | None = None,
     found: LevelPoints | None = None,
+    slices: Sequence[Store] = (),
 ) -> StudyCrops:
     """Group files into studies whose crops are to be encoded; no pixel is decoded.
 
@@ -336,6 +369,8 @@ def crops_of_files(
         As `StudyCrops.again`.
     found
         As `StudyCrops.found`: a study of this name and with these series has its crops there, as in a store.
+    slices
+        Stores of whole slices that may hold the studies.
 
     Raises
     ------
@@ -354,6 +389,7 @@ def crops_of_files(
         again=again,
         found=found,
         store=sources.store,
+        slices=[KnownStudies(store) for store in slices],
     )
 
 
@@ -362,12 +398,3 @@ def _in_order(names: npt.NDArray[np.str_]) -> tuple[npt.NDArray[np.str_], npt.ND
     number = {name: place for place, name in enumerate(dict.fromkeys(names.tolist()))}
     of_row = np.array([number[name] for name in names.tolist()], np.int64)
     return np.array(list(number), np.str_), of_row
-
-
-def _notes(passes: Sequence[Embedded]) -> dict[str, int]:
-    """Return code of a note -> files; a slice is read for its tokens, and again for each of its crops."""
-    paths: dict[str, set[str]] = {}
-    for part in passes:
-        for code, rows in part.notes.items():
-            paths.setdefault(code, set()).update(part.records[row].path for row in rows)
-    return {code: len(files) for code, files in paths.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,15 @@ def lines_of_notes(counts: Mapping[str, int]) -> list[str]:
         f"note, {code}: {count:,} image{'' if count == 1 else 's'}: {words_of_note(code)}"
         for code, count in sorted(counts.items())
     ]
+
+
+def files_of_notes(passes: Iterable[Embedded]) -> dict[str, int]:
+    """Return code of a note -> files; one may be read several times, as a slice for its tokens and its crops."""
+    paths: dict[str, set[str]] = {}
+    for part in passes:
+        for code, rows in part.notes.items():
+            paths.setdefault(code, set()).update(part.records[row].path for row in rows)
+    return {code: len(files) for code, files in paths.items()}
 
 
 def _never() -> bool:

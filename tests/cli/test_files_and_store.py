@@ -362,6 +362,25 @@ def test_a_copy_of_an_image_elsewhere_is_no_image_of_its_own(data_set: DataSet, 
     shutil.rmtree("copies")
 
 
+@pytest.mark.parametrize("data_set", ["mura"], indirect=True)
+def test_copies_of_several_studies_in_one_folder_are_these_studies(data_set: DataSet, predict: Predict) -> None:
+    shutil.copy("toml", "embed.toml")
+    Path("mixed").mkdir()
+    stored, studies = by_unit(predict("s")), sorted(Path().glob("MURA-v1.1/valid/*/*/*"))[:3]
+    for number, study in enumerate(studies):
+        shutil.copy(min(study.iterdir()), f"mixed/{number}.png")
+    answers = predict("mixed", "--with", "anatomy=XR_HAND")
+    assert [answer["unit_id"] for answer in answers] == [str(path.relative_to("MURA-v1.1")) for path in studies]
+    assert {answer["unit_id"] for answer in answers} <= stored.keys()
+    assert [answer["images"] for answer in answers] == [1, 1, 1]
+    # An image that nobody knows may be of any of them: then it is the folder that is answered.
+    drawn = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    drawn.save("mixed/drawn.png")
+    (answer,) = predict("mixed", "--with", "anatomy=XR_HAND")
+    assert answer["images"] == 4
+    shutil.rmtree("mixed")
+
+
 def test_a_file_alone_has_the_vector_that_it_has_among_its_series(data_set: DataSet) -> None:
     if not data_set.part:
         pytest.skip("its studies have no parts")

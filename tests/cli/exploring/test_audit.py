@@ -38,7 +38,9 @@ def test_an_audit_fails_on_what_it_is_told_and_leaves_a_page_and_a_list(
     assert run([*blind, "--fail-on", "inverted,rotated"]) == 1
     printed = capsys.readouterr()
     assert "--fail-on inverted,rotated: of 63 images the pixels of 0 were looked at" in printed.err
-    assert "inverted                     ?  an image is the negative of its kind (not looked at)" in printed.out
+    assert (
+        "inverted                     ?  an image is the negative of its kind (not looked at)" in printed.out
+    )
     assert run([*blind, "--json", "--fail-on", "two-patients"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["unseen"] == ["blank", "inverted", "rotated", "burned-in-text"]

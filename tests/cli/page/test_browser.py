@@ -145,6 +145,42 @@ def test_an_image_is_dropped_answered_filtered_and_gone_on_from(page, shown, pic
     assert violations(page) == []
 
 
+def test_back_returns_to_what_was_shown_with_its_answer_its_run_and_its_view(page, picture):
+    drop(page, picture)
+    answer, cases = page.inner_text("#answer"), rows_of(page)
+    page.click("#found li:nth-child(2) .case")
+    until(page, "location.hash.includes('/row-')")
+    assert page.is_hidden("#answer")
+    page.click("#to-map")
+    until(page, "document.getElementById('stage').dataset.frameMs")
+    page.go_back()
+    until(page, "!document.getElementById('cases-view').hidden && location.hash.includes('/row-')")
+    page.go_back()
+    page.wait_for_selector("#answer:not([hidden])")
+    until(page, "document.getElementById('query-title').textContent === 'What you sent'")
+    until(page, f"document.querySelector('#found .case img').src.includes('/rows/{cases[0]}/')")
+    assert (page.inner_text("#answer"), rows_of(page)) == (answer, cases)
+    # An answer is a run's. With none there are cases and no answer, and Back has the answer again.
+    page.select_option("#run", "")
+    until(page, "document.getElementById('answer').hidden")
+    until(page, "document.querySelectorAll('#found .case').length === 12")
+    assert page.locator("#found .said").count() == 0
+    page.go_back()
+    page.wait_for_selector("#answer:not([hidden])")
+    until(page, "document.querySelectorAll('#found .said').length > 0")
+    assert page.input_value("#run") == "abnormal-knn"
+
+
+def test_a_page_that_is_loaded_anew_shows_what_it_showed(page):
+    page.click("#found li:nth-child(2) .case")
+    until(page, "location.hash.includes('/row-')")
+    before = page.evaluate("location.hash"), page.inner_text("#query-facts"), rows_of(page)
+    page.reload()
+    page.wait_for_selector("#found .case")
+    until(page, "document.querySelector('#query-facts dd')")
+    assert (page.evaluate("location.hash"), page.inner_text("#query-facts"), rows_of(page)) == before
+
+
 def test_a_condition_that_nothing_meets_says_why(page):
     page.fill("#filters input[name=where]", "anatomy=XR_TOE")
     page.press("#filters input[name=where]", "Enter")
@@ -252,6 +288,10 @@ def test_the_keyboard_alone_reaches_everything(page):
     assert [name for name, visible in reached if not visible] == []
     page.keyboard.press("Enter")
     until(page, "location.hash.includes('/row-')")
+    # The case is gone; the next Tab reaches the first of those that came.
+    until(page, "document.activeElement.id === 'found'")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement === document.querySelector('#found .case')")
     page.focus("#to-map")
     page.keyboard.press("Enter")
     until(page, "document.getElementById('stage').dataset.frameMs")

@@ -30,6 +30,8 @@ from tests.lumbar_studies import PLACES, blobs, level_points, usual_series, writ
 
 BALLS = np.random.default_rng(5).uniform((-30, -25, -40), (30, 35, 45), (25, 3))
 AS_USUAL, OTHERWISE, NO_AXIAL, NOWHERE = "1", "2", "3", "4"
+# What the headers of files that lie elsewhere say of each series.
+WORDS = {"101": "t1_tse_sag", "102": "t2 sag", "103": "T2 TRA"}
 
 
 def points_of(*studies: str) -> LevelPoints:
@@ -81,6 +83,7 @@ def studies(
     found: LevelPoints | None = None,
     again: LookAgain | None = None,
     known: bool = True,
+    slices: Sequence[Path] = (),
 ) -> StudyCrops:
     sources = InputSources(
         store=open_store(store) if known else None,
@@ -89,7 +92,16 @@ def studies(
     )
     rule = rule_from_json(open_store(store).identity.crop or {}, source="the store")
     wanted = WantedUnits(unit="study", columns=["crop,level,side"])
-    return crops_of_files(find_files(inputs).files, sources, wanted, rule, locate, again=again, found=found)
+    return crops_of_files(
+        find_files(inputs).files,
+        sources,
+        wanted,
+        rule,
+        locate,
+        again=again,
+        found=found,
+        slices=[open_store(path) for path in slices],
+    )
 
 
 def embedded(crops: StudyCrops, stopping: object = lambda: False) -> list[FileUnitsChunk]:
@@ -184,6 +196,31 @@ def test_levels_that_the_localiser_knows_of_these_series_are_taken(root, store):
     assert tops["101"] == pytest.approx(tops["other"] + 3.0 / 1.25)
 
 
+def test_a_study_whose_files_are_called_otherwise_is_known_by_the_pixels_of_its_slices(root, store, tmp_path):
+    slices = tmp_path / "slices.store"
+    extract("rsna-lumbar", slices, "hog", root=root, options=ExtractOptions(workers=1))
+    for series, words in WORDS.items():
+        _described(root / "train_images" / AS_USUAL / series, tmp_path / "sent" / series, words)
+    (nobody,) = embedded(studies([tmp_path / "sent"], store, Localiser(), found=points_of(AS_USUAL)))
+    assert len(nobody.units.unit_ids) == 1
+    assert nobody.units.unit_ids.tolist() != [AS_USUAL]
+    # The levels that the localiser has of it are taken, so that its crops are the store's.
+    known = replace(
+        points_of(AS_USUAL), series_ids=np.full(len(points_of(AS_USUAL)), f"{AS_USUAL}/101", object)
+    )
+    (chunk,) = embedded(studies([tmp_path / "sent"], store, Localiser(), found=known, slices=[slices]))
+    assert chunk.units.unit_ids.tolist() == [AS_USUAL]
+    assert chunk.stored_ids
+    assert all(name.startswith(f"train_images/{AS_USUAL}/") for name in chunk.stored_ids)
+    # Of some of its files the levels are found anew; whose they are is known all the same.
+    (part,) = embedded(studies([tmp_path / "sent" / "102"], store, Localiser(), found=known, slices=[slices]))
+    assert part.units.unit_ids.tolist() == [AS_USUAL]
+    moved = replace(known, xyz_mm=known.xyz_mm + np.array([0.0, 3.0, 0.0]))
+    (other,) = embedded(studies([tmp_path / "sent"], store, Localiser(), found=moved, slices=[slices]))
+    tops = [each.table.column("crop_left_px")[0].as_py() for each in (chunk, other)]
+    assert tops[1] == pytest.approx(tops[0] + 3.0 / 1.25)
+
+
 def test_crops_are_cut_around_the_points_of_a_second_look(root, store):
     shown = []
 
@@ -225,7 +262,7 @@ def test_a_study_is_over_before_the_next_begins_and_a_stop_abandons_the_one_at_h
 
 
 def test_files_of_no_known_layout_are_told_by_their_headers(root, store, tmp_path):
-    for series, words in (("101", "t1_tse_sag"), ("102", "t2 sag"), ("103", "T2 TRA")):
+    for series, words in WORDS.items():
         _described(root / "train_images" / AS_USUAL / series, tmp_path / "described" / series, words)
     locate = Localiser()
     (chunk,) = embedded(studies([tmp_path / "described"], store, locate))
@@ -239,7 +276,7 @@ def test_files_of_no_known_layout_are_told_by_their_headers(root, store, tmp_pat
 def test_whole_slices_have_the_kinds_and_places_of_the_store_also_without_its_tables(root, tmp_path):
     path, study = tmp_path / "slices.store", root / "train_images" / AS_USUAL
     # A test tree of one study: extracting the others would say no more.
-    for series, words in (("101", "t1_tse_sag"), ("102", "t2 sag"), ("103", "T2 TRA")):
+    for series, words in WORDS.items():
         _described(study / series, tmp_path / "described" / series, words)
     (tmp_path / "rsna" / "train_images").mkdir(parents=True)
     (tmp_path / "rsna" / "train_images" / AS_USUAL).symlink_to(study)
