@@ -74,6 +74,13 @@ def is_typed(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
+def of_store(context: click.Context, name: str, store: Path | None) -> Any:
+    """Return an option of a command about a store; None where ``embed.toml`` has it for another store than this one."""
+    own = project_of(context).settings.get("store")
+    another = own is not None and store is not None and Path(own).resolve() != store.resolve()
+    return None if another and not is_typed(context, name) else context.params[name]
+
+
 def store_option(function: F) -> F:
     """Add ``--store``: the store's folder."""
     return click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")(function)

@@ -14,7 +14,10 @@ from cli.exploring.hits_text import print_hits
 from cli.key_options import by_option
 from cli.options import (
     ProjectCommand,
+    is_typed,
     json_option,
+    of_store,
+    plural,
     print_json,
     print_notice,
     require,
@@ -104,7 +107,10 @@ _INDEXES = {"auto": None, "exact": False, "lists": True}
 @by_option
 @store_option
 @json_option
-def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given: Any) -> None:
+@click.pass_context
+def command(
+    context: click.Context, /, images: tuple[Path, ...], store: Path | None, as_json: bool, **given: Any
+) -> None:
     """Find the studies most similar to IMAGE, or to images, studies or words: exact cosine of their vectors.
 
     IMAGE is a file, one of its frames or pages (loop.dcm#3, counted from 0), or a folder. What is asked for together is
@@ -116,11 +122,13 @@ def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given
     Example:
       embed search MURA-v1.1/valid/XR_ELBOW/patient00022/study1_positive/image1.png -k 5 --where anatomy=XR_ELBOW
     """
+    given |= {name: of_store(context, name, store) for name in ("task", "encoder")}
     if given["evaluate"]:
         _evaluate(images, store, as_json, given)
         return
-    if given["space"] is not None:
-        raise UsageError("--space belongs to --evaluate")
+    for name in ("space", "queries", "draws", "seed", "trained_patients"):
+        if is_typed(context, name):
+            raise UsageError(f"--{name.replace('_', '-')} belongs to --evaluate")
     if not (images or given["ids"] or given["text"] is not None):
         raise UsageError("give one of: image files, --id IMAGE_OR_STUDY, --text WORDS")
     if given["sheet"]:
@@ -154,8 +162,10 @@ def command(images: tuple[Path, ...], store: Path | None, as_json: bool, **given
     else:
         print_hits(found)
     for path in given["sheet"]:
-        save_sheet(path, opened, found)
-        print_notice(f"wrote {path}")
+        gone = save_sheet(path, opened, found).gone
+        print_notice(
+            f"wrote {path}" + (f"; the files of {plural(gone, 'picture')} have moved" if gone else "")
+        )
 
 
 def _evaluate(images: tuple[Path, ...], store: Path | None, as_json: bool, given: Mapping[str, Any]) -> None:

@@ -193,6 +193,7 @@ class Desk:
         return {
             "id": self._keep(sent),
             "images": len(images.names),
+            "crops": any(job.crop is not None for job in images.jobs),
             "pictures": [{"windowed": bool(picture.grey)} for picture in sent.pictures],
             "answers": [_with_pictures(answer, number_of) for answer in answers],
             "table": lumbar_table() if any(answer["lumbar"] for answer in answers) else None,

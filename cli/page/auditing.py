@@ -8,6 +8,7 @@ from typing import Any
 
 from cli.page.served_store import ServedStore, Shelf
 from cli.searching.audit_job import AuditJob, run_audit
+from cli.studying.openings import state_of_store
 from embedstore.audit.findings import KINDS, Audit, Finding
 from embedstore.errors import EmbedError, UsageError
 
@@ -27,7 +28,9 @@ class _State:
     Parameters
     ----------
     served
-        The store as it was.
+        The store.
+    state
+        How it was (`cli.studying.openings.state_of_store`).
     done, total
         Pictures.
     audit, error
@@ -35,6 +38,7 @@ class _State:
     """
 
     served: ServedStore
+    state: tuple[object, ...]
     done: int = 0
     total: int = 0
     audit: Audit | None = None
@@ -63,7 +67,7 @@ class Audits:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 raise UsageError("an audit is being made; wait until it is done")
-            state = self._states[name] = _State(served)
+            state = self._states[name] = _State(served, state_of_store(served.store.path))
             self._thread = threading.Thread(target=self._audit, args=(state,), name="page-audit")
             self._thread.start()
 
@@ -73,7 +77,7 @@ class Audits:
         Of a store that has changed since, nothing is known.
         """
         served, state = self._shelf.served(name), self._states.get(name)
-        if state is None or state.served is not served:
+        if state is None or state.state != state_of_store(served.store.path):
             return {"state": "none"}
         if state.error:
             return {"state": "failed", "error": state.error}

@@ -9,6 +9,7 @@ from cli.page.answering import Desk
 from cli.page.served_store import ServedStore, Shelf
 from cli.searching.search_options import IMAGE, STUDY, SearchOptions, SearchQuery
 from cli.searching.search_store import SearchHit
+from cli.studying.answer_words import target_in_words
 from embedstore.errors import UsageError
 from embedstore.queries.conditions import condition_text
 from heads.runs.run import Run
@@ -83,7 +84,7 @@ def _case(served: ServedStore, hit: SearchHit, run: Run | None) -> dict[str, Any
             "source": hit.beside.source,
             "of": len(hit.beside.probabilities),
             "targets": [
-                {"target": target, **_leading(shares, run.positive)}
+                {"target": target_in_words(target), **_leading(shares, run.positive)}
                 for target, shares in _shown(hit.beside.probabilities, run.positive)
             ],
         }

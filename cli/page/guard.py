@@ -9,13 +9,13 @@ import secrets
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Browsers that may look at once; the oldest has to open a new link when there are more.
@@ -147,7 +147,7 @@ class Guard:
         if scope["path"] == "/" and scope["method"] == "GET" and scope["query_string"]:
             return self._welcome(scope, headers)
         if not self._door.knows(_session(headers, self._door.cookie)):
-            return _no(401, "open the link that `embed serve` printed; each opens once")
+            return _no(401, "open the link that `embed serve` printed; each opens once", headers)
         if self._requests >= MOST_REQUESTS:
             return _no(503, "too many requests at once; try again")
         return None
@@ -185,7 +185,9 @@ class Guard:
         (token,) = query.get("token", [""])[:1]
         session = self._door.exchange(token)
         if session is None:
-            return _no(401, "this link was used already, or is none; `embed serve` printed a new one")
+            return _no(
+                401, "this link was used already, or is none; `embed serve` printed a new one", headers
+            )
         response = HTMLResponse(_WELCOME)
         response.set_cookie(self._door.cookie, session, httponly=True, samesite="strict", path="/")
         return response
@@ -231,7 +233,10 @@ class _Patience:
         return message
 
 
-def _no(status: int, why: str) -> JSONResponse:
+def _no(status: int, why: str, headers: Mapping[str, list[str]] | None = None) -> Response:
+    """Return a refusal: as text for a person who looks at it, where the headers are given."""
+    if headers is not None and any("text/html" in text for text in headers.get("accept", [])):
+        return PlainTextResponse(f"{why[0].upper()}{why[1:]}.\n", status)
     return JSONResponse({"error": why}, status)
 
 

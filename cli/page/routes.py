@@ -318,15 +318,30 @@ def _metrics(catalog: Catalog, name: str) -> dict[str, Any]:
         "name": name,
         "run_id": str(document.get("run_id", ""))[:12],
         "metrics": [
-            {"name": metric_label(metric), **{key: found.get(key) for key in ("value", "low", "high", "n")}}
-            for metric, found in (document.get("metrics") or {}).items()
-            if isinstance(found, dict)
+            *_rsna_score(document),
+            *(
+                {
+                    "name": metric_label(metric),
+                    **{key: found.get(key) for key in ("value", "low", "high", "n")},
+                }
+                for metric, found in (document.get("metrics") or {}).items()
+                if isinstance(found, dict)
+            ),
         ],
         "fitted": counts.get("units_fitted"),
         "evaluated": counts.get("units_evaluated"),
         "warnings": document.get("warnings") or [],
         "report": (catalog.run(name) / REPORT_FILE).is_file(),
     }
+
+
+def _rsna_score(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the competition's score of a lumbar run as the first of its metrics."""
+    found = (document.get("rsna_score") or {}).get("rsna_score")
+    if found is None:
+        return []
+    numbers = {key: found.get(key) for key in ("value", "low", "high", "n")}
+    return [{"name": "RSNA 2024 lumbar score (smaller is better)", **numbers}]
 
 
 def _listed(ids: Sequence[str], studies: Sequence[str], rows: Sequence[int]) -> list[list[Any]]:

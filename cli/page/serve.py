@@ -16,7 +16,7 @@ from cli.options import ProjectCommand, is_typed, plural, print_notice, project_
 from cli.page.catalog import Catalog, find_runs, find_stores
 from cli.project import Project, shown
 from cli.studying.predict_options import ProjectData
-from embedstore.errors import MissingDependency
+from embedstore.errors import DataError, MissingDependency, UsageError
 
 PORT = 8765
 _MOST_WORKERS = 4
@@ -107,6 +107,11 @@ def command(
     """
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         raise MissingDependency("embed serve needs a web server: pip install 'embedstore[serve]'")
+    if names and not is_typed(context, "host"):
+        raise UsageError("--name says how other machines ask for this one; it needs --host")
+    for place in run_places:
+        if not place.exists():
+            raise DataError(f"--runs: {shown(place)} does not exist")
     project = project_of(context)
     runs = [Path(project.settings.get("runs", project.folder / "runs"))]
     catalog = Catalog(

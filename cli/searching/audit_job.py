@@ -60,6 +60,8 @@ class AuditResult:
 
 def run_audit(job: AuditJob, *, progress: Callable[[int, int], None] | None = None) -> AuditResult:
     """Audit a store and write what is asked for; raises as `embedstore.audit.audit_store.audit_store`."""
+    if job.out is not None and Path(job.out).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out writes a page: {job.out} must end in .html")
     for place in (job.out, job.keep_list):
         if place is not None and not Path(place).absolute().parent.is_dir():
             raise UsageError(f"the folder {Path(place).parent} does not exist; make it first")
@@ -111,6 +113,7 @@ def audit_page(store: Store, audit: Audit, key_file: StrPath | None = None) -> s
         pictures=audit.pictures,
         thresholds=audit.thresholds,
         notices=audit.notices,
+        phantom=any(source.phantom for source in store.sources),
     )
 
 

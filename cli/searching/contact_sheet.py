@@ -34,11 +34,19 @@ class Sheet:
     Parameters
     ----------
     asked, found
-        What was searched for, the first few, and what was found.
+        What was searched for, a few of them, and what was found.
+    phantom
+        Whether the store holds images that a computer drew.
     """
 
     asked: Sequence[Case]
     found: Sequence[Case]
+    phantom: bool = False
+
+    @property
+    def gone(self) -> int:
+        """How many pictures are missing, because their files have moved."""
+        return sum(case.picture is None for case in (*self.asked, *self.found))
 
 
 def require_sheet(path: Path) -> Path:
@@ -50,19 +58,23 @@ def require_sheet(path: Path) -> Path:
     return path
 
 
-def save_sheet(path: Path, search: StoreSearch, result: SearchResult) -> None:
+def save_sheet(path: Path, search: StoreSearch, result: SearchResult) -> Sheet:
     """Write the pictures of a search, by the ending of `path`; an image whose file has moved is an empty square."""
     sheet = sheet_of(search, result)
     if path.suffix.lower() == ".html":
-        title = f"{len(result.hits):,} {'studies' if result.group == STUDY else 'images'} most similar"
-        write_durable(path, render_cases(title, sheet.asked, sheet.found).encode(), label="sheet")
+        title = f"The most similar {'studies' if result.group == STUDY else 'images'}: {len(result.hits):,}"
+        page = render_cases(title, sheet.asked, sheet.found, phantom=sheet.phantom)
+        write_durable(path, page.encode(), label="sheet")
     else:
         write_durable(path, sheet_png(sheet), label="sheet")
+    return sheet
 
 
 def sheet_of(search: StoreSearch, result: SearchResult) -> Sheet:
     """Return the pictures of a search with what stands below each."""
-    shown = result.queries[:_QUERIES_SHOWN]
+    # Of many images that were searched for together, those that found something.
+    found_by = {hit.query for hit in result.hits}
+    shown = sorted(result.queries, key=lambda query: query.name not in found_by)[:_QUERIES_SHOWN]
     stored = [query.image_id for query in shown if query.image_id]
     jobs = jobs_of_units(
         [search.store], [*stored, *(hit.image_id for hit in result.hits)], "image", key=search.tools.key
@@ -74,7 +86,7 @@ def sheet_of(search: StoreSearch, result: SearchResult) -> Sheet:
     pictures = thumbnails_of_jobs(jobs)
     asked = [Case(picture=pictures.get(query.image_id or query.name), lines=(query.name,)) for query in shown]
     found = [Case(picture=pictures.get(hit.image_id), lines=lines_of(hit, result)) for hit in result.hits]
-    return Sheet(asked=asked, found=found)
+    return Sheet(asked=asked, found=found, phantom=any(one.phantom for one in search.store.sources))
 
 
 def lines_of(hit: SearchHit, result: SearchResult) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from cli.searching.search_store import SearchHit
@@ -10,14 +11,18 @@ _SHOWN = 4
 
 
 def labels_in_words(hit: SearchHit) -> str:
-    """Return the first labels of a hit; the class alone where task and target have one name."""
-    labels = [
-        label if len(targets) == 1 and target == task else f"{target}={label}"
-        for task, targets in hit.labels.items()
-        for target, label in targets.items()
-        if label is not None
-    ]
-    return _first(labels)
+    """Return the labels of a hit: the class alone where task and target have one name, of many targets how many."""
+    words: list[str] = []
+    for task, targets in hit.labels.items():
+        known = {target: label for target, label in targets.items() if label is not None}
+        if len(known) > _SHOWN:
+            words += [f"{count} x {label}" for label, count in Counter(known.values()).most_common()]
+        else:
+            alone = len(targets) == 1
+            words += [
+                label if alone and target == task else f"{target}={label}" for target, label in known.items()
+            ]
+    return _first(words)
 
 
 def probability_in_words(hit: SearchHit) -> str:

@@ -236,7 +236,8 @@ def _named_frames(files: FileUnits, asked: Sequence[Path], notify: Notify) -> Fi
     for place, wanted in named.items():
         there, name = frames.get(place, []), shown(Path(place))
         if lacking := sorted(wanted - {*there}):
-            raise DataError(f"{name} has {len(there):,} frames, counted from 0; found no frame {lacking[0]}")
+            count = "1 frame" if len(there) == 1 else f"{len(there):,} frames"
+            raise DataError(f"{name} has {count}, counted from 0; found no frame {lacking[0]}")
         if wanted == {0} and len(there) > 1:
             notify(f"{name} has {len(there)} frames; the first is taken, {name}#{there[1]} names the next")
     return replace(files, units=kept)

@@ -44,7 +44,7 @@ def answer_in_words(
         "targets": [
             {
                 "name": name,
-                "title": name.replace("_", " "),
+                "title": target_in_words(name),
                 # What is promised of cases like those that were learned from is not promised of others.
                 "words": ""
                 if answer["unlike_training"]
@@ -95,6 +95,22 @@ def lumbar_table() -> dict[str, Any]:
             for level in LEVELS
         ],
     }
+
+
+def target_in_words(name: str) -> str:
+    """Return the name of a target as people write it.
+
+    Examples
+    --------
+    >>> target_in_words("left_subarticular_stenosis_l5_s1"), target_in_words("pleural_effusion")
+    ('Left subarticular stenosis L5/S1', 'pleural effusion')
+    """
+    words = name.replace("_", " ")
+    if name not in TARGETS:
+        return words
+    level = next(level for level in LEVELS if name.endswith(f"_{level}"))
+    condition = words[: -len(level) - 1]
+    return f"{condition[0].upper()}{condition[1:]} {level.upper().replace('_', '/')}"
 
 
 def probability_in_words(of: Mapping[str, Any], *, positive: str | None, unit: str) -> str:

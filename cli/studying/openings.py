@@ -43,12 +43,12 @@ class Openings:
 
     def store(self, path: Path) -> Store:
         """Return a store as it is now; errors as `embedstore.open_store`."""
-        key = (path, *map(_state, _changing(path)))
+        key = state_of_store(path)
         return self._once("store", key, lambda: open_store(path))
 
     def cases(self, store: Store, task: str, targets: tuple[str, ...]) -> LabelledCases:
         """Return the labelled cases of a store's task."""
-        key = (store.path, *map(_state, _changing(store.path)), task, targets)
+        key = (state_of_store(store.path), task, targets)
         return self._once(
             "cases", key, lambda: labelled_cases(store, read_task(store.path, task), list(targets))
         )
@@ -75,6 +75,11 @@ class Openings:
                 kept[key] = found
             kept[key] = kept.pop(key)  # the last to go
             return kept[key]  # type: ignore[return-value]
+
+
+def state_of_store(path: Path) -> tuple[object, ...]:
+    """Return what is another as soon as a store has changed: its folder, and when its files were written."""
+    return (path, *map(_state, _changing(path)))
 
 
 def _changing(path: Path) -> list[Path]:

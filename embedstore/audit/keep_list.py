@@ -73,7 +73,8 @@ def read_keep_list(path: StrPath) -> KeepList:
     try:
         text = place.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"keep list {place} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise DataError(f"keep list {place} cannot be read: {why}") from error
     rows = csv.DictReader(io.StringIO(text, newline=""))
     lacking = [name for name in ("image_id", "keep") if name not in (rows.fieldnames or ())]
     if lacking:

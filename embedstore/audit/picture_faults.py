@@ -69,7 +69,8 @@ def turned_and_negative(
             Finding(
                 kind=INVERTED,
                 image_ids=(image_ids[rows[place]],),
-                why=f"its negative correlates with the median picture{_of(kind)} by {negative[place]:.2f} more",
+                why=f"its negative is more like the median picture{_of(kind)} than itself: "
+                f"by {negative[place]:.2f} in correlation",
                 score=float(negative[place]),
             )
             for place in np.flatnonzero(inverted)
@@ -116,7 +117,7 @@ def _turned(
             ((name, float(gain[place])) for name, gain in gains.items()), key=lambda pair: pair[1]
         )
         if gain >= _ROTATED_BY:
-            why = f"turned by {name} it correlates with the nearest pictures{_of(kind)} by {gain:.2f} more"
+            why = f"turned by {name} it is more like the nearest pictures{_of(kind)}: by {gain:.2f} in correlation"
             found.append(Finding(kind=ROTATED, image_ids=(image_ids[row],), why=why, score=gain))
     return found
 

@@ -52,6 +52,7 @@ def render_audit(
     pictures: int,
     thresholds: Mapping[str, float],
     notices: Sequence[str],
+    phantom: bool = False,
 ) -> str:
     """Return the page.
 
@@ -65,6 +66,8 @@ def render_audit(
         Images with a vector, and those whose pixels were looked at.
     thresholds, notices
         As `embedstore.audit.findings.Audit`.
+    phantom
+        Whether the store holds images that a computer drew.
     """
     environment = page_environment()
     environment.filters["picture"] = picture_url
@@ -75,5 +78,6 @@ def render_audit(
         pictures=pictures,
         thresholds=thresholds,
         notices=notices,
+        phantom=phantom,
     )
     return str(page)

@@ -30,10 +30,10 @@ class Case:
         return "" if self.picture is None else picture_url(self.picture)
 
 
-def render_cases(title: str, asked: Sequence[Case], found: Sequence[Case]) -> str:
-    """Return a page with what was searched for, and what was found."""
-    page = page_environment().get_template("cases.html").render(title=title, asked=asked, found=found)
-    return str(page)
+def render_cases(title: str, asked: Sequence[Case], found: Sequence[Case], *, phantom: bool = False) -> str:
+    """Return a page with what was searched for, and what was found; of phantoms it says what they are."""
+    template = page_environment().get_template("cases.html")
+    return str(template.render(title=title, asked=asked, found=found, phantom=phantom))
 
 
 def page_environment() -> Environment:

@@ -363,14 +363,18 @@ def test_a_copy_of_an_image_elsewhere_is_no_image_of_its_own(data_set: DataSet, 
 
 
 @pytest.mark.parametrize("data_set", ["mura"], indirect=True)
-def test_copies_of_several_studies_in_one_folder_are_these_studies(data_set: DataSet, predict: Predict) -> None:
+def test_copies_of_several_studies_in_one_folder_are_these_studies(
+    data_set: DataSet, predict: Predict
+) -> None:
     shutil.copy("toml", "embed.toml")
     Path("mixed").mkdir()
     stored, studies = by_unit(predict("s")), sorted(Path().glob("MURA-v1.1/valid/*/*/*"))[:3]
     for number, study in enumerate(studies):
         shutil.copy(min(study.iterdir()), f"mixed/{number}.png")
     answers = predict("mixed", "--with", "anatomy=XR_HAND")
-    assert [answer["unit_id"] for answer in answers] == [str(path.relative_to("MURA-v1.1")) for path in studies]
+    assert [answer["unit_id"] for answer in answers] == [
+        str(path.relative_to("MURA-v1.1")) for path in studies
+    ]
     assert {answer["unit_id"] for answer in answers} <= stored.keys()
     assert [answer["images"] for answer in answers] == [1, 1, 1]
     # An image that nobody knows may be of any of them: then it is the folder that is answered.

@@ -4,7 +4,7 @@ import { copied, counted, make, percent, picture } from "./dom.js";
 
 export function answerOf(answer, table, sent, enlarge) {
   const body = make("div", {});
-  body.append(make("p", { className: "small" }, `${answer.unit ? `Known to the store as ${answer.unit}. ` : answer.stored ? "The store holds its images. " : ""}From ${counted(answer.images, "image")}.`));
+  body.append(make("p", { className: "small" }, `${answer.unit ? `Known to the store as ${answer.unit}. ` : answer.stored ? "The store holds its images. " : ""}From ${counted(answer.images, sent.crops ? "crop" : "image")}.`));
   for (const note of answer.notes) body.append(make("p", { className: `note ${note.kind}` }, note.text));
   if (answer.lumbar && table) body.append(spine(answer, table, sent, enlarge));
   else for (const target of answer.targets) body.append(targetOf(target, sent, enlarge));
@@ -44,7 +44,7 @@ function spine(answer, table, sent, enlarge) {
   const named = new Map(answer.targets.map((target) => [target.name, target]));
   const grades = new Map();
   for (const target of answer.targets) target.bars.forEach((bar, number) => grades.set(bar.name, number));
-  const detail = make("div", { "aria-live": "polite" });
+  const detail = make("div", { className: "detail", "aria-live": "polite" });
   const open = (target) => {
     const shown = target.pictures.slice(0, 6);
     detail.replaceChildren(targetOf(target, sent, enlarge));

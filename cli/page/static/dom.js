@@ -43,7 +43,7 @@ export const send = async (form) => (await answered(await fetch("/send", { metho
 
 export const percent = (share) => {
   const shown = 100 * share;
-  return shown > 0 && shown < 1 ? "<1 %" : shown < 100 && shown > 99 ? ">99 %" : `${Math.round(shown)} %`;
+  return shown > 0 && shown < 1 ? "<1\u00a0%" : shown < 100 && shown > 99 ? ">99\u00a0%" : `${Math.round(shown)}\u00a0%`;
 };
 
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;

@@ -176,7 +176,8 @@ function showAnswers(sent) {
   find("answer-body").replaceChildren(...notices, ...sent.answers.map((answer) => answerOf(answer, sent.table, sent, enlarge)));
   find("answer").hidden = !sent.answers.length && !notices.length;
   find("query").hidden = false;
-  find("query-title").textContent = sent.images === 1 ? "What you sent" : `What you sent: ${counted(sent.images, "image")}`;
+  const what = counted(sent.images, sent.crops ? "crop" : "image");
+  find("query-title").textContent = sent.images === 1 ? "What you sent" : `What you sent: ${what}${sent.crops ? " around its levels" : ""}`;
   find("query-facts").replaceChildren(sent.pictures.length > 1 ? make("div", { className: "strip", tabIndex: 0, role: "group", "aria-label": "Images that were sent" },
     ...sent.pictures.map((_, number) => make("button", { type: "button", onclick: () => enlarge(number) }, picture(`/sent/${sent.id}/${number}/small`, `Sent image ${number + 1}`, "thumb")))) : "");
   if (sent.pictures.length) showSent(sent, 0);
@@ -247,8 +248,9 @@ function showCases(found, query) {
 const short = (id) => (id.length > 30 ? id.split("/").slice(-2).join("/") : id);
 
 function caseOf(one) {
-  const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `run: ${target.class} ${percent(target.share)}${one.run.of > 1 ? `, ${target.target.replaceAll("_", " ")}` : ""}`)) : [];
-  const facts = [...Object.entries(one.facts).slice(0, 4).map(([, value]) => value), ...(one.images > 1 ? [`${one.images} images`] : [])].join(", ");
+  const said = one.run ? one.run.targets.map((target) => make("span", { className: "said", title: one.run.source === "predicted" ? "the run may have learned from this case" : "said by a head that never saw this patient" }, `run: ${one.run.of > 1 ? `${target.target} ` : ""}${target.class} ${percent(target.share)}`)) : [];
+  // A bare number would say nothing.
+  const facts = [...Object.values(one.facts).filter((value) => !/^-?[\d.]+$/.test(String(value))).slice(0, 4), ...(one.images > 1 ? [`${one.images} images`] : [])].join(", ");
   return make("button", { type: "button", className: "case", "aria-label": `Search from this case: ${describe(one)}, cosine ${one.cosine.toFixed(2)}`, onclick: () => guarded(() => go({ query: { rows: [one.row] } })) },
     one.pictured ? picture(address(one.row, "small"), "") : absent("case"),
     make("span", { className: "words" },

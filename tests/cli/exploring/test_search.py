@@ -105,3 +105,13 @@ def test_pictures_are_written_as_a_page_and_as_one_picture(
     assert Path("again.html").read_text().count("its file has moved") == 1
     assert run([*arguments, "--sheet", "sheet.pdf"]) == 2
     assert "--sheet: sheet.pdf must end in .png or .html" in capsys.readouterr().err
+
+
+def test_task_and_encoder_of_embed_toml_are_those_of_its_own_store(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("embed.toml").write_text('store = "another.store"\ntask = "abnormal"\nencoder = "medsiglip-448"\n')
+    assert run(["search", "--store", store, "i0.png", "-k", "1"]) == 0
+    capsys.readouterr()
+    assert run(["search", "--store", store, "i0.png", "--task", "abnormal"]) == 2
+    assert "has no task 'abnormal'" in capsys.readouterr().err
