@@ -161,10 +161,13 @@ class Desk:
         try:
             return self._answer(files, options)
         except EmbedError as error:
-            raise type(error)(_nameless(str(error), files)) from error
+            raise type(error)(
+                _nameless(str(error), files).replace(f"{self._shelf.catalog.project.folder}/", "")
+            ) from error
 
     def _answer(self, files: MemoryFiles, options: Mapping[str, Any]) -> dict[str, Any]:
         files.expand_archives()
+        others = files.leave_out_others()
         served = self._shelf.served(options.get("store"))
         notices: list[str] = []
         images = _Images()
@@ -197,7 +200,10 @@ class Desk:
             "pictures": [{"windowed": bool(picture.grey)} for picture in sent.pictures],
             "answers": [_with_pictures(answer, number_of) for answer in answers],
             "table": lumbar_table() if any(answer["lumbar"] for answer in answers) else None,
-            "notices": notices,
+            "notices": [
+                *([f"left out, no image: {others:,} file{'' if others == 1 else 's'}"] if others else []),
+                *notices,
+            ],
         }
 
     def sent(self, name: object) -> Sent:

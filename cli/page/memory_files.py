@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from embedstore.errors import UsageError
+from embedstore.images.file_kind import HEAD_BYTES, file_kind
 
 _COPIED_BYTES = 1 << 20
 # Of one study: RSNA's largest have some 300 slices, a thin CT 3,000.
@@ -102,12 +103,28 @@ class MemoryFiles:
                     self._expand(archive)
             except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError) as error:
                 raise UsageError(f"the zip archive cannot be read: {error}") from error
-            path.unlink()
-            self.paths.remove(path)
-            self._open.remove(file)
-            file.close()
+            self._let_go(path, file)
         if not self.paths:
             raise UsageError("the zip archive holds no file")
+
+    def leave_out_others(self) -> int:
+        """Let go of what is no image, as a text or a report beside the slices of a study, where images are left.
+
+        Returns how many files these were.
+        """
+        sent = list(zip(self.paths, self._open, strict=True))
+        others = [entry for entry in sent if file_kind(_head(entry[1], HEAD_BYTES)) is None]
+        if len(others) == len(sent):
+            return 0
+        for path, file in others:
+            self._let_go(path, file)
+        return len(others)
+
+    def _let_go(self, path: Path, file: IO[bytes]) -> None:
+        path.unlink()
+        self.paths.remove(path)
+        self._open.remove(file)
+        file.close()
 
     def _expand(self, archive: zipfile.ZipFile) -> None:
         # Names inside are never used as paths.
@@ -121,8 +138,8 @@ class MemoryFiles:
                     self.write(data)
 
 
-def _head(file: IO[bytes]) -> bytes:
-    return os.pread(file.fileno(), len(_ZIP), 0)
+def _head(file: IO[bytes], count: int = len(_ZIP)) -> bytes:
+    return os.pread(file.fileno(), count, 0)
 
 
 def _is_wanted(name: str) -> bool:

@@ -45,6 +45,10 @@ _NO_FACTS = frozenset({"image_id", "path", "frame", "patient_id", "study_id", "s
 _SHOWN_FACTS = 8
 # Labels of a task of more targets are counted.
 _SHOWN_LABELS = 2
+# Numbers of slices and pixels, by which nobody chooses.
+_NO_CHOICES = frozenset(
+    {"stack", "slice_index", "image_rows", "image_columns", "instance_number", "series_number"}
+)
 # What one asks of first, and then whatever has few values.
 _FIRST_CHOICES = ("split", "anatomy", "modality", "plane", "level", "side", "view", "manufacturer", "sex")
 _MOST_NUMBERS = 6
@@ -166,7 +170,7 @@ class ServedStore:
         found = {}
         table = self.store.table
         for name in table.column_names:
-            if name in _NO_FACTS:
+            if name in _NO_FACTS | _NO_CHOICES:
                 continue
             column = table.column(name)
             if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cli.notify import Notify, ignore
@@ -21,7 +22,7 @@ from cli.searching.query_vectors import QueryImage, QueryVectors
 from cli.searching.search_options import IMAGE, STUDY, SearchOptions, SearchQuery, SearchTools
 from embedstore.errors import DataError, UsageError
 from embedstore.files import StrPath
-from embedstore.queries.conditions import none_left, parse_conditions, rows_where
+from embedstore.queries.conditions import Condition, none_left, parse_conditions, rows_where
 from embedstore.queries.nearest_cases import Asked, UnitHit, UnitIndex, unit_index
 from embedstore.queries.search import Index, build_index
 from embedstore.store.reader import Store, as_store
@@ -167,7 +168,7 @@ class StoreSearch:
             hits=self._hits(hits, queries, units, findable, asked, beside),
             queries=queries,
             columns=list(dict.fromkeys(columns[:_NAMED_COLUMNS])),
-            why_none="" if findable.any() else none_left(self.store.table, conditions),
+            why_none=self._why_none(findable, conditions),
             group=asked.group,
             compared=int(findable.sum()),
             notices=notices,
@@ -201,6 +202,13 @@ class StoreSearch:
             vectors=vectors, patients=() if options.same_patient else sorted(patients), image_ids=own
         )
 
+    def _why_none(self, findable: npt.NDArray[np.bool_], conditions: Sequence[Condition]) -> str:
+        if findable.any():
+            return ""
+        if not len(findable):
+            return f"store {self.store.path.name} has no image with a vector"
+        return none_left(self.store.table, conditions)
+
     def _studies_of(self, image_ids: Sequence[str]) -> list[str]:
         """Return the images of the studies of images: of one patient, whoever that is."""
         if not image_ids:
@@ -214,7 +222,7 @@ class StoreSearch:
         hits: Sequence[UnitHit],
         queries: Sequence[QueryImage],
         units: UnitIndex,
-        findable: np.ndarray[Any, np.dtype[np.bool_]],
+        findable: npt.NDArray[np.bool_],
         options: SearchOptions,
         beside: RunBeside | None,
     ) -> list[SearchHit]:

@@ -344,3 +344,21 @@ def test_files_in_memory_are_counted(monkeypatch):
             files.write(b"123456")
         with pytest.raises(TooMuch, match="at most 2 files"):
             files.begin()
+
+
+def test_what_is_no_image_is_left_out_beside_images_and_refused_alone(client, picture):
+    sent = client.send([picture, b"dictated, not read\n"], store="mura", run="abnormal-knn").json
+    assert sent["images"] == 1
+    assert sent["notices"] == ["left out, no image: 1 file"]
+    assert "Answered from a part" not in str(sent["answers"][0]["notes"])
+    alone = client.send([b"dictated, not read\n"], store="mura", run="abnormal-knn")
+    assert alone.status == 400
+    assert "neither DICOM nor a known picture" in alone.json["error"]
+
+
+def test_files_of_several_studies_are_answered_each(client, store, project):
+    studies = store.table.column("study_id").to_pylist()
+    rows = [studies.index(name) for name in list(dict.fromkeys(studies))[:3]]
+    files = [(project / "MURA-v1.1" / store.table.column("path")[row].as_py()).read_bytes() for row in rows]
+    sent = client.send(files, store="mura", run="abnormal-knn").json
+    assert [answer["unit"] for answer in sent["answers"]] == [studies[row] for row in rows]
