@@ -76,11 +76,7 @@ async function go(change, { again = false } = {}) {
   if (now.store !== before.store) drawStore();
   if (now.run === undefined || (now.run && !runNamed(now.run)) || (now.store !== before.store && change.run === undefined)) now.run = usualRun(here());
   if (now.store !== before.store || now.run !== before.run) drawRun(now.run);
-  for (const view of VIEWS) {
-    find(`${view}-view`).hidden = view !== now.view;
-    if (view === now.view) find(`to-${view}`).setAttribute("aria-current", "page");
-    else find(`to-${view}`).removeAttribute("aria-current");
-  }
+  drawView(now.view);
   const reached = () => { if (turn === state.turn) history[again ? "replaceState" : "pushState"](now, "", nameOf(now)); };
   if (now.view === "cases") return showAsked(now, { turn, reached, before });
   reached();
@@ -98,6 +94,14 @@ function drawStore() {
   get(`/stores/${encodeURIComponent(name)}/words`).then((answer) => answer.json()).then((found) => { if (state.now.store === name) find("words").hidden = !found.words; }, () => {});
   find("run").replaceChildren(...store.runs.map((run) => make("option", { value: run.name }, run.own ? run.name : `${run.name} (of another store)`)), make("option", { value: "" }, "none"));
   drawFilters();
+}
+
+function drawView(name) {
+  for (const view of VIEWS) {
+    find(`${view}-view`).hidden = view !== name;
+    if (view === name) find(`to-${view}`).setAttribute("aria-current", "page");
+    else find(`to-${view}`).removeAttribute("aria-current");
+  }
 }
 
 function drawRun(name) {
@@ -152,10 +156,11 @@ async function sendFiles(files) {
   find("drop").classList.add("busy");
   say(`Sending ${counted(files.length, "file")}`);
   // What was shown before is no answer to this.
+  state.now = { ...state.now, view: "cases", query: null };
+  drawView("cases");
   find("query").hidden = find("answer").hidden = true;
   find("found").replaceChildren();
   find("found-count").textContent = "";
-  state.now.query = null;
   let sent;
   try {
     sent = await send(form);

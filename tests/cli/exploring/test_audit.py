@@ -45,6 +45,8 @@ def test_an_audit_fails_on_what_it_is_told_and_leaves_a_page_and_a_list(
     document = json.loads(capsys.readouterr().out)
     assert document["unseen"] == ["blank", "inverted", "rotated", "burned-in-text"]
     assert document["counts"]["identical-pixels"] == 1
+    assert run([*blind, "--out", "audit.pdf"]) == 2
+    assert "audit.pdf must end in .html" in capsys.readouterr().err
     assert run([*blind, "--fail-on", "dupes"]) == 2
     assert "must be one of leakage, duplicates, all, " in capsys.readouterr().err
 

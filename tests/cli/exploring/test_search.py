@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from cli.main import run
+from cli.searching.hit_words import labels_in_words
+from cli.searching.search_store import SearchHit
 
 IDS = [f"i{number}.png" for number in range(8)] + ["left, one.png", "it's two.png"]
 
@@ -103,8 +105,29 @@ def test_pictures_are_written_as_a_page_and_as_one_picture(
     Path("i1.png").unlink()
     assert run([*arguments, "--sheet", "again.html", "-k", "20"]) == 0
     assert Path("again.html").read_text().count("its file has moved") == 1
+    assert "wrote again.html; the files of 1 picture have moved" in capsys.readouterr().err
     assert run([*arguments, "--sheet", "sheet.pdf"]) == 2
     assert "--sheet: sheet.pdf must end in .png or .html" in capsys.readouterr().err
+
+
+def test_labels_of_many_targets_are_counted_and_those_of_few_are_named() -> None:
+    hit = {"unit_id": "s", "image_id": "i", "row": 0, "cosine": 1.0, "query": "q", "patient_id": None}
+    hit |= {"study_id": "s", "images": 1, "record": {}}
+    grades = {f"level {number}": "Severe" if number == 3 else "Normal/Mild" for number in range(25)}
+    labels = {
+        "spine": {**grades, "level 9": None},
+        "abnormal": {"abnormal": "yes"},
+        "chest": {"a": "no", "b": "yes"},
+    }
+    assert labels_in_words(SearchHit(**hit, labels=labels)) == "23 x Normal/Mild, 1 x Severe, yes, a=no, +1"
+
+
+@pytest.mark.parametrize("option", ["--queries", "--draws", "--seed"])
+def test_options_of_an_evaluation_are_refused_without_one(
+    store: str, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert run(["search", "--store", store, "--id", "i0.png", option, "3"]) == 2
+    assert f"{option} belongs to --evaluate" in capsys.readouterr().err
 
 
 def test_task_and_encoder_of_embed_toml_are_those_of_its_own_store(

@@ -68,6 +68,10 @@ def test_a_link_is_not_used_up_by_a_prefetch_or_by_a_guess(running):
     assert client.get("/?token=").status == 401
     assert client.get(f"/?token={token[:-1]}").status == 401
     assert client.get("/?token=%C3%A4").status == 401
+    # A person who follows a link reads why, and no JSON.
+    said = client.get("/?token=", Accept="text/html,*/*;q=0.8")
+    assert (said.status, said.headers["content-type"]) == (401, "text/plain; charset=utf-8")
+    assert said.body.startswith(b"This link was used already")
     assert running.door.token == token
 
 
@@ -499,6 +503,19 @@ def test_a_port_in_use_gives_one_clear_line(project, monkeypatch, capsys):
     assert err.count("\n") == 1
     assert err.startswith(f"Error: --port {port}: something on this machine listens there already")
     assert "http" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--name", "station"], 2, "--name says how other machines ask for this one; it needs --host"),
+        (["--runs", "gone"], 1, "--runs: gone does not exist"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(project, monkeypatch, capsys, arguments, code, message):
+    monkeypatch.chdir(project)
+    assert run(["serve", "--port", "0", *arguments]) == code
+    assert message in capsys.readouterr().err
 
 
 def test_it_listens_on_the_loopback_and_ends_cleanly_when_asked(project, monkeypatch, capsys):
