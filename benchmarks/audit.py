@@ -104,8 +104,8 @@ def timed(count: int, seed: int) -> list[dict[str, object]]:
     one, other = Detail(grain[0], 0.8), Detail(grain[1], 0.8)
     kinds = planes.astype(np.str_)
     steps: dict[str, Callable[[], object]] = {
-        "nearest of anybody": lambda: rows.nearest,
         "nearest of other patients": lambda: rows.nearest_others,
+        "nearest of anybody": lambda: rows.nearest,
         "pairs that are near": lambda: near_candidates(rows),
         "among another kind, outliers": lambda: (strangers(rows), outliers(rows)),
         "pairs that look alike when small": lambda: alike_pairs(pictures, rows.content),

@@ -76,20 +76,37 @@ class AuditedRows:
 
     @cached_property
     def nearest(self) -> tuple[Rows, Floats]:
-        """(firsts, some) rows that are nearest to each of `firsts`, whoever's they are, and their distances."""
-        return self._search(_ANY, outside=None)
+        """(firsts, some) rows that are nearest to each of `firsts`, whoever's they are, and their distances.
+
+        They are among those nearest of other patients and those nearest of its own, of whom there are few to search.
+        """
+        others, away = self.nearest_others
+        own, near = self._nearest_own
+        rows, distances = np.concatenate([others, own], axis=1), np.concatenate([away, near], axis=1)
+        order = np.lexsort((rows, distances), axis=1)[:, :_ANY]
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)
 
     @cached_property
     def nearest_others(self) -> tuple[Rows, Floats]:
         """(firsts, `NEIGHBORS`) rows of other patients that are nearest to each of `firsts`, and their distances."""
-        return self._search(NEIGHBORS, outside=self.patients[self.firsts])
+        return self._search(self.firsts, NEIGHBORS, self.firsts, outside=self.patients[self.firsts])
 
-    def _search(self, k: int, outside: Rows | None) -> tuple[Rows, Floats]:
+    @cached_property
+    def _nearest_own(self) -> tuple[Rows, Floats]:
+        """(firsts, some) rows of the same patient that are nearest to each of `firsts`, and their distances."""
+        found = np.full((len(self.firsts), _ANY), -1, np.int64)
+        distances = np.full((len(self.firsts), _ANY), 2.0)
+        own = self.patients[self.firsts]
+        order = np.argsort(own, kind="stable")
+        for some in np.split(order, 1 + np.flatnonzero(np.diff(own[order]))):
+            if len(some) > 1:
+                found[some], distances[some] = self._search(self.firsts[some], _ANY, self.firsts[some])
+        return found, distances
+
+    def _search(self, asked: Rows, k: int, among: Rows, outside: Rows | None = None) -> tuple[Rows, Floats]:
         """Return rows, -1 where there are fewer, and distances (1 - cosine)."""
-        queries = self.vectors[self.firsts].astype(np.float32)
-        found, cosines = self._exact.search(
-            queries, k, among=self.firsts, outside=outside, without=self.firsts
-        )
+        queries = self.vectors[asked].astype(np.float32)
+        found, cosines = self._exact.search(queries, k, among=among, outside=outside, without=asked)
         return found, 1 - cosines
 
     @cached_property
