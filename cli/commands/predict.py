@@ -36,6 +36,7 @@ from cli.printing.prediction_file import (
 from cli.project import Project
 from cli.stop_signal import stop_on_signal
 from cli.studying.predict_options import NEAREST, PredictOptions, ProjectData
+from embedstore.encoders.registry import encoder_names
 
 
 @click.command(name="predict", cls=ProjectCommand)
@@ -168,6 +169,9 @@ def _write(answering: Answering, out: Path, form: str) -> int:
 
 def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions:
     project, named = project_of(context), is_typed(context, "levels")
+    encoder = given["encoder"]
+    if not is_typed(context, "encoder") and encoder in encoder_names():
+        encoder = None  # embed.toml's is that of its store; a run knows the name of its own
     runs = project.settings.get("runs", project.folder / "runs")
     return PredictOptions(
         threshold=given["threshold"],
@@ -180,7 +184,7 @@ def _options(context: click.Context, given: Mapping[str, Any]) -> PredictOptions
         ids=given["ids"],
         where=given["where"],
         project=_data_of(project),
-        encoder=given["encoder"],
+        encoder=encoder,
         device=given["device"],
         workers=given["workers"] or default_workers(),
         key_file=given["key_file"],

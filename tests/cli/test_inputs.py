@@ -316,6 +316,19 @@ def test_a_store_with_pending_images_says_how_many_studies_get_no_answer(
     assert lacking in printed.err
 
 
+def test_an_encoder_that_embed_toml_names_for_its_store_is_not_that_of_every_run(
+    in_stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*PROBE, "--store", "all.store", "--out", "runs/whole"]) == 0
+    image = next(in_stores.rglob("image1.png"))
+    (tmp_path / "embed.toml").write_text('encoder = "medsiglip-448"\n')
+    monkeypatch.chdir(tmp_path)
+    assert run(["predict", "--probe", str(in_stores / "runs/whole"), str(image)]) == 0
+    capsys.readouterr()
+    named = ["--encoder", "medsiglip-448"]
+    assert run(["predict", "--probe", str(in_stores / "runs/whole"), *named, str(image)]) != 0
+
+
 def test_a_split_can_be_left_out_of_account(in_stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*PROBE, "--store", "all.store", "--cross-validate", "--out", "runs/cv"]) == 0
     out = capsys.readouterr().out
