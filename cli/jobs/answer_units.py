@@ -279,7 +279,7 @@ class Tally:
         for line in (*self.said, *lines_of_notes(self.notes)):
             notify(line)
         if self.lacking:
-            notify("absent: " + ", ".join(f"{what} {count:,}" for what, count in self.lacking.items()))
+            notify("lacking: " + "; ".join(f"{count:,} x {what}" for what, count in self.lacking.items()))
         if self.unsure:
             notify(
                 f"{len(self.unsure):,} of {self.units:,} units with unsure levels (level_unsure), whose names may be "

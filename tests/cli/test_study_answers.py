@@ -139,7 +139,7 @@ def test_a_folder_of_studies_is_answered_as_its_store_and_the_rest_is_said(
         f"1 of 2 units with unsure levels (level_unsure), whose names may be one off: {NO_AXIAL} (confidence 0.88)"
         in err
     )
-    assert "studies without axial T2 1" in err
+    assert "1 x studies without axial T2" in err
     assert f"study {EMPTY}: no level of the spine found" in err
 
 
