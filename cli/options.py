@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from cli.project import FILE_NAME, Project, find_project
+from cli.project import FILE_NAME, KEYS, Project, find_project
 from cli.wording import for_command_line
 from embedstore.errors import UsageError
 
@@ -148,9 +148,8 @@ def require(setting: Any, option: str) -> Any:
     """Return `setting`, or say which option or key of ``embed.toml`` is needed."""
     if setting is None:
         key = option.removeprefix("--").replace("-", "_")
-        raise UsageError(
-            f"{option} is needed: give it, or run `embed init` once so that embed.toml holds {key!r}"
-        )
+        advice = f", or run `embed init` once so that embed.toml holds {key!r}" if key in KEYS else ""
+        raise UsageError(f"{option} is needed: give it{advice}")
     return setting
 
 

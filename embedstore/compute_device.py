@@ -43,12 +43,12 @@ def resolve_device(name: str) -> torch.device:
     Raises
     ------
     UsageError
-        If torch sees no such device.
+        If it is no name of a device, or torch sees none of that name.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda:0" if count else "cpu"
-    device = torch.device(name)
+    device = torch.device(check_device_name(name))
     if device.type == "cpu":
         return device
     index = device.index or 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from embedstore.finetuned.trained_patients import TrainedPatients, trained_patie
 from embedstore.store.reader import Store
 from embedstore.view import View
 from finetune.job import FineTuning
-from finetune.pictures.training_images import LEARNED, VALIDATION, TrainingImages
+from finetune.pictures.training_images import LEARNED, LEFT_OUT, VALIDATION, TrainingImages
 from finetune.recipe import Recipe
 from finetune.towers.head_of_run import head_of_run
 from finetune.towers.trainable_blocks import unfreeze_top
@@ -84,6 +84,58 @@ def tunable(
     )
     unfreeze_top(model, whole=recipe.blocks is None)
     return model
+
+
+def require_unseen_by_base(base: TowerEncoder, images: TrainingImages) -> None:
+    """Refuse a base that was fine-tuned on patients who would judge now, or have no part: nobody could tell then.
+
+    Raises
+    ------
+    UsageError
+        With how many they are.
+    """
+    if not isinstance(base, FinetunedEncoder):
+        return
+    patients = np.unique(images.view.patients)
+    seen = int(np.count_nonzero(base.folder.patients().parts_of(patients.tolist()) != ""))
+    if seen:
+        raise UsageError(
+            f"{base.origin} was fine-tuned on {seen:,} of these {len(patients):,} patients: who judges now, or is held "
+            f"out, must be new to it. Train its own base, {base.folder.base['encoder']}, or take other patients"
+        )
+
+
+def tell_seen_by_head(run: StrPath, images: TrainingImages, say: Callable[[str], None]) -> None:
+    """Refuse a run whose head has learned from patients who are held out; say it of those who judge.
+
+    Raises
+    ------
+    UsageError
+        With how many are held out.
+    """
+    learned = {digest.tobytes() for digest in load_run(run).learned_images}
+    view = images.view
+    known = np.array([digest.tobytes() in learned for digest in view.content_sha256], np.bool_)
+    seen = {
+        role: len(
+            np.unique(
+                view.patients[
+                    np.unique(view.unit_of_image[known & (images.role[view.unit_of_image] == role)])
+                ]
+            )
+        )
+        for role in (LEFT_OUT, VALIDATION)
+    }
+    if seen[LEFT_OUT]:
+        raise UsageError(
+            f"`from_run`: the head of {run} has learned from {seen[LEFT_OUT]:,} patients who are held out, and would "
+            "bring them into the encoder. Leave `from_run` out, or hold nobody out with `hold_out=0`"
+        )
+    if seen[VALIDATION]:
+        say(
+            f"the head of {run} has learned from {seen[VALIDATION]:,} patients who judge: losses look better than they "
+            "are, most of all before the first epoch, so that training may stop early"
+        )
 
 
 def question_of(

@@ -77,6 +77,10 @@ def cross_fit(
         raise UsageError(f"`folds` must be 2 or more; found {folds}")
     if job.recipe.hold_out:
         raise UsageError(f"`folds` leave out everybody in turn; leave `hold_out={job.recipe.hold_out:g}` out")
+    if job.from_run is not None:
+        raise UsageError(
+            "`folds` answer every study by what never saw its patient; the head of `from_run` has seen it"
+        )
     watching, out = watchers or Watchers(), Path(job.out)
     # One cache for all folds: the frozen blocks see every picture once.
     cache = replace(job.cache, folder=job.cache.folder or out / _CACHE_FOLDER)

@@ -25,7 +25,14 @@ from embedstore.store.reader import Store, open_store
 from embedstore.store.tasks import read_task
 from embedstore.task import ImageRule
 from embedstore.view import take_targets
-from finetune.base import base_encoder, patients_of, question_of, tunable
+from finetune.base import (
+    base_encoder,
+    patients_of,
+    question_of,
+    require_unseen_by_base,
+    tell_seen_by_head,
+    tunable,
+)
 from finetune.job import FineTuned, FineTuning, Watchers
 from finetune.pictures.cached_inputs import drop_cache
 from finetune.pictures.inputs import PictureInputs, TowerInputs
@@ -40,7 +47,7 @@ from finetune.pictures.training_images import (
 )
 from finetune.prefix import CachedTraining, CacheWatch, inputs_of
 from finetune.recipe import Recipe, differences
-from finetune.towers.export import Trained, require_free, write_encoder
+from finetune.towers.export import TRAINING_FOLDER, Trained, require_free, write_encoder
 from finetune.towers.lora import Adapters, add_adapters
 from finetune.towers.trainable_blocks import changed_of, trained_names
 from finetune.towers.tunable import TunableTower
@@ -52,7 +59,6 @@ from finetune.training.losses import class_weights_of
 from finetune.training.state import drop_state, read_state, require_fresh
 from finetune.training.validation import unit_probabilities
 
-TRAINING_FOLDER = "training"
 CACHE_FOLDER = "cache"
 OUT_OF_FOLD_FILE = "out_of_fold.parquet"
 _TOWER = "tower."
@@ -141,6 +147,9 @@ def prepare(job: FineTuning, watching: Watchers) -> Prepared:
         seed=job.recipe.seed,
         key=job.key,
     )
+    require_unseen_by_base(base, images)
+    if job.from_run is not None:
+        tell_seen_by_head(job.from_run, images, watching.say)
     return Prepared(images=images, base=base, recipe=job.recipe, arithmetic=arithmetic)
 
 

@@ -229,7 +229,9 @@ _SHARED = {field.name for field in fields(ProbeOptions)} - {"head", "inputs", "d
     show_default=True,
     help="Patients on whom the store's encoder was fine-tuned: refuse them, leave them out, or use them all the same.",
 )
-@click.option("--seed", type=int, default=_USUAL.seed, show_default=True, help="Seed of folds and draws.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=_USUAL.seed, show_default=True, help="Seed of folds and draws."
+)
 @keep_option
 @click.option("--verbose", is_flag=True, help="Print every stage to stderr, also where that is no terminal.")
 @key_option

@@ -10,7 +10,14 @@ from cli.completion import complete_encoders, complete_runs
 from cli.escalating.answer_text import print_answer
 from cli.escalating.escalate_job import EscalateJob, escalate_run
 from cli.exit_codes import ANOTHER_ENCODER, DONE, FINE_TUNE, MORE_DATA, UNLIKELY
-from cli.options import ProjectCommand, json_option, print_json, print_notice, stores_option
+from cli.options import (
+    ProjectCommand,
+    is_typed,
+    json_option,
+    print_json,
+    print_notice,
+    stores_option,
+)
 from cli.printing.probe_progress import shown_stages
 from cli.project import shown
 from cli.wording import for_command_line
@@ -83,7 +90,10 @@ EXIT_CODES = {
 )
 @click.option("--verbose", is_flag=True, help="Print every stage to stderr, also where that is no terminal.")
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     probe: Path,
     goal: str,
     others: tuple[Path, ...],
@@ -110,7 +120,8 @@ def command(
         goal=goal,
         others=others,
         beside=beside,
-        stores=store,
+        # That of embed.toml may be of other vectors than the run's, which names its own.
+        stores=store if is_typed(context, "store") else (),
         encoder=base,
         doctor=doctor,
         with_curve=with_curve,

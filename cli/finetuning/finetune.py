@@ -139,6 +139,8 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
     _require_one_way(given, numbers)
     job = _job(context, given, numbers[0])
     jobs = [job] if len(numbers) == 1 else [_of_blocks(job, given, number) for number in numbers]
+    if len(jobs) > 1:
+        _require_blocks(jobs)
     if given["then_probe"]:
         from cli.finetuning.judging import require_judgeable
 
@@ -194,6 +196,18 @@ def _adopted(given: dict[str, Any], *, as_json: bool) -> int:
 def _require_one_way(given: dict[str, Any], numbers: list[int | None]) -> None:
     if given["folds"] and (len(numbers) > 1 or given["then_probe"]):
         raise UsageError("--folds answers every study itself; leave --then-probe and several --blocks out")
+    if len(set(numbers)) < len(numbers):
+        raise UsageError("--blocks names a number twice")
+
+
+def _require_blocks(jobs: list[FineTuning]) -> None:
+    """Refuse more blocks than there are before the first of several trainings begins."""
+    from embedstore.store.reader import open_store
+    from finetune.base import base_encoder
+
+    stores = [open_store(Path(path)) for path in jobs[0].stores]
+    for job in jobs:
+        base_encoder(stores, job)
 
 
 def _cross_fitted(job: FineTuning, folds: int, stopping: Any, *, yes: bool, as_json: bool) -> int:
@@ -235,7 +249,7 @@ def _require_device(job: FineTuning, *, yes: bool) -> None:
     """Refuse to train a tower on a CPU, with how long it would take, unless somebody asked for it."""
     from embedstore.compute_device import resolve_device
 
-    if yes or resolve_device(job.device).type != "cpu":
+    if resolve_device(job.device).type != "cpu" or yes:
         return
     from finetune.estimate import estimated_seconds
     from finetune.fine_tuning import prepare

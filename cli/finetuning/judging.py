@@ -12,6 +12,7 @@ from cli.jobs.open_probe import ProbeJob
 from cli.jobs.probe_store import probe_store
 from cli.jobs.report_runs import compare_runs
 from embedstore.datasets.base import Collection
+from embedstore.encoders.checkpoint_encoders import FinetunedEncoder
 from embedstore.encoders.registry import image_encoder
 from embedstore.errors import UsageError
 from embedstore.extraction.extract import extract
@@ -93,6 +94,7 @@ def judge(job: FineTuning, tuned: FineTuned, *, head: str, runs: Path, say: Call
     folder = Path(tuned.folder)
     place = folder.with_name(f"{folder.name}.store")
     encoder = image_encoder(str(folder), device=job.device)
+    assert isinstance(encoder, FinetunedEncoder)
     for path in job.stores:
         store = open_store(Path(path))
         for collection in _collections(store):
@@ -110,7 +112,14 @@ def judge(job: FineTuning, tuned: FineTuned, *, head: str, runs: Path, say: Call
     )
     page = folder / "comparison.html"
     table = compare_runs([before.folder, after.folder], out=page, notify=say)
-    predicted = predicted_of(table, before.identity.sha256, [runs])
+    predicted = None
+    if before.identity.weights_sha256 == encoder.folder.base["weights_sha256"]:
+        predicted = predicted_of(table, before.identity.sha256, [runs])
+    else:
+        say(
+            f"the stores before are of {before.identity.encoder}, and what was trained is "
+            f"{encoder.folder.base['encoder']}: the comparison is of two encoders, not of one before and after"
+        )
     return Judged(store=place, before=before, after=after, table=table, page=page, predicted=predicted)
 
 

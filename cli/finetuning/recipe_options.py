@@ -151,7 +151,7 @@ _LEARNING = (
         type=float,
         help="Share of the patients without any part.  [default: 0.2; 0 with an official split]",
     ),
-    _number("--seed", 0, "Seed of all draws."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all draws."),
 )
 _LORA = (
     _number("--lora-r", 16, "Rank of the adapters."),

@@ -26,6 +26,7 @@ from embedstore.finetuned.encoder_folder import (
     is_encoder_folder,
     open_encoder_folder,
 )
+from embedstore.finetuned.trained_patients import PATIENTS_FILE
 from embedstore.identity import Identity
 
 _ENCODERS: dict[str, type[TowerEncoder]] = {
@@ -122,6 +123,8 @@ class FinetunedEncoder(TowerEncoder):
                 f"{folder.folder} was trained otherwise than the encoder that made these vectors (other "
                 f"{', '.join(apart)}); name the folder of that one"
             )
+        # Stores keep the list of patients: one that is missing is said before anything is computed.
+        folder.require_unchanged(PATIENTS_FILE)
         squares = document["square_pixels"] if square_pixels is None else square_pixels
         super().__init__(
             str(folder.folder),

@@ -61,7 +61,7 @@ def trainable_base(identity: Identity, place: str | None = None) -> BaseEncoder:
         )
     if place is None and name not in encoder_names():
         return BaseEncoder(
-            place=name,
+            place=f"FOLDER_OF_{name}",
             unknown=f"the checkpoint of {name} has no registered name: `encoder` says where it lies",
         )
     try:

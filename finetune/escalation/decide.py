@@ -179,7 +179,7 @@ def _signal(evidence: RunEvidence) -> Verdict | None:
         f"{heads} {verb} shown to be better than chance: {_estimate('AUROC', evidence.auroc)} "
         f"(p = {evidence.signal_p:.3f}, {SIGNAL_P} asked for). Either the labels have nothing to do with the images, "
         f"or {evidence.patients_evaluated:,} patients are too few to show it, or these vectors lack it altogether; a "
-        "probe of another encoder tells, such as hog, which needs no weights",
+        f"probe of another encoder tells{'' if evidence.encoder == 'hog' else ', such as hog, which needs no weights'}",
         evidence,
     )
 

@@ -191,8 +191,14 @@ def gather_evidence(
     Raises
     ------
     UsageError
-        If the run has no such target, or its task no such metric.
+        If the run has no such target, or its task no such metric, or it was evaluated on patients whom its encoder has
+        seen.
     """
+    if _is_of_trained_patients(run):
+        raise UsageError(
+            f"run {run.folder} was evaluated on patients on whom its encoder was fine-tuned, so it says nothing of new "
+            "ones; probe its store with `trained_patients=leave-out`"
+        )
     column = _column(run, goal)
     part = run.evaluated
     drawn = _draws_of(run, part.y[:, column], part.probabilities[:, column], _patients_drawn(run), goal)
@@ -243,6 +249,10 @@ def gather_evidence(
     )
 
 
+def _is_of_trained_patients(run: Run) -> bool:
+    return any(entry["kind"] == TRAINED for entry in run.document["warnings"])
+
+
 def _column(run: Run, goal: Goal) -> list[int]:
     """Return the columns of the targets that count."""
     if goal.target is not None and goal.target not in run.targets:
@@ -279,10 +289,13 @@ def _chance_p(auroc: Drawn) -> float:
 
 
 def _compared(run: Run, goal: Goal, others: Sequence[Run]) -> tuple[tuple[OtherRun, ...], tuple[str, ...]]:
-    found, notes = [], []
+    found, notes, known = [], [], {run.run_id}
     names = compared_names([run, *others])
     for name, other in zip(names[1:], others, strict=True):
-        if any(entry["kind"] == TRAINED for entry in other.document["warnings"]):
+        if other.run_id in known:
+            continue  # the same run, kept twice
+        known.add(other.run_id)
+        if _is_of_trained_patients(other):
             notes.append(f"{other.folder} is left out: its encoder was fine-tuned on patients of its run")
             continue
         try:

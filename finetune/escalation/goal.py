@@ -106,10 +106,13 @@ def _require_direction(text: str, row: Metric, operator: str, number: float) -> 
         raise UsageError(
             f"`goal` {text!r}: {row.name} is better when {row.better}; write {row.name}{fitting}{number:g}"
         )
+    beyond = operator in ("<", ">") and number == (1 if row.better == "larger" else 0)
+    if beyond:
+        raise UsageError(f"`goal` {text!r}: no {row.name} lies beyond {number:g}")
     if row.better == "larger" and number > 1:
         raise UsageError(
             f"`goal` {text!r}: {row.name} is 1 at most; found {number:g}"
-            + (f": {number:g} % is {number / 100:g}" if number <= 100 else "")
+            + (f": {number:g} % is {number / 100:g}" if 2 <= number <= 100 else "")
         )
     if row.better == "smaller" and number < 0:
         raise UsageError(f"`goal` {text!r}: {row.name} is 0 at least; found {number:g}")

@@ -13,7 +13,7 @@ import torch
 
 from embedstore.encoders.tower import TowerEncoder
 from embedstore.encoders.vision_tower import check_pooling
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, first_few
 from embedstore.files import canonical_json, make_folder_durable, sha256_bytes, write_durable
 from embedstore.finetuned.encoder_folder import (
     CHANGED_FILE,
@@ -64,12 +64,19 @@ class Trained:
     weights: str = "float32"
 
 
+# Of a training that is not finished, in the folder that the encoder will be.
+TRAINING_FOLDER = "training"
+
+
 def require_free(folder: Path) -> None:
     """Refuse a folder that is a finished encoder, or holds something else; raises UsageError."""
     if (folder / ENCODER_FILE).exists():
         raise UsageError(f"`out` must be a new folder; {folder} is a finished encoder")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"`out` must be a folder; {folder} is a file")
+    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    if there and TRAINING_FOLDER not in there:
+        raise UsageError(f"`out` must be a new or an empty folder; {folder} holds {first_few(there)}")
 
 
 def write_encoder(folder: Path, trained: Trained) -> EncoderFolder:

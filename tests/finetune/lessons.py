@@ -29,7 +29,12 @@ STORE = "pictures.store"
 
 
 def write_lesson(
-    folder: Path, *, patients: int = 24, split: bool = False, classes: tuple[str, ...] = ("no", "yes")
+    folder: Path,
+    *,
+    patients: int = 24,
+    split: bool = False,
+    classes: tuple[str, ...] = ("no", "yes"),
+    name: str = "patient",
 ) -> None:
     """Write a base encoder, pictures and a store of two pictures to a patient; its vectors are of no use.
 
@@ -43,6 +48,8 @@ def write_lesson(
         Whether there is an official split.
     classes
         Names of the classes.
+    name
+        Begins the names of the patients.
     """
     write_image_tower(folder / BASE, num_hidden_layers=3)
     (folder / "images").mkdir()
@@ -53,7 +60,7 @@ def write_lesson(
     columns = {
         "image_id": [f"image{row}" for row in numbers],
         "path": [f"image{row}.png" for row in numbers],
-        "patient_id": [f"patient{row // 2}" for row in numbers],
+        "patient_id": [f"{name}{row // 2}" for row in numbers],
         "study_id": [f"study{row // 2}" for row in numbers],
     }
     if split:

@@ -17,6 +17,7 @@ from embedstore.finetuned.encoder_folder import open_encoder_folder
 from embedstore.queries.load_view import load_views
 from embedstore.store.reader import open_store
 from finetune import fine_tuning
+from finetune.cross_fitting import cross_fit
 from finetune.fine_tuning import fine_tune
 from finetune.job import Watchers
 from finetune.pictures.augment import Augmentation
@@ -269,10 +270,18 @@ def test_a_base_that_was_moved_or_is_another_is_asked_for_by_name(tmp_path):
 
 
 def test_an_encoder_that_was_fine_tuned_is_fine_tuned_on_and_remembers_all_its_patients(tmp_path):
+    (tmp_path / "others").mkdir()
     write_lesson(tmp_path)
+    write_lesson(tmp_path / "others", name="other")
     first = fine_tune(job_of(tmp_path, "first", recipe_of(epochs=1)))
     again = replace(job_of(tmp_path, "second", recipe_of(epochs=1, seed=5)), encoder=str(first.folder))
-    second = fine_tune(again)
+    # By whom it was taught, it cannot be judged.
+    with pytest.raises(UsageError, match=r"was fine-tuned on 1\d of these 24 patients: who judges now"):
+        fine_tune(again)
+    with pytest.raises(UsageError, match="who judges now"):
+        cross_fit(again, 2)
+    others = job_of(tmp_path / "others", "second", recipe_of(epochs=1, seed=5))
+    second = fine_tune(replace(others, encoder=str(first.folder)))
     before, after = (open_encoder_folder(tuned.folder).patients() for tuned in (first, second))
     assert before.taught < after.taught
     assert not after.taught & after.judged
