@@ -250,6 +250,10 @@ def test_an_edited_encoder_is_refused(lesson):
     weights.write_bytes(payload)
     with pytest.raises(DataError, match=r"changed\.safetensors was changed after the training"):
         image_encoder(str(tuned.folder)).load()
+    # Without the list of patients no store could keep it: that is said before a picture is decoded.
+    (tuned.folder / "trained_patients.json").unlink()
+    with pytest.raises(MissingWeights, match=r"trained_patients\.json is missing"):
+        image_encoder(str(tuned.folder))
 
 
 def test_a_base_that_was_moved_or_is_another_is_asked_for_by_name(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
@@ -11,6 +13,7 @@ from finetune.escalation.evidence import gather_evidence
 from finetune.escalation.goal import parse_goal
 from heads.comparing.comparison_table import comparison_table
 from heads.runs.run import Run
+from heads.runs.run_warnings import TRAINED
 
 Runs = dict[str, Run]
 CURVE = {
@@ -48,7 +51,9 @@ def test_chance_is_told_from_signal(escalated_runs: Runs) -> None:
 
 def test_other_runs_are_paired_and_told_apart(escalated_runs: Runs) -> None:
     others = [escalated_runs["nearest"], escalated_runs["sharper"]]
-    found = gather_evidence(escalated_runs["own"], parse_goal("log_loss<=0.3"), others)
+    # A run that is kept twice, or beside itself, is one run.
+    twice = [*others, others[1], escalated_runs["own"]]
+    found = gather_evidence(escalated_runs["own"], parse_goal("log_loss<=0.3"), twice)
     assert [other.head for other in found.heads] == ["knn"]
     assert [other.encoder for other in found.encoders] == ["sharper"]
     table = comparison_table([escalated_runs["own"], *others], draws=1000, seed=0)
@@ -61,6 +66,21 @@ def test_other_runs_are_paired_and_told_apart(escalated_runs: Runs) -> None:
         )
     # Two heads were tried, so that the smaller p-value counts twice.
     assert found.signal_p == pytest.approx(2 / 1001)
+
+
+def test_a_run_that_was_evaluated_on_who_taught_its_encoder_is_refused_or_left_out(
+    escalated_runs: Runs,
+) -> None:
+    own, goal = escalated_runs["own"], parse_goal("auroc>=0.9")
+    seen = {"kind": TRAINED, "target": "", "text": "12 patients"}
+    with pytest.raises(UsageError, match="says nothing of new ones; probe its store with `trained_patients"):
+        gather_evidence(replace(own, document={**own.document, "warnings": [seen]}), goal)
+    taught = replace(
+        escalated_runs["sharper"], document={**escalated_runs["sharper"].document, "warnings": [seen]}
+    )
+    found = gather_evidence(own, goal, [taught])
+    assert found.others == ()
+    assert "its encoder was fine-tuned on patients of its run" in found.notes[0]
 
 
 def test_a_run_of_other_studies_is_named_and_left_out(escalated_runs: Runs) -> None:

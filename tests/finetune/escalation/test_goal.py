@@ -36,6 +36,8 @@ def test_a_goal_is_read(text: str, goal: Goal) -> None:
         ("log_loss>0.4", "log_loss is better when smaller; write log_loss<=0.4"),
         ("calibration_slope>=1", "best near 1, on neither side"),
         ("auroc>=75", "auroc is 1 at most; found 75: 75 % is 0.75"),
+        ("auroc>1", "no auroc lies beyond 1"),
+        ("brier<0", "no brier lies beyond 0"),
         ("brier<=-1", "brier is 0 at least; found -1"),
     ],
 )
