@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cli.finetuning.judging import Judged
     from finetune.job import FineTuned, FineTuning
 
+_OF_LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "lora_init", "dora", "rslora")
 _OF_ADAPTERS = {"adapter", "encoder", "revision", "preset", "pooling", "out", "yes", "device", "as_json"}
 
 
@@ -137,6 +138,7 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> int:
         return _adopted(given, as_json=as_json)
     numbers = blocks_of(given["blocks"], given["method"])
     _require_one_way(given, numbers)
+    _require_effect(context, given)
     job = _job(context, given, numbers[0])
     jobs = [job] if len(numbers) == 1 else [_of_blocks(job, given, number) for number in numbers]
     if len(jobs) > 1:
@@ -196,8 +198,19 @@ def _adopted(given: dict[str, Any], *, as_json: bool) -> int:
 def _require_one_way(given: dict[str, Any], numbers: list[int | None]) -> None:
     if given["folds"] and (len(numbers) > 1 or given["then_probe"]):
         raise UsageError("--folds answers every study itself; leave --then-probe and several --blocks out")
-    if len(set(numbers)) < len(numbers):
-        raise UsageError("--blocks names a number twice")
+
+
+def _require_effect(context: click.Context, given: dict[str, Any]) -> None:
+    """Refuse options that were typed and would do nothing."""
+    idle = {
+        "--method lora": [] if given["method"] == "lora" else [*_OF_LORA],
+        "--then-probe": [] if given["then_probe"] else ["head"],
+        "no --from-run, whose head has its own": [] if given["from_run"] is None else ["head_shape"],
+    }
+    for needed, names in idle.items():
+        for name in names:
+            if is_typed(context, name):
+                raise UsageError(f"--{name.replace('_', '-')} needs {needed}")
 
 
 def _require_blocks(jobs: list[FineTuning]) -> None:

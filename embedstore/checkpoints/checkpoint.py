@@ -247,6 +247,10 @@ def _no_file(origin: str, folder: Path, filename: str) -> MissingWeights:
             f"the download of {origin} was interrupted: {filename} is not complete. Run the same `hf download` "
             "again, which goes on where it stopped"
         )
+    if (Path(origin) / "training" / "state.json").is_file():
+        return MissingWeights(
+            f"{origin} is an unfinished training; `embed finetune` goes on with it by `resume`"
+        )
     return MissingWeights(f"{filename} is missing from {origin}; copy or download the whole checkpoint again")
 
 

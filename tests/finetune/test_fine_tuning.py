@@ -256,6 +256,13 @@ def test_an_edited_encoder_is_refused(lesson):
         image_encoder(str(tuned.folder))
 
 
+def test_a_training_that_is_not_finished_is_called_so(tmp_path):
+    (tmp_path / "begun" / "training").mkdir(parents=True)
+    (tmp_path / "begun" / "training" / "state.json").write_text("{}")
+    with pytest.raises(MissingWeights, match="is an unfinished training; `embed finetune` goes on"):
+        image_encoder(str(tmp_path / "begun")).load()
+
+
 def test_a_base_that_was_moved_or_is_another_is_asked_for_by_name(tmp_path):
     write_lesson(tmp_path)
     tuned = fine_tune(job_of(tmp_path, "encoder", recipe_of(epochs=1)))
