@@ -65,7 +65,7 @@ def _print_cell(cell: ComparedCell, table: ComparisonTable, width: int) -> None:
         difference = cell.differences[position]
         last = "baseline" if position == table.baseline else signed_in_words(difference)
         value = estimate_in_words(cell.values[position])
-        click.echo(f"  {table.runs[position].name:<{width - 2}}{value:<{_COLUMN}}{last}")
+        click.echo(f"  {table.runs[position].name:<{width}}{value:<{_COLUMN}}{last}")
 
 
 def _difference(entry: ComparedRun, metric: str) -> str:

@@ -154,6 +154,8 @@ def predicted_in_words(predicted: Predicted | None) -> list[str]:
     if predicted.obtained_gain is None:
         return [said, f"obtained: the comparison has no {name} of that target"]
     value, low, high = predicted.obtained_gain
+    if value < 0:
+        return [said, f"obtained: {name} worse by {-value:.3f} [{-high:.3f}, {-low:.3f}]"]
     return [said, f"obtained: {name} better by {value:.3f} [{low:.3f}, {high:.3f}]"]
 
 

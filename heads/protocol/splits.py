@@ -147,7 +147,7 @@ def require_untrained(view: View, split: Split) -> None:
             f"task {view.task.name!r}: the encoder was fine-tuned on the patients of {int(learned.sum()):,} units to "
             f"learn from and has seen those of {int(judged.sum()):,} to be evaluated on, so that results would be "
             "too good. `trained_patients='leave-out'` leaves them out; "
-            "`'use'` takes them all the same, and the run says so"
+            "`trained_patients='use'` takes them all the same, and the run says so"
         )
 
 
