@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedstore.errors import UsageError
+from embedstore.errors import UsageError, first_few
 from embedstore.files import write_table_durable
 from embedstore.finetuned.encoder_folder import ENCODER_FILE, open_encoder_folder
 from embedstore.view import MISSING, View
@@ -82,6 +82,7 @@ def cross_fit(
             "`folds` answer every study by what never saw its patient; the head of `from_run` has seen it"
         )
     watching, out = watchers or Watchers(), Path(job.out)
+    _require_own(out)
     # One cache for all folds: the frozen blocks see every picture once.
     cache = replace(job.cache, folder=job.cache.folder or out / _CACHE_FOLDER)
     job = replace(job, recipe=replace(job.recipe, hold_out=0.0), cache=cache)
@@ -97,6 +98,15 @@ def cross_fit(
     return _judged(
         out, prepared.images.view, fold_of_unit, said, seconds=seconds, draws=draws, seed=job.recipe.seed
     )
+
+
+def _require_own(out: Path) -> None:
+    """Refuse a folder that holds something else than folds; raises UsageError."""
+    # A write that was killed leaves a name that begins with the file's.
+    own = (_CACHE_FOLDER, OUT_OF_FOLD_FILE, "fold-")
+    names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    if others := [name for name in names if not name.startswith(own)]:
+        raise UsageError(f"`out` must be a new or an empty folder; {out} holds {first_few(others)}")
 
 
 def _train_fold(

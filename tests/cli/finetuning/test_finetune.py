@@ -65,8 +65,9 @@ def test_a_folder_that_holds_something_and_more_blocks_than_there_are_are_refuse
     Path("runs").mkdir()
     Path("runs/notes.txt").write_text("mine")
     for out in ("runs", "base", "pictures.store"):
-        assert run(["finetune", *SMALL, "--out", out]) == 2
-        assert "--out must be a new or an empty folder" in capsys.readouterr().err
+        for further in ([], ["--resume"], ["--folds", "2"], ["--folds", "2", "--resume"]):
+            assert run(["finetune", *SMALL, "--out", out, *further]) == 2
+            assert "--out must be a new or an empty folder" in capsys.readouterr().err
     assert run(["finetune", *SMALL, "--blocks", "1,9", "--out", "many"]) == 2
     assert "--blocks must be at most the 3 of the encoder" in capsys.readouterr().err
     assert not Path("many-k1").exists()
