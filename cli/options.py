@@ -47,7 +47,7 @@ class ProjectCommand(click.Command):
                 name = str(parameter.name)
                 if context.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
                     continue
-                named, value = parameter.opts[0] in re.findall("--[a-z-]+", said), context.params[name]
+                named, value = parameter.opts[0] in re.findall("--[a-z-]+", said), context.params.get(name)
                 if isinstance(value, str) and (named or repr(value) in said):
                     error.add_note(f"{name} = {value!r} stands in {FILE_NAME}")
             raise

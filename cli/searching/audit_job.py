@@ -113,7 +113,7 @@ def audit_page(store: Store, audit: Audit, key_file: StrPath | None = None) -> s
         pictures=audit.pictures,
         thresholds=audit.thresholds,
         notices=audit.notices,
-        phantom=any(source.phantom for source in store.sources),
+        phantom=all(source.phantom for source in store.sources),
     )
 
 

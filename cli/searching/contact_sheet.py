@@ -36,7 +36,7 @@ class Sheet:
     asked, found
         What was searched for, a few of them, and what was found.
     phantom
-        Whether the store holds images that a computer drew.
+        Whether a computer drew all images of the store.
     """
 
     asked: Sequence[Case]
@@ -86,7 +86,7 @@ def sheet_of(search: StoreSearch, result: SearchResult) -> Sheet:
     pictures = thumbnails_of_jobs(jobs)
     asked = [Case(picture=pictures.get(query.image_id or query.name), lines=(query.name,)) for query in shown]
     found = [Case(picture=pictures.get(hit.image_id), lines=lines_of(hit, result)) for hit in result.hits]
-    return Sheet(asked=asked, found=found, phantom=any(one.phantom for one in search.store.sources))
+    return Sheet(asked=asked, found=found, phantom=all(one.phantom for one in search.store.sources))
 
 
 def lines_of(hit: SearchHit, result: SearchResult) -> tuple[str, ...]:

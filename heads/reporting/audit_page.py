@@ -67,7 +67,7 @@ def render_audit(
     thresholds, notices
         As `embedstore.audit.findings.Audit`.
     phantom
-        Whether the store holds images that a computer drew.
+        Whether a computer drew all images of the store.
     """
     environment = page_environment()
     environment.filters["picture"] = picture_url

@@ -32,6 +32,7 @@ def test_an_audit_fails_on_what_it_is_told_and_leaves_a_page_and_a_list(
     page = Path("audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") > 10
     assert 'id="identical-pixels"' in page
+    assert "This page shows patients' images and ids" in page
 
     # Without pictures negatives are not seen: nothing is known of them, which is no "none".
     blind = ["audit", "s.store", "--no-pictures"]
